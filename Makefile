@@ -1,0 +1,36 @@
+# Each target sets up .venv when it is missing, so every one of them works in a fresh clone.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help demo test test-all lint bench clean
+
+help:  ## shows this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "supple needs Python 3.10 or newer, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[study,dev]'
+	@touch $@
+
+demo: $(READY)  ## loss of plasticity and its cures on permuted MNIST, about a minute
+	$(BIN)/supple demo
+
+test: $(READY)  ## the tests that take a few minutes
+	$(BIN)/python -m pytest
+
+test-all: $(READY)  ## all tests, also the slow ones and those for a GPU where there is one
+	$(BIN)/python -m pytest -m ''
+
+lint: $(READY)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)  ## replica steps per second against plain training loops
+	$(BIN)/supple bench
+
+clean:  ## removes .venv and what tools left behind
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
