@@ -1,0 +1,1 @@
+"""Pure functions of tensors whose first dimension counts replicas."""

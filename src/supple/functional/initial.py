@@ -1,0 +1,262 @@
+"""Initial distributions: what a parameter's entries are drawn from, when a network is made and when reinitialized.
+
+Every distribution is a quantile function, so that an entry's value is a function of one uniform number and drawing a
+few entries or all of them is the same operation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from supple.functional import random
+
+
+@runtime_checkable
+class Distribution(Protocol):
+    """What parameters are drawn from: a mean and a quantile function."""
+
+    @property
+    def mean(self) -> float:
+        """Mean of the distribution."""
+        ...
+
+    def quantile(self, probability: Tensor) -> Tensor:
+        """Values at the given probabilities, float32 in (0, 1), any shape; same shape."""
+        ...
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Always the same value: biases at 0, normalization scales at 1.
+
+    Args:
+        value: the value.
+    """
+
+    value: float
+
+    @property
+    def mean(self) -> float:
+        """The value."""
+        return self.value
+
+    def quantile(self, probability: Tensor) -> Tensor:
+        """The value, in the shape of ``probability``."""
+        return torch.full_like(probability, self.value)
+
+    def __str__(self) -> str:
+        return f"constant {self.value:g}"
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Normal (Gaussian).
+
+    Args:
+        mean: mean.
+        std: standard deviation, at least 0.
+
+    Raises:
+        ValueError: if ``std`` is negative or one of the two is not finite.
+    """
+
+    mean: float
+    std: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.std < math.inf:
+            raise ValueError(f"std of a normal distribution is {self.std}; it has to be finite, 0 or more")
+        if not math.isfinite(self.mean):
+            raise ValueError(f"mean of a normal distribution is {self.mean}; it has to be finite")
+
+    def quantile(self, probability: Tensor) -> Tensor:
+        """The standard normal quantile, times ``std``, plus ``mean``."""
+        return random.normal_quantile(probability).mul_(self.std).add_(self.mean)
+
+    def __str__(self) -> str:
+        return f"normal(mean {self.mean:g}, std {self.std:.4g})"
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Uniform between two bounds.
+
+    Args:
+        low: lower bound.
+        high: upper bound, at least ``low``.
+
+    Raises:
+        ValueError: if ``high`` is below ``low`` or the distance between them is not finite.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.high - self.low < math.inf:
+            raise ValueError(
+                f"bounds of a uniform distribution are low={self.low} and high={self.high}; they have to be finite, "
+                "and high may not be below low"
+            )
+
+    @property
+    def mean(self) -> float:
+        """Middle of the bounds."""
+        return (self.low + self.high) / 2
+
+    def quantile(self, probability: Tensor) -> Tensor:
+        """The value at the share p of the way from ``low`` to ``high``; rounding does not leave the bounds."""
+        return (probability * (self.high - self.low)).add_(self.low).clamp_(self.low, self.high)
+
+    def __str__(self) -> str:
+        return f"uniform({self.low:.4g}, {self.high:.4g})"
+
+
+def _density(z: float) -> float:
+    """phi, the density of the standard normal distribution."""
+    return math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+
+
+def _cumulative(z: float) -> float:
+    """Phi, the distribution function of the standard normal distribution, precise in the lower tail."""
+    return math.erfc(-z / math.sqrt(2)) / 2
+
+
+@dataclass(frozen=True)
+class TruncatedNormal:
+    """Normal, conditioned on lying between two bounds, as ``torch.nn.init.trunc_normal_``.
+
+    Args:
+        location: mean of the normal before it is cut.
+        std: standard deviation of the normal before it is cut, above 0.
+        low: lower bound.
+        high: upper bound, above ``low``.
+
+    Raises:
+        ValueError: if ``std`` is not above 0, ``high`` not above ``low``, or the bounds so far out that no probability
+            is left between them in float64 (37 standard deviations).
+    """
+
+    location: float
+    std: float
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.std < math.inf:
+            raise ValueError(f"std of a truncated normal distribution is {self.std}; it has to be finite, above 0")
+        if not self.high > self.low:
+            raise ValueError(
+                f"bounds of a truncated normal distribution are low={self.low} and high={self.high}; "
+                "high has to be above low"
+            )
+        _, below, above = self._standard
+        # So much that the product with the smallest uniform number, 2**-24, keeps all its digits.
+        if not _cumulative(above) - _cumulative(below) > 1e-300:
+            raise ValueError(
+                f"a normal distribution with mean {self.location} and std {self.std} has no probability between "
+                f"low={self.low} and high={self.high}; move the bounds towards the mean"
+            )
+
+    @property
+    def _standard(self) -> tuple[int, float, float]:
+        """(sign, a, b): a value is location + sign * std * z, with z standard normal between a and b.
+
+        The sign puts the bounds in the lower tail: Phi has all its digits near 0, but not near 1.
+        """
+        a, b = (self.low - self.location) / self.std, (self.high - self.location) / self.std
+        return (1, a, b) if a + b <= 0 else (-1, -b, -a)
+
+    @property
+    def mean(self) -> float:
+        """E[x] = location + std (phi(a) - phi(b)) / (Phi(b) - Phi(a)), with a and b the bounds in standard units."""
+        sign, a, b = self._standard
+        return self.location + sign * self.std * (_density(a) - _density(b)) / (_cumulative(b) - _cumulative(a))
+
+    def quantile(self, probability: Tensor) -> Tensor:
+        """The normal quantile of Phi(a) + p (Phi(b) - Phi(a)), in float64 on the way, kept between the bounds."""
+        sign, a, b = self._standard
+        below, above = _cumulative(a), _cumulative(b)
+        share = probability.double() if sign > 0 else 1 - probability.double()
+        value = torch.special.ndtri(share * (above - below) + below) * (sign * self.std) + self.location
+        return value.to(probability.dtype).clamp(self.low, self.high)
+
+    def __str__(self) -> str:
+        return f"truncated normal(mean {self.location:g}, std {self.std:.4g}, from {self.low:g} to {self.high:g})"
+
+
+_KINDS = {kind.__name__: kind for kind in (Constant, Normal, Uniform, TruncatedNormal)}
+
+
+def to_dict(distribution: Distribution) -> dict[str, str | float]:
+    """A distribution of this module as plain strings and numbers, for saving.
+
+    Args:
+        distribution: the distribution.
+
+    Returns:
+        Its kind and its arguments.
+
+    Raises:
+        TypeError: if it is of a kind of somebody else's.
+    """
+    if not isinstance(distribution, tuple(_KINDS.values())):
+        raise TypeError(f"a {type(distribution).__name__} cannot be saved; only {', '.join(_KINDS)} can")
+    return {"kind": type(distribution).__name__, **vars(distribution)}
+
+
+def from_dict(saved: Mapping[str, Any]) -> Distribution:
+    """The distribution that :func:`to_dict` described.
+
+    Args:
+        saved: kind and arguments.
+
+    Returns:
+        The distribution.
+
+    Raises:
+        ValueError: if the kind is not known.
+    """
+    arguments = dict(saved)
+    kind = arguments.pop("kind", None)
+    if kind not in _KINDS:
+        raise ValueError(f"unknown kind of distribution {kind!r}; known are {', '.join(_KINDS)}")
+    return _KINDS[kind](**arguments)
+
+
+def sample(distribution: Distribution, seed: Tensor, purpose: int, step: int, shape: torch.Size) -> Tensor:
+    """Draws whole tensors, one a seed.
+
+    Args:
+        distribution: what is drawn from.
+        seed: int64 [R].
+        purpose: what the numbers are for, from :func:`supple.functional.random.purpose`.
+        step: optimizer step or another moment, 0 <= step < 2**32.
+        shape: shape of one network's tensor.
+
+    Returns:
+        float32 [R, *shape]. Entry i of a tensor in row-major order uses random number i.
+    """
+    return distribution.quantile(random.uniform(seed, purpose, step, math.prod(shape))).view(len(seed), *shape)
+
+
+def sample_at(distribution: Distribution, seed: Tensor, purpose: int, step: int, index: Tensor) -> Tensor:
+    """Draws single entries; the same values as :func:`sample` puts there.
+
+    Args:
+        distribution: what is drawn from.
+        seed: int64, broadcasts with ``index``.
+        purpose: what the numbers are for, from :func:`supple.functional.random.purpose`.
+        step: optimizer step or another moment, 0 <= step < 2**32.
+        index: int64, row-major index of each entry in its network's tensor.
+
+    Returns:
+        float32 of the broadcast shape.
+    """
+    return distribution.quantile(random.uniform_at(seed, purpose, step, index))

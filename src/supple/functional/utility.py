@@ -1,0 +1,135 @@
+"""How useful weights and hidden units are.
+
+Weight utilities take one parameter tensor of R networks, [R, ...]. Unit utilities take one layer of R networks: the
+mean magnitude of its features, [R, n], and its outgoing weights with the units in front, [R, n, ...], one tensor for
+each layer that reads the units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from supple.functional import random
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def precise(tensor: Tensor) -> Tensor:
+    """Half-precision tensors as float32, in which means of many entries are still right; others as they are."""
+    return tensor.float() if tensor.dtype in _HALF else tensor
+
+
+def weight_gradient(weight: Tensor, gradient: Tensor) -> Tensor:
+    """|w dL/dw|, the first-order change of the loss if the weight were set to zero.
+
+    Args:
+        weight: any shape, after the optimizer's update.
+        gradient: the step's gradient, same shape.
+
+    Returns:
+        Same shape, at least float32.
+
+    Source: Hernandez-Garcia et al. (arXiv 2508.00212), selective weight reinitialization; the saliency of Mozer and
+    Smolensky (1988).
+    """
+    return (precise(weight) * precise(gradient)).abs_()
+
+
+def weight_magnitude(weight: Tensor) -> Tensor:
+    """|w|.
+
+    Args:
+        weight: any shape.
+
+    Returns:
+        Same shape, at least float32.
+
+    Source: Hernandez-Garcia et al. (arXiv 2508.00212), selective weight reinitialization.
+    """
+    return precise(weight).abs()
+
+
+def weight_random(seed: Tensor, purpose: int, step: int, shape: torch.Size) -> Tensor:
+    """Uniform noise, a control that knows nothing of the weights.
+
+    Args:
+        seed: int64 [R].
+        purpose: what the numbers are for, from :func:`supple.functional.random.purpose`.
+        step: optimizer step.
+        shape: shape of one network's tensor.
+
+    Returns:
+        float32 [R, *shape] in (0, 1).
+
+    Source: Hernandez-Garcia et al. (arXiv 2508.00212), selective weight reinitialization.
+    """
+    return random.uniform(seed, purpose, step, shape.numel()).view(len(seed), *shape)
+
+
+def _outgoing_sum(outgoing: Sequence[Tensor]) -> Tensor:
+    return torch.stack([weights.flatten(2).sum(dim=2) for weights in outgoing]).sum(dim=0)
+
+
+def unit_magnitude(outgoing: Sequence[Tensor]) -> Tensor:
+    """Mean |W_out|, over all weights that leave a unit.
+
+    Args:
+        outgoing: for each layer that reads the units, its weights [R, n, ...].
+
+    Returns:
+        [R, n].
+
+    Source: Hernandez-Garcia et al. (arXiv 2508.00212), unit utilities.
+    """
+    weights_a_unit = sum(weights[0, 0].numel() for weights in outgoing)
+    return _outgoing_sum([precise(weights).abs() for weights in outgoing]) / weights_a_unit
+
+
+def unit_activation(features: Tensor) -> Tensor:
+    """Mean |features|, over examples and positions.
+
+    Args:
+        features: [R, n, ...], the units' outputs; the rest are examples and positions.
+
+    Returns:
+        [R, n].
+
+    Source: the dormancy score of Sokar et al. (2023), "The dormant neuron phenomenon in deep reinforcement learning",
+    equation 1, before the division by the layer's mean.
+    """
+    return precise(features).abs().flatten(2).mean(dim=2)
+
+
+def unit_contribution(activation: Tensor, outgoing: Sequence[Tensor]) -> Tensor:
+    """Mean |features| * mean |W_out|.
+
+    Args:
+        activation: [R, n], from :func:`unit_activation`.
+        outgoing: for each layer that reads the units, its weights [R, n, ...].
+
+    Returns:
+        [R, n].
+
+    Source: Dohare et al. (2024), "Loss of plasticity in deep continual learning", Nature 632, equation 1, with the mean
+    over outputs in place of the sum.
+    """
+    return activation * unit_magnitude(outgoing)
+
+
+def unit_gradient(outgoing: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+    """|sum over outputs of W_out dL/dW_out|, the first-order change of the loss if the unit were cut off.
+
+    Args:
+        outgoing: for each layer that reads the units, its weights [R, n, ...].
+        gradients: the gradients of these weights, same shapes.
+
+    Returns:
+        [R, n].
+
+    Source: Hernandez-Garcia et al. (arXiv 2508.00212), unit utilities.
+    """
+    pairs = zip(outgoing, gradients, strict=True)
+    return _outgoing_sum([precise(weights) * precise(gradient) for weights, gradient in pairs]).abs()
