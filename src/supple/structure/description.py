@@ -1,0 +1,224 @@
+"""What a hidden unit is made of: where its features are read, which weights come in and which go out.
+
+The description is in terms of one network. A network stacked for R replicas has the same description; its tensors only
+have one more dimension in front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The entries of a tensor that belong to the units of a group, along one of its dimensions.
+
+    Along ``dim``, from ``start`` on, entries are laid out as [copies, units, repeat]. A Linear that reads n units has
+    copies = repeat = 1; one that reads n channels of flattened 4 x 4 images has repeat = 16; one behind CReLU, which
+    gives each unit and then each negated twin, has copies = 2.
+
+    Args:
+        tensor: name of the parameter or buffer in the model.
+        dim: dimension of one network's tensor along which units lie; may be negative.
+        start: first entry of the group along ``dim``.
+        copies: how often the whole group appears.
+        repeat: how many neighbouring entries belong to one unit.
+    """
+
+    tensor: str
+    dim: int = 0
+    start: int = 0
+    copies: int = 1
+    repeat: int = 1
+
+    def view(self, tensor: Tensor, units: int, leading: int = 0) -> Tensor:
+        """The group's entries as a view with the units in front.
+
+        Args:
+            tensor: the tensor, with ``leading`` dimensions more than one network's in front.
+            units: number of units in the group.
+            leading: number of dimensions in front that are not of one network's tensor (1: replicas).
+
+        Returns:
+            A view [*leading, units, ...] of every entry that belongs to each unit.
+
+        Raises:
+            ValueError: if the tensor is too short for the group.
+        """
+        dim = self.dim % (tensor.ndim - leading) + leading
+        length = self.copies * units * self.repeat
+        if self.start + length > tensor.shape[dim]:
+            raise ValueError(
+                f"{self.tensor} has {tensor.shape[dim]} entries along dimension {self.dim}, but {units} units need "
+                f"entries {self.start} to {self.start + length - 1} (copies={self.copies}, repeat={self.repeat})"
+            )
+        part = tensor.narrow(dim, self.start, length).unflatten(dim, (self.copies, units, self.repeat))
+        return part.movedim(dim + 1, leading)
+
+    def index(self, shape: torch.Size, units: int, device: torch.device) -> tuple[int, int, Tensor]:
+        """Row-major index in the tensor of each entry of each unit.
+
+        Args:
+            shape: shape of one network's tensor.
+            units: number of units in the group.
+            device: where the result lies.
+
+        Returns:
+            (first, stride, offsets): entry j of unit u, in the order of :meth:`view`, has index
+            ``first + u * stride + offsets[j]``. ``offsets`` is int64 with the shape of one unit's entries.
+        """
+        view = self.view(torch.empty(shape, device="meta"), units)
+        offsets = torch.zeros((), dtype=torch.int64, device=device)
+        for size, stride in zip(view.shape[1:], view.stride()[1:], strict=True):
+            offsets = offsets.unsqueeze(-1) + torch.arange(size, device=device) * stride
+        return int(view.storage_offset()), view.stride(0), offsets
+
+
+@dataclass(frozen=True)
+class Feature:
+    """Where the features of a group are read: what a module of the model takes in or gives out.
+
+    Args:
+        module: name of the module.
+        where: "input" (its first argument) or "output".
+        layout: which dimension of the activations counts units, and how; its ``tensor`` is not used.
+    """
+
+    module: str
+    where: Literal["input", "output"]
+    layout: Slice
+
+    def view(self, activations: Tensor, units: int, leading: int = 0) -> Tensor:
+        """The features with the units in front: [*leading, units, ...], the rest examples, positions and copies."""
+        return self.layout.view(activations, units, leading)
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A layer that reads the units.
+
+    Args:
+        weight: the entries of its weight that leave the units.
+        bias: name of its bias, or None.
+    """
+
+    weight: Slice
+    bias: str | None = None
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A normalization layer between the units and what reads them.
+
+    Args:
+        scale: the units' entries of its scale, or None where it has none.
+        shift: the units' entries of its shift, or None.
+        running_mean: the units' entries of the running mean (batch normalization), or None.
+        running_var: the units' entries of the running variance, or None.
+    """
+
+    scale: Slice | None = None
+    shift: Slice | None = None
+    running_mean: Slice | None = None
+    running_var: Slice | None = None
+
+
+@dataclass(frozen=True)
+class UnitGroup:
+    """Hidden units of one layer.
+
+    Args:
+        name: name of the module that produces them.
+        size: number of units.
+        feature: where their output is read: what the next layer receives, or, where a normalization stands between the
+            activation and the next layer, what that normalization receives.
+        incoming: weights into the units.
+        bias: biases of the units.
+        consumers: the layers that read the units.
+        norms: normalizations of the units.
+        feature_after_norm: where the output is read behind a normalization that follows the activation; None where
+            there is no such normalization.
+    """
+
+    name: str
+    size: int
+    feature: Feature
+    incoming: tuple[Slice, ...]
+    consumers: tuple[Consumer, ...]
+    bias: tuple[Slice, ...] = ()
+    norms: tuple[Norm, ...] = ()
+    feature_after_norm: Feature | None = None
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A layer whose units are left alone.
+
+    Args:
+        name: name of the module that produces them.
+        reason: why.
+    """
+
+    name: str
+    reason: str
+
+
+class Units(Sequence[UnitGroup]):
+    """The hidden units of a model, a group a layer; prints as a table.
+
+    Args:
+        groups: the groups that were found, or that were written by hand.
+        excluded: the layers that were left out, with the reason.
+    """
+
+    def __init__(self, groups: Sequence[UnitGroup], excluded: Sequence[Excluded] = ()) -> None:
+        self.groups = tuple(groups)
+        self.excluded = tuple(excluded)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        return self.groups[index]
+
+    def __iter__(self) -> Iterator[UnitGroup]:
+        return iter(self.groups)
+
+    def __repr__(self) -> str:
+        def names(slices: Sequence[Slice | None]) -> str:
+            return ", ".join(part.tensor for part in slices if part is not None) or "-"
+
+        rows = [("layer", "units", "features read at", "in", "out", "normalization")]
+        for group in self.groups:
+            rows.append(
+                (
+                    group.name,
+                    str(group.size),
+                    f"{group.feature.where} of {group.feature.module}",
+                    names((*group.incoming, *group.bias)),
+                    names([consumer.weight for consumer in group.consumers]),
+                    names([part for norm in group.norms for part in (norm.scale, norm.shift)]),
+                )
+            )
+        lines = [format_row(row, rows) for row in rows]
+        lines += [f"excluded: {item.name}: {item.reason}" for item in self.excluded]
+        return "\n".join(lines)
+
+
+def format_row(row: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """One row of a plain table: each cell padded to the widest of its column.
+
+    Args:
+        row: the cells.
+        rows: all rows of the table, which the widths are taken from.
+
+    Returns:
+        The line.
+    """
+    widths = [max(len(other[i]) for other in rows) for i in range(len(row))]
+    return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

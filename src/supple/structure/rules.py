@@ -1,0 +1,179 @@
+"""What PyTorch's own layers draw their parameters from, and the signs that a model was trained.
+
+The rules are those of the layers' ``reset_parameters`` in PyTorch 2.6 to 2.13. A subclass follows the rule of its base
+unless it overrides that method.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.rnn import RNNBase, RNNCellBase
+
+from supple.functional.initial import Constant, Distribution, Normal, Uniform
+from supple.structure.inference import fans
+
+Rules = dict[str, Distribution]
+
+
+def _within(bound: float) -> Distribution:
+    return Uniform(-bound, bound) if bound > 0 else Constant(0.0)
+
+
+def _inverse_root(size: int) -> float:
+    return 1 / math.sqrt(size) if size > 0 else 0.0
+
+
+def _xavier_uniform(shape: torch.Size) -> Distribution:
+    return _within(math.sqrt(3) * math.sqrt(2) * _inverse_root(sum(fans(shape))))
+
+
+def _xavier_normal(shape: torch.Size) -> Distribution:
+    return Normal(0.0, math.sqrt(2) * _inverse_root(sum(fans(shape))))
+
+
+def _fan_in(module: nn.Module) -> Rules:
+    # kaiming_uniform_ with a = sqrt(5) has the bound sqrt(6 / ((1 + 5) fan_in)); the bias takes the same.
+    weight = module.weight
+    assert isinstance(weight, torch.Tensor)
+    bound = _inverse_root(fans(weight.shape)[0])
+    return {"weight": _within(bound), "bias": _within(bound)}
+
+
+def _bilinear(module: nn.Module) -> Rules:
+    assert isinstance(module, nn.Bilinear)
+    bound = _inverse_root(module.in1_features)
+    return {"weight": _within(bound), "bias": _within(bound)}
+
+
+def _embedding(module: nn.Module) -> Rules:
+    return {"weight": Normal(0.0, 1.0)}
+
+
+def _normalization(module: nn.Module) -> Rules:
+    return {"weight": Constant(1.0), "bias": Constant(0.0)}
+
+
+def _prelu(module: nn.Module) -> Rules:
+    assert isinstance(module, nn.PReLU)
+    return {"weight": Constant(module.init)}
+
+
+def _recurrent(module: nn.Module) -> Rules:
+    assert isinstance(module, RNNBase | RNNCellBase)
+    bound = _inverse_root(module.hidden_size)
+    return {name: _within(bound) for name, _ in module.named_parameters(recurse=False)}
+
+
+def _attention(module: nn.Module) -> Rules:
+    rules: Rules = {"in_proj_bias": Constant(0.0), "out_proj.bias": Constant(0.0)}
+    for name, parameter in module.named_parameters(recurse=False):
+        if name in ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"):
+            rules[name] = _xavier_uniform(parameter.shape)
+        elif name in ("bias_k", "bias_v"):
+            rules[name] = _xavier_normal(parameter.shape)
+    return rules
+
+
+def _transformer(module: nn.Module) -> Rules:
+    return {
+        name: _xavier_uniform(parameter.shape) for name, parameter in module.named_parameters() if parameter.ndim > 1
+    }
+
+
+_RULES: tuple[tuple[type[nn.Module], str, Callable[[nn.Module], Rules]], ...] = (
+    (nn.Linear, "reset_parameters", _fan_in),
+    (_ConvNd, "reset_parameters", _fan_in),
+    (nn.Bilinear, "reset_parameters", _bilinear),
+    (nn.Embedding, "reset_parameters", _embedding),
+    (nn.EmbeddingBag, "reset_parameters", _embedding),
+    (_NormBase, "reset_parameters", _normalization),
+    (nn.LayerNorm, "reset_parameters", _normalization),
+    (nn.GroupNorm, "reset_parameters", _normalization),
+    (nn.RMSNorm, "reset_parameters", _normalization),
+    (nn.PReLU, "reset_parameters", _prelu),
+    (RNNBase, "reset_parameters", _recurrent),
+    (RNNCellBase, "reset_parameters", _recurrent),
+    (nn.MultiheadAttention, "_reset_parameters", _attention),
+    (nn.Transformer, "_reset_parameters", _transformer),
+)
+
+
+def layer_rules(module: nn.Module) -> tuple[str, Rules]:
+    """What a layer of PyTorch draws its parameters from.
+
+    Args:
+        module: any module.
+
+    Returns:
+        (name, rules): the layer's public name, such as ``"torch.nn.Linear"``, and the distribution by name relative to
+        the module. Names may be among them that the module does not have (no bias). For a module that is none of
+        PyTorch's layers or has a ``reset_parameters`` of its own: ``("", {})``.
+
+    Source: ``reset_parameters`` of each layer of PyTorch.
+    """
+    for base, method, rules in _RULES:
+        if isinstance(module, base) and getattr(type(module), method) is getattr(base, method):
+            public = next(
+                (c.__name__ for c in type(module).__mro__ if getattr(nn, c.__name__, None) is c), base.__name__
+            )
+            return f"torch.nn.{public}", rules(module)
+    return "", {}
+
+
+def padding_rows(model: nn.Module) -> dict[str, int]:
+    """The rows of embeddings that stand for padding: 0 at first and never trained.
+
+    Args:
+        model: any module.
+
+    Returns:
+        Index of the row, 0 or more, by name of the embedding's weight as in ``model.named_parameters()``.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)]
+    # A parametrized weight is computed from other parameters and has no name.
+    return {
+        names[id(module.weight)]: module.padding_idx
+        for module in embeddings
+        if module.padding_idx is not None and id(module.weight) in names
+    }
+
+
+def signs_of_training(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Iterator[str]:
+    """What, besides parameters, shows that a model was trained: running statistics and the state of an optimizer.
+
+    Args:
+        model: any module.
+        optimizer: its optimizer, or None.
+
+    Yields:
+        A sentence for each sign.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, _NormBase) and module.track_running_stats:
+            tracked, mean, variance = module.num_batches_tracked, module.running_mean, module.running_var
+            if tracked is not None and int(tracked) > 0:
+                yield f"{name or 'the model'} has counted {int(tracked)} batches"
+            elif (mean is not None and bool((mean != 0).any())) or (
+                variance is not None and bool((variance != 1).any())
+            ):
+                yield f"{name or 'the model'} has a running mean that is not 0 or a running variance that is not 1"
+    if optimizer is not None:
+        parameters = set(model.parameters())
+        stepped = sum(parameter in parameters and _stepped(state) for parameter, state in optimizer.state.items())
+        if stepped:
+            yield f"the optimizer has made steps on {stepped} parameters"
+
+
+def _stepped(state: dict[str, object]) -> bool:
+    # Some optimizers (Adagrad) have a state before the first step; its step is 0.
+    if "step" in state:
+        step = state["step"]
+        return bool(step > 0) if isinstance(step, torch.Tensor | int | float) else True
+    return any(value is not None for value in state.values())

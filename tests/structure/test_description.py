@@ -1,0 +1,96 @@
+"""Slices against loops over the entries of a tensor."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import supple
+from supple import Consumer, Excluded, Feature, Norm, Slice, UnitGroup, Units
+
+CPU = torch.device("cpu")
+
+
+@st.composite
+def layouts(draw):
+    """A tensor of one network, and a slice of it."""
+    units, copies, repeat = draw(st.integers(1, 4)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    start, rest = draw(st.integers(0, 3)), draw(st.integers(0, 2))
+    shape = draw(st.lists(st.integers(1, 3), min_size=1, max_size=3))
+    dim = draw(st.integers(0, len(shape) - 1))
+    shape[dim] = start + units * copies * repeat + rest
+    named = dim - len(shape) if draw(st.booleans()) else dim
+    return torch.Size(shape), dim, units, Slice("w", named, start, copies, repeat)
+
+
+def entries(shape, dim, units, part, unit):
+    """Row-major indices of a unit's entries, one by one."""
+    found = []
+    for index, place in enumerate(
+        torch.cartesian_prod(*(torch.arange(n) for n in shape)).view(-1, len(shape)).tolist()
+    ):
+        along = place[dim] - part.start
+        if 0 <= along < part.copies * units * part.repeat and along // part.repeat % units == unit:
+            found.append(index)
+    return found
+
+
+@given(layouts(), st.integers(0, 2))
+def test_view_and_index_agree_with_a_loop(layout, leading):
+    shape, dim, units, part = layout
+    tensor = torch.arange(shape.numel()).view(shape)
+    stack = tensor.expand(*[2] * leading, *shape).clone()
+    view = part.view(stack, units, leading)
+    first, stride, offsets = part.index(shape, units, CPU)
+    assert view.shape[: leading + 1] == (*[2] * leading, units)
+    assert offsets.shape == view.shape[leading + 1 :]
+    assert offsets.dtype == torch.int64
+    for unit in range(units):
+        expected = entries(shape, dim, units, part, unit)
+        mine = view[(1,) * leading + (unit,)]
+        assert sorted(mine.flatten().tolist()) == expected
+        assert torch.equal(first + unit * stride + offsets, mine)
+
+
+def test_a_view_writes_into_the_tensor_whatever_its_memory_order():
+    weight = torch.zeros(3, 8, 2, 2).to(memory_format=torch.channels_last)
+    Slice("w", dim=1, copies=2, repeat=2).view(weight, 2)[1] = 1
+    assert torch.where(weight.sum(dim=(0, 2, 3)) > 0)[0].tolist() == [2, 3, 6, 7]
+    assert float(weight.sum()) == 3 * 4 * 4
+
+
+def test_layouts_in_words_of_the_docstring():
+    columns = torch.arange(12)
+    assert Slice("w", repeat=4).view(columns, 3).flatten(1).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert Slice("w", copies=2).view(columns, 6)[1].flatten().tolist() == [1, 7]
+
+
+def test_a_tensor_that_is_too_short_is_named_with_what_is_needed():
+    with pytest.raises(
+        ValueError, match=r"fc\.weight has 8 entries along dimension 1, but 3 units need entries 2 to 10"
+    ):
+        Slice("fc.weight", dim=1, start=2, repeat=3).view(torch.zeros(2, 8), 3)
+
+
+def test_units_are_a_sequence_and_print_as_a_table():
+    group = UnitGroup(
+        name="fc",
+        size=4,
+        feature=Feature("act", "output", Slice("", dim=-1)),
+        incoming=(Slice("fc.weight"),),
+        bias=(Slice("fc.bias"),),
+        consumers=(Consumer(Slice("out.weight", dim=1), "out.bias"), Consumer(Slice("skip.weight", dim=1))),
+        norms=(Norm(scale=Slice("norm.weight"), running_mean=Slice("norm.running_mean")),),
+    )
+    units = Units([group], [Excluded("conv", "it is grouped")])
+    assert len(units) == 1
+    assert units[0] is group
+    assert list(units) == [group]
+    table, excluded = repr(units).splitlines()[:2], repr(units).splitlines()[2:]
+    assert table[1].split("  ")[0] == "fc"
+    for word in ("4", "output of act", "fc.weight, fc.bias", "out.weight, skip.weight", "norm.weight"):
+        assert word in table[1]
+    assert excluded == ["excluded: conv: it is grouped"]
+    columns = [table[0].index(title) for title in ("units", "features read at", "in ", "out", "normalization")]
+    assert [table[1][column - 1] for column in columns] == [" "] * 5
+    assert supple.Units is Units

@@ -1,0 +1,198 @@
+"""What is found in a Sequential: that zeroing it silences the unit and nothing else, and what is left out."""
+
+import pytest
+import torch
+from torch import nn
+
+import supple
+from supple.nn import MLP
+
+
+def mlp():
+    return nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Dropout(0.0), nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3))
+
+
+def nested():
+    return nn.Sequential(nn.Sequential(nn.Linear(5, 6), nn.ReLU()), nn.Identity(), nn.Sequential(nn.Linear(6, 3)))
+
+
+def convolutional():
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 3, 2),
+        nn.GELU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(12, 5),
+        nn.ReLU(),
+        nn.Linear(5, 2),
+    )
+
+
+def one_dimensional():
+    return nn.Sequential(nn.Conv1d(2, 3, 3), nn.GroupNorm(1, 3), nn.SiLU(), nn.Flatten(), nn.Linear(3 * 6, 2))
+
+
+def norm_before():
+    return nn.Sequential(nn.Linear(5, 6), nn.LayerNorm(6), nn.ReLU(), nn.Linear(6, 3))
+
+
+MODELS = {
+    "mlp": (mlp, (5,), [("0", 6), ("3", 4)]),
+    "nested": (nested, (5,), [("0.0", 6)]),
+    "convolutional": (convolutional, (2, 8, 8), [("0", 4), ("4", 3), ("8", 5)]),
+    "one dimensional": (one_dimensional, (2, 8), [("0", 3)]),
+    "norm before": (norm_before, (5,), [("0", 6)]),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_zeroing_what_leaves_a_unit_is_as_zeroing_what_the_reader_receives(name):
+    make, shape, expected = MODELS[name]
+    torch.manual_seed(0)
+    model = make().double().eval()
+    x = torch.randn(4, *shape, dtype=torch.float64)
+    found = supple.units(model)
+    assert [(group.name, group.size) for group in found] == expected
+    assert not found.excluded
+    untouched = model(x)
+    for group in found:
+        for unit in range(group.size):
+            cut = make().double().eval()
+            cut.load_state_dict(model.state_dict())
+            for consumer in group.consumers:
+                with torch.no_grad():
+                    consumer.weight.view(cut.get_parameter(consumer.weight.tensor), group.size)[unit] = 0
+            place = group.feature_after_norm or group.feature
+            assert place.where == "input"
+
+            def silence(module, inputs, group=group, unit=unit, place=place):
+                silenced = inputs[0].clone()
+                place.view(silenced, group.size)[unit] = 0
+                return (silenced,)
+
+            handle = model.get_submodule(place.module).register_forward_pre_hook(silence)
+            torch.testing.assert_close(cut(x), model(x), rtol=1e-12, atol=1e-12)
+            handle.remove()
+    assert torch.equal(untouched, model(x))
+
+
+def test_incoming_weights_and_bias_are_the_units_own():
+    """Setting them to 0 leaves the unit's features constant and the other units' as they were."""
+    torch.manual_seed(1)
+    model = convolutional().double().eval()
+    x = torch.randn(5, 2, 8, 8, dtype=torch.float64)
+    for group in supple.units(model):
+        seen = []
+        module = model.get_submodule(group.feature.module)
+        handle = module.register_forward_pre_hook(lambda m, inputs, seen=seen: seen.append(inputs[0]))
+        model(x)
+        with torch.no_grad():
+            for part in (*group.incoming, *group.bias):
+                part.view(model.get_parameter(part.tensor), group.size)[1] = 0
+        model(x)
+        handle.remove()
+        before, after = (group.feature.view(features, group.size).flatten(1) for features in seen)
+        assert float(after[1].detach().std()) < 1e-12
+        others = [unit for unit in range(group.size) if unit != 1]
+        torch.testing.assert_close(after[others], before[others], rtol=1e-12, atol=1e-12)
+
+
+def test_features_are_read_before_a_norm_that_follows_the_activation():
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.LayerNorm(6), nn.Dropout(), nn.Linear(6, 2))
+    (group,) = supple.units(model)
+    assert (group.feature.module, group.feature.where) == ("2", "input")
+    assert (group.feature_after_norm.module, group.feature_after_norm.where) == ("4", "input")
+    (group,) = supple.units(norm_before())
+    assert (group.feature.module, group.feature.where) == ("3", "input")
+    assert group.feature_after_norm is None
+    assert [group.norms[0].scale.tensor, group.norms[0].shift.tensor] == ["1.weight", "1.bias"]
+
+
+def test_an_activation_used_twice_counts_at_both_places():
+    relu = nn.ReLU()
+    model = nn.Sequential(nn.Linear(4, 6), relu, nn.Linear(6, 5), relu, nn.LayerNorm(5), nn.Linear(5, 2))
+    assert [group.feature.module for group in supple.units(model)] == ["2", "4"]
+
+
+def test_batch_norm_state_belongs_to_the_unit():
+    norm = supple.units(convolutional())[0].norms[0]
+    parts = (norm.scale, norm.shift, norm.running_mean, norm.running_var)
+    assert [part.tensor for part in parts] == ["1.weight", "1.bias", "1.running_mean", "1.running_var"]
+
+
+def test_layers_without_bias_or_affine_norm():
+    model = nn.Sequential(
+        nn.Linear(4, 6, bias=False), nn.LayerNorm(6, elementwise_affine=False), nn.ReLU(), nn.Linear(6, 2, bias=False)
+    )
+    (group,) = supple.units(model)
+    assert group.bias == ()
+    assert group.norms[0].scale is None
+    assert group.consumers[0].bias is None
+
+
+LEFT_OUT = {
+    "grouped": (nn.Conv2d(2, 4, 3, groups=2), nn.ReLU(), nn.Conv2d(4, 3, 2), "grouped convolution (groups=2)"),
+    "read by grouped": (nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 2, groups=4), "grouped convolution (groups=4)"),
+    "norm over positions": (nn.Conv1d(2, 4, 3), nn.LayerNorm(6), nn.Conv1d(4, 2, 1), "normalizes over (6,)"),
+    "softmax": (nn.Linear(4, 6), nn.Softmax(-1), nn.Linear(6, 2), "1 is a Softmax, which may mix units"),
+    "no flatten": (nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Linear(6, 2), "does not take in the 4 units one by one"),
+    "pooled units": (nn.Linear(4, 6), nn.AvgPool1d(3, 1, 1), nn.Linear(6, 2), "pools units, not positions"),
+    "odd flatten": (nn.Conv2d(2, 4, 3), nn.Flatten(2), nn.Linear(36, 2), "flattens dimensions 2 to -1"),
+}
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_what_is_left_out_is_left_out_with_its_reason(name):
+    *layers, reason = LEFT_OUT[name]
+    with pytest.raises(ValueError, match="no hidden units") as error:
+        supple.units(nn.Sequential(*layers))
+    assert reason in str(error.value)
+    assert "units=..." in str(error.value)
+    tail = [nn.Flatten(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2)]
+    found = supple.units(nn.Sequential(*layers, *tail))
+    assert found.excluded[0].name == "0"
+    assert reason in found.excluded[0].reason
+    assert "4" in [group.name for group in found]
+
+
+def test_a_norm_behind_a_flatten_is_left_out():
+    model = nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.BatchNorm1d(24), nn.Linear(24, 2))
+    with pytest.raises(ValueError, match="normalizes flattened positions"):
+        supple.units(model)
+
+
+def test_a_layer_used_twice_is_refused():
+    shared = nn.Linear(6, 6)
+    with pytest.raises(ValueError, match="shares its parameters with an earlier layer"):
+        supple.units(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), shared, nn.ReLU(), shared, nn.ReLU(), nn.Linear(6, 2)))
+    tied = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2))
+    tied[2].weight = tied[0].weight
+    with pytest.raises(ValueError, match="2 shares its parameters"):
+        supple.units(tied)
+
+
+def test_other_models_are_refused_with_the_remedy():
+    class Custom(nn.Module):
+        pass
+
+    with pytest.raises(ValueError, match="cannot find the hidden units of a Custom") as error:
+        supple.units(Custom())
+    assert "supple.UnitGroup" in str(error.value)
+    with pytest.raises(ValueError, match="no hidden units"):
+        supple.units(nn.Sequential(nn.Linear(3, 2)))
+
+
+class Nothing(nn.Module):
+    def hidden_units(self):
+        return supple.Units([], [supple.Excluded("fc", "residual=True includes it")])
+
+
+def test_a_network_may_say_it_itself():
+    model = MLP(4, 6, 2, 2)
+    assert supple.units(model).groups == model.hidden_units().groups
+    with pytest.raises(ValueError, match="fc: residual=True includes it"):
+        supple.units(Nothing())
