@@ -1,0 +1,142 @@
+"""What the optimizers for stacked parameters share: settings that differ by replica, and decoupled weight decay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Setting = float | Tensor
+"""A number, or a tensor [R] with one a replica."""
+
+
+class ReplicatedOptimizer(torch.optim.Optimizer):
+    """An optimizer whose step size and weight decay may differ by replica.
+
+    ``lr`` and ``weight_decay`` of a group are numbers, or tensors [R] whose entry r is for row r of the first dimension
+    of each of the group's parameters. They may be changed between steps, by another value or in place. (The schedulers
+    of ``torch.optim.lr_scheduler`` change numbers and tensors of one entry only.)
+
+    Weight decay is decoupled from the gradient and from the step size: before the gradient step, w -= weight_decay * w.
+    The decay of ``torch.optim.AdamW`` is lr * weight_decay; to get it, divide by lr.
+
+    Args:
+        params: parameters, or groups of them, as for every ``torch.optim.Optimizer``.
+        defaults: settings of the groups that say nothing else; among them "lr" and "weight_decay".
+
+    Raises:
+        ValueError: if a setting is negative, or is a tensor that does not fit the parameters.
+    """
+
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
+        self._broadcast: dict[tuple[str, Tensor], tuple[Setting, int, Tensor]] = {}
+        super().__init__(params, defaults)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._broadcast = {}
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group of parameters, and checks its step size and weight decay.
+
+        Args:
+            param_group: "params", and settings that differ from the defaults.
+        """
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        try:
+            for name in ("lr", "weight_decay"):
+                check_setting(name, group[name], group["params"])
+        except ValueError:
+            self.param_groups.pop()
+            raise
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Takes one step for all parameters that have a gradient.
+
+        Args:
+            closure: computes the loss and its gradients once more, and returns the loss; seldom needed.
+
+        Returns:
+            What the closure returned, or None.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not parameters:
+                continue
+            if not (isinstance(group["weight_decay"], float | int) and group["weight_decay"] == 0):
+                decay = self._per_parameter(group, "weight_decay", parameters)
+                torch._foreach_addcmul_(parameters, parameters, decay, value=-1)
+            self._update(group, parameters, [parameter.grad for parameter in parameters])
+        return loss
+
+    def _update(self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]) -> None:
+        """Takes the gradient step.
+
+        Args:
+            group: the settings.
+            parameters: those of the group that have a gradient; one or more.
+            gradients: theirs, in the same order.
+        """
+        raise NotImplementedError
+
+    def _per_parameter(self, group: dict[str, Any], name: str, parameters: list[Tensor]) -> list[Tensor]:
+        """A setting, for each parameter shaped to multiply it; made once, and again when the setting has changed."""
+        setting = group[name]
+        version = setting._version if isinstance(setting, Tensor) else 0
+        shaped = []
+        for parameter in parameters:
+            known = self._broadcast.get((name, parameter))
+            if known is None or known[0] is not setting or known[1] != version:
+                known = (setting, version, broadcast_setting(setting, parameter))
+                self._broadcast[name, parameter] = known
+            shaped.append(known[2])
+        return shaped
+
+
+def broadcast_setting(setting: Setting, parameter: Tensor) -> Tensor:
+    """A setting as a tensor that multiplies a parameter.
+
+    Args:
+        setting: a number, or a tensor [] or [R].
+        parameter: [R, ...], or of any shape where the setting is one number.
+
+    Returns:
+        [] or [R, 1, ...], with the parameter's dtype and device.
+    """
+    if not isinstance(setting, Tensor):
+        return torch.full((), setting, dtype=parameter.dtype, device=parameter.device)
+    value = setting.detach().to(parameter.device, parameter.dtype)
+    return value.view(-1, *(1,) * (parameter.ndim - 1)) if value.ndim else value
+
+
+def check_setting(name: str, setting: Setting, parameters: list[Tensor]) -> None:
+    """Checks a setting of a group.
+
+    Args:
+        name: its name, for the message.
+        setting: a number, or a tensor [] or [R].
+        parameters: the group's parameters.
+
+    Raises:
+        ValueError: if it is negative or not a number, or is a tensor that does not fit a parameter.
+    """
+    if not isinstance(setting, Tensor):
+        if not setting >= 0:
+            raise ValueError(f"{name} is {setting}; it has to be 0 or more")
+        return
+    if not bool((setting >= 0).all()):
+        raise ValueError(f"{name} is {setting.tolist()}; every entry has to be 0 or more")
+    for parameter in parameters if setting.ndim else ():
+        if setting.ndim > 1 or parameter.ndim == 0 or len(setting) != len(parameter):
+            raise ValueError(
+                f"{name} has shape {tuple(setting.shape)}, but a parameter has shape {tuple(parameter.shape)}; give a "
+                "number, or a tensor with one entry for each row of every parameter (one a replica)"
+            )
