@@ -1,0 +1,122 @@
+"""Downloading a file of a data set from the first mirror that gives the right content."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from supple.data.idx import decompress
+from supple.data.sources import DataSet
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+class ProgressBar:
+    """A progress bar on standard error for one download, in the form that pooch's downloaders drive.
+
+    Args:
+        description: what is downloaded.
+    """
+
+    def __init__(self, description: str) -> None:
+        self.description = description
+        self.total = 0
+        self._progress: Progress | None = None
+
+    def update(self, amount: int) -> None:
+        """Moves the bar on by a number of bytes; the first call shows it."""
+        if self._progress is None:
+            self._progress = self._start()
+        self._progress.update(self._progress.task_ids[0], advance=amount)
+
+    def reset(self) -> None:
+        """Sets the bar back to no bytes."""
+        if self._progress is not None:
+            self._progress.update(self._progress.task_ids[0], completed=0)
+
+    def close(self) -> None:
+        """Leaves the bar as it is; it may be closed more than once."""
+        if self._progress is not None:
+            self._progress.stop()
+
+    def _start(self) -> Progress:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+        columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        progress = Progress("{task.description}", *columns, console=Console(stderr=True))
+        progress.start()
+        # A server that does not say how much it sends gets a bar without an end.
+        progress.add_task(self.description, total=self.total or None)
+        return progress
+
+
+def _download_decompressed(url: str, output_file: str | IO[bytes], _pooch: Any) -> None:
+    """Downloads a file and undoes its compression: a downloader for pooch, which then checks the digest.
+
+    Pooch hands in a temporary file beside the final one and moves it there only when all is well.
+    """
+    import pooch
+
+    name = url.rsplit("/", 1)[-1]
+    bar, compressed = ProgressBar(name), io.BytesIO()
+    # Some servers offer to undo the compression on the way, and the length they announce is then wrong.
+    downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16, headers={"Accept-Encoding": "identity"})
+    try:
+        downloader(url, compressed, None)
+    finally:
+        bar.close()
+    # Whether the mirror sent the data compressed or not is no matter, so no ".gz" in the name.
+    Path(str(output_file)).write_bytes(decompress(compressed.getvalue(), name.removesuffix(".gz")))
+
+
+def download(source: DataSet, file: str, folder: Path) -> Path:
+    """Downloads a file from the first mirror of a data set that gives the right content.
+
+    A file that is there already and right is left alone, and one that is not right is replaced. Nothing incomplete or
+    wrong ever stands under the file's name.
+
+    Args:
+        source: the data set.
+        file: name of the file, without ".gz"; a key of ``source.digests``.
+        folder: where it goes, uncompressed; made where it is missing.
+
+    Returns:
+        Where it lies.
+
+    Raises:
+        ModuleNotFoundError: if pooch is not installed.
+        ConnectionError: if no mirror gave it; the message says what went wrong with each, and how to do without.
+    """
+    try:
+        import pooch
+    except ModuleNotFoundError as error:
+        reasons = ['downloads need pooch: pip install "supple[study]"']
+        raise ModuleNotFoundError(_advice(source, file, folder, reasons)) from error
+    reasons = []
+    for mirror in source.mirrors:
+        url = f"{mirror}{file}.gz"
+        try:
+            path = pooch.retrieve(
+                url, f"sha256:{source.digests[file]}", fname=file, path=folder, downloader=_download_decompressed
+            )
+        except (OSError, ValueError) as error:  # what requests raises is an OSError
+            reasons.append(f"{url}: {error}")
+        else:
+            return Path(path)
+    raise ConnectionError(_advice(source, file, folder, reasons))
+
+
+def _advice(source: DataSet, file: str, folder: Path, reasons: list[str]) -> str:
+    """What went wrong with a download, and what to do by hand."""
+    files = "\n".join(f"  {mirror}{name}.gz" for name in source.digests for mirror in source.mirrors)
+    return (
+        f"{source.title}: {file} could not be downloaded.\n"
+        + "\n".join(f"  {reason}" for reason in reasons)
+        + f"\nTo do without this, get these {len(source.digests)} files, each from any one of its addresses:\n{files}\n"
+        f"and put them, as they are or uncompressed, into\n  {folder}\n"
+        "or into a folder of your own that you give with --data-dir (data_dir= in Python). Files are compared with "
+        "their SHA-256. The data set mnist10k is part of supple and needs no download."
+    )

@@ -1,0 +1,91 @@
+"""Where data sets come from, and how their files are told to be the right ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set of files that can be fetched.
+
+    Args:
+        name: what it is called in settings, and the folder of its files in the cache.
+        title: what people call it.
+        licence: the licence of its files.
+        digests: for each file, without ".gz", the SHA-256 of its uncompressed content. Compressed files differ from
+            mirror to mirror; what is in them does not.
+        mirrors: addresses of folders with the files, gzip-compressed, each ending in "/"; tried in this order.
+        folders: further names of the folder that holds the files where other programs put them.
+    """
+
+    name: str
+    title: str
+    licence: str
+    digests: Mapping[str, str]
+    mirrors: tuple[str, ...]
+    folders: tuple[str, ...] = ()
+
+
+_MNIST = DataSet(
+    name="mnist",
+    title="MNIST",
+    licence="CC BY-SA 3.0",
+    digests=MappingProxyType(
+        {
+            "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        }
+    ),
+    mirrors=(
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    ),
+    folders=("MNIST/raw", "MNIST"),
+)
+
+_FASHION_MNIST = DataSet(
+    name="fashion_mnist",
+    title="Fashion-MNIST",
+    licence="MIT",
+    digests=MappingProxyType(
+        {
+            "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        }
+    ),
+    mirrors=(
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+    ),
+    folders=("FashionMNIST/raw", "FashionMNIST", "fashion-mnist"),
+)
+
+DATA_SETS: dict[str, DataSet] = {source.name: source for source in (_MNIST, _FASHION_MNIST)}
+"""The data sets that can be fetched, by name."""
+
+
+def data_set(name: str) -> DataSet:
+    """The data set of a name.
+
+    Args:
+        name: a key of :data:`DATA_SETS`.
+
+    Returns:
+        The data set.
+
+    Raises:
+        ValueError: if there is none of that name; the message lists those there are.
+    """
+    if name not in DATA_SETS:
+        raise ValueError(
+            f"no data set is called {name!r}; there are {', '.join(DATA_SETS)}, and mnist10k, which is part of supple "
+            "and needs no fetching"
+        )
+    return DATA_SETS[name]
