@@ -1,0 +1,132 @@
+"""Layers of stacked networks with their backward passes written out.
+
+Activations are [R, width, B], or [S, width, B] for the input that the replicas of a seed share: weight times activations is
+then one product a seed, and an update of the weights is a product added to them in place. Every layer keeps what its
+backward pass needs; a backward pass takes dL/d(output), gives its parameters' gradients to a sink, and returns
+dL/d(input).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from supple.nn import StackedLayerNorm, StackedLinear
+
+aten = torch.ops.aten
+
+
+class Sink(Protocol):
+    """Where the gradients of parameters go."""
+
+    def product(self, parameter: Tensor, left: Tensor, right: Tensor) -> None:
+        """Takes a weight's gradient as a batched product.
+
+        Args:
+            parameter: [R, out, in].
+            left: [S, R / S * out, B].
+            right: [S, B, in].
+        """
+
+    def gradient(self, parameter: Tensor, gradient: Tensor) -> None:
+        """Takes a gradient of the parameter's shape."""
+
+
+class Linear:
+    """y = W x + b.
+
+    Args:
+        module: the layer.
+    """
+
+    def __init__(self, module: StackedLinear) -> None:
+        self.weight, self.bias = module.weight, module.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Args: x [S, in, B], S dividing R. Returns: [R, out, B]."""
+        self.x = x
+        replicas, outputs, inputs = self.weight.shape
+        bias, weight = self.bias.view(len(x), -1, 1), self.weight.view(len(x), -1, inputs)
+        return torch.baddbmm(bias, weight, x).view(replicas, outputs, -1)
+
+    def backward(self, d: Tensor, sink: Sink, first: bool = False) -> Tensor:
+        """dL/dx = W^T d, dL/dW = d x^T, dL/db = sum of d over examples; for the first layer dL/dx is not computed."""
+        d_input = d if first else torch.bmm(self.weight.mT, d)
+        seeds = len(self.x)
+        sink.product(self.weight, d.view(seeds, -1, d.shape[2]), self.x.mT)
+        sink.gradient(self.bias, d.sum(dim=2))
+        return d_input
+
+
+class Norm:
+    """Layer normalization over the width: y = scale (x - mean) / sqrt(variance + eps) + shift.
+
+    Args:
+        module: the layer.
+    """
+
+    def __init__(self, module: StackedLayerNorm) -> None:
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Args: x [R, width, B]. Returns: the same shape."""
+        variance, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
+        self.inverse = (variance + self.module.eps).rsqrt_()
+        self.normalized = (x - mean).mul_(self.inverse)
+        # Kept, because the backward pass may update the scale before it is used.
+        self.scale = self.module.scale.unsqueeze(2)
+        return torch.addcmul(self.module.bias.unsqueeze(2), self.normalized, self.scale)
+
+    def backward(self, d: Tensor, sink: Sink) -> Tensor:
+        """dL/dx = (e - mean(e) - n mean(e n)) / std, with e = scale d and n the normalized input."""
+        along = d * self.normalized
+        e = d * self.scale
+        mean = e.mean(dim=1, keepdim=True)
+        projection = (along * self.scale).mean(dim=1, keepdim=True)
+        sink.gradient(self.module.weight, along.sum(dim=2))
+        sink.gradient(self.module.bias, d.sum(dim=2))
+        return e.sub_(mean).sub_(self.normalized * projection).mul_(self.inverse)
+
+
+class Activation:
+    """An activation function, element by element.
+
+    Args:
+        name: one of :data:`supple.nn.ACTIVATIONS`.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._forward, self._backward = _FUNCTIONS[name]
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Args: z [R, units, B]. Returns: [R, width, B]."""
+        self.z, self.y = z, self._forward(z)
+        return self.y
+
+    def backward(self, d: Tensor) -> Tensor:
+        """dL/dz = d f'(z)."""
+        return self._backward(d, self.z, self.y)
+
+
+def _crelu(z: Tensor) -> Tensor:
+    return torch.cat((z.relu(), (-z).relu_()), dim=1)
+
+
+def _crelu_backward(d: Tensor, z: Tensor, y: Tensor) -> Tensor:
+    positive, negative = aten.threshold_backward(d, y, 0).chunk(2, dim=1)
+    return positive - negative
+
+
+_FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor, Tensor], Tensor]]] = {
+    "relu": (torch.relu, lambda d, z, y: aten.threshold_backward(d, y, 0)),
+    "leaky_relu": (torch.nn.functional.leaky_relu, lambda d, z, y: aten.leaky_relu_backward(d, y, 0.01, True)),
+    "elu": (torch.nn.functional.elu, lambda d, z, y: aten.elu_backward(d, 1, 1, 1, True, y)),
+    "tanh": (torch.tanh, lambda d, z, y: aten.tanh_backward(d, y)),
+    "sigmoid": (torch.sigmoid, lambda d, z, y: aten.sigmoid_backward(d, y)),
+    "silu": (torch.nn.functional.silu, lambda d, z, y: aten.silu_backward(d, z)),
+    "gelu": (torch.nn.functional.gelu, lambda d, z, y: aten.gelu_backward(d, z)),
+    "crelu": (_crelu, _crelu_backward),
+}

@@ -1,0 +1,135 @@
+"""Training many replicas at once on a stream of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from supple.methods import Chain, Method
+from supple.metrics import dead_share
+from supple.nn import StackedMLP
+from supple.population.fast import FastStep
+from supple.streams import PermutedStream
+
+
+@dataclass(frozen=True, eq=False)
+class TaskMetrics:
+    """What was measured while a population learned one task.
+
+    Args:
+        accuracy: [R], share of examples classified rightly before they were learned from, averaged over the task.
+        loss: [R], cross-entropy before learning from a batch, in nats, averaged over the task.
+        dead: [R], share of dead hidden units at the start of the task.
+        reinitialized: int64 [R], entries or units that the method reinitialized during the task.
+    """
+
+    accuracy: Tensor
+    loss: Tensor
+    dead: Tensor
+    reinitialized: Tensor
+
+
+class Population:
+    """R stacked networks that learn a stream of tasks together, each with its own seed and settings.
+
+    Replicas are ordered seed-first: with S seeds in the stream and C = R / S settings a seed, replicas s * C to
+    s * C + C - 1 see the batches of seed s. Their losses are added up, so each network gets its own gradient and no other.
+
+    Args:
+        network: the networks.
+        optimizer: their optimizer.
+        stream: the tasks.
+        method: what acts after each step, or None.
+        general: whether gradients come from autograd through the network, as in any training loop, instead of the
+            written-out step of :class:`supple.population.FastStep`. The two agree within rounding.
+        measured_on: number of examples at the start of each task on which dead units are counted.
+
+    Raises:
+        ValueError: if the seeds of the stream do not divide the replicas.
+    """
+
+    def __init__(
+        self,
+        network: StackedMLP,
+        optimizer: torch.optim.Optimizer,
+        stream: PermutedStream,
+        method: Method | Chain | None = None,
+        *,
+        general: bool = False,
+        measured_on: int = 1500,
+    ) -> None:
+        if network.replicas % len(stream.seeds):
+            raise ValueError(
+                f"the stream has {len(stream.seeds)} seeds, which do not divide the network's {network.replicas} replicas; "
+                "give the stream each seed once, and the network each seed once for every setting"
+            )
+        self.network, self.optimizer, self.stream, self.method = network, optimizer, stream, method
+        self.measured_on = min(measured_on, len(stream.images))
+        self._train = self._general_step if general else self._fast_step
+        self._fast = FastStep(network, optimizer)
+
+    def train_task(self, index: int, progress: Callable[[int], object] = lambda steps: None) -> TaskMetrics:
+        """Learns one task, and leaves the networks as they are after its last step.
+
+        Args:
+            index: which task of the stream.
+            progress: called after each step with the number of steps done.
+
+        Returns:
+            What was measured; reading it is the first time that the device is waited for.
+        """
+        task = self.stream.task(index)
+        dead = dead_share(self.network, task.examples(self.measured_on)[0])
+        hits = torch.zeros(self.network.replicas, dtype=torch.int64, device=dead.device)
+        losses = torch.zeros(self.network.replicas, dtype=torch.float64, device=dead.device)
+        before = self._reinitialized()
+        for step, (x, y) in enumerate(task, start=1):
+            loss, right = self.step(x, y)
+            losses += loss
+            hits += right
+            progress(step)
+        return TaskMetrics(
+            accuracy=hits / (len(task) * self.stream.batch_size),
+            loss=losses / len(task),
+            dead=dead,
+            reinitialized=self._reinitialized() - before,
+        )
+
+    def step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Learns one batch: a gradient step, and what the method does after it.
+
+        Args:
+            x: [S, B, inputs], one batch a seed.
+            y: int64 [S, B], the classes.
+
+        Returns:
+            (loss, hits), each [R], before the step: cross-entropy in nats averaged over the batch, and the number of
+            examples classified rightly.
+        """
+        measured = self._train(x, y)
+        if self.method is not None:
+            self.method.step()
+        return measured
+
+    def _reinitialized(self) -> Tensor:
+        if self.method is None:
+            return torch.zeros(self.network.replicas, dtype=torch.int64, device=self.network.seeds.device)
+        return self.method.reinitialized.total
+
+    def _fast_step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        if self.method is None:
+            return self._fast(x, y, gradients=False)
+        return self._fast(x, y, gradients=self.method.gradients_needed(), readers=self.method.readers_needed())
+
+    def _general_step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The reference for the fast step: loss [R] and examples classified rightly [R], before the update."""
+        self.optimizer.zero_grad()
+        logits = self.network(x)
+        targets = y.repeat_interleave(len(logits) // len(y), dim=0)
+        losses = torch.nn.functional.cross_entropy(logits.mT, targets, reduction="none").mean(dim=1)
+        losses.sum().backward()
+        self.optimizer.step()
+        return losses.detach(), (logits.argmax(dim=2) == targets).sum(dim=1)
