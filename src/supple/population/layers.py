@@ -1,9 +1,9 @@
 """Layers of stacked networks with their backward passes written out.
 
-Activations are [R, width, B], or [S, width, B] for the input that the replicas of a seed share: weight times activations is
-then one product a seed, and an update of the weights is a product added to them in place. Every layer keeps what its
-backward pass needs; a backward pass takes dL/d(output), gives its parameters' gradients to a sink, and returns
-dL/d(input).
+Activations are [R, width, B], or [S, width, B] for the input that the replicas of a seed share: weight times
+activations is then one product a seed, and an update of the weights is a product added to them in place. Every layer
+keeps what its backward pass needs; a backward pass takes dL/d(output), gives its parameters' gradients to a sink, and
+returns dL/d(input).
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from supple.methods import Chain, Method
-from supple.metrics import dead_share
-from supple.nn import StackedMLP
+from supple.metrics import activations, dead_share, feature_rank, hits, mean_magnitude
+from supple.nn import StackedLayerNorm, StackedMLP
 from supple.population.fast import FastStep
 from supple.streams import PermutedStream
 
@@ -23,12 +23,20 @@ class TaskMetrics:
         accuracy: [R], share of examples classified rightly before they were learned from, averaged over the task.
         loss: [R], cross-entropy before learning from a batch, in nats, averaged over the task.
         dead: [R], share of dead hidden units at the start of the task.
+        rank: int64 [R], rank of the last hidden layer's features at the start of the task.
+        weight_magnitude: [R], mean absolute weight at the start of the task, over all parameters.
+        scale_magnitude: [R], mean absolute scale of the normalizations at the start of the task; None without them.
+        gradient_magnitude: [R], mean absolute gradient of the task's first step, over all parameters.
         reinitialized: int64 [R], entries or units that the method reinitialized during the task.
     """
 
     accuracy: Tensor
     loss: Tensor
     dead: Tensor
+    rank: Tensor
+    weight_magnitude: Tensor
+    scale_magnitude: Tensor | None
+    gradient_magnitude: Tensor
     reinitialized: Tensor
 
 
@@ -36,7 +44,8 @@ class Population:
     """R stacked networks that learn a stream of tasks together, each with its own seed and settings.
 
     Replicas are ordered seed-first: with S seeds in the stream and C = R / S settings a seed, replicas s * C to
-    s * C + C - 1 see the batches of seed s. Their losses are added up, so each network gets its own gradient and no other.
+    s * C + C - 1 see the batches of seed s. Their losses are added up, so each network gets its own gradient and no
+    other.
 
     Args:
         network: the networks.
@@ -45,7 +54,7 @@ class Population:
         method: what acts after each step, or None.
         general: whether gradients come from autograd through the network, as in any training loop, instead of the
             written-out step of :class:`supple.population.FastStep`. The two agree within rounding.
-        measured_on: number of examples at the start of each task on which dead units are counted.
+        measured_on: number of examples at the start of each task on which units and features are measured.
 
     Raises:
         ValueError: if the seeds of the stream do not divide the replicas.
@@ -63,8 +72,8 @@ class Population:
     ) -> None:
         if network.replicas % len(stream.seeds):
             raise ValueError(
-                f"the stream has {len(stream.seeds)} seeds, which do not divide the network's {network.replicas} replicas; "
-                "give the stream each seed once, and the network each seed once for every setting"
+                f"the stream has {len(stream.seeds)} seeds, which do not divide the network's {network.replicas} "
+                "replicas; give the stream each seed once, and the network each seed once for every setting"
             )
         self.network, self.optimizer, self.stream, self.method = network, optimizer, stream, method
         self.measured_on = min(measured_on, len(stream.images))
@@ -82,19 +91,28 @@ class Population:
             What was measured; reading it is the first time that the device is waited for.
         """
         task = self.stream.task(index)
-        dead = dead_share(self.network, task.examples(self.measured_on)[0])
-        hits = torch.zeros(self.network.replicas, dtype=torch.int64, device=dead.device)
-        losses = torch.zeros(self.network.replicas, dtype=torch.float64, device=dead.device)
+        found = activations(self.network, task.examples(self.measured_on)[0])
+        dead, rank = dead_share(self.network, found), feature_rank(found.last)
+        weights, scales = mean_magnitude(self.network.parameters()), self._scales()
+        rightly = torch.zeros_like(rank)
+        losses = torch.zeros_like(weights)
         before = self._reinitialized()
         for step, (x, y) in enumerate(task, start=1):
-            loss, right = self.step(x, y)
+            loss, right = self._train(x, y, step == 1)
+            if step == 1:
+                gradients = mean_magnitude(p.grad for p in self.network.parameters() if p.grad is not None)
+            self._act()
             losses += loss
-            hits += right
+            rightly += right
             progress(step)
         return TaskMetrics(
-            accuracy=hits / (len(task) * self.stream.batch_size),
+            accuracy=rightly / (len(task) * self.stream.batch_size),
             loss=losses / len(task),
             dead=dead,
+            rank=rank,
+            weight_magnitude=weights,
+            scale_magnitude=scales,
+            gradient_magnitude=gradients,
             reinitialized=self._reinitialized() - before,
         )
 
@@ -110,26 +128,34 @@ class Population:
             examples classified rightly.
         """
         measured = self._train(x, y)
+        self._act()
+        return measured
+
+    def _act(self) -> None:
         if self.method is not None:
             self.method.step()
-        return measured
+
+    def _scales(self) -> Tensor | None:
+        norms = [module for module in self.network.modules() if isinstance(module, StackedLayerNorm)]
+        return mean_magnitude(norm.scale for norm in norms) if norms else None
 
     def _reinitialized(self) -> Tensor:
         if self.method is None:
             return torch.zeros(self.network.replicas, dtype=torch.int64, device=self.network.seeds.device)
         return self.method.reinitialized.total
 
-    def _fast_step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _fast_step(self, x: Tensor, y: Tensor, gradients: bool = False) -> tuple[Tensor, Tensor]:
         if self.method is None:
-            return self._fast(x, y, gradients=False)
-        return self._fast(x, y, gradients=self.method.gradients_needed(), readers=self.method.readers_needed())
+            return self._fast(x, y, gradients=gradients)
+        gradients = gradients or self.method.gradients_needed()
+        return self._fast(x, y, gradients=gradients, readers=self.method.readers_needed())
 
-    def _general_step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _general_step(self, x: Tensor, y: Tensor, gradients: bool = True) -> tuple[Tensor, Tensor]:
         """The reference for the fast step: loss [R] and examples classified rightly [R], before the update."""
         self.optimizer.zero_grad()
-        logits = self.network(x)
+        logits = self.network(x).mT
         targets = y.repeat_interleave(len(logits) // len(y), dim=0)
-        losses = torch.nn.functional.cross_entropy(logits.mT, targets, reduction="none").mean(dim=1)
+        losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none").mean(dim=1)
         losses.sum().backward()
         self.optimizer.step()
-        return losses.detach(), (logits.argmax(dim=2) == targets).sum(dim=1)
+        return losses.detach(), hits(logits.detach(), targets.unsqueeze(1))

@@ -1,0 +1,71 @@
+"""What a population measures is what a plain training loop over one ordinary network measures."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from supple.data import LabelledImages
+from supple.nn import StackedMLP
+from supple.optim import SGDW
+from supple.population import Population
+from supple.streams import PermutedStream
+
+
+@pytest.mark.parametrize("general", [False, True])
+@pytest.mark.parametrize("layer_norm", [None, "after"])
+def test_metrics_against_a_plain_loop(general: bool, layer_norm: str | None) -> None:
+    generator = torch.Generator().manual_seed(1)
+    pictures = torch.randint(0, 256, (60, 4, 4), generator=generator, dtype=torch.uint8)
+    data = LabelledImages(pictures, torch.randint(0, 10, (60,), generator=generator), 10, "random images")
+    networks = StackedMLP([4, 4, 9, 9], inputs=16, hidden=6, layer_norm=layer_norm).double()
+    step_sizes = [0.05, 0.1, 0.05, 0.1]
+    single = [networks.replica(i) for i in range(4)]
+    with torch.no_grad():
+        for network in (*single, networks):
+            network.blocks[1].linear.bias[..., :2] = -50  # dead units
+    optimizer = SGDW(networks.parameters(), lr=torch.tensor(step_sizes, dtype=torch.float64))
+    stream = PermutedStream(data, [4, 9], batch_size=6, dtype=torch.float64)
+    seen: list[int] = []
+    population = Population(networks, optimizer, stream, general=general, measured_on=20)
+    found = [population.train_task(task, seen.append) for task in range(2)]
+    assert seen == [*range(1, 11)] * 2
+
+    for i, network in enumerate(single):
+        plain = torch.optim.SGD(network.parameters(), lr=step_sizes[i])
+        for number, metrics in enumerate(found):
+            task = stream.task(number)
+            x = task.examples(20)[0][i // 2]
+            dead = 0
+            with torch.no_grad():
+                for block in network.blocks:
+                    z = torch.relu(block.linear(x))
+                    dead += sum(all(value == 0 for value in z[:, u].tolist()) for u in range(6))
+                    x = block.norm(z) if layer_norm else z
+            assert float(metrics.dead[i]) == pytest.approx(dead / 18)
+            spectrum = torch.linalg.svdvals(x)
+            assert int(metrics.rank[i]) == 1 + int((spectrum.cumsum(0) < 0.99 * spectrum.sum()).sum())
+            entries = torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+            assert float(metrics.weight_magnitude[i]) == pytest.approx(float(entries.abs().mean()))
+            if layer_norm:
+                scales = torch.cat([block.norm.weight.detach() for block in network.blocks])
+                assert float(metrics.scale_magnitude[i]) == pytest.approx(float(scales.abs().mean()))
+            else:
+                assert metrics.scale_magnitude is None
+            losses, right = [], 0
+            for step in range(10):
+                images, labels = task.batch(step)
+                images, labels = images[i // 2], labels[i // 2]
+                logits = network(images)
+                right += int((logits.argmax(dim=1) == labels).sum())
+                loss = torch.nn.functional.cross_entropy(logits, labels)
+                plain.zero_grad()
+                loss.backward()
+                if step == 0:
+                    slopes = torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
+                    assert float(metrics.gradient_magnitude[i]) == pytest.approx(float(slopes.abs().mean()))
+                plain.step()
+                losses.append(loss.item())
+            assert float(metrics.loss[i]) == pytest.approx(sum(losses) / 10)
+            assert float(metrics.accuracy[i]) == pytest.approx(right / 60)
+            assert int(metrics.reinitialized[i]) == 0
