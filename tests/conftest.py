@@ -1,5 +1,10 @@
 import pytest
 import torch
+from hypothesis import settings
+
+# How long an example takes is no property of the code on a busy machine.
+settings.register_profile("supple", deadline=None)
+settings.load_profile("supple")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

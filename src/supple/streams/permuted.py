@@ -125,7 +125,7 @@ class PermutedStream:
         >>> stream = PermutedStream(supple.data.mnist10k(), seeds=[0, 1])
         >>> for task in stream.tasks(0, 3):
         ...     for x, y in task:  # [2, 30, 784] and [2, 30]
-        ...         ...
+        ...         pass
     """
 
     def __init__(

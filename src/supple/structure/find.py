@@ -88,8 +88,10 @@ def _flatten(model: nn.Sequential, prefix: str = "") -> list[tuple[str, nn.Modul
     # named_children() gives a module that is used twice only once.
     for name, module in model._modules.items():
         assert module is not None
-        nested = isinstance(module, nn.Sequential)
-        modules += _flatten(module, f"{prefix}{name}.") if nested else [(prefix + name, module)]
+        if isinstance(module, nn.Sequential):
+            modules += _flatten(module, f"{prefix}{name}.")
+        else:
+            modules.append((prefix + name, module))
     return modules
 
 

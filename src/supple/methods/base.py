@@ -1,0 +1,300 @@
+"""What every method has in common: the contract, settings a replica, counts, and state."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from supple.functional import random
+from supple.functional.initial import Distribution, from_dict, to_dict
+from supple.methods.checks import choice
+from supple.methods.features import FeatureReader
+from supple.methods.optimizer_state import FreshState
+from supple.nn.stacked import Stacked
+from supple.structure.initial import initial_distributions
+from supple.structure.overrides import Overrides
+
+Setting = float | Sequence[float] | Tensor
+"""A number, or one a replica of a stacked network."""
+
+
+class Reinitialized(NamedTuple):
+    """How many entries or units were reinitialized.
+
+    Attributes:
+        last: by the last step; int64, a scalar, or [R] for a stacked network.
+        total: by all steps so far; the same shape.
+    """
+
+    last: Tensor
+    total: Tensor
+
+
+class Method(ABC):
+    """A method that acts on a network after each training step.
+
+    Call :meth:`step` after ``optimizer.step()`` and before the gradients are cleared. The network is an ordinary
+    module, which is a population of one, or a :class:`supple.nn.Stacked` one, whose settings and seeds may differ by
+    replica.
+
+    Args:
+        model: the network.
+        optimizer: its optimizer; needed where ``optimizer_state="fresh"``.
+        optimizer_state: "keep" leaves the optimizer's state of reinitialized entries as it is; "fresh" sets it to what
+            the optimizer gives a new entry.
+        seed: seed of the method's random numbers, or one a replica; None: the stacked network's own seeds, else 0.
+
+    Raises:
+        ValueError: if a setting is out of range; the message names it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | None = None,
+        *,
+        optimizer_state: Literal["keep", "fresh"] = "keep",
+        seed: int | Sequence[int] | Tensor | None = None,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.stacked = isinstance(model, Stacked)
+        self.replicas = model.replicas if isinstance(model, Stacked) else 1
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        if not self.parameters:
+            raise ValueError(
+                f"{type(model).__name__} has no parameter with requires_grad=True; there is nothing to act on"
+            )
+        for name, parameter in self.parameters.items():
+            if not parameter.is_floating_point():
+                raise ValueError(
+                    f"parameter {name} is {parameter.dtype}; only floating-point parameters can be acted on"
+                )
+        self.device = next(iter(self.parameters.values())).device
+        if seed is None:
+            seed = model.seeds if isinstance(model, Stacked) else 0
+        self.seed = self._seeds(seed).to(self.device)
+        self.settings: dict[str, Any] = {}
+        choice("optimizer_state", optimizer_state, ("keep", "fresh"))
+        self.fresh_state: FreshState | None = None
+        if optimizer_state == "fresh":
+            if optimizer is None:
+                raise ValueError('optimizer_state="fresh" needs the optimizer: pass it as the second argument')
+            self.fresh_state = FreshState(optimizer, self.replicas)
+            self.settings["optimizer_state"] = optimizer_state
+        self.distributions: dict[str, Distribution] = {}
+        self.steps = 0
+        self._total = torch.zeros(self.replicas, dtype=torch.int64, device=self.device)
+        self._last = torch.zeros_like(self._total)
+        self._last_counted = 0
+        self._closed = False
+
+    # What a method writes.
+
+    @abstractmethod
+    def _act(self) -> None:
+        """Acts on the network; ``self.steps`` already counts this step."""
+
+    def _state(self) -> dict[str, Any]:
+        """What has to be saved beside the counts: plain numbers, strings, lists, dicts and tensors."""
+        return {}
+
+    def _load_state(self, state: dict[str, Any]) -> None:
+        """Takes back what :meth:`_state` gave."""
+        return
+
+    def _release(self) -> None:
+        """Takes away what the method attached to the model."""
+        return
+
+    # What a program asks that computes gradients by itself.
+
+    def gradients_needed(self) -> bool:
+        """Whether the next :meth:`step` reads gradients."""
+        return False
+
+    def readers_needed(self) -> list[FeatureReader]:
+        """What has to read the features of the forward pass before the next :meth:`step`.
+
+        Hooks do that where the model is called; a program that computes the forward pass in another way calls
+        :meth:`FeatureReader.record`.
+        """
+        return []
+
+    # What everybody uses.
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Acts on the network once; after ``optimizer.step()``, before ``zero_grad()``.
+
+        Raises:
+            RuntimeError: if the method was closed, or what it needs of the training step is missing.
+        """
+        if self._closed:
+            raise RuntimeError(f"{type(self).__name__} was closed; make a new one to go on")
+        self.steps += 1
+        self._act()
+
+    @property
+    def reinitialized(self) -> Reinitialized:
+        """How many entries (or hidden units) the last step and all steps so far reinitialized, as tensors."""
+        last = self._last if self._last_counted == self.steps else torch.zeros_like(self._last)
+        return Reinitialized(*(counts.clone() if self.stacked else counts[0].clone() for counts in (last, self._total)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on as if never stopped: numbers, strings, lists, dicts and tensors; no settings.
+
+        The initial distributions are part of it, since they cannot be told from trained weights.
+        """
+        return {
+            "method": type(self).__name__,
+            "steps": self.steps,
+            "total": self._total.clone(),
+            "last": self.reinitialized.last.clone().view(-1),
+            "initial": {name: to_dict(distribution) for name, distribution in self.distributions.items()},
+            **self._state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back what :meth:`state_dict` gave. The settings stay those this method was made with.
+
+        Args:
+            state: the state.
+
+        Raises:
+            ValueError: if it is another method's state, or of another number of replicas.
+        """
+        if state.get("method") != type(self).__name__:
+            raise ValueError(f"this is the state of {state.get('method')}, not of {type(self).__name__}")
+        if len(state["total"]) != self.replicas:
+            raise ValueError(f"the state has {len(state['total'])} replicas, the network {self.replicas}")
+        if set(state["initial"]) != set(self.distributions):
+            differing = sorted(set(state["initial"]) ^ set(self.distributions))
+            raise ValueError(f"the state is of another network: only one of the two has {', '.join(differing)}")
+        self.distributions = {name: from_dict(saved) for name, saved in state["initial"].items()}
+        self.steps = int(state["steps"])
+        self._total.copy_(state["total"])
+        self._last.copy_(state["last"])
+        self._last_counted = self.steps
+        self._load_state(dict(state))
+
+    def close(self) -> None:
+        """Takes away all hooks. The network trains on as if the method had never been there."""
+        if not self._closed:
+            self._release()
+            self._closed = True
+
+    def __enter__(self) -> Method:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={_show(value)}' for name, value in self.settings.items())})"
+
+    # What methods share.
+
+    def _setting(
+        self,
+        name: str,
+        value: Setting,
+        low: float,
+        high: float = float("inf"),
+        *,
+        above: bool = False,
+        whole: bool = False,
+    ) -> Tensor:
+        """Checks a numeric setting and keeps it for ``repr``.
+
+        Args:
+            name: name of the setting, for the message.
+            value: a number, or one a replica.
+            low: the smallest value allowed.
+            high: the largest value allowed.
+            above: whether ``low`` itself is not allowed.
+            whole: whether it has to be a whole number.
+
+        Returns:
+            float64 [R] on the CPU (int64 where ``whole``).
+        """
+        self.settings[name] = value
+        numbers = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
+        self._check_shape(name, numbers, "number")
+        wrong = ~((numbers > low if above else numbers >= low) & (numbers <= high) & numbers.isfinite())
+        if whole:
+            wrong |= numbers != numbers.floor()
+        if wrong.any():
+            shown = numbers[wrong][0].item() if numbers.ndim else numbers.item()
+            kind = "a whole number" if whole else "a finite number"
+            upper = "" if high == float("inf") else f" and at most {high:g}"
+            raise ValueError(
+                f"{name} is {shown:g}; it has to be {kind} {'above' if above else 'of at least'} {low:g}{upper}"
+            )
+        return numbers.expand(self.replicas).to(torch.int64 if whole else torch.float64)
+
+    def _seeds(self, seed: int | Sequence[int] | Tensor) -> Tensor:
+        """Checks the seed; int64 [R]."""
+        seeds = torch.as_tensor(seed).detach()
+        if seeds.is_floating_point() or seeds.is_complex() or seeds.dtype == torch.bool:
+            raise ValueError(f"seed is {seed!r}; it has to be a whole number")
+        self._check_shape("seed", seeds, "whole number")
+        return seeds.to(torch.int64).expand(self.replicas)
+
+    def _check_shape(self, name: str, numbers: Tensor, kind: str) -> None:
+        """Refuses anything but one number, or one a replica of a stacked network."""
+        if numbers.ndim > 1 or (numbers.ndim == 1 and len(numbers) != self.replicas):
+            remedy = f" or {self.replicas} {kind}s, one a replica" if self.stacked else "; this network is a single one"
+            raise ValueError(f"{name} has shape {tuple(numbers.shape)}; it has to be a {kind}{remedy}")
+
+    def _take_initial(self, overrides: Overrides | None, names: Iterable[str]) -> None:
+        """Works out the initial distributions of the named parameters.
+
+        Raises:
+            ValueError: if one of them is not known.
+        """
+        initial = initial_distributions(self.model, overrides, optimizer=self.optimizer)
+        self.distributions = initial.require(names)
+        self.fixed_rows = {name: entry.fixed_row for name, entry in initial.items() if entry.fixed_row is not None}
+
+    def _rows(self, tensor: Tensor) -> Tensor:
+        """A tensor of the network with the replicas in front: itself if stacked, else a view with a leading 1."""
+        return tensor.detach() if self.stacked else tensor.detach().unsqueeze(0)
+
+    def _gradient(self, name: str) -> Tensor:
+        """The gradient of a parameter with the replicas in front.
+
+        Raises:
+            RuntimeError: if there is none.
+        """
+        gradient = self.parameters[name].grad
+        if gradient is None:
+            raise RuntimeError(
+                f"{type(self).__name__} needs the gradient of {name}, which is None. Call step() after backward() and "
+                "before optimizer.zero_grad()"
+            )
+        return self._rows(gradient)
+
+    def _count(self, counts: Tensor, rows: slice | Tensor = slice(None)) -> None:
+        """Adds int64 counts, one for each of the given replicas, to what this step reinitialized."""
+        if self._last_counted != self.steps:
+            self._last.zero_()
+            self._last_counted = self.steps
+        self._last[rows] += counts
+        self._total[rows] += counts
+
+    def _purpose(self, *parts: str) -> int:
+        return random.purpose(type(self).__name__, *parts)
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return str(value.tolist())
+    return repr(value)

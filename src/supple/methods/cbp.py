@@ -1,0 +1,241 @@
+"""Continual backpropagation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from supple.functional.selection import lowest_order
+from supple.functional.utility import precise
+from supple.methods.base import Setting
+from supple.methods.checks import choice, restore
+from supple.methods.due import rows_of
+from supple.methods.features import FeatureReader
+from supple.methods.schedule import ReplacementSchedule
+from supple.methods.unit_method import UnitMethod, UnitUtility
+from supple.structure.description import Consumer, UnitGroup, Units
+from supple.structure.overrides import Overrides
+
+
+class CBP(UnitMethod):
+    """Continual backpropagation: at a steady rate, replaces the hidden units of lowest utility.
+
+    For each hidden layer on its own, at each step::
+
+        age += 1 for each unit;  eligible: age > maturity
+        accumulator += replacement_rate * (number eligible)
+        k = floor(accumulator);  accumulator -= k
+        the k eligible units of lowest utility u are replaced, where
+        u = mean|h| * mean|W_out|         utility="contribution"
+            mean|W_out|                   utility="magnitude"
+            mean|h|                       utility="activation"
+            |sum(W_out * dL/dW_out)|      utility="gradient"
+
+    with h the unit's output as the next layer receives it, averaged over the step's batch, and W_out the weights that
+    leave the unit. Replacing a unit redraws its incoming weights from their initial distribution and sets its bias, its
+    outgoing weights and its age to 0; a normalization that follows gets its initial scale and shift, and batch
+    normalization a running mean of 0 and a running variance of 1.
+
+    The version of Dohare et al. (2024) is ``decay=0.99, counting="draw", absorb_mean=True``: the utility is then a
+    moving average with bias correction, (sum of (1 - decay) decay^i u_(t-i)) / (1 - decay^age); k is
+    floor(rate * eligible) plus one with the probability of the rest; and the bias of each layer that reads a replaced
+    unit grows by W_out times the unit's mean output (averaged and corrected in the same way), so that its output stays
+    the same on average.
+
+    Args:
+        model: the network, ordinary or stacked.
+        optimizer: its optimizer; needed for ``optimizer_state="fresh"``.
+        maturity: steps during which a new unit is protected, 0 or more.
+        replacement_rate: share of the eligible units replaced a step, 0 to 1; at 0 nothing is ever replaced.
+        utility: "contribution", "magnitude", "activation" or "gradient".
+        decay: decay of the moving average of the utility, 0 (the utility of the step alone) <= decay < 1.
+        counting: "accumulate" or "draw".
+        absorb_mean: whether the reading layers' biases absorb the mean contribution of a replaced unit.
+        units: the hidden units; None: found by :func:`supple.units`.
+        features: "before_norm" or "after_norm", where a normalization follows the activation.
+        initial: initial distributions where they are not to be worked out; see :func:`supple.initial_distributions`.
+        optimizer_state: "keep" or "fresh"; see :class:`supple.methods.Method`.
+        seed: seed of the random numbers, or one a replica.
+
+    Raises:
+        ValueError: if a setting is out of range, the hidden units are not found, or the initial distribution of an
+            incoming weight is not known.
+
+    Example:
+        >>> import torch, supple
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> method = supple.CBP(model, optimizer, maturity=3, replacement_rate=0.25)
+        >>> for _ in range(4):
+        ...     optimizer.zero_grad()
+        ...     model(torch.ones(5, 4)).sum().backward()
+        ...     optimizer.step()
+        ...     method.step()
+        >>> int(method.reinitialized.total)  # a quarter of eight units, at the first step after the third
+        2
+
+    Source: Dohare, Hernandez-Garcia, Lan, Rahman, Mahmood and Sutton, "Loss of plasticity in deep continual learning"
+    (Nature 632, 2024), algorithm 1; without moving average, with accumulation and other utilities: Hernandez-Garcia et
+    al. (arXiv 2508.00212).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | None = None,
+        *,
+        maturity: Setting = 500,
+        replacement_rate: Setting = 1e-4,
+        utility: UnitUtility = "contribution",
+        decay: Setting = 0.0,
+        counting: Literal["accumulate", "draw"] = "accumulate",
+        absorb_mean: bool = False,
+        units: Units | Sequence[UnitGroup] | None = None,
+        features: Literal["before_norm", "after_norm"] = "before_norm",
+        initial: Overrides | None = None,
+        optimizer_state: Literal["keep", "fresh"] = "keep",
+        seed: int | Sequence[int] | Tensor | None = None,
+    ) -> None:
+        super().__init__(
+            model,
+            optimizer,
+            utility=utility,
+            units=units,
+            features=features,
+            initial=initial,
+            optimizer_state=optimizer_state,
+            seed=seed,
+        )
+        matures = self._setting("maturity", maturity, 0, whole=True)
+        rate = self._setting("replacement_rate", replacement_rate, 0, 1)
+        self._maturity = matures.to(self.device).unsqueeze(1)
+        self._decay = self._setting("decay", decay, 0, 1 - 2.0**-24).to(self.device).unsqueeze(1)
+        self._moving = bool((self._decay > 0).any())
+        self.settings |= {"counting": choice("counting", counting, ("accumulate", "draw")), "absorb_mean": absorb_mean}
+        draw = (self.seed.cpu(), [self._purpose("count", group.name) for group in self.groups])
+        sizes = [group.size for group in self.groups]
+        self._schedule = ReplacementSchedule(sizes, matures, rate, draw if counting == "draw" else None)
+        self._born = [torch.zeros(self.replicas, n, dtype=torch.int64, device=self.device) for n in sizes]
+        dtypes = [precise(self._tensors[group.consumers[0].weight.tensor].detach()).dtype for group in self.groups]
+        self._average = (
+            [torch.zeros_like(born, dtype=dtype) for born, dtype in zip(self._born, dtypes, strict=True)]
+            if self._moving
+            else []
+        )
+        self._mean_readers: list[FeatureReader] = []
+        self._mean: list[Tensor | None] = [None] * len(self.groups)
+        self._attach()
+        if absorb_mean:
+            self._mean_readers = [self._reader(group, True, _identity) for group in self.groups]
+        self._look_ahead()
+
+    def _all_readers(self) -> list[FeatureReader]:
+        return super()._all_readers() + self._mean_readers
+
+    def _acts_next(self) -> bool:
+        return self._moving or self._schedule.due
+
+    def _act(self) -> None:
+        if self._moving or self._schedule.due:
+            for number, counts in enumerate(self._schedule.counts):
+                self._act_on(number, counts)
+        self._schedule.advance()
+        self._look_ahead()
+
+    def _act_on(self, number: int, counts: Tensor) -> None:
+        """Replaces units of one layer.
+
+        Args:
+            number: number of the layer.
+            counts: int64 [R] on the CPU, how many in each replica.
+        """
+        rows = rows_of(counts > 0, self.device)
+        if rows is None and not self._moving:
+            for reader in (self._readers[number], *self._mean_readers[number : number + 1]):
+                if reader is not None:
+                    reader.take()
+            return
+        mean = self._features(number, self._mean_readers[number]) if self._mean_readers else None
+        if self._moving:
+            self._update_averages(number, mean)
+        if rows is None:
+            return
+        utility = (
+            self._corrected(self._average[number], number)[rows] if self._moving else self._unit_utility(number, rows)
+        )
+        # Eligible units come first whatever their utility, so that their number is always enough.
+        utility = torch.nan_to_num(utility, nan=torch.finfo(utility.dtype).max)
+        eligible = self.steps - self._born[number][rows] > self._maturity[rows]
+        order = lowest_order(utility.masked_fill(~eligible, torch.inf))
+        counts = counts[counts > 0]
+        local, place = torch.where(torch.arange(int(counts.max())) < counts.unsqueeze(1))
+        local, place = local.to(self.device), place.to(self.device)
+        chosen = order[local, place]
+        replicas = local if isinstance(rows, slice) else rows[local]
+        if mean is not None:
+            self._absorb(
+                number, replicas, chosen, self._corrected(self._mean[number], number) if self._moving else mean
+            )
+        self._replace(self.groups[number], replicas, chosen)
+        self._born[number][replicas, chosen] = self.steps
+        if self._moving:
+            self._average[number][replicas, chosen] = 0
+            if self._mean[number] is not None:
+                self._mean[number][replicas, chosen] = 0  # type: ignore[index]
+
+    def _update_averages(self, number: int, mean: Tensor | None) -> None:
+        average = self._average[number]
+        decay = self._decay.to(average.dtype)
+        average.mul_(decay).add_((1 - decay) * self._unit_utility(number))
+        if mean is not None:
+            old, decay = self._mean[number], decay.to(mean.dtype).view(-1, 1, 1, 1)
+            self._mean[number] = (0 if old is None else old * decay) + (1 - decay) * mean
+
+    def _corrected(self, average: Tensor | None, number: int) -> Tensor:
+        """A moving average divided by 1 - decay^age, the weight its terms have together."""
+        assert average is not None
+        age = self.steps - self._born[number]
+        weight = (1 - self._decay**age).to(average.dtype)
+        return average / weight.view(*weight.shape, *(1,) * (average.ndim - 2))
+
+    def _absorb(self, number: int, rows: Tensor, chosen: Tensor, mean: Tensor) -> None:
+        """Adds the mean contribution of units about to be replaced to the biases of the layers that read them."""
+        group = self.groups[number]
+        for consumer in group.consumers:
+            if consumer.bias is not None and self._tensors[consumer.bias].requires_grad:
+                bias = self._rows(self._tensors[consumer.bias])
+                bias.index_add_(0, rows, self._contribution(group, consumer, rows, chosen, mean).to(bias.dtype))
+
+    def _contribution(self, group: UnitGroup, consumer: Consumer, rows: Tensor, chosen: Tensor, mean: Tensor) -> Tensor:
+        """What each unit adds to a reading layer's outputs on average, [M, outputs]."""
+        weight = self._view(consumer.weight, group)[rows, chosen]
+        before = consumer.weight.dim % (self._tensors[consumer.weight.tensor].ndim - self.stacked)
+        after = weight.ndim - 3 - before
+        values = mean[rows, chosen]
+        values = values.view(-1, *(1,) * before, *values.shape[1:], *(1,) * after)
+        # Dimensions are [M, before..., copies, repeat, after...]; the first besides these three counts outputs.
+        outputs = 1 if before else 3
+        return (weight * values).sum(dim=[dim for dim in range(1, weight.ndim) if dim != outputs])
+
+    def _state(self) -> dict[str, Any]:
+        return super()._state() | {
+            "schedule": self._schedule.state_dict(),
+            "born": [born.clone() for born in self._born],
+            "average": [average.clone() for average in self._average],
+            "mean": [mean if mean is None else mean.clone() for mean in self._mean],
+        }
+
+    def _load_state(self, state: dict[str, Any]) -> None:
+        super()._load_state(state)
+        self._schedule.load_state_dict(state["schedule"])
+        restore(self._born, state["born"])
+        restore(self._average, state["average"])
+        self._mean = [mean if mean is None else mean.to(self.device).clone() for mean in state["mean"]]
+        self._look_ahead()
+
+
+def _identity(features: Tensor) -> Tensor:
+    return features

@@ -1,0 +1,82 @@
+"""Reading the features of hidden units while the network computes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from supple.functional.utility import precise
+from supple.structure.description import Feature
+
+
+class FeatureReader:
+    """Means of what a group of units puts out, over all examples since they were last taken.
+
+    Forward passes are read in training mode and with gradients enabled only, so evaluating the network in between does
+    not count. Several passes before a step (gradient accumulation) count as one large batch.
+
+    Args:
+        model: the network.
+        feature: where the features are read.
+        units: number of units.
+        stacked: whether activations have a replica dimension in front.
+        reduce: what is averaged, a function of the features [R, n, ...] of the same shape: magnitude or value.
+    """
+
+    def __init__(
+        self, model: nn.Module, feature: Feature, units: int, stacked: bool, reduce: Callable[[Tensor], Tensor]
+    ) -> None:
+        self.enabled = False
+        self.feature, self._units, self._stacked, self._reduce = feature, units, stacked, reduce
+        self._sum: Tensor | None = None
+        self._examples = 0
+        module = model.get_submodule(feature.module)
+        self._handle: RemovableHandle
+        if feature.where == "input":
+            self._handle = module.register_forward_pre_hook(self._before)
+        else:
+            self._handle = module.register_forward_hook(self._after)
+
+    def _before(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self._read(module, inputs[0])
+
+    def _after(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        self._read(module, output)
+
+    def _read(self, module: nn.Module, activations: Tensor) -> None:
+        if self.enabled and module.training and torch.is_grad_enabled():
+            self.record(activations.detach())
+
+    def record(self, activations: Tensor) -> None:
+        """Takes the activations of one forward pass into account.
+
+        Args:
+            activations: what the module takes in or gives out; [R, B, ...] for a stacked network, else [B, ...].
+        """
+        activations = activations if self._stacked else activations.unsqueeze(0)
+        layout = self.feature.layout
+        features = self._reduce(precise(self.feature.view(activations, self._units, leading=1)))
+        dim = layout.dim % (activations.ndim - 1) + 2
+        others = [d for d in range(2, features.ndim) if d not in (dim, dim + 1)]
+        mean = features.mean(dim=others) if others else features
+        examples = activations.shape[1]
+        self._sum = mean * examples if self._sum is None else self._sum + mean * examples
+        self._examples += examples
+
+    def take(self) -> Tensor | None:
+        """The means since they were last taken, and starts again.
+
+        Returns:
+            [R, n, copies, repeat] as the layout says; None if nothing was read.
+        """
+        total, examples = self._sum, self._examples
+        self._sum, self._examples = None, 0
+        return None if total is None else total / examples
+
+    def close(self) -> None:
+        """Takes the hook away."""
+        self._handle.remove()

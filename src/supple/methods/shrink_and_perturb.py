@@ -1,0 +1,152 @@
+"""L2 and shrink and perturb: small changes of every weight at every step."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from supple.methods.base import Method, Setting
+
+
+class L2(Method):
+    """Decoupled weight decay: after each step, shrinks every parameter.
+
+    ::
+
+        w -= l2 * w
+
+    The coefficient is not multiplied by the step size (as it is in ``torch.optim.AdamW``).
+
+    Args:
+        model: the network, ordinary or stacked.
+        optimizer: not used; taken so that all methods are made alike.
+        l2: share taken off a step, 0 to 1.
+        seed: not used; there is nothing random.
+
+    Raises:
+        ValueError: if ``l2`` is out of range.
+
+    Example:
+        >>> import torch, supple
+        >>> model = torch.nn.Linear(1, 1)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> supple.L2(model, l2=0.25).step()
+        >>> float(model.weight.detach())
+        0.75
+
+    Source: Loshchilov and Hutter, "Decoupled weight decay regularization" (ICLR 2019), equation 1; as a baseline
+    against loss of plasticity: Hernandez-Garcia et al. (arXiv 2508.00212).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | None = None,
+        *,
+        l2: Setting = 1e-4,
+        seed: int | Sequence[int] | Tensor | None = None,
+    ) -> None:
+        super().__init__(model, optimizer, seed=seed)
+        keep = 1 - self._setting("l2", l2, 0, 1)
+        self._keep = self._for_each_parameter(keep) if bool((keep < 1).any()) else {}
+
+    def _for_each_parameter(self, values: Tensor) -> dict[str, Tensor]:
+        """One value a replica [R], in the type and on the device of each parameter, shaped to multiply it [R, ...]."""
+        return {
+            name: values.to(parameter).view(-1, *(1,) * (self._rows(parameter).ndim - 1))
+            for name, parameter in self.parameters.items()
+        }
+
+    def _act(self) -> None:
+        for name, keep in self._keep.items():
+            self._rows(self.parameters[name]).mul_(keep)
+
+
+class ShrinkAndPerturb(L2):
+    """Shrink and perturb: after each step, shrinks every parameter and adds a little noise.
+
+    ::
+
+        w = (1 - l2) * w + sqrt(variance) * noise,    noise ~ Normal(0, 1)
+
+    The noise is a function of (seed, step) on one kind of device. It comes from the device's own generator, seeded anew
+    at each step, because it is needed for every weight at every step and the generator is several times faster there
+    than the counter-based numbers used elsewhere; so another kind of device gives other noise.
+
+    Args:
+        model: the network, ordinary or stacked.
+        optimizer: not used; taken so that all methods are made alike.
+        l2: share taken off a step, 0 to 1.
+        variance: variance of the noise a step, 0 or more.
+        seed: seed of the noise, or one a replica.
+
+    Raises:
+        ValueError: if a setting is out of range.
+
+    Example:
+        >>> import torch, supple
+        >>> model = torch.nn.Linear(1000, 1000)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> supple.ShrinkAndPerturb(model, l2=0.5, variance=1e-4).step()
+        >>> round(float(model.weight.detach().mean()), 3), round(float(model.weight.detach().std()), 3)
+        (0.5, 0.01)
+
+    Source: Ash and Adams, "On warm-starting neural network training" (NeurIPS 2020), section 4; at every step: Dohare
+    et al. (2024), "Loss of plasticity in deep continual learning", Nature 632.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | None = None,
+        *,
+        l2: Setting = 1e-4,
+        variance: Setting = 1e-7,
+        seed: int | Sequence[int] | Tensor | None = None,
+    ) -> None:
+        super().__init__(model, optimizer, l2=l2, seed=seed)
+        std = self._setting("variance", variance, 0).sqrt()
+        self._std = self._for_each_parameter(std) if bool((std > 0).any()) else {}
+        # Replicas that share a seed share the noise, which is then drawn once.
+        distinct, self._seed_of = torch.unique(self.seed, return_inverse=True)
+        self._generators = {seed: torch.Generator(self.device) for seed in distinct.tolist()}
+        sizes = {name: self._rows(parameter)[0].numel() for name, parameter in self.parameters.items()}
+        self._bundles = _bundles(sizes) if self._std else []
+
+    def _act(self) -> None:
+        super()._act()
+        if not self._std:
+            return
+        for seed, generator in self._generators.items():
+            key = hashlib.blake2b(f"shrink and perturb {seed} {self.steps}".encode(), digest_size=8)
+            generator.manual_seed(int.from_bytes(key.digest(), "little"))
+        for bundle in self._bundles:
+            noise = torch.empty(len(self._generators), sum(bundle.values()), device=self.device)
+            for row, generator in zip(noise, self._generators.values(), strict=True):
+                row.normal_(generator=generator)
+            parts = noise.split(list(bundle.values()), dim=1)
+            for name, part in zip(bundle, parts, strict=True):
+                weight = self._rows(self.parameters[name])
+                drawn = part[self._seed_of].view(weight.shape).to(weight.dtype)
+                weight.addcmul_(drawn, self._std[name])
+
+
+def _bundles(sizes: Mapping[str, int], limit: int = 1 << 20) -> list[dict[str, int]]:
+    """Neighbours whose noise is drawn in one call, since most parameters are small: at most ``limit`` entries or one.
+
+    Args:
+        sizes: entries of each parameter of one network.
+        limit: entries of a bundle, which bounds the memory for noise.
+
+    Returns:
+        The sizes, in bundles.
+    """
+    bundles: list[dict[str, int]] = []
+    for name, size in sizes.items():
+        if not bundles or sum(bundles[-1].values()) + size > limit:
+            bundles.append({})
+        bundles[-1][name] = size
+    return bundles

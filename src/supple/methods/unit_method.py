@@ -1,0 +1,271 @@
+"""What methods that replace hidden units have in common: finding them, reading them, replacing them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from supple.functional.initial import sample_at
+from supple.functional.utility import unit_activation, unit_contribution, unit_gradient, unit_magnitude
+from supple.methods.base import Method
+from supple.methods.checks import choice
+from supple.methods.features import FeatureReader
+from supple.structure.description import Excluded, Slice, UnitGroup, Units
+from supple.structure.find import units as find_units
+from supple.structure.overrides import Overrides
+
+UnitUtility = Literal["contribution", "magnitude", "activation", "gradient"]
+
+
+class UnitMethod(Method):
+    """A method that replaces hidden units of low utility.
+
+    Args:
+        model: the network, ordinary or stacked.
+        optimizer: its optimizer; needed for ``optimizer_state="fresh"``.
+        utility: "contribution", "magnitude", "activation" or "gradient".
+        units: the hidden units; None: found by :func:`supple.units`.
+        features: where a normalization follows the activation, whether features are read before it ("before_norm") or
+            after it ("after_norm").
+        initial: initial distributions where they are not to be worked out; see :func:`supple.initial_distributions`.
+        optimizer_state: "keep" or "fresh".
+        seed: seed of the random numbers, or one a replica.
+
+    Raises:
+        ValueError: if a setting is out of range, the hidden units are not found or do not fit the model, or the initial
+            distribution of an incoming weight is not known.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | None = None,
+        *,
+        utility: UnitUtility,
+        units: Units | Sequence[UnitGroup] | None = None,
+        features: Literal["before_norm", "after_norm"] = "before_norm",
+        initial: Overrides | None = None,
+        optimizer_state: Literal["keep", "fresh"] = "keep",
+        seed: int | Sequence[int] | Tensor | None = None,
+    ) -> None:
+        super().__init__(model, optimizer, optimizer_state=optimizer_state, seed=seed)
+        self.utility = choice("utility", utility, ("contribution", "magnitude", "activation", "gradient"))
+        self.settings["utility"] = utility
+        if choice("features", features, ("before_norm", "after_norm")) != "before_norm":
+            self.settings["features"] = features
+        self._tensors = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
+        self._modules = dict(model.named_modules(remove_duplicate=False))
+        self.units = self._without_frozen(find_units(model) if units is None else units)
+        self.groups = self.units.groups
+        self._take_initial(initial, _redrawn(self.groups))
+        self._after_norm = features == "after_norm"
+        self._readers: list[FeatureReader | None] = [None] * len(self.groups)
+
+    def _attach(self) -> None:
+        """Starts to read features; the end of a constructor, so that one that fails leaves no hooks behind."""
+        if self.utility in ("contribution", "activation"):
+            self._readers = [self._reader(group, self._after_norm) for group in self.groups]
+
+    def _reader(self, group: UnitGroup, after_norm: bool, reduce: Any = torch.abs) -> FeatureReader:
+        feature = group.feature_after_norm if after_norm and group.feature_after_norm else group.feature
+        return FeatureReader(self.model, feature, group.size, self.stacked, reduce)
+
+    def _without_frozen(self, units: Units | Sequence[UnitGroup]) -> Units:
+        """Checks that the units fit the model, and leaves out those with frozen weights.
+
+        Raises:
+            ValueError: if they do not fit, or none are left.
+        """
+        kept, excluded = [], list(units.excluded) if isinstance(units, Units) else []
+        for group in units:
+            for feature in (group.feature, group.feature_after_norm):
+                if feature is not None and feature.module not in self._modules:
+                    raise ValueError(
+                        f"{type(self.model).__name__} has no module {feature.module!r}, where features of {group.name} "
+                        "are to be read"
+                    )
+            for part in _parts(group):
+                if part.tensor not in self._tensors:
+                    raise ValueError(
+                        f"{type(self.model).__name__} has no parameter or buffer {part.tensor!r}, named by {group.name}"
+                    )
+                try:
+                    self._view(part, group)
+                except ValueError as error:
+                    raise ValueError(f"units of {group.name}: {error}") from error
+            weights = [*group.incoming, *(consumer.weight for consumer in group.consumers)]
+            frozen = [part.tensor for part in weights if not self._tensors[part.tensor].requires_grad]
+            if frozen:
+                excluded.append(Excluded(group.name, f"{', '.join(frozen)} frozen (requires_grad=False)"))
+            else:
+                kept.append(group)
+        if not kept:
+            reasons = "".join(f"\n  {item.name}: {item.reason}" for item in excluded)
+            raise ValueError(f"there are no hidden units to replace in this {type(self.model).__name__}{reasons}")
+        return Units(kept, excluded)
+
+    @abstractmethod
+    def _acts_next(self) -> bool:
+        """Whether the next step computes utilities."""
+
+    def gradients_needed(self) -> bool:
+        """Whether the next step reads gradients."""
+        return self.utility == "gradient" and self._acts_next()
+
+    def readers_needed(self) -> list[FeatureReader]:
+        """What has to read the features of the forward pass before the next step."""
+        return [reader for reader in self._all_readers() if reader.enabled]
+
+    def _all_readers(self) -> list[FeatureReader]:
+        return [reader for reader in self._readers if reader is not None]
+
+    def _look_ahead(self) -> None:
+        """Has features read in the next training step only if they are needed then."""
+        for reader in self._all_readers():
+            reader.enabled = self._acts_next()
+
+    def _release(self) -> None:
+        for reader in self._all_readers():
+            reader.close()
+
+    def _view(self, part: Slice, group: UnitGroup, tensor: Tensor | None = None) -> Tensor:
+        """Entries of a parameter or buffer (or a tensor shaped like it) that belong to the group, [R, n, ...]."""
+        return part.view(self._rows(self._tensors[part.tensor] if tensor is None else tensor), group.size, leading=1)
+
+    def _unit_utility(self, number: int, rows: slice | Tensor = slice(None)) -> Tensor:
+        """Utility of a group's units in the given replicas, [rows, n]."""
+        group, reader = self.groups[number], self._readers[number]
+        if reader is not None:
+            activation = unit_activation(self._features(number, reader)[rows])
+            if self.utility == "activation":
+                return activation
+        outgoing = [self._view(consumer.weight, group)[rows] for consumer in group.consumers]
+        if self.utility == "contribution":
+            return unit_contribution(activation, outgoing)
+        if self.utility == "magnitude":
+            return unit_magnitude(outgoing)
+        gradients = [
+            self._view(consumer.weight, group, self._raw_gradient(consumer.weight.tensor))[rows]
+            for consumer in group.consumers
+        ]
+        return unit_gradient(outgoing, gradients)
+
+    def _features(self, number: int, reader: FeatureReader) -> Tensor:
+        """What a reader read of a group since the last step, [R, n, copies, repeat]."""
+        means = reader.take()
+        if means is None:
+            raise RuntimeError(
+                f"{type(self).__name__} saw no forward pass of {self.groups[number].name} in training mode since its "
+                "last step: call step() once after each training step, and model.train() before training"
+            )
+        return means
+
+    def _raw_gradient(self, name: str) -> Tensor:
+        self._gradient(name)
+        gradient = self._tensors[name].grad
+        assert gradient is not None
+        return gradient
+
+    def _replace(self, group: UnitGroup, rows: Tensor, chosen: Tensor, valid: Tensor | None = None) -> None:
+        """Replaces units: incoming weights redrawn, biases 0, outgoing weights 0, normalization as at the start.
+
+        Args:
+            group: the layer.
+            rows: int64 [M], the replica of each unit.
+            chosen: int64 [M], the unit; no pair appears twice.
+            valid: bool [M], whether it is really to be replaced; None: all are.
+        """
+        for part in group.incoming:
+            tensor = self._tensors[part.tensor]
+            shape = tensor.shape[1:] if self.stacked else tensor.shape
+            first, stride, offsets = part.index(shape, group.size, self.device)
+            lead = (-1,) + (1,) * offsets.ndim
+            index = first + chosen.view(lead) * stride + offsets
+            drawn = sample_at(
+                self.distributions[part.tensor],
+                self.seed[rows].view(lead),
+                self._purpose("incoming", part.tensor),
+                self.steps,
+                index,
+            )
+            self._write(part, group, rows, chosen, drawn, valid)
+        zeros = [*group.bias, *(consumer.weight for consumer in group.consumers)]
+        for part in zeros:
+            self._write(part, group, rows, chosen, 0.0, valid)
+        for norm in group.norms:
+            for scale_or_shift in (norm.scale, norm.shift):
+                if scale_or_shift is not None:
+                    mean = self.distributions[scale_or_shift.tensor].mean
+                    self._write(scale_or_shift, group, rows, chosen, mean, valid)
+            for running, value in ((norm.running_mean, 0.0), (norm.running_var, 1.0)):
+                if running is not None:
+                    self._write(running, group, rows, chosen, value, valid)
+        replaced = torch.ones_like(rows) if valid is None else valid.to(rows.dtype)
+        self._count(torch.zeros_like(self._total).index_add_(0, rows, replaced))
+
+    def _write(
+        self, part: Slice, group: UnitGroup, rows: Tensor, chosen: Tensor, value: Tensor | float, valid: Tensor | None
+    ) -> None:
+        """Writes new values into the entries of units, and fresh optimizer state where that is asked for."""
+        tensor = self._tensors[part.tensor]
+        if isinstance(tensor, nn.Parameter) and not tensor.requires_grad:
+            return
+        view = self._view(part, group)
+        new = _keep_invalid(view, rows, chosen, value, valid)
+        view[rows, chosen] = new
+        if self.fresh_state is None or not tensor.requires_grad:
+            return
+        for state, offset, slope in self.fresh_state.entries(tensor):
+            lead = (-1,) + (1,) * (view.ndim - 2)
+            state_view = self._view(part, group, state)
+            fresh = offset[rows].view(lead) + slope[rows].view(lead) * new
+            state_view[rows, chosen] = _keep_invalid(state_view, rows, chosen, fresh, valid)
+
+
+def _keep_invalid(view: Tensor, rows: Tensor, chosen: Tensor, value: Tensor | float, valid: Tensor | None) -> Tensor:
+    """The values to write at [rows, chosen]: the new ones, or the old where the unit is not really to be replaced."""
+    old = view[rows, chosen]
+    new = value.to(old.dtype).expand_as(old) if isinstance(value, Tensor) else torch.full_like(old, value)
+    return new if valid is None else torch.where(valid.view((-1,) + (1,) * (old.ndim - 1)), new, old)
+
+
+def _parts(group: UnitGroup) -> Iterator[Slice]:
+    yield from group.incoming
+    yield from group.bias
+    for consumer in group.consumers:
+        yield consumer.weight
+    for norm in group.norms:
+        yield from (part for part in (norm.scale, norm.shift, norm.running_mean, norm.running_var) if part is not None)
+
+
+def _redrawn(groups: Sequence[UnitGroup]) -> dict[str, None]:
+    """Names of the parameters that get initial values again, each once: incoming weights, and normalizations."""
+    names: dict[str, None] = {}
+    for group in groups:
+        parts = [*group.incoming, *(part for norm in group.norms for part in (norm.scale, norm.shift))]
+        names |= {part.tensor: None for part in parts if part is not None}
+    return names
+
+
+def chosen_pairs(mask: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The entries of a mask as pairs, without waiting for the device.
+
+    On a CPU the pairs that are chosen; elsewhere their number would have to be waited for, so all pairs come, with
+    which of them are chosen.
+
+    Args:
+        mask: bool [R, n].
+
+    Returns:
+        (rows, columns, valid): int64 [M], int64 [M], and bool [M] or None where all are.
+    """
+    if mask.device.type == "cpu":
+        rows, columns = torch.where(mask)
+        return rows, columns, None
+    rows = torch.arange(mask.shape[0], device=mask.device).repeat_interleave(mask.shape[1])
+    columns = torch.arange(mask.shape[1], device=mask.device).repeat(mask.shape[0])
+    return rows, columns, mask.flatten()
