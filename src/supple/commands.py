@@ -1,0 +1,276 @@
+"""The commands: what they take, and what they say."""
+
+from __future__ import annotations
+
+import difflib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+import supple
+from supple import data
+
+app = typer.Typer(
+    name="supple", no_args_is_help=True, rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False
+)
+data_app = typer.Typer(no_args_is_help=False, rich_markup_mode="rich")
+app.add_typer(data_app, name="data")
+
+DataName = Enum("DataName", {name: name for name in data.NAMES}, type=str)  # type: ignore[misc]
+SetName = Enum("SetName", {name: name for name in data.DATA_SETS}, type=str)  # type: ignore[misc]
+
+
+class Device(str, Enum):
+    """Where to train."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="A folder with the files, compressed or not; it is only read, and nothing is downloaded."),
+]
+Verify = Annotated[bool, typer.Option(help="Whether files in --data-dir have to be those of the data set.")]
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Shows errors whose message says all there is to say without a traceback, and exits with 1."""
+    try:
+        yield
+    except (OSError, ValueError, ModuleNotFoundError) as error:
+        # A package of the study extra that is missing has a name; main() says how to install it.
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            raise
+        Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        raise typer.Exit(1) from error
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"supple {supple.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Keeps neural networks able to learn.
+
+    Start with:  [bold]supple demo[/]
+    """
+
+
+def method_names(text: str, known: list[str]) -> list[str]:
+    """Names of methods from a list with commas; base always comes first, because the others are compared with it.
+
+    Args:
+        text: the list, such as "swr,cbp".
+        known: the names there are, the first of which is base.
+
+    Returns:
+        The names, each once, in the order of ``known``.
+
+    Raises:
+        typer.BadParameter: if a name is unknown; the message suggests the nearest.
+    """
+    given = [part.strip().lower().replace("-", "_") for part in text.split(",") if part.strip()]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise typer.BadParameter(f"there is no method {name!r}.{hint} There are {', '.join(known)}.")
+    return [name for name in known if name in given or name == known[0]]
+
+
+def _writable(folder: Path) -> None:
+    """Makes a folder and tries to write into it.
+
+    Raises:
+        OSError: if that does not work.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"cannot write into {folder} ({reason}); give another folder with --out") from error
+
+
+def _data_name(name: DataName | None, folder: Path | None) -> str:
+    """The data set that is meant: mnist where only a folder is given, and mnist10k where nothing is."""
+    if name is None:
+        return "mnist" if folder else "mnist10k"
+    if folder and name.value == "mnist10k":
+        raise typer.BadParameter(
+            "mnist10k is part of supple and is in no folder; leave one of the two out.", param_hint="--data-dir"
+        )
+    return name.value
+
+
+@app.command()
+def demo(
+    context: typer.Context,
+    tasks: Annotated[int, typer.Option(min=2, help="Tasks to learn, one after the other.")] = 75,
+    seeds: Annotated[int, typer.Option(min=1, help="Networks a method, each with its own seed.")] = 5,
+    methods: Annotated[
+        str | None,
+        typer.Option(help="Only these, such as swr,cbp; base is always among them.", show_default="all"),
+    ] = None,
+    data_name: Annotated[
+        DataName | None, typer.Option("--data", help="The images.", show_default="mnist10k; mnist with --data-dir")
+    ] = None,
+    data_dir: DataDir = None,
+    verify: Verify = True,
+    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
+    out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("supple-demo"),
+    open_report: Annotated[bool, typer.Option("--open/--no-open", help="Open the report when it is done.")] = False,
+) -> None:
+    """See a network lose its ability to learn, and the methods that prevent it.
+
+    Trains small networks on one permuted-MNIST task after the other, plainly
+    and with each method, all at once on one processor core, in about a minute.
+    Writes a report, a figure and all numbers. Ctrl-C stops early and reports
+    what was learned so far; a second Ctrl-C stops at once.
+
+    [bold]Examples[/]
+
+    [dim]$[/] supple demo
+
+    [dim]$[/] supple demo --tasks 30 --methods swr,cbp --out first-look
+
+    [dim]$[/] supple demo --data fashion_mnist --device cuda --seeds 20
+
+    [dim]$[/] supple demo --data-dir ~/datasets/mnist
+    """
+    from supple import demo as lab
+    from supple.demo_report import Run, write
+    from supple.report.comparison import answer, summarize
+    from supple.report.console import Curves, Plain, Watcher, summary_table
+
+    chosen = method_names(methods, list(lab.RECIPES)) if methods is not None else list(lab.RECIPES)
+    name = _data_name(data_name, data_dir)
+    if device is Device.cuda and not torch.cuda.is_available():
+        raise typer.BadParameter(
+            "torch finds no CUDA device; leave the option out to train on the CPU.", param_hint="--device"
+        )
+    recipes = {method: lab.RECIPES[method] for method in chosen}
+    numbers = list(range(seeds))
+    with _plain_errors():
+        _writable(out)
+        images = data.load(name, data_dir, verify=verify)
+        population = lab.assemble(images, recipes, numbers, device.value)
+    console = Console()
+    steps, networks = population.stream.steps, population.network.replicas
+    console.print(
+        f"Permuted {name}: {networks} networks, {seeds} for each of {', '.join(chosen)}; "
+        f"{tasks} tasks of {steps} steps. Ctrl-C stops and reports.",
+        highlight=False,
+    )
+    watcher: Watcher = (
+        Curves(console, chosen, tasks, steps, networks)
+        if console.is_terminal
+        else Plain(console, tasks, steps, networks)
+    )
+    run = Run(name, images, recipes, numbers, tasks, device.value, _command_line(context), own=not verify)
+    with lab.one_thread(), lab.stops_on_interrupt() as check, watcher:
+
+        def on_step() -> None:
+            watcher.step()
+            check()
+
+        comparison, complete = lab.train(population, chosen, numbers, tasks, on_step=on_step, on_task=watcher.task)
+    if comparison is None or comparison.tasks < 2:
+        console.print("Stopped before two tasks were learned; there is nothing to report.")
+        raise typer.Exit(130)
+    summaries = summarize(comparison)
+    with _plain_errors():
+        paths = write(out, run, comparison, summaries)
+    console.print()
+    console.print(summary_table(comparison, summaries))
+    if not complete:
+        console.print(f"\n[bold]Partial:[/] stopped after {comparison.tasks} of {tasks} tasks.", highlight=False)
+    console.print(f"\n{escape(answer(comparison, summaries))}\n", highlight=False)
+    for path in paths:
+        console.print(f"  {escape(str(path))}", soft_wrap=True, highlight=False)
+    if open_report:
+        typer.launch(str(next(path for path in paths if path.suffix == ".html")))
+    if not complete:
+        raise typer.Exit(130)
+
+
+def _command_line(context: typer.Context) -> str:
+    """The command with every option that was given."""
+    given = []
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE":
+            value = context.params[parameter.name or ""]
+            if isinstance(value, bool):
+                given.append(parameter.opts[0] if value else parameter.secondary_opts[0])
+            else:
+                given.append(f"{parameter.opts[0]} {value.value if isinstance(value, Enum) else value}")
+    return " ".join(["supple demo", *given])
+
+
+@data_app.callback(invoke_without_command=True)
+def data_list(context: typer.Context, data_dir: DataDir = None) -> None:
+    """List the data sets: which are here, where, and whether their content is right.
+
+    [bold]Examples[/]
+
+    [dim]$[/] supple data
+
+    [dim]$[/] supple data --data-dir ~/datasets
+
+    [dim]$[/] supple data fetch mnist
+    """
+    if context.invoked_subcommand:
+        return
+    table = Table(box=None, padding=(0, 1), header_style="bold")
+    for column in ("data set", "here", "verified", "size", "licence", "where"):
+        table.add_column(column, no_wrap=column != "where", overflow="fold")
+    table.add_row("mnist10k", "yes", "yes", "1 MB", "CC BY-SA 3.0", "part of supple")
+    with _plain_errors():
+        for state in data.states(data_dir):
+            size = sum(file.path.stat().st_size for file in state.files if file.path)
+            table.add_row(
+                state.source.name,
+                "yes" if state.present else "no",
+                "yes" if state.verified else "no",
+                f"{size / 1e6:.0f} MB" if size else "-",
+                state.source.licence,
+                str(state.folder / state.source.name) if data_dir is None else str(state.folder),
+            )
+    Console().print(table)
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[SetName, typer.Argument(help="The data set.")], data_dir: DataDir = None, verify: Verify = True
+) -> None:
+    """Download a data set into the cache, or check the files in a folder.
+
+    [bold]Examples[/]
+
+    [dim]$[/] supple data fetch mnist
+
+    [dim]$[/] supple data fetch fashion_mnist --data-dir ~/datasets
+    """
+    with _plain_errors():
+        for path in data.fetch(name.value, data_dir, verify=verify).values():
+            typer.echo(path)

@@ -1,0 +1,157 @@
+"""What the demo writes: a page, a figure and all numbers."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+import supple
+from supple.data import DATA_SETS, LabelledImages
+from supple.demo import BATCH_SIZE, HIDDEN, STEP_SIZE, Recipe
+from supple.report.comparison import Comparison, Summary
+from supple.report.figures import accuracy_over_tasks, to_png, to_svg
+from supple.report.page import Page, render
+
+_AUTHORS = {
+    "mnist": "LeCun, Bottou, Bengio and Haffner, Proceedings of the IEEE 86(11), 1998",
+    "fashion_mnist": "Xiao, Rasul and Vollgraf, arXiv 1708.07747, 2017",
+}
+
+CODE = """import supple
+
+method = supple.SWR(model, optimizer, frequency=2048, factor=1e-5)
+for x, y in stream:
+    optimizer.zero_grad()
+    loss_fn(model(x), y).backward()
+    optimizer.step()
+    method.step()  # after optimizer.step(), before the next zero_grad()"""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What exactly a demo runs.
+
+    Args:
+        data: name of the data set.
+        images: the images.
+        recipes: the methods by name.
+        seeds: the seeds.
+        tasks: tasks that were asked for.
+        device: where it trains.
+        command: the command line.
+        own: whether the images come from files that were not compared with those of the data set.
+        started: when it started, in seconds of ``time.monotonic``.
+    """
+
+    data: str
+    images: LabelledImages
+    recipes: Mapping[str, Recipe | None]
+    seeds: Sequence[int]
+    tasks: int
+    device: str
+    command: str
+    own: bool = False
+    started: float = field(default_factory=time.monotonic)
+
+
+def attribution(name: str, own: bool = False) -> str:
+    """Title, authors and licence of a data set.
+
+    Args:
+        name: its name.
+        own: whether the images come from files that were not compared with those of the data set.
+
+    Returns:
+        The text.
+    """
+    if own:
+        return f"files in the form of {DATA_SETS[name].title}, not compared with it"
+    source = DATA_SETS["mnist" if name == "mnist10k" else name]
+    part = "the first 10,000 training images of " if name == "mnist10k" else ""
+    return f"{part}{source.title} ({_AUTHORS[source.name]}; {source.licence})"
+
+
+def facts(run: Run, comparison: Comparison) -> list[tuple[str, str]]:
+    """What exactly was run, as pairs of a name and a text.
+
+    Args:
+        run: what was asked for.
+        comparison: what was measured.
+
+    Returns:
+        The pairs.
+    """
+    count, pixels = len(run.images), run.images.images[0].numel()
+    steps = count // BATCH_SIZE
+    where = torch.cuda.get_device_name() if run.device == "cuda" else f"{platform.machine()} CPU, 1 thread"
+    replicas = len(run.seeds) * len(run.recipes)
+    return [
+        ("Problem", "permuted images: each task has its own random order of the pixels, and shows every image once"),
+        ("Data", f"{count:,} images: {attribution(run.data, run.own)}"),
+        (
+            "Network",
+            f"{pixels}-{HIDDEN}-{HIDDEN}-{HIDDEN}-{run.images.classes}, ReLU, Kaiming normal weights, biases 0",
+        ),
+        ("Optimizer", f"SGD, step size {STEP_SIZE:g}, batches of {BATCH_SIZE}, cross-entropy"),
+        ("Length", f"{comparison.tasks} tasks of {steps:,} steps: {comparison.tasks * steps:,} steps a network"),
+        ("Seeds", f"{', '.join(map(str, run.seeds))}; {replicas} networks trained at once"),
+        ("Source", "network and settings: Hernandez-Garcia, Dohare, Luo and Sutton, arXiv 2508.00212"),
+        ("Machine", f"{platform.system()}, {where}"),
+        ("Versions", f"supple {supple.__version__}, torch {torch.__version__}, Python {platform.python_version()}"),
+        ("Training", f"{time.monotonic() - run.started:.0f} s"),
+        ("Command", run.command),
+    ]
+
+
+def write(out: Path, run: Run, comparison: Comparison, summaries: Sequence[Summary]) -> list[Path]:
+    """Writes report.html, accuracy.png, accuracy.svg and results.csv.
+
+    Args:
+        out: the folder, which is there.
+        run: what was asked for.
+        comparison: what was measured.
+        summaries: from :func:`supple.report.comparison.summarize`.
+
+    Returns:
+        The four files.
+
+    Raises:
+        OSError: if a file cannot be written.
+    """
+    paths = [out / name for name in ("report.html", "accuracy.png", "accuracy.svg", "results.csv")]
+    report, png, svg, results = paths
+    comparison.write_csv(results)
+    title = f"Accuracy on permuted {_title(run)}"
+    figure = accuracy_over_tasks(comparison.curves(), title)
+    png.write_bytes(to_png(figure))
+    svg.write_bytes(to_svg(figure))
+    missing = run.tasks - comparison.tasks
+    page = Page(
+        title=f"supple demo: permuted {_title(run)}",
+        figure_title=title,
+        partial=f"The run was stopped after {comparison.tasks} of {run.tasks} tasks." if missing else "",
+        facts=facts(run, comparison),
+        settings={method: _settings(recipe) for method, recipe in run.recipes.items()},
+        code=CODE,
+    )
+    report.write_text(render(page, comparison, summaries), encoding="utf-8")
+    return paths
+
+
+def _title(run: Run) -> str:
+    """What the images are called."""
+    if run.own:
+        return "images"
+    return "MNIST" if run.data == "mnist10k" else DATA_SETS[run.data].title
+
+
+def _settings(recipe: Recipe | None) -> str:
+    """Settings as text."""
+    if recipe is None:
+        return ""
+    return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in recipe.settings.items())

@@ -1,0 +1,1 @@
+"""Reports: statistics over seeds, figures, tables and pages."""
