@@ -209,7 +209,6 @@ class Method(ABC):
         low: float,
         high: float = float("inf"),
         *,
-        above: bool = False,
         whole: bool = False,
     ) -> Tensor:
         """Checks a numeric setting and keeps it for ``repr``.
@@ -219,7 +218,6 @@ class Method(ABC):
             value: a number, or one a replica.
             low: the smallest value allowed.
             high: the largest value allowed.
-            above: whether ``low`` itself is not allowed.
             whole: whether it has to be a whole number.
 
         Returns:
@@ -228,16 +226,14 @@ class Method(ABC):
         self.settings[name] = value
         numbers = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
         self._check_shape(name, numbers, "number")
-        wrong = ~((numbers > low if above else numbers >= low) & (numbers <= high) & numbers.isfinite())
+        wrong = ~((numbers >= low) & (numbers <= high) & numbers.isfinite())
         if whole:
             wrong |= numbers != numbers.floor()
         if wrong.any():
             shown = numbers[wrong][0].item() if numbers.ndim else numbers.item()
             kind = "a whole number" if whole else "a finite number"
             upper = "" if high == float("inf") else f" and at most {high:g}"
-            raise ValueError(
-                f"{name} is {shown:g}; it has to be {kind} {'above' if above else 'of at least'} {low:g}{upper}"
-            )
+            raise ValueError(f"{name} is {shown:g}; it has to be {kind} of at least {low:g}{upper}")
         return numbers.expand(self.replicas).to(torch.int64 if whole else torch.float64)
 
     def _seeds(self, seed: int | Sequence[int] | Tensor) -> Tensor:

@@ -11,22 +11,24 @@ class Due:
 
     Args:
         frequency: int64 [R] on the CPU, steps from one time to the next, 1 or more.
+        active: bool [R] on the CPU; a replica that is not active is never due.
         device: where the network lies.
     """
 
-    def __init__(self, frequency: Tensor, device: torch.device) -> None:
-        self._frequency = frequency
-        self._same = int(frequency[0]) if bool((frequency == frequency[0]).all()) else None
-        self._smallest = int(frequency.min())
-        self._device = device
+    def __init__(self, frequency: Tensor, active: Tensor, device: torch.device) -> None:
+        self._frequency, self._active, self._device = frequency, active, device
+        periods = frequency[active].unique().tolist()
+        self._smallest = min(periods, default=0)
+        self._same = len(periods) == 1
+        self._all = rows_of(active, device)
 
     def __call__(self, step: int) -> slice | Tensor | None:
         """Replicas due at this step (1, 2, ...): None for none, ``slice(None)`` for all, else int64 indices."""
-        if self._same is not None:
-            return None if step % self._same else slice(None)
-        if step < self._smallest:
+        if self._all is None or step < self._smallest:
             return None
-        return rows_of(step % self._frequency == 0, self._device)
+        if self._same:
+            return None if step % self._smallest else self._all
+        return rows_of((step % self._frequency == 0) & self._active, self._device)
 
 
 def rows_of(due: Tensor, device: torch.device) -> slice | Tensor | None:

@@ -89,8 +89,10 @@ class ReDo(UnitMethod):
             optimizer_state=optimizer_state,
             seed=seed,
         )
-        self._due = Due(self._setting("frequency", frequency, 1, whole=True), self.device)
-        self._threshold = self._setting("threshold", threshold, 0).to(self.device)
+        period = self._setting("frequency", frequency, 1, whole=True)
+        least = self._setting("threshold", threshold, 0)
+        self._due = Due(period, least > 0, self.device)
+        self._threshold = least.to(self.device)
         self._attach()
         self._look_ahead()
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from supple.methods.base import Method, Setting
+from supple.methods.due import rows_of
 
 
 class L2(Method):
@@ -51,18 +52,25 @@ class L2(Method):
     ) -> None:
         super().__init__(model, optimizer, seed=seed)
         keep = 1 - self._setting("l2", l2, 0, 1)
-        self._keep = self._for_each_parameter(keep) if bool((keep < 1).any()) else {}
+        self._shrunk = rows_of(keep < 1, self.device)
+        self._keep = self._for_each_parameter(keep, self._shrunk)
 
-    def _for_each_parameter(self, values: Tensor) -> dict[str, Tensor]:
-        """One value a replica [R], in the type and on the device of each parameter, shaped to multiply it [R, ...]."""
+    def _for_each_parameter(self, values: Tensor, rows: slice | Tensor | None) -> dict[str, Tensor]:
+        """One value for each of the given replicas, in the type and on the device of each parameter, to multiply it."""
+        if rows is None:
+            return {}
         return {
-            name: values.to(parameter).view(-1, *(1,) * (self._rows(parameter).ndim - 1))
+            name: values.to(parameter)[rows].view(-1, *(1,) * (self._rows(parameter).ndim - 1))
             for name, parameter in self.parameters.items()
         }
 
     def _act(self) -> None:
         for name, keep in self._keep.items():
-            self._rows(self.parameters[name]).mul_(keep)
+            weight = self._rows(self.parameters[name])
+            if isinstance(self._shrunk, slice):
+                weight.mul_(keep)
+            else:
+                weight[self._shrunk] = weight[self._shrunk].mul_(keep)
 
 
 class ShrinkAndPerturb(L2):
@@ -109,16 +117,18 @@ class ShrinkAndPerturb(L2):
     ) -> None:
         super().__init__(model, optimizer, l2=l2, seed=seed)
         std = self._setting("variance", variance, 0).sqrt()
-        self._std = self._for_each_parameter(std) if bool((std > 0).any()) else {}
+        self._perturbed = rows_of(std > 0, self.device)
+        self._std = self._for_each_parameter(std, self._perturbed)
+        if self._perturbed is None:
+            return
         # Replicas that share a seed share the noise, which is then drawn once.
-        distinct, self._seed_of = torch.unique(self.seed, return_inverse=True)
+        distinct, self._seed_of = torch.unique(self.seed[self._perturbed], return_inverse=True)
         self._generators = {seed: torch.Generator(self.device) for seed in distinct.tolist()}
-        sizes = {name: self._rows(parameter)[0].numel() for name, parameter in self.parameters.items()}
-        self._bundles = _bundles(sizes) if self._std else []
+        self._bundles = _bundles({name: self._rows(p)[0].numel() for name, p in self.parameters.items()})
 
     def _act(self) -> None:
         super()._act()
-        if not self._std:
+        if self._perturbed is None:
             return
         for seed, generator in self._generators.items():
             key = hashlib.blake2b(f"shrink and perturb {seed} {self.steps}".encode(), digest_size=8)
@@ -129,9 +139,12 @@ class ShrinkAndPerturb(L2):
                 row.normal_(generator=generator)
             parts = noise.split(list(bundle.values()), dim=1)
             for name, part in zip(bundle, parts, strict=True):
-                weight = self._rows(self.parameters[name])
-                drawn = part[self._seed_of].view(weight.shape).to(weight.dtype)
-                weight.addcmul_(drawn, self._std[name])
+                weight, std = self._rows(self.parameters[name]), self._std[name]
+                drawn = part[self._seed_of].view(-1, *weight.shape[1:]).to(weight.dtype).mul_(std)
+                if isinstance(self._perturbed, slice):
+                    weight.add_(drawn)
+                else:
+                    weight.index_add_(0, self._perturbed, drawn)
 
 
 def _bundles(sizes: Mapping[str, int], limit: int = 1 << 20) -> list[dict[str, int]]:
