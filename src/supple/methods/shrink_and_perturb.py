@@ -52,8 +52,8 @@ class L2(Method):
     ) -> None:
         super().__init__(model, optimizer, seed=seed)
         keep = 1 - self._setting("l2", l2, 0, 1)
-        self._shrunk = rows_of(keep < 1, self.device)
-        self._keep = self._for_each_parameter(keep, self._shrunk)
+        # Multiplying all replicas, some of them by 1, takes less time than picking out those that shrink.
+        self._keep = self._for_each_parameter(keep, slice(None) if bool((keep < 1).any()) else None)
 
     def _for_each_parameter(self, values: Tensor, rows: slice | Tensor | None) -> dict[str, Tensor]:
         """One value for each of the given replicas, in the type and on the device of each parameter, to multiply it."""
@@ -66,11 +66,7 @@ class L2(Method):
 
     def _act(self) -> None:
         for name, keep in self._keep.items():
-            weight = self._rows(self.parameters[name])
-            if isinstance(self._shrunk, slice):
-                weight.mul_(keep)
-            else:
-                weight[self._shrunk] = weight[self._shrunk].mul_(keep)
+            self._rows(self.parameters[name]).mul_(keep)
 
 
 class ShrinkAndPerturb(L2):
