@@ -18,12 +18,14 @@ from rich.table import Table
 
 import supple
 from supple import data
+from supple.bench.command import bench_command
 
 app = typer.Typer(
     name="supple", no_args_is_help=True, rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False
 )
 data_app = typer.Typer(no_args_is_help=False, rich_markup_mode="rich")
 app.add_typer(data_app, name="data")
+app.command("bench")(bench_command)
 
 DataName = Enum("DataName", {name: name for name in data.NAMES}, type=str)  # type: ignore[misc]
 SetName = Enum("SetName", {name: name for name in data.DATA_SETS}, type=str)  # type: ignore[misc]
