@@ -40,7 +40,8 @@ def test_each_replica_is_torch_adamw_whose_decay_is_over_the_step_size(betas):
             assert optimizer.state[p]["step"] == others[r].state[q]["step"] == 50
 
 
-def test_entry_by_entry_reference():
+@pytest.mark.parametrize("contiguous", [True, False])
+def test_entry_by_entry_reference(contiguous):
     shapes, rates, decays = [(3, 2, 4), (3, 4)], [0.1, 0.01, 0.5], [1e-2, 0.0, 1e-3]
     beta1, beta2, eps = 0.8, 0.95, 1e-3
     generator = np.random.default_rng(0)
@@ -58,6 +59,8 @@ def test_entry_by_entry_reference():
         for k, shape in enumerate(shapes):
             gradient = generator.normal(size=shape)
             parameters[k].grad = torch.tensor(gradient)
+            if not contiguous:
+                parameters[k].grad = parameters[k].grad.mT.contiguous().mT
             for i in np.ndindex(*shape):
                 w[k][i] = (1 - decays[i[0]]) * w[k][i]
                 m[k][i] = beta1 * m[k][i] + (1 - beta1) * gradient[i]

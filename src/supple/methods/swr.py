@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -16,6 +16,10 @@ from supple.methods.base import Method, Setting
 from supple.methods.checks import choice, restore
 from supple.methods.due import Due
 from supple.structure.overrides import Overrides
+
+_ENTRIES = 1 << 20
+"""How many entries are worked on at a time: few enough that their utilities and new values take little memory, many
+enough that the calls take no time."""
 
 
 class SWR(Method):
@@ -122,12 +126,22 @@ class SWR(Method):
             if self._average:
                 average, decay = self._average[name], self._decay.to(self._average[name].dtype).unsqueeze(1)
                 average.mul_(decay).add_((1 - decay) * self._utility(name, slice(None)))
-            if rows is not None:
-                self._reinitialize(
-                    name, rows, self._average[name][rows] if self._average else self._utility(name, rows)
-                )
+            for part in () if rows is None else self._parts(name, rows):
+                utility = self._average[name][part] if self._average else self._utility(name, part)
+                self._reinitialize(name, part, utility)
                 if self._average:
-                    self._average[name][rows] = 0
+                    self._average[name][part] = 0
+
+    def _parts(self, name: str, rows: slice | Tensor) -> Iterator[slice | Tensor]:
+        """The replicas, a few at a time, so that what is computed on the way takes little memory."""
+        replicas = self.replicas if isinstance(rows, slice) else len(rows)
+        length = max(1, _ENTRIES * self.replicas // max(1, self.parameters[name].numel()))
+        if length >= replicas:
+            yield rows
+            return
+        for start in range(0, replicas, length):
+            part = slice(start, min(replicas, start + length))
+            yield part if isinstance(rows, slice) else rows[part]
 
     def _utility(self, name: str, rows: slice | Tensor) -> Tensor:
         """Utility of each entry, [rows, entries]."""

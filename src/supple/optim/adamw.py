@@ -68,16 +68,49 @@ class AdamW(ReplicatedOptimizer):
         averages = [state["exp_avg"] for state in states]
         squares = [state["exp_avg_sq"] for state in states]
         torch._foreach_add_([state["step"] for state in states], 1)
-        steps = [state["step"].item() for state in states]
+        rates = self._per_parameter(group, "lr", parameters)
+        entries = zip(parameters, gradients, averages, squares, strict=True)
+        if all(tensor.is_cpu and tensor.is_contiguous() for tensors in entries for tensor in tensors):
+            for k, parameter in enumerate(parameters):
+                _fused_update(parameter, gradients[k], states[k], rates[k], group)
+            return
 
         torch._foreach_lerp_(averages, gradients, 1 - beta1)
         torch._foreach_mul_(squares, beta2)
         torch._foreach_addcmul_(squares, gradients, gradients, value=1 - beta2)
 
         # With c = sqrt(1 - beta2^t), m / (sqrt(v) / c + eps) is c * m / (sqrt(v) + c * eps), one pass over memory less.
+        steps = [state["step"].item() for state in states]
         corrections = [(1 - beta2**step) ** 0.5 for step in steps]
         denominators = torch._foreach_sqrt(squares)
         torch._foreach_add_(denominators, [correction * group["eps"] for correction in corrections])
         updates = torch._foreach_div(averages, denominators)
         scales = [-correction / (1 - beta1**step) for correction, step in zip(corrections, steps, strict=True)]
-        torch._foreach_addcmul_(parameters, updates, self._per_parameter(group, "lr", parameters), scales)
+        torch._foreach_addcmul_(parameters, updates, rates, scales)
+
+
+def _fused_update(
+    parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], rate: Tensor, group: dict[str, Any]
+) -> None:
+    """Updates one parameter with torch's fused kernel for the CPU, which passes over memory once.
+
+    The kernel takes one step size, so it computes the update for a step size of 1, from 0 on, which is then multiplied
+    by each replica's own.
+    """
+    update = torch.zeros_like(parameter)
+    torch._fused_adamw_(
+        [update],
+        [gradient],
+        [state["exp_avg"]],
+        [state["exp_avg_sq"]],
+        [],
+        [state["step"]],
+        lr=1.0,
+        beta1=group["betas"][0],
+        beta2=group["betas"][1],
+        weight_decay=0.0,
+        eps=group["eps"],
+        amsgrad=False,
+        maximize=False,
+    )
+    parameter.addcmul_(update, rate)
