@@ -58,12 +58,13 @@ def test_state_goes_back_where_it_came_from():
         chain.step()
     other = MLP(5, 6, 3, 2)
     other.load_state_dict(model.state_dict())
-    wrong = {"*": supple.Constant(1e9)}  # the state brings the distributions along
     again = supple.chain(
         supple.L2(other, l2=0.1),
-        supple.SWR(other, frequency=2, factor=0.3, initial=wrong),
-        supple.CBP(other, maturity=1, replacement_rate=0.2, initial=wrong),
+        supple.SWR(other, frequency=2, factor=0.3),
+        supple.CBP(other, maturity=1, replacement_rate=0.2),
     )
+    for method in again.methods:  # the state brings the distributions along
+        method.distributions = dict.fromkeys(method.distributions, supple.Constant(1e9))
     again.load_state_dict(chain.state_dict())
     for step in range(5, 9):
         for one, method in ((model, chain), (other, again)):

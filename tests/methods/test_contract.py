@@ -115,7 +115,7 @@ def test_settings_and_seeds_of_replicas_do_not_fit_an_ordinary_model(kind):
         kind(network(), **{setting: [0.1, 0.2]})
     with pytest.raises(ValueError, match=r"^seed has shape \(2,\).* single"):
         kind(network(), seed=[1, 2])
-    with pytest.raises(ValueError, match=r"seed is 0\.5; it has to be a whole number"):
+    with pytest.raises(TypeError, match=r"seed is 0\.5; it has to be a whole number"):
         kind(network(), seed=0.5)
     stack = StackedMLP([1, 2, 3], 5, 8, 3, 2)
     with pytest.raises(ValueError, match=rf"^{setting} has shape \(2,\).* 3 numbers, one a replica"):

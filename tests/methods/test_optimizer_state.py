@@ -171,8 +171,35 @@ def test_what_cannot_be_made_fresh_is_refused():
     with pytest.raises(ValueError, match="needs the optimizer"):
         supple.SWR(model, optimizer_state="fresh")
     optimizer = torch.optim.SGD(model[2].parameters(), lr=0.1, momentum=0.9)
+    with pytest.raises(ValueError, match=r"0.weight: .*shape \(6, 4\) is not in the SGD"):
+        supple.SWR(model, optimizer, optimizer_state="fresh")
+    for kind in (torch.optim.LBFGS, torch.optim.SparseAdam):
+        with pytest.raises(ValueError, match=rf'what {kind.__name__} gives a new entry .*optimizer_state="keep"'):
+            supple.SWR(model, kind(model.parameters()), optimizer_state="fresh")
+
+
+def test_an_optimizer_with_attributes_of_its_own():
+    class Scaled(torch.optim.Adam):
+        def __init__(self, params, scale):
+            super().__init__(params, lr=0.1)
+            self.scale = scale
+
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad.mul_(self.scale)
+            return super().step(closure)
+
+    model = network()
+    optimizer = Scaled(model.parameters(), 2.0)
     method = supple.SWR(model, optimizer, frequency=1, factor=0.5, optimizer_state="fresh")
     model(torch.ones(1, 4, dtype=torch.float64)).sum().backward()
     optimizer.step()
-    with pytest.raises(ValueError, match=r"shape \(6, 4\) is not in the SGD"):
-        method.step()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    method.step()
+    fresh = 0
+    for old, parameter in zip(before, model.parameters(), strict=True):
+        changed = old != parameter
+        fresh += int(changed.sum())
+        assert (optimizer.state[parameter]["exp_avg"][changed] == 0).all()
+    assert fresh > 0

@@ -197,3 +197,65 @@ def test_a_closure(kind):
         method.step()
     assert int(method.reinitialized.total) > 0
     assert all(bool(p.isfinite().all()) for p in model.parameters())
+
+
+class Doubling(nn.Module):
+    """Takes a flag besides its input, and gives it back besides its output."""
+
+    def forward(self, flag=True, *, x, mask=None):
+        return 2 * x if flag else x, flag
+
+
+class Wrapped(nn.Module):
+    """Calls its layers with keyword arguments, as attention blocks do, or with a tuple."""
+
+    def __init__(self, style):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.doubling, self.out = nn.Linear(5, 16), Doubling(), nn.Linear(16, 2)
+        self.style = style
+
+    def forward(self, x):
+        features = torch.relu(self.fc(x))
+        doubled, _ = self.doubling(True, x=features) if self.style == "flag first" else self.doubling(x=features)
+        return self.out(doubled) if self.style == "positional" else self.out(input=doubled)
+
+
+def described(module, where="input"):
+    return [
+        supple.UnitGroup(
+            "fc",
+            16,
+            supple.Feature(module, where, supple.Slice("", dim=-1)),
+            (supple.Slice("fc.weight"),),
+            (supple.Consumer(supple.Slice("out.weight", dim=1), "out.bias"),),
+            (supple.Slice("fc.bias"),),
+        )
+    ]
+
+
+def replaced(style, units, steps=6):
+    model = Wrapped(style)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    method = supple.CBP(model, optimizer, maturity=1, replacement_rate=0.1, units=units)
+    for step in range(steps):
+        optimizer.zero_grad()
+        loss_of(model, *batch(step)).backward()
+        optimizer.step()
+        method.step()
+    assert int(method.reinitialized.total) > 0
+    return list(model.parameters())
+
+
+@pytest.mark.parametrize("module", ["out", "doubling"])
+def test_a_module_called_with_keywords_is_read_as_one_called_without(module):
+    """Doubled features have the same order of utility."""
+    expected = replaced("positional", described("out"))
+    for mine, theirs in zip(replaced("keywords", described(module)), expected, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize(("style", "where", "kind"), [("flag first", "input", "bool"), ("keywords", "output", "tuple")])
+def test_features_that_are_no_tensor_are_refused_by_name(style, where, kind):
+    with pytest.raises(TypeError, match=f"read at the {where} of module 'doubling', which is a {kind}, not a tensor"):
+        replaced(style, described("doubling", where))

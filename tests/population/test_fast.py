@@ -168,18 +168,16 @@ def test_replica_alone_equals_replica_in_a_population_of_64(method: str) -> None
             torch.testing.assert_close(one[0], many[replica], rtol=1e-6, atol=1e-9)
 
 
-def test_gradients_are_there_only_when_asked_for() -> None:
+def test_a_method_says_when_it_needs_gradients() -> None:
     network = StackedMLP([0, 1], inputs=25, hidden=10)
-    optimizer = SGDW(network.parameters(), lr=0.1)
-    method = supple.SWR(network, optimizer, frequency=3, factor=0.1)
-    assert [method.gradients_needed() for _ in range(3) if [setattr(method, "steps", method.steps + 1)]] == [
-        False,
-        True,
-        False,
-    ]
-
-
-def test_seeds_that_do_not_divide_the_replicas_are_refused() -> None:
-    network = StackedMLP([0, 1, 2], inputs=25, hidden=10)
-    with pytest.raises(ValueError, match=r"2 seeds.*3 replicas"):
-        Population(network, SGDW(network.parameters(), lr=0.1), PermutedStream(images(), [0, 1], BATCH))
+    population = Population(
+        network,
+        SGDW(network.parameters(), lr=0.1),
+        PermutedStream(images(), [0, 1], BATCH),
+        supple.SWR(network, frequency=3, factor=0.1),
+    )
+    needed = []
+    for step in range(6):
+        needed.append(population.method.gradients_needed())
+        population.step(*population.stream.task(0).batch(step))
+    assert needed == [False, False, True, False, False, True]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import supple
 from supple.data import LabelledImages
 from supple.nn import StackedMLP
 from supple.optim import SGDW
@@ -69,3 +70,41 @@ def test_metrics_against_a_plain_loop(general: bool, layer_norm: str | None) -> 
             assert float(metrics.loss[i]) == pytest.approx(sum(losses) / 10)
             assert float(metrics.accuracy[i]) == pytest.approx(right / 60)
             assert int(metrics.reinitialized[i]) == 0
+
+
+def test_what_does_not_belong_together_is_refused() -> None:
+    data = LabelledImages(torch.zeros(60, 4, 4, dtype=torch.uint8), torch.zeros(60, dtype=torch.int64), 10, "images")
+    stream = PermutedStream(data, [0, 1], batch_size=6)
+    network = StackedMLP([0, 0, 1, 1], inputs=16, hidden=6)
+    optimizer = SGDW(network.parameters(), lr=0.1)
+    for seeds in ([0, 1, 2], [0, 1, 0, 1], [1, 1, 0, 0]):
+        wrong = StackedMLP(seeds, inputs=16, hidden=6)
+        with pytest.raises(ValueError, match=r"2 seeds \(0, 1\).* in the same order"):
+            Population(wrong, SGDW(wrong.parameters(), lr=0.1), stream)
+    wide = StackedMLP([0, 1], inputs=17, hidden=6)
+    with pytest.raises(ValueError, match="17 inputs and 10 outputs; images has 16 pixels and 10 classes"):
+        Population(wide, SGDW(wide.parameters(), lr=0.1), stream)
+    with pytest.raises(ValueError, match="does not hold all parameters"):
+        Population(network, SGDW(wide.parameters(), lr=0.1), stream)
+    with pytest.raises(ValueError, match=r"L2\(l2=0.1\) was made for another network"):
+        Population(network, optimizer, stream, supple.chain(supple.L2(wide, l2=0.1)))
+
+
+def test_fast_step_takes_what_the_optimizer_takes_and_calls_its_hooks() -> None:
+    data = LabelledImages(
+        torch.randint(0, 256, (60, 4, 4), dtype=torch.uint8), torch.randint(0, 10, (60,)), 10, "images"
+    )
+    calls: list[int] = []
+    results = []
+    for general in (False, True):
+        network = StackedMLP([0, 0, 1, 1], inputs=16, hidden=6).double()
+        optimizer = SGDW(network.parameters(), lr=torch.tensor(0.1), weight_decay=torch.tensor(1e-2))
+        stream = PermutedStream(data, [0, 1], batch_size=6, dtype=torch.float64)
+        population = Population(network, optimizer, stream, general=general)
+        for step, batch in enumerate(stream.task(0)):
+            if step == 5:
+                optimizer.register_step_post_hook(lambda *given: calls.append(1))
+            population.step(*batch)
+        results.append(torch.cat([parameter.detach().flatten() for parameter in network.parameters()]))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-9, atol=1e-12)
+    assert len(calls) == 10

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def threshold(utility: Tensor, factor: Tensor) -> Tensor:
-    """Selects utility <= factor * mean(utility); nothing where the factor is 0.
+    """Selects utility <= factor * mean(utility); nothing where the factor is 0 or the mean is not finite.
 
     With a factor above 0 an entry of utility 0 is always selected, since utilities are 0 or more.
 
@@ -26,7 +26,7 @@ def threshold(utility: Tensor, factor: Tensor) -> Tensor:
     Source: Hernandez-Garcia et al. (arXiv 2508.00212), threshold pruning; Sokar et al. (2023), equation 1, for units.
     """
     bound = factor.to(utility.dtype) * utility.mean(dim=1)
-    bound = torch.where(factor > 0, bound, -math.inf)
+    bound = torch.where((factor > 0) & bound.isfinite(), bound, -math.inf)
     return utility <= bound.unsqueeze(1)
 
 

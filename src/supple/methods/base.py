@@ -12,15 +12,12 @@ from torch import Tensor, nn
 
 from supple.functional import random
 from supple.functional.initial import Distribution, from_dict, to_dict
-from supple.methods.checks import choice
+from supple.methods.checks import Setting, check_arguments, choice, in_range, one_a_replica
 from supple.methods.features import FeatureReader
 from supple.methods.optimizer_state import FreshState
 from supple.nn.stacked import Stacked
 from supple.structure.initial import initial_distributions
 from supple.structure.overrides import Overrides
-
-Setting = float | Sequence[float] | Tensor
-"""A number, or one a replica of a stacked network."""
 
 
 class Reinitialized(NamedTuple):
@@ -50,7 +47,8 @@ class Method(ABC):
         seed: seed of the method's random numbers, or one a replica; None: the stacked network's own seeds, else 0.
 
     Raises:
-        ValueError: if a setting is out of range; the message names it.
+        TypeError: if an argument is of another type.
+        ValueError: if a setting is out of range, or the optimizer is another model's; the message names it.
     """
 
     def __init__(
@@ -61,6 +59,7 @@ class Method(ABC):
         optimizer_state: Literal["keep", "fresh"] = "keep",
         seed: int | Sequence[int] | Tensor | None = None,
     ) -> None:
+        check_arguments(model, optimizer)
         self.model = model
         self.optimizer = optimizer
         self.stacked = isinstance(model, Stacked)
@@ -78,16 +77,21 @@ class Method(ABC):
         self.device = next(iter(self.parameters.values())).device
         if seed is None:
             seed = model.seeds if isinstance(model, Stacked) else 0
-        self.seed = self._seeds(seed).to(self.device)
+        seeds = one_a_replica("seed", seed, self.replicas if self.stacked else None, "whole number")
+        if seeds.is_floating_point():
+            raise TypeError(f"seed is {seed!r}; it has to be a whole number")
+        self.seed = seeds.to(self.device, torch.int64).expand(self.replicas)
         self.settings: dict[str, Any] = {}
         choice("optimizer_state", optimizer_state, ("keep", "fresh"))
         self.fresh_state: FreshState | None = None
         if optimizer_state == "fresh":
             if optimizer is None:
                 raise ValueError('optimizer_state="fresh" needs the optimizer: pass it as the second argument')
-            self.fresh_state = FreshState(optimizer, self.replicas)
+            self.fresh_state = FreshState(optimizer, self.replicas, self.parameters)
             self.settings["optimizer_state"] = optimizer_state
         self.distributions: dict[str, Distribution] = {}
+        self.fixed_rows: dict[str, int] = {}
+        self._stated: set[str] = set()
         self.steps = 0
         self._total = torch.zeros(self.replicas, dtype=torch.int64, device=self.device)
         self._last = torch.zeros_like(self._total)
@@ -115,8 +119,8 @@ class Method(ABC):
     # What a program asks that computes gradients by itself.
 
     def gradients_needed(self) -> bool:
-        """Whether the next :meth:`step` reads gradients."""
-        return False
+        """Whether the next :meth:`step` reads gradients; a method that seldom does says when, and trains faster."""
+        return True
 
     def readers_needed(self) -> list[FeatureReader]:
         """What has to read the features of the forward pass before the next :meth:`step`.
@@ -161,27 +165,44 @@ class Method(ABC):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes back what :meth:`state_dict` gave. The settings stay those this method was made with.
+        """Takes back what :meth:`state_dict` gave.
+
+        The settings stay those this method was made with, and so do initial distributions that the user stated.
 
         Args:
             state: the state.
 
         Raises:
-            ValueError: if it is another method's state, or of another number of replicas.
+            ValueError: if it is another method's state, or of another network; nothing is changed then.
+            RuntimeError: if the model's parameters are no longer those this method was made for.
         """
         if state.get("method") != type(self).__name__:
             raise ValueError(f"this is the state of {state.get('method')}, not of {type(self).__name__}")
+        missing = [key for key in self.state_dict() if key not in state]
+        if missing:
+            raise ValueError(f"the state is not complete; it has no {', '.join(missing)}")
         if len(state["total"]) != self.replicas:
             raise ValueError(f"the state has {len(state['total'])} replicas, the network {self.replicas}")
-        if set(state["initial"]) != set(self.distributions):
-            differing = sorted(set(state["initial"]) ^ set(self.distributions))
+        differing = sorted(set(state["initial"]) ^ set(self.distributions))
+        if differing:
             raise ValueError(f"the state is of another network: only one of the two has {', '.join(differing)}")
-        self.distributions = {name: from_dict(saved) for name, saved in state["initial"].items()}
-        self.steps = int(state["steps"])
+        present = {id(parameter) for parameter in self.model.parameters()}
+        if any(id(parameter) not in present for parameter in self.parameters.values()):
+            raise RuntimeError(
+                "the model's parameters were replaced after this method was made, as by load_state_dict(assign=True); "
+                "make the method after that, or load without assign"
+            )
+        saved = {name: from_dict(entry) for name, entry in state["initial"].items() if name not in self._stated}
+        before, self.steps = self.steps, int(state["steps"])
+        try:
+            self._load_state(dict(state))
+        except BaseException:
+            self.steps = before
+            raise
+        self.distributions |= saved
         self._total.copy_(state["total"])
         self._last.copy_(state["last"])
         self._last_counted = self.steps
-        self._load_state(dict(state))
 
     def close(self) -> None:
         """Takes away all hooks. The network trains on as if the method had never been there."""
@@ -224,31 +245,8 @@ class Method(ABC):
             float64 [R] on the CPU (int64 where ``whole``).
         """
         self.settings[name] = value
-        numbers = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
-        self._check_shape(name, numbers, "number")
-        wrong = ~((numbers >= low) & (numbers <= high) & numbers.isfinite())
-        if whole:
-            wrong |= numbers != numbers.floor()
-        if wrong.any():
-            shown = numbers[wrong][0].item() if numbers.ndim else numbers.item()
-            kind = "a whole number" if whole else "a finite number"
-            upper = "" if high == float("inf") else f" and at most {high:g}"
-            raise ValueError(f"{name} is {shown:g}; it has to be {kind} of at least {low:g}{upper}")
-        return numbers.expand(self.replicas).to(torch.int64 if whole else torch.float64)
-
-    def _seeds(self, seed: int | Sequence[int] | Tensor) -> Tensor:
-        """Checks the seed; int64 [R]."""
-        seeds = torch.as_tensor(seed).detach()
-        if seeds.is_floating_point() or seeds.is_complex() or seeds.dtype == torch.bool:
-            raise ValueError(f"seed is {seed!r}; it has to be a whole number")
-        self._check_shape("seed", seeds, "whole number")
-        return seeds.to(torch.int64).expand(self.replicas)
-
-    def _check_shape(self, name: str, numbers: Tensor, kind: str) -> None:
-        """Refuses anything but one number, or one a replica of a stacked network."""
-        if numbers.ndim > 1 or (numbers.ndim == 1 and len(numbers) != self.replicas):
-            remedy = f" or {self.replicas} {kind}s, one a replica" if self.stacked else "; this network is a single one"
-            raise ValueError(f"{name} has shape {tuple(numbers.shape)}; it has to be a {kind}{remedy}")
+        numbers = one_a_replica(name, value, self.replicas if self.stacked else None, "number")
+        return in_range(name, numbers, low, high, whole).expand(self.replicas)
 
     def _take_initial(self, overrides: Overrides | None, names: Iterable[str]) -> None:
         """Works out the initial distributions of the named parameters.
@@ -258,6 +256,7 @@ class Method(ABC):
         """
         initial = initial_distributions(self.model, overrides, optimizer=self.optimizer)
         self.distributions = initial.require(names)
+        self._stated = {name for name, entry in initial.items() if entry.source == "override"}
         self.fixed_rows = {name: entry.fixed_row for name, entry in initial.items() if entry.fixed_row is not None}
 
     def _rows(self, tensor: Tensor) -> Tensor:
@@ -277,6 +276,30 @@ class Method(ABC):
                 "before optimizer.zero_grad()"
             )
         return self._rows(gradient)
+
+    def _reinitialize(self, name: str, rows: slice | Tensor, chosen: Tensor, new: Tensor | float) -> None:
+        """Gives chosen entries of a parameter new values, and fresh optimizer state where asked for, and counts them.
+
+        The row of an embedding that stands for padding stays as it is.
+
+        Args:
+            name: the parameter.
+            rows: which replicas.
+            chosen: bool [rows, ...], which of their entries; written into.
+            new: [rows, ...] or a number.
+        """
+        parameter = self.parameters[name]
+        weight = self._rows(parameter)
+        states = self.fresh_state.entries(parameter) if self.fresh_state else []
+        if name in self.fixed_rows:
+            chosen[:, self.fixed_rows[name]] = False
+        values = torch.where(chosen, new.to(weight.dtype) if isinstance(new, Tensor) else new, weight[rows])
+        weight[rows] = values
+        shape = (-1,) + (1,) * (weight.ndim - 1)
+        for state, offset, slope in states:
+            fresh = offset[rows].view(shape) + slope[rows].view(shape) * values
+            self._rows(state)[rows] = torch.where(chosen, fresh, self._rows(state)[rows])
+        self._count(chosen.reshape(len(chosen), -1).sum(dim=1), rows)
 
     def _count(self, counts: Tensor, rows: slice | Tensor = slice(None)) -> None:
         """Adds int64 counts, one for each of the given replicas, to what this step reinitialized."""

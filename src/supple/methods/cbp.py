@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from supple.functional.selection import lowest_order
 from supple.functional.utility import precise
-from supple.methods.base import Setting
-from supple.methods.checks import choice, restore
+from supple.methods.checks import Setting, choice, restore
 from supple.methods.due import rows_of
 from supple.methods.features import FeatureReader
 from supple.methods.schedule import ReplacementSchedule
@@ -172,7 +171,7 @@ class CBP(UnitMethod):
         order = lowest_order(utility.masked_fill(~eligible, torch.inf))
         counts = counts[counts > 0]
         local, place = torch.where(torch.arange(int(counts.max())) < counts.unsqueeze(1))
-        local, place = local.to(self.device), place.to(self.device)
+        local, place = (t.to(self.device, non_blocking=True) for t in (local, place))
         chosen = order[local, place]
         replicas = local if isinstance(rows, slice) else rows[local]
         if mean is not None:
@@ -230,9 +229,13 @@ class CBP(UnitMethod):
 
     def _load_state(self, state: dict[str, Any]) -> None:
         super()._load_state(state)
-        self._schedule.load_state_dict(state["schedule"])
-        restore(self._born, state["born"])
+        if not self._mean_readers and any(mean is not None for mean in state["mean"]):
+            raise ValueError(
+                "the state holds mean outputs of units, but absorb_mean is off; was it saved with other settings?"
+            )
         restore(self._average, state["average"])
+        restore(self._born, state["born"])
+        self._schedule.load_state_dict(state["schedule"])
         self._mean = [mean if mean is None else mean.to(self.device).clone() for mean in state["mean"]]
         self._look_ahead()
 

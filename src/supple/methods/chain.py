@@ -76,11 +76,11 @@ class Chain:
         return f"chain({', '.join(map(repr, self.methods))})"
 
 
-def chain(*methods: Method) -> Chain:
+def chain(*methods: Method | Chain) -> Chain:
     """Makes several methods one, which acts as each of them in order.
 
     Args:
-        methods: the methods, all made for the same network; at least one.
+        methods: the methods, all made for the same network; at least one. A chain among them stands for its methods.
 
     Returns:
         An object with ``step``, ``reinitialized``, ``state_dict``, ``load_state_dict`` and ``close``, as a method has.
@@ -96,6 +96,7 @@ def chain(*methods: Method) -> Chain:
     """
     if not methods:
         raise ValueError("chain() needs at least one method")
-    if any(method.model is not methods[0].model for method in methods):
+    single = [one for method in methods for one in (method.methods if isinstance(method, Chain) else [method])]
+    if any(method.model is not single[0].model for method in single):
         raise ValueError("the methods of a chain act on different networks; make one chain for each network")
-    return Chain(*methods)
+    return Chain(*single)

@@ -37,19 +37,27 @@ class FeatureReader:
         module = model.get_submodule(feature.module)
         self._handle: RemovableHandle
         if feature.where == "input":
-            self._handle = module.register_forward_pre_hook(self._before)
+            self._handle = module.register_forward_pre_hook(self._before, with_kwargs=True)
         else:
             self._handle = module.register_forward_hook(self._after)
 
-    def _before(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self._read(module, inputs[0])
+    def _before(self, module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        tensors = (value for value in keywords.values() if isinstance(value, Tensor))
+        self._read(module, inputs[0] if inputs else next(tensors, None))
 
     def _after(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         self._read(module, output)
 
-    def _read(self, module: nn.Module, activations: Tensor) -> None:
-        if self.enabled and module.training and torch.is_grad_enabled():
-            self.record(activations.detach())
+    def _read(self, module: nn.Module, activations: Any) -> None:
+        if not (self.enabled and module.training and torch.is_grad_enabled()):
+            return
+        if not isinstance(activations, Tensor):
+            raise TypeError(
+                f"features are read at the {self.feature.where} of module {self.feature.module!r}, which is a "
+                f"{type(activations).__name__}, not a tensor; read them at the input or output of a module that takes "
+                "in or gives out a tensor: supple.Feature(module, where, layout) in units=..."
+            )
+        self.record(activations.detach())
 
     def record(self, activations: Tensor) -> None:
         """Takes the activations of one forward pass into account.

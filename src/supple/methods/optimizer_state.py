@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict, defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,14 +20,25 @@ class FreshState:
     Args:
         optimizer: the optimizer; its own parameters and state are not touched.
         replicas: number of networks stacked in its parameters, whose settings may differ.
+        parameters: the parameters whose entries will be made fresh, by name.
+
+    Raises:
+        ValueError: if one of them is not the optimizer's, or the optimizer cannot take such a step.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, replicas: int) -> None:
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, replicas: int, parameters: Mapping[str, torch.nn.Parameter]
+    ) -> None:
         self._optimizer = optimizer
         self._replicas = replicas
         self._known: dict[
             tuple[int, torch.dtype, torch.device], tuple[list[Any], dict[str, tuple[Tensor, Tensor]]]
         ] = {}
+        for name, parameter in parameters.items():
+            try:
+                self._fresh(parameter)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
 
     def entries(self, parameter: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
         """The state tensors of a parameter that have an entry for each of its entries.
@@ -45,7 +56,6 @@ class FreshState:
         """
         state: dict[str, Any] = self._optimizer.state.get(parameter, {})
         if not state:
-            self._group(parameter)
             return []
         fresh = self._fresh(parameter)
         found = []
@@ -86,7 +96,10 @@ class FreshState:
         with torch.no_grad():
             probe[:, 1] = 1
         probe.grad = torch.zeros_like(probe)
-        twin = copy.copy(self._optimizer)
+        kind = type(self._optimizer)
+        # Optimizer.__getstate__, which copy.copy asks, leaves out what a subclass keeps in attributes of its own.
+        twin = object.__new__(kind)
+        twin.__dict__.update(self._optimizer.__dict__)
         twin.state = defaultdict(dict)
         twin.param_groups = [{**group, "params": [probe]}]
         if "weight_decay" in group:
@@ -94,7 +107,13 @@ class FreshState:
         # The user's hooks and the step that a scheduler has wrapped belong to the real optimizer only.
         twin._optimizer_step_pre_hooks = OrderedDict()
         twin._optimizer_step_post_hooks = OrderedDict()
-        type(self._optimizer).step(twin)
+        try:
+            kind.step(twin)
+        except Exception as error:
+            raise ValueError(
+                f"what {kind.__name__} gives a new entry cannot be found, because a step with a gradient of 0 fails "
+                f'({error}); use optimizer_state="keep"'
+            ) from error
         # Some optimizers move the parameter even with a gradient of zero (ASGD by its lambd), and the state with it.
         zero, one = probe.detach().unbind(dim=1)
         found = {}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from supple.functional import selection
-from supple.methods.base import Setting
+from supple.methods.checks import Setting
 from supple.methods.due import Due
 from supple.methods.unit_method import UnitMethod, UnitUtility, chosen_pairs
 from supple.structure.description import UnitGroup, Units

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from supple.methods.base import Method, Setting
+from supple.methods.base import Method
+from supple.methods.checks import Setting
 from supple.methods.due import rows_of
 
 
@@ -19,7 +20,8 @@ class L2(Method):
 
         w -= l2 * w
 
-    The coefficient is not multiplied by the step size (as it is in ``torch.optim.AdamW``).
+    The coefficient is not multiplied by the step size (as it is in ``torch.optim.AdamW``). In single precision a share
+    below about 3e-8 changes nothing, since w - l2 w is rounded to w.
 
     Args:
         model: the network, ordinary or stacked.
@@ -51,9 +53,9 @@ class L2(Method):
         seed: int | Sequence[int] | Tensor | None = None,
     ) -> None:
         super().__init__(model, optimizer, seed=seed)
-        keep = 1 - self._setting("l2", l2, 0, 1)
-        # Multiplying all replicas, some of them by 1, takes less time than picking out those that shrink.
-        self._keep = self._for_each_parameter(keep, slice(None) if bool((keep < 1).any()) else None)
+        share = self._setting("l2", l2, 0, 1)
+        # Shrinking all replicas, some of them by 0, takes less time than picking out those that shrink.
+        self._l2 = self._for_each_parameter(share, slice(None) if bool((share > 0).any()) else None)
 
     def _for_each_parameter(self, values: Tensor, rows: slice | Tensor | None) -> dict[str, Tensor]:
         """One value for each of the given replicas, in the type and on the device of each parameter, to multiply it."""
@@ -64,9 +66,16 @@ class L2(Method):
             for name, parameter in self.parameters.items()
         }
 
+    def gradients_needed(self) -> bool:
+        """Never."""
+        return False
+
     def _act(self) -> None:
-        for name, keep in self._keep.items():
-            self._rows(self.parameters[name]).mul_(keep)
+        for name, share in self._l2.items():
+            if self.parameters[name].requires_grad:
+                weight = self._rows(self.parameters[name])
+                # Not a product with 1 - l2, which single precision rounds to multiples of 6e-8.
+                weight.addcmul_(weight, share, value=-1)
 
 
 class ShrinkAndPerturb(L2):
@@ -76,9 +85,10 @@ class ShrinkAndPerturb(L2):
 
         w = (1 - l2) * w + sqrt(variance) * noise,    noise ~ Normal(0, 1)
 
-    The noise is a function of (seed, step) on one kind of device. It comes from the device's own generator, seeded anew
-    at each step, because it is needed for every weight at every step and the generator is several times faster there
-    than the counter-based numbers used elsewhere; so another kind of device gives other noise.
+    The noise is a function of (seed, step) for one set of parameters on one kind of device. It comes from the device's
+    own generator, seeded anew at each step, because it is needed for every weight at every step and the generator is
+    several times faster there than the counter-based numbers used elsewhere; so another kind of device gives other
+    noise.
 
     Args:
         model: the network, ordinary or stacked.
@@ -130,11 +140,13 @@ class ShrinkAndPerturb(L2):
             key = hashlib.blake2b(f"shrink and perturb {seed} {self.steps}".encode(), digest_size=8)
             generator.manual_seed(int.from_bytes(key.digest(), "little"))
         for bundle in self._bundles:
-            noise = torch.empty(len(self._generators), sum(bundle.values()), device=self.device)
+            noise = torch.empty(len(self._generators), sum(bundle.values()), dtype=torch.float32, device=self.device)
             for row, generator in zip(noise, self._generators.values(), strict=True):
                 row.normal_(generator=generator)
             parts = noise.split(list(bundle.values()), dim=1)
             for name, part in zip(bundle, parts, strict=True):
+                if not self.parameters[name].requires_grad:
+                    continue
                 weight, std = self._rows(self.parameters[name]), self._std[name]
                 drawn = part[self._seed_of].view(-1, *weight.shape[1:]).to(weight.dtype).mul_(std)
                 if isinstance(self._perturbed, slice):

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from supple.functional import random, selection
 from supple.functional.initial import Constant, sample
 from supple.functional.utility import weight_gradient, weight_magnitude, weight_random
-from supple.methods.base import Method, Setting
-from supple.methods.checks import choice, restore
+from supple.methods.base import Method
+from supple.methods.checks import Setting, choice, restore
 from supple.methods.due import Due
 from supple.structure.overrides import Overrides
 
@@ -41,7 +41,8 @@ class SWR(Method):
     the whole tensor when the tensor is due. Parameters whose gradient is None in a step are left alone in that step.
 
     With gradient accumulation g is what accumulated in ``.grad``. Selection depends on the utilities of a tensor only
-    up to a common factor, so a loss scaled for mixed precision selects the same entries.
+    up to a common factor, so a loss scaled for mixed precision selects the same entries. A tensor whose utilities are
+    not all finite, as after an overflow, is left alone in that step.
 
     Args:
         model: the network, ordinary or stacked.
@@ -119,7 +120,8 @@ class SWR(Method):
         rows = self._due(self.steps)
         if rows is None and not self._average:
             return
-        names = [name for name, p in self.parameters.items() if p.grad is not None or self.utility != "gradient"]
+        trainable = [(name, parameter) for name, parameter in self.parameters.items() if parameter.requires_grad]
+        names = [name for name, parameter in trainable if parameter.grad is not None or self.utility != "gradient"]
         if not names:
             raise RuntimeError("SWR found no gradient: call step() after backward() and before optimizer.zero_grad()")
         for name in names:
@@ -128,7 +130,7 @@ class SWR(Method):
                 average.mul_(decay).add_((1 - decay) * self._utility(name, slice(None)))
             for part in () if rows is None else self._parts(name, rows):
                 utility = self._average[name][part] if self._average else self._utility(name, part)
-                self._reinitialize(name, part, utility)
+                self._act_on(name, part, utility)
                 if self._average:
                     self._average[name][part] = 0
 
@@ -157,34 +159,19 @@ class SWR(Method):
     def _select(self, name: str, rows: slice | Tensor, utility: Tensor) -> Tensor:
         """Which entries to reinitialize, bool [rows, entries]."""
         if self.pruning == "threshold":
-            chosen = selection.threshold(utility, self._factor[rows])
-        else:
-            chance = random.uniform(self.seed[rows], self._purpose("count", name), self.steps, 1)[:, 0]
-            chosen = selection.lowest(
-                utility, selection.proportional_count(utility.shape[1], self._factor[rows], chance)
-            )
-        if name in self.fixed_rows:
-            # The row of an embedding that stands for padding stays as it is.
-            chosen.view(len(chosen), *self._rows(self.parameters[name]).shape[1:])[:, self.fixed_rows[name]] = False
-        return chosen
+            return selection.threshold(utility, self._factor[rows])
+        chance = random.uniform(self.seed[rows], self._purpose("count", name), self.steps, 1)[:, 0]
+        count = selection.proportional_count(utility.shape[1], self._factor[rows], chance)
+        return selection.lowest(utility, count * utility.sum(dim=1).isfinite())
 
-    def _reinitialize(self, name: str, rows: slice | Tensor, utility: Tensor) -> None:
-        parameter, distribution = self.parameters[name], self.distributions[name]
-        weight = self._rows(parameter)
-        old = weight[rows]
-        chosen = self._select(name, rows, utility)
-        mask = chosen.view(old.shape)
-        if self.reinit == "mean" or isinstance(distribution, Constant):
-            new = torch.where(mask, distribution.mean, old)
-        else:
-            drawn = sample(distribution, self.seed[rows], self._purpose("resample", name), self.steps, old.shape[1:])
-            new = torch.where(mask, drawn.to(old.dtype), old)
-        weight[rows] = new
-        for state, offset, slope in self.fresh_state.entries(parameter) if self.fresh_state else ():
-            shape = (-1,) + (1,) * (old.ndim - 1)
-            fresh = offset[rows].view(shape) + slope[rows].view(shape) * new
-            self._rows(state)[rows] = torch.where(mask, fresh, self._rows(state)[rows])
-        self._count(chosen.sum(dim=1), rows)
+    def _act_on(self, name: str, rows: slice | Tensor, utility: Tensor) -> None:
+        shape = self._rows(self.parameters[name]).shape[1:]
+        chosen = self._select(name, rows, utility).view(-1, *shape)
+        distribution = self.distributions[name]
+        new: Tensor | float = distribution.mean
+        if self.reinit == "resample" and not isinstance(distribution, Constant):
+            new = sample(distribution, self.seed[rows], self._purpose("resample", name), self.steps, shape)
+        self._reinitialize(name, rows, chosen, new)
 
     def _state(self) -> dict[str, Any]:
         return {"average": {name: average.clone() for name, average in self._average.items()}}

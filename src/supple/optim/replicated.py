@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-Setting = float | Tensor
-"""A number, or a tensor [R] with one a replica."""
+Setting = float | Sequence[float] | Tensor
+"""A number, or one a replica: a tensor [R], or a list, which becomes one."""
 
 
 class ReplicatedOptimizer(torch.optim.Optimizer):
@@ -17,7 +18,7 @@ class ReplicatedOptimizer(torch.optim.Optimizer):
 
     ``lr`` and ``weight_decay`` of a group are numbers, or tensors [R] whose entry r is for row r of the first dimension
     of each of the group's parameters. They may be changed between steps, by another value or in place. (The schedulers
-    of ``torch.optim.lr_scheduler`` change numbers and tensors of one entry only.)
+    of ``torch.optim.lr_scheduler`` change numbers and tensors of one entry only.) A list of R numbers becomes a tensor.
 
     Weight decay is decoupled from the gradient and from the step size: before the gradient step, w -= weight_decay * w.
     The decay of ``torch.optim.AdamW`` is lr * weight_decay; to get it, divide by lr.
@@ -27,11 +28,12 @@ class ReplicatedOptimizer(torch.optim.Optimizer):
         defaults: settings of the groups that say nothing else; among them "lr" and "weight_decay".
 
     Raises:
+        TypeError: if a setting is neither a number nor a tensor nor a list of numbers.
         ValueError: if a setting is negative, or is a tensor that does not fit the parameters.
     """
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
-        self._broadcast: dict[tuple[str, Tensor], tuple[Setting, int, Tensor]] = {}
+        self._broadcast: dict[tuple[str, Tensor], tuple[float | Tensor, int, Tensor]] = {}
         super().__init__(params, defaults)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -43,13 +45,18 @@ class ReplicatedOptimizer(torch.optim.Optimizer):
 
         Args:
             param_group: "params", and settings that differ from the defaults.
+
+        Raises:
+            TypeError: if a setting is neither a number nor a tensor nor a list of numbers.
+            ValueError: if a setting is negative, or is a tensor that does not fit the group's parameters.
         """
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
             for name in ("lr", "weight_decay"):
+                group[name] = as_setting(name, group[name])
                 check_setting(name, group[name], group["params"])
-        except ValueError:
+        except (TypeError, ValueError):
             self.param_groups.pop()
             raise
 
@@ -71,11 +78,20 @@ class ReplicatedOptimizer(torch.optim.Optimizer):
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             if not parameters:
                 continue
-            if not (isinstance(group["weight_decay"], float | int) and group["weight_decay"] == 0):
-                decay = self._per_parameter(group, "weight_decay", parameters)
-                torch._foreach_addcmul_(parameters, parameters, decay, value=-1)
+            self.decay_weights(group, parameters)
             self._update(group, parameters, [parameter.grad for parameter in parameters])
         return loss
+
+    def decay_weights(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+        """Takes the weight decay of one step off parameters: w -= weight_decay * w.
+
+        Args:
+            group: the settings.
+            parameters: parameters of the group.
+        """
+        if not (isinstance(group["weight_decay"], float | int) and group["weight_decay"] == 0):
+            decay = self._per_parameter(group, "weight_decay", parameters)
+            torch._foreach_addcmul_(parameters, parameters, decay, value=-1)
 
     def _update(self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]) -> None:
         """Takes the gradient step.
@@ -89,7 +105,8 @@ class ReplicatedOptimizer(torch.optim.Optimizer):
 
     def _per_parameter(self, group: dict[str, Any], name: str, parameters: list[Tensor]) -> list[Tensor]:
         """A setting, for each parameter shaped to multiply it; made once, and again when the setting has changed."""
-        setting = group[name]
+        # A list is kept as a tensor, whose version tells when it is changed.
+        setting = group[name] = as_setting(name, group[name])
         version = setting._version if isinstance(setting, Tensor) else 0
         shaped = []
         for parameter in parameters:
@@ -101,7 +118,30 @@ class ReplicatedOptimizer(torch.optim.Optimizer):
         return shaped
 
 
-def broadcast_setting(setting: Setting, parameter: Tensor) -> Tensor:
+def as_setting(name: str, setting: Setting) -> float | Tensor:
+    """A setting as a number or a tensor.
+
+    Args:
+        name: its name, for the message.
+        setting: a number, a tensor, or a list or tuple of numbers.
+
+    Returns:
+        The number or tensor itself; of a list, float64 [R] on the CPU.
+
+    Raises:
+        TypeError: if it is something else.
+    """
+    if isinstance(setting, Real | Tensor):
+        return setting
+    if isinstance(setting, list | tuple) and setting and all(isinstance(entry, Real) for entry in setting):
+        return torch.tensor([float(entry) for entry in setting], dtype=torch.float64, device="cpu")
+    raise TypeError(
+        f"{name} is {setting!r}; give a number, or a tensor or list of numbers [R] with one a replica, such as "
+        f"{name}=torch.tensor([0.1, 0.2])"
+    )
+
+
+def broadcast_setting(setting: float | Tensor, parameter: Tensor) -> Tensor:
     """A setting as a tensor that multiplies a parameter.
 
     Args:
@@ -117,7 +157,7 @@ def broadcast_setting(setting: Setting, parameter: Tensor) -> Tensor:
     return value.view(-1, *(1,) * (parameter.ndim - 1)) if value.ndim else value
 
 
-def check_setting(name: str, setting: Setting, parameters: list[Tensor]) -> None:
+def check_setting(name: str, setting: float | Tensor, parameters: list[Tensor]) -> None:
     """Checks a setting of a group.
 
     Args:

@@ -8,7 +8,6 @@ weights as part of the product that gives the gradient, which then never exists 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -18,6 +17,7 @@ from supple.methods.features import FeatureReader
 from supple.metrics import hits
 from supple.nn import StackedLayerNorm, StackedLinear, StackedMLP
 from supple.optim import SGDW
+from supple.optim.replicated import broadcast_setting
 from supple.population.layers import Activation, Linear, Norm, Sink
 
 _Points = dict[tuple[str, str], Tensor]
@@ -43,31 +43,27 @@ def _own_gradient(parameter: Tensor) -> Tensor:
     return parameter.grad
 
 
-@dataclass(frozen=True)
 class Descent:
-    """A sink that takes gradients, multiplied by the step size, off the parameters at once: w = keep w - gradient.
+    """A sink that takes gradients, multiplied by the step size, off the parameters at once, after their weight decay.
 
     Args:
-        keep: 1 - weight decay; a number, or [R].
+        optimizer: plain gradient descent, whose step this is.
     """
 
-    keep: float | Tensor
+    def __init__(self, optimizer: SGDW) -> None:
+        self.optimizer, self.group = optimizer, optimizer.param_groups[0]
 
     def product(self, parameter: Tensor, left: Tensor, right: Tensor) -> None:
         """Adds the negative product to the weights in place."""
         if parameter.requires_grad:
-            weight = parameter.view(len(left), -1, right.shape[2])
-            if isinstance(self.keep, Tensor):
-                parameter.mul_(self.keep.view(-1, 1, 1))
-                weight.baddbmm_(left, right, alpha=-1)
-            else:
-                weight.baddbmm_(left, right, beta=self.keep, alpha=-1)
+            self.optimizer.decay_weights(self.group, [parameter])
+            parameter.view(len(left), -1, right.shape[2]).baddbmm_(left, right, alpha=-1)
 
     def gradient(self, parameter: Tensor, gradient: Tensor) -> None:
         """Takes the gradient off."""
         if parameter.requires_grad:
-            keep = self.keep.unsqueeze(1) if isinstance(self.keep, Tensor) else self.keep
-            parameter.mul_(keep).sub_(gradient)
+            self.optimizer.decay_weights(self.group, [parameter])
+            parameter.sub_(gradient)
 
 
 class _Block:
@@ -120,8 +116,8 @@ class FastStep:
 
     Args:
         network: the networks.
-        optimizer: their optimizer. Where it is :class:`supple.optim.SGDW` without momentum, with all parameters in one
-            group, its update is part of the backward pass.
+        optimizer: their optimizer. Where it is :class:`supple.optim.SGDW` without momentum and without hooks, with all
+            parameters in one group, its update is part of the backward pass, and its ``step`` is not called.
     """
 
     def __init__(self, network: StackedMLP, optimizer: torch.optim.Optimizer) -> None:
@@ -146,7 +142,6 @@ class FastStep:
             (loss, hits), each [R], before the update: cross-entropy in nats averaged over the batch, and the number of
             examples classified rightly.
         """
-        descent = None if gradients else self._descent()
         logits = self._forward(x.mT, readers)
         target = y.repeat_interleave(self.replicas // len(y), dim=0).unsqueeze(1)
         log_probabilities = logits.log_softmax(dim=1)
@@ -154,25 +149,23 @@ class FastStep:
         right = hits(logits, target)
         # dL/d(logits) = (probabilities - one hot) / B.
         d = log_probabilities.exp_()
-        d.scatter_add_(1, target, d.new_full((1, 1, 1), -1.0).expand_as(target))
-        if descent is None:
-            self._backward(d.div_(y.shape[1]), Gradients())
+        d.scatter_add_(1, target, d.new_full((1, 1, 1), -1.0).expand_as(target)).div_(y.shape[1])
+        if gradients or not self._descends():
+            self._backward(d, Gradients())
             self.optimizer.step()
         else:
-            step_size, sink = descent
             # The backward pass is linear, so every gradient comes out multiplied by the step size.
-            self._backward(d.mul_(step_size / y.shape[1]), sink)
+            sink = Descent(cast(SGDW, self.optimizer))
+            self._backward(d.mul_(broadcast_setting(sink.group["lr"], d)), sink)
         return loss, right
 
-    def _descent(self) -> tuple[float | Tensor, Descent] | None:
-        """Step size and sink where the optimizer is plain gradient descent, else None."""
-        if type(self.optimizer) is not SGDW or len(self.optimizer.param_groups) != 1:
-            return None
-        group = self.optimizer.param_groups[0]
-        if group["momentum"]:
-            return None
-        lr = group["lr"]
-        return (lr.view(-1, 1, 1) if isinstance(lr, Tensor) and lr.ndim else lr), Descent(1 - group["weight_decay"])
+    def _descends(self) -> bool:
+        """Whether the optimizer is plain gradient descent, which nobody has attached hooks to."""
+        optimizer = self.optimizer
+        plain = (
+            type(optimizer) is SGDW and len(optimizer.param_groups) == 1 and not optimizer.param_groups[0]["momentum"]
+        )
+        return plain and not optimizer._optimizer_step_pre_hooks and not optimizer._optimizer_step_post_hooks
 
     def _forward(self, x: Tensor, readers: Iterable[FeatureReader]) -> Tensor:
         points: _Points = {}

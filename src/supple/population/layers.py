@@ -76,7 +76,6 @@ class Norm:
         variance, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
         self.inverse = (variance + self.module.eps).rsqrt_()
         self.normalized = (x - mean).mul_(self.inverse)
-        # Kept, because the backward pass may update the scale before it is used.
         self.scale = self.module.scale.unsqueeze(2)
         return torch.addcmul(self.module.bias.unsqueeze(2), self.normalized, self.scale)
 

@@ -57,7 +57,7 @@ class Population:
         measured_on: number of examples at the start of each task on which units and features are measured.
 
     Raises:
-        ValueError: if the seeds of the stream do not divide the replicas.
+        ValueError: if network, optimizer, stream and method do not belong together; the message says which and why.
     """
 
     def __init__(
@@ -70,11 +70,7 @@ class Population:
         general: bool = False,
         measured_on: int = 1500,
     ) -> None:
-        if network.replicas % len(stream.seeds):
-            raise ValueError(
-                f"the stream has {len(stream.seeds)} seeds, which do not divide the network's {network.replicas} "
-                "replicas; give the stream each seed once, and the network each seed once for every setting"
-            )
+        _check_together(network, optimizer, stream, method)
         self.network, self.optimizer, self.stream, self.method = network, optimizer, stream, method
         self.measured_on = min(measured_on, len(stream.images))
         self._train = self._general_step if general else self._fast_step
@@ -88,7 +84,8 @@ class Population:
             progress: called after each step with the number of steps done.
 
         Returns:
-            What was measured; reading it is the first time that the device is waited for.
+            What was measured. The device is waited for at the start of the task, to find ranks, and then not before
+            these tensors are read.
         """
         task = self.stream.task(index)
         found = activations(self.network, task.examples(self.measured_on)[0])
@@ -159,3 +156,31 @@ class Population:
         losses.sum().backward()
         self.optimizer.step()
         return losses.detach(), hits(logits.detach(), targets.unsqueeze(1))
+
+
+def _check_together(
+    network: StackedMLP, optimizer: torch.optim.Optimizer, stream: PermutedStream, method: Method | Chain | None
+) -> None:
+    seeds, replicas = stream.seeds.tolist(), network.seeds.tolist()
+    if len(replicas) % len(seeds) or replicas != [seed for seed in seeds for _ in range(len(replicas) // len(seeds))]:
+        raise ValueError(
+            f"the stream has {len(seeds)} seeds ({_some(seeds)}) and the network's {len(replicas)} replicas have seeds "
+            f"{_some(replicas)}; give the stream each seed once, and the network each seed as often as there are "
+            "settings, in the same order: StackedMLP([s for s in seeds for _ in range(settings)])"
+        )
+    architecture = network.architecture
+    if (architecture.inputs, architecture.outputs) != (stream.features, stream.classes):
+        raise ValueError(
+            f"the network has {architecture.inputs} inputs and {architecture.outputs} outputs; {stream.name} has "
+            f"{stream.features} pixels and {stream.classes} classes"
+        )
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if not all(id(parameter) in held for parameter in network.parameters()):
+        raise ValueError("the optimizer does not hold all parameters of the network")
+    for one in method.methods if isinstance(method, Chain) else [method]:
+        if one is not None and one.model is not network:
+            raise ValueError(f"{one!r} was made for another network")
+
+
+def _some(values: list[int]) -> str:
+    return ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")

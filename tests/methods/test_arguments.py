@@ -1,0 +1,154 @@
+"""What a method refuses, and what it leaves as it is when it refuses."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import supple
+from supple.nn import StackedMLP
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 30), nn.ReLU(), nn.Linear(30, 3))
+
+
+@pytest.mark.parametrize("value", ["1e-5", None, True, 1j, [[0.1]]])
+def test_a_setting_that_is_no_number_is_named(value: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"^factor "):
+        supple.SWR(network(), factor=value)
+
+
+@pytest.mark.parametrize("value", [0, 1.5, 1e19, -1, float("nan")])
+def test_a_frequency_out_of_range_is_named(value: float) -> None:
+    with pytest.raises(ValueError, match=r"^frequency is .* a whole number of at least 1"):
+        supple.SWR(network(), frequency=value)
+
+
+@pytest.mark.parametrize("seed", [2**64, 0.5, "1", None])
+def test_seeds(seed: Any) -> None:
+    if seed is None:
+        assert supple.L2(network(), seed=seed).seed.tolist() == [0]
+    else:
+        with pytest.raises((TypeError, ValueError), match=r"^seed is"):
+            supple.L2(network(), seed=seed)
+
+
+def test_model_and_optimizer_are_what_they_have_to_be() -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(TypeError, match=r"^optimizer is a float"):
+        supple.SWR(model, 0.1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^model is a SGD"):
+        supple.SWR(optimizer, model)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="holds no parameter of this Sequential"):
+        supple.SWR(model, torch.optim.SGD(network().parameters(), lr=0.1))
+    with pytest.raises(ValueError, match="make the method first"):
+        supple.SWR(torch.compile(model, backend="eager"))
+
+
+def test_a_refused_state_changes_nothing() -> None:
+    method = supple.SWR(network(), frequency=1, utility="magnitude", factor=0.1)
+    for _ in range(3):
+        method.step()
+    good = copy.deepcopy(method.state_dict())
+    other = supple.SWR(network(), frequency=1, utility="magnitude", factor=0.1)
+    for wrong in (
+        {"method": "SWR"},
+        {**good, "total": torch.zeros(2)},
+        {**good, "average": {"0.weight": torch.zeros(1)}},
+        {**good, "initial": {}},
+        {**good, "method": "L2"},
+    ):
+        with pytest.raises(ValueError, match="the state"):
+            other.load_state_dict(wrong)
+        assert other.steps == 0
+        assert int(other.reinitialized.total) == 0
+    other.load_state_dict(good)
+    assert other.steps == 3
+
+
+def test_a_distribution_that_the_user_stated_stays() -> None:
+    saved = supple.SWR(network()).state_dict()
+    stated = supple.Normal(0.0, 0.5)
+    method = supple.SWR(network(), initial={"0.weight": stated})
+    method.load_state_dict(saved)
+    assert method.distributions["0.weight"] == stated
+    assert method.distributions["2.weight"] != stated
+
+
+def test_parameters_replaced_after_construction_are_noticed() -> None:
+    model = network()
+    method = supple.L2(model)
+    state = method.state_dict()
+    model.load_state_dict(network().state_dict(), assign=True)
+    with pytest.raises(RuntimeError, match="parameters were replaced"):
+        method.load_state_dict(state)
+
+
+def test_parameters_frozen_after_construction_stay() -> None:
+    model = network()
+    methods = [
+        supple.L2(model, l2=0.5),
+        supple.ShrinkAndPerturb(model, l2=0.5, variance=1.0),
+        supple.SWR(model, frequency=1, utility="magnitude", factor=10.0),
+    ]
+    model[0].requires_grad_(False)
+    frozen, free = model[0].weight.clone(), model[2].weight.clone()
+    for method in methods:
+        method.step()
+    assert torch.equal(model[0].weight, frozen)
+    assert not torch.equal(model[2].weight, free)
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+@pytest.mark.parametrize("settings", [{}, {"pruning": "proportional", "factor": 0.5}, {"decay": 0.5}], ids=str)
+def test_an_overflow_reinitializes_nothing_of_its_tensor(bad: float, settings: dict[str, Any]) -> None:
+    model = network()
+    method = supple.SWR(model, frequency=1, **{"factor": 1.0, **settings})
+    model(torch.randn(5, 6)).square().sum().backward()
+    model[0].weight.grad[3, 2] = bad
+    hit, other = model[0].weight.clone(), model[2].weight.clone()
+    method.step()
+    assert torch.equal(model[0].weight, hit)
+    assert not torch.equal(model[2].weight, other)
+
+
+def test_an_overflow_replaces_no_units() -> None:
+    model = network()
+    method = supple.ReDo(model, frequency=1, threshold=2.0, utility="gradient")
+    model(torch.randn(5, 6)).square().sum().backward()
+    model[2].weight.grad[0, 7] = float("inf")
+    method.step()
+    assert int(method.reinitialized.last) == 0
+
+
+@pytest.mark.parametrize("l2", [1e-6, 3e-7])
+def test_small_decay_has_its_size_in_single_precision(l2: float) -> None:
+    model = nn.Linear(400, 400)
+    start = model.weight.detach().double().norm()
+    method = supple.L2(model, l2=l2)
+    for _ in range(300):
+        method.step()
+    shrunk = 1 - float(model.weight.detach().double().norm() / start)
+    assert shrunk == pytest.approx(1 - (1 - l2) ** 300, rel=0.05)
+
+
+def test_chains_nest() -> None:
+    model = network()
+    one, two, three = supple.L2(model), supple.L2(model), supple.L2(model)
+    assert supple.chain(supple.chain(one, two), three).methods == (one, two, three)
+
+
+def test_a_method_that_says_nothing_gets_its_gradients() -> None:
+    class Reads(supple.Method):
+        def _act(self) -> None:
+            pass
+
+    assert Reads(StackedMLP([0], inputs=4, hidden=4)).gradients_needed()
+    assert not supple.L2(network()).gradients_needed()
