@@ -183,6 +183,8 @@ def test_entries_use_the_random_number_of_their_row_major_index():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: Constant(math.nan), "value of a constant is nan; it has to be finite"),
+        (lambda: Constant(-math.inf), "value of a constant is -inf; it has to be finite"),
         (lambda: Normal(0.0, -1.0), r"std of a normal distribution is -1\.0.*0 or more"),
         (lambda: Normal(0.0, math.nan), "std of a normal distribution is nan"),
         (lambda: Normal(0.0, math.inf), "std of a normal distribution is inf"),

@@ -55,6 +55,40 @@ def test_a_number_and_a_tensor_of_it_do_the_same_bit_for_bit(make):
 
 
 @both
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_list_of_settings_is_a_tensor_of_them_bit_for_bit(make, kind):
+    rates, decays = [0.1, 0.01], [1e-3, 0.0]
+    one, other = StackedMLP([3, 4], **SIZES), StackedMLP([3, 4], **SIZES)
+    listed = make(one.parameters(), lr=kind(rates), weight_decay=kind(decays))
+    tensors = make(other.parameters(), lr=torch.tensor(rates), weight_decay=torch.tensor(decays))
+    train(one, listed, 5)
+    train(other, tensors, 5)
+    assert_equal(values(one), values(other))
+    # A list that is put there later counts too, and so does a change in place of what it became.
+    listed.param_groups[0]["lr"] = kind([0.02, 0.2])
+    tensors.param_groups[0]["lr"] = torch.tensor([0.02, 0.2])
+    for _ in range(2):
+        train(one, listed, 2)
+        train(other, tensors, 2)
+        assert_equal(values(one), values(other))
+        listed.param_groups[0]["lr"].mul_(0.5)
+        tensors.param_groups[0]["lr"].mul_(0.5)
+
+
+@both
+@pytest.mark.parametrize("name", ["lr", "weight_decay"])
+@pytest.mark.parametrize("value", ["0.1", None, [], [0.1, "a"], [[0.1], [0.2]], {0: 0.1}])
+def test_settings_that_are_no_numbers_are_named(make, name, value):
+    parameters = [torch.nn.Parameter(torch.ones(2, 5))]
+    with pytest.raises(TypeError, match=rf"{name} is .*; give a number, or a tensor or list of numbers \[R\]"):
+        make(parameters, **{"lr": 0.1, name: value})
+    optimizer = make([torch.nn.Parameter(torch.ones(2))], lr=0.1)
+    with pytest.raises(TypeError, match=f"{name} is "):
+        optimizer.add_param_group({"params": parameters, name: value})
+    assert len(optimizer.param_groups) == 1
+
+
+@both
 def test_training_goes_on_from_a_saved_state_bit_for_bit(make):
     settings = {"lr": torch.tensor([0.1, 0.01]), "weight_decay": torch.tensor([1e-3, 0.0])}
     whole = StackedMLP([0, 1], **SIZES)
@@ -190,6 +224,8 @@ def test_closure_computes_the_gradient(make):
     [
         (-0.1, "-0.1"),
         (float("nan"), "nan"),
+        ([0.1, -0.2], "-0.2"),
+        ([0.1, 0.2, 0.3], r"\(3,\).*\(2, 5\)"),
         (torch.tensor([0.1, -0.2]), "-0.2"),
         (torch.ones(3), r"\(3,\).*\(2, 5\)"),
         (torch.ones(2, 1), r"\(2, 1\).*\(2, 5\)"),

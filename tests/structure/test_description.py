@@ -72,6 +72,31 @@ def test_a_tensor_that_is_too_short_is_named_with_what_is_needed():
         Slice("fc.weight", dim=1, start=2, repeat=3).view(torch.zeros(2, 8), 3)
 
 
+@pytest.mark.parametrize("leading", [0, 1])
+@pytest.mark.parametrize("dim", [2, 3, -3, -4])
+def test_a_dimension_that_the_tensor_does_not_have(dim, leading):
+    part, shape = Slice("fc.weight", dim=dim), torch.Size([4, 4])
+    message = rf"fc\.weight has 2 dimensions .*dim={dim}; dim has to be at least -2 and below 2"
+    with pytest.raises(ValueError, match=message):
+        part.view(torch.zeros(*[4] * leading, *shape), 4, leading)
+    with pytest.raises(ValueError, match=message):
+        part.index(shape, 4, CPU)
+    with pytest.raises(ValueError, match=rf"the activations has 2 .*dim={dim}"):
+        Feature("act", "output", Slice("", dim=dim)).view(torch.zeros(*[4] * leading, *shape), 4, leading)
+
+
+@pytest.mark.parametrize(("name", "value", "least"), [("start", -1, 0), ("copies", 0, 1), ("repeat", -2, 1)])
+def test_a_slice_of_nothing_is_refused(name, value, least):
+    with pytest.raises(ValueError, match=rf"{name} of the slice of fc\.bias is {value}; it has to be {least} or more"):
+        Slice("fc.bias", **{name: value})
+    Slice("fc.bias", **{name: least})
+
+
+def test_a_group_of_no_units_is_refused():
+    with pytest.raises(ValueError, match="size of the unit group 'fc' is 0; it has to be 1 or more"):
+        UnitGroup("fc", 0, Feature("act", "output", Slice("")), (Slice("fc.weight"),), ())
+
+
 def test_units_are_a_sequence_and_print_as_a_table():
     group = UnitGroup(
         name="fc",

@@ -1,8 +1,9 @@
-"""What is found in a Sequential: that zeroing it silences the unit and nothing else, and what is left out."""
+"""What is found in a Sequential: that zeroing it silences the unit and nothing else."""
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 
 import supple
 from supple.nn import MLP
@@ -134,45 +135,12 @@ def test_layers_without_bias_or_affine_norm():
     assert group.consumers[0].bias is None
 
 
-LEFT_OUT = {
-    "grouped": (nn.Conv2d(2, 4, 3, groups=2), nn.ReLU(), nn.Conv2d(4, 3, 2), "grouped convolution (groups=2)"),
-    "read by grouped": (nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 2, groups=4), "grouped convolution (groups=4)"),
-    "norm over positions": (nn.Conv1d(2, 4, 3), nn.LayerNorm(6), nn.Conv1d(4, 2, 1), "normalizes over (6,)"),
-    "softmax": (nn.Linear(4, 6), nn.Softmax(-1), nn.Linear(6, 2), "1 is a Softmax, which may mix units"),
-    "no flatten": (nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Linear(6, 2), "does not take in the 4 units one by one"),
-    "pooled units": (nn.Linear(4, 6), nn.AvgPool1d(3, 1, 1), nn.Linear(6, 2), "pools units, not positions"),
-    "odd flatten": (nn.Conv2d(2, 4, 3), nn.Flatten(2), nn.Linear(36, 2), "flattens dimensions 2 to -1"),
-}
-
-
-@pytest.mark.parametrize("name", LEFT_OUT)
-def test_what_is_left_out_is_left_out_with_its_reason(name):
-    *layers, reason = LEFT_OUT[name]
-    with pytest.raises(ValueError, match="no hidden units") as error:
-        supple.units(nn.Sequential(*layers))
-    assert reason in str(error.value)
-    assert "units=..." in str(error.value)
-    tail = [nn.Flatten(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2)]
-    found = supple.units(nn.Sequential(*layers, *tail))
-    assert found.excluded[0].name == "0"
-    assert reason in found.excluded[0].reason
-    assert "4" in [group.name for group in found]
-
-
-def test_a_norm_behind_a_flatten_is_left_out():
-    model = nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.BatchNorm1d(24), nn.Linear(24, 2))
-    with pytest.raises(ValueError, match="normalizes flattened positions"):
-        supple.units(model)
-
-
-def test_a_layer_used_twice_is_refused():
-    shared = nn.Linear(6, 6)
-    with pytest.raises(ValueError, match="shares its parameters with an earlier layer"):
-        supple.units(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), shared, nn.ReLU(), shared, nn.ReLU(), nn.Linear(6, 2)))
-    tied = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2))
-    tied[2].weight = tied[0].weight
-    with pytest.raises(ValueError, match="2 shares its parameters"):
-        supple.units(tied)
+def test_asking_leaves_a_parametrization_as_it_is():
+    """Spectral normalization iterates whenever its weight is asked for in training mode."""
+    model = nn.Sequential(parametrizations.spectral_norm(nn.Linear(4, 6)), nn.Linear(6, 5), nn.Linear(5, 2))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    supple.units(model)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_other_models_are_refused_with_the_remedy():
@@ -196,3 +164,32 @@ def test_a_network_may_say_it_itself():
     assert supple.units(model).groups == model.hidden_units().groups
     with pytest.raises(ValueError, match="fc: residual=True includes it"):
         supple.units(Nothing())
+
+
+class Sized(nn.Module):
+    """A model whose attribute happens to have the name."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden_units = 64
+
+
+class SizedChain(nn.Sequential):
+    hidden_units = 6
+
+
+class Listing(nn.Module):
+    def hidden_units(self):
+        return ["fc1", "fc2"]
+
+
+def test_an_attribute_named_hidden_units_is_not_asked():
+    with pytest.raises(ValueError, match="cannot find the hidden units of a Sized"):
+        supple.units(Sized())
+    (group,) = supple.units(SizedChain(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)))
+    assert group.size == 6
+
+
+def test_hidden_units_that_gives_something_else():
+    with pytest.raises(TypeError, match=r"Listing.hidden_units\(\) gave a list; it has to give supple.Units"):
+        supple.units(Listing())

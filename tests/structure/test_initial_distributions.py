@@ -1,10 +1,11 @@
+import re
 import time
-import warnings
 
 import pytest
 import torch
 from torch import nn
 
+import supple
 from supple.functional.initial import Constant, Normal, Uniform
 from supple.structure.initial import initial_distributions
 
@@ -99,7 +100,9 @@ def test_the_outermost_module_is_believed_first():
 def test_a_module_that_states_what_it_does_not_have():
     with pytest.raises(ValueError, match=r"of 0 states 'wieght', .*; did you mean 'weight'\?"):
         initial_distributions(nn.Sequential(Declared({"wieght": Constant(1)})))
-    with pytest.raises(TypeError, match=r"Declared.initial_distributions\(\)\['weight'\] is 1.0, not a distribution"):
+    with pytest.raises(
+        TypeError, match=r"Declared.initial_distributions\(\)\['weight'\] is 1.0, none of the distributions"
+    ):
         initial_distributions(Declared({"weight": 1.0}))
 
 
@@ -158,7 +161,9 @@ def test_bare_parameters():
     assert found["nothing"].source == "no entries"
     assert found["codes"].source.startswith("unknown: entries of torch.uint8")
     with pytest.raises(
-        ValueError, match=r"(?s)codes: unknown: .*temperature: unknown: one entry.*{'codes': Normal.*exclude"
+        ValueError,
+        match=r"(?s)codes: unknown: .*temperature: unknown: one entry.*pass initial={'codes': supple.Normal"
+        r"\(0.0, 0.02\)} to the method \(overrides=... of initial_distributions\).*requires_grad_\(False\)",
     ):
         found.require()
     assert set(found.require(["token", "scale"])) == {"token", "scale"}
@@ -166,71 +171,23 @@ def test_bare_parameters():
         found.require(["tokn"])
 
 
-def trained(steps=100):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(50, 100), nn.LayerNorm(100), nn.ReLU(), nn.Linear(100, 10))
-    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
-    x, y = torch.randn(256, 50), torch.randint(10, (256,))
-    for _ in range(steps):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
-        optimizer.step()
-    return model, optimizer
+def unknown():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    nn.init.sparse_(model[0].weight, 0.5)
+    return model
 
 
-def test_a_trained_model_is_noticed():
-    model, optimizer = trained()
-    with pytest.warns(
-        UserWarning, match="(?s)looks trained already:.*the optimizer has made steps on 6 parameters.*Construct"
-    ):
-        found = initial_distributions(model, optimizer=optimizer)
-    with pytest.warns(UserWarning, match="1.weight follows neither the rule of torch.nn.LayerNorm .constant 1. nor"):
-        initial_distributions(model)
-    assert "trained already?" in found["1.weight"].source
-    for name in ("0.weight", "1.weight", "1.bias"):
-        with pytest.raises(ValueError, match=f"(?s)initialized from is unknown:.*{name}: unknown: .*State it"):
-            found.require([name])
-
-
-def test_a_fresh_model_with_its_optimizer_is_not_taken_for_trained():
-    model, optimizer = trained(steps=0)
-    assert set(initial_distributions(model, optimizer=optimizer).require()) == set(dict(model.named_parameters()))
-
-
-def test_what_is_overridden_gives_no_warning():
-    model, _ = trained()
-    given = {nn.Linear: Normal(0, 0.1), nn.LayerNorm: {"weight": Constant(1), "bias": Constant(0)}}
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert {initial.source for initial in initial_distributions(model, given).values()} == {"override"}
-
-
-def test_running_statistics_show_training_and_estimates_are_given_up():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(40, 40), nn.BatchNorm1d(40))
-    nn.init.normal_(model[0].weight, 0.0, 0.37)
-    assert initial_distributions(model)["0.weight"].source.startswith("values: normal, estimated")
-    model(torch.randn(8, 40))
-    with pytest.warns(UserWarning, match="1 has counted 1 batches"):
-        found = initial_distributions(model)
-    assert found["0.weight"].distribution is None
-    assert found["0.bias"].source == "rule of torch.nn.Linear"
-
-
-@pytest.mark.parametrize("fill", [
-    lambda w: nn.init.normal_(w, 0, 0.0577),  # near the spread of the rule
-    lambda w: nn.init.normal_(w, 0, 0.3),
-    lambda w: nn.init.uniform_(w, -0.5, 0.5),
-    nn.init.orthogonal_,
-    nn.init.eye_,
-])  # fmt: skip
-def test_other_initializations_are_not_taken_for_training(fill):
-    torch.manual_seed(0)
-    model = nn.Linear(100, 100)
-    fill(model.weight)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert "trained" not in initial_distributions(model)["weight"].source
+def test_the_remedies_for_an_unknown_distribution_work():
+    """What the error says to do, done word for word."""
+    with pytest.raises(ValueError, match=r"0\.weight: unknown") as error:
+        supple.SWR(unknown(), frequency=1, factor=0.1)
+    (stated,) = re.findall(r"pass initial=({.*?}) to the method", str(error.value))
+    given = eval(stated, {"supple": supple})
+    assert supple.SWR(unknown(), frequency=1, factor=0.1, initial=given).distributions["0.weight"] == Normal(0.0, 0.02)
+    assert initial_distributions(unknown(), overrides=given)["0.weight"].source == "override"
+    frozen = unknown()
+    frozen[0].weight.requires_grad_(False)
+    assert "0.weight" not in supple.SWR(frozen, frequency=1, factor=0.1).distributions
 
 
 def test_parameters_without_values():

@@ -1,7 +1,10 @@
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import nn
 
+import supple
 from supple.functional.initial import Constant, Normal, Uniform
 from supple.structure.overrides import checked, nearest, resolve
 
@@ -73,11 +76,33 @@ def test_a_relative_name_that_matches_nothing():
         resolve(model(), {nn.LayerNorm: {"wieght": Constant(0)}})
 
 
-@pytest.mark.parametrize("value", [0.02, torch.zeros(3), Uniform, "normal", None])
+@dataclass(frozen=True)
+class Laplace:
+    """Somebody's own: it has what a distribution needs, but could not be saved."""
+
+    mean: float = 0.0
+
+    def quantile(self, probability):
+        return probability
+
+
+class HalfNormal(Normal):
+    pass
+
+
+@pytest.mark.parametrize("value", [0.02, torch.zeros(3), Uniform, "normal", None, Laplace(), HalfNormal(0.0, 1.0)])
 @pytest.mark.parametrize("key", ["head.weight", "head.*", nn.LayerNorm])
 def test_a_value_that_is_no_distribution(key, value):
-    with pytest.raises(TypeError, match=r"not a distribution; use one of supple.functional.initial"):
+    with pytest.raises(
+        TypeError, match=r"none of the distributions there are; use supple\.Constant, supple\.Normal"
+    ) as error:
         resolve(model(), {key: value})
+    assert "supple.Uniform or supple.TruncatedNormal" in str(error.value)
+
+
+def test_a_method_refuses_a_distribution_that_it_could_not_save():
+    with pytest.raises(TypeError, match=r"the override of '0.weight' is Laplace\(.*use supple.Constant"):
+        supple.SWR(nn.Sequential(nn.Linear(3, 4)), frequency=1, factor=0.1, initial={"0.weight": Laplace()})
 
 
 def test_a_key_of_another_type():

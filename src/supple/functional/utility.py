@@ -18,7 +18,14 @@ _HALF = (torch.float16, torch.bfloat16)
 
 
 def precise(tensor: Tensor) -> Tensor:
-    """Half-precision tensors as float32, in which means of many entries are still right; others as they are."""
+    """Half-precision tensors as float32, in which means of many entries are still right; others as they are.
+
+    Args:
+        tensor: any shape.
+
+    Returns:
+        Same shape, at least float32.
+    """
     return tensor.float() if tensor.dtype in _HALF else tensor
 
 

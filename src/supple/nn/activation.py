@@ -34,6 +34,13 @@ class CReLU(torch.nn.Module):
 def kaiming_normal(fan_in: int, fan_out: int) -> Normal:
     """Normal with standard deviation sqrt(2 / fan_in); ``fan_out`` plays no part.
 
+    Args:
+        fan_in: number of inputs of the layer.
+        fan_out: number of its outputs.
+
+    Returns:
+        The distribution of its weights.
+
     Source: He, Zhang, Ren and Sun, "Delving deep into rectifiers", ICCV 2015, equation 10.
     """
     return Normal(0.0, math.sqrt(2 / fan_in))
@@ -41,6 +48,13 @@ def kaiming_normal(fan_in: int, fan_out: int) -> Normal:
 
 def xavier_normal(fan_in: int, fan_out: int) -> Normal:
     """Normal with standard deviation sqrt(2 / (fan_in + fan_out)).
+
+    Args:
+        fan_in: number of inputs of the layer.
+        fan_out: number of its outputs.
+
+    Returns:
+        The distribution of its weights.
 
     Source: Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks", AISTATS
     2010, equation 12.

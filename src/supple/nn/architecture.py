@@ -92,7 +92,11 @@ class Architecture:
         return self.units if self.layer_norm == "before" else self.hidden
 
     def initial_distributions(self) -> dict[str, Distribution]:
-        """What each parameter of the network starts from, by name."""
+        """What each parameter of the network starts from.
+
+        Returns:
+            The distribution by parameter name.
+        """
         found: dict[str, Distribution] = {}
         for name, sizes in self.linears.items():
             found[f"{name}.weight"] = self.kind.weights(*sizes)

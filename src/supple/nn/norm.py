@@ -29,7 +29,11 @@ class ReparameterizedLayerNorm(torch.nn.LayerNorm):
         return None if self.weight is None else 1 + self.weight
 
     def initial_distributions(self) -> dict[str, Distribution]:
-        """What each parameter starts from, by name."""
+        """What each parameter starts from.
+
+        Returns:
+            The distribution by parameter name.
+        """
         return {name: Constant(0.0) for name, _ in self.named_parameters(recurse=False)}
 
     def forward(self, x: Tensor) -> Tensor:

@@ -108,7 +108,11 @@ class Perceptron:
         return f"{type(self).__name__}({', '.join(['-'.join(map(str, sizes)), *options, *more])})"
 
     def initial_distributions(self) -> dict[str, Distribution]:
-        """What each parameter of the network starts from, by name."""
+        """What each parameter of the network starts from.
+
+        Returns:
+            The distribution by parameter name.
+        """
         return self.architecture.initial_distributions()
 
     def hidden_units(self, residual: bool = False) -> Units:

@@ -65,7 +65,11 @@ class StackedLinear(torch.nn.Module):
         self.bias = torch.nn.Parameter(torch.zeros(replicas, outputs))
 
     def initial_distributions(self) -> dict[str, Distribution]:
-        """What each parameter starts from, by name."""
+        """What each parameter starts from.
+
+        Returns:
+            The distribution by parameter name.
+        """
         return {"weight": self.weights, "bias": Constant(0.0)}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,7 +90,11 @@ class StackedLinear(torch.nn.Module):
         return torch.baddbmm(bias, weight, x.mT).view(self.replicas, self.outputs, -1).mT
 
     def extra_repr(self) -> str:
-        """The sizes."""
+        """The sizes, for ``repr``.
+
+        Returns:
+            Names and values.
+        """
         return f"inputs={self.inputs}, outputs={self.outputs}, replicas={self.replicas}"
 
 
@@ -116,7 +124,11 @@ class StackedLayerNorm(torch.nn.Module):
         return 1 + self.weight if self.reparameterized else self.weight
 
     def initial_distributions(self) -> dict[str, Distribution]:
-        """What each parameter starts from, by name."""
+        """What each parameter starts from.
+
+        Returns:
+            The distribution by parameter name.
+        """
         return {"weight": Constant(0.0 if self.reparameterized else 1.0), "bias": Constant(0.0)}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -133,7 +145,11 @@ class StackedLayerNorm(torch.nn.Module):
         return torch.addcmul(self.bias.view(shape), normalized, self.scale.view(shape))
 
     def extra_repr(self) -> str:
-        """The sizes."""
+        """The sizes, for ``repr``.
+
+        Returns:
+            Names and values.
+        """
         reparameterized = ", reparameterized=True" if self.reparameterized else ""
         return f"width={self.width}, replicas={self.replicas}, eps={self.eps:g}{reparameterized}"
 

@@ -186,11 +186,31 @@ class PermutedStream:
         )
 
     def tasks(self, start: int = 0, stop: int | None = None) -> Iterator[Task]:
-        """Tasks from ``start`` until before ``stop``, without end where ``stop`` is None."""
+        """Tasks one after the other, each made when it is asked for.
+
+        Args:
+            start: index of the first, 0 <= start < 2**32.
+            stop: index before which to stop; None: go on without end.
+
+        Returns:
+            An iterator over tasks.
+        """
         return map(self.task, itertools.count(start) if stop is None else range(start, stop))
 
     def examples(self, task: int, count: int, *, permute: bool = True) -> tuple[Tensor, Tensor]:
-        """The first images of a task, as :meth:`Task.examples`; where the task is at hand, ask it."""
+        """The first images of a task, as :meth:`Task.examples`; where the task is at hand, ask it.
+
+        Args:
+            task: which, 0 <= task < 2**32.
+            count: how many, 0 < count <= N.
+            permute: whether the pixels are permuted; without it the images are as in the data set.
+
+        Returns:
+            (x [S, count, H*W], brightness from 0 to 1; y int64 [S, count], labels).
+
+        Raises:
+            ValueError: if there is no such task, or there are not so many images.
+        """
         return self.task(task).examples(count, permute=permute)
 
     def __repr__(self) -> str:

@@ -25,9 +25,12 @@ class Slice:
     Args:
         tensor: name of the parameter or buffer in the model.
         dim: dimension of one network's tensor along which units lie; may be negative.
-        start: first entry of the group along ``dim``.
-        copies: how often the whole group appears.
-        repeat: how many neighbouring entries belong to one unit.
+        start: first entry of the group along ``dim``, 0 or more.
+        copies: how often the whole group appears, 1 or more.
+        repeat: how many neighbouring entries belong to one unit, 1 or more.
+
+    Raises:
+        ValueError: if ``start``, ``copies`` or ``repeat`` is too small.
     """
 
     tensor: str
@@ -35,6 +38,18 @@ class Slice:
     start: int = 0
     copies: int = 1
     repeat: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least in (("start", 0), ("copies", 1), ("repeat", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"{name} of the slice of {self._name} is {getattr(self, name)}; it has to be {least} or more"
+                )
+
+    @property
+    def _name(self) -> str:
+        # A feature's layout names no tensor: it is of the activations.
+        return self.tensor or "the activations"
 
     def view(self, tensor: Tensor, units: int, leading: int = 0) -> Tensor:
         """The group's entries as a view with the units in front.
@@ -48,13 +63,19 @@ class Slice:
             A view [*leading, units, ...] of every entry that belongs to each unit.
 
         Raises:
-            ValueError: if the tensor is too short for the group.
+            ValueError: if the tensor has no such dimension, or is too short for the group.
         """
-        dim = self.dim % (tensor.ndim - leading) + leading
+        ndim = tensor.ndim - leading
+        if not -ndim <= self.dim < ndim:
+            raise ValueError(
+                f"{self._name} has {ndim} dimensions (replicas apart), but units are to lie along dim={self.dim}; dim "
+                f"has to be at least {-ndim} and below {ndim}"
+            )
+        dim = self.dim % ndim + leading
         length = self.copies * units * self.repeat
         if self.start + length > tensor.shape[dim]:
             raise ValueError(
-                f"{self.tensor} has {tensor.shape[dim]} entries along dimension {self.dim}, but {units} units need "
+                f"{self._name} has {tensor.shape[dim]} entries along dimension {self.dim}, but {units} units need "
                 f"entries {self.start} to {self.start + length - 1} (copies={self.copies}, repeat={self.repeat})"
             )
         part = tensor.narrow(dim, self.start, length).unflatten(dim, (self.copies, units, self.repeat))
@@ -85,7 +106,7 @@ class Feature:
 
     Args:
         module: name of the module.
-        where: "input" (its first argument) or "output".
+        where: "input" (its first argument; called with keywords only, the first of them that is a tensor) or "output".
         layout: which dimension of the activations counts units, and how; its ``tensor`` is not used.
     """
 
@@ -94,7 +115,19 @@ class Feature:
     layout: Slice
 
     def view(self, activations: Tensor, units: int, leading: int = 0) -> Tensor:
-        """The features with the units in front: [*leading, units, ...], the rest examples, positions and copies."""
+        """The features with the units in front.
+
+        Args:
+            activations: what the module takes in or gives out, with ``leading`` dimensions more than one network's.
+            units: number of units in the group.
+            leading: number of dimensions in front that are not of one network's activations (1: replicas).
+
+        Returns:
+            A view [*leading, units, ...]; the rest are copies, repeats, examples and positions.
+
+        Raises:
+            ValueError: if the activations do not fit the layout.
+        """
         return self.layout.view(activations, units, leading)
 
 
@@ -134,7 +167,7 @@ class UnitGroup:
 
     Args:
         name: name of the module that produces them.
-        size: number of units.
+        size: number of units, 1 or more.
         feature: where their output is read: what the next layer receives, or, where a normalization stands between the
             activation and the next layer, what that normalization receives.
         incoming: weights into the units.
@@ -143,6 +176,9 @@ class UnitGroup:
         norms: normalizations of the units.
         feature_after_norm: where the output is read behind a normalization that follows the activation; None where
             there is no such normalization.
+
+    Raises:
+        ValueError: if ``size`` is below 1.
     """
 
     name: str
@@ -153,6 +189,10 @@ class UnitGroup:
     bias: tuple[Slice, ...] = ()
     norms: tuple[Norm, ...] = ()
     feature_after_norm: Feature | None = None
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"size of the unit group {self.name!r} is {self.size}; it has to be 1 or more")
 
 
 @dataclass(frozen=True)

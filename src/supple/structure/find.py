@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from torch import nn
 
@@ -34,9 +35,10 @@ _BY_HAND = (
 def units(model: nn.Module) -> Units:
     """Finds the hidden units of a model: a ``torch.nn.Sequential``, or one of this package's networks.
 
-    In a Sequential (nested ones too) the units of a Linear or Conv are hidden when a later Linear or Conv reads them
-    through activations, dropout, pooling, flattening and at most normalizations in between. A network of this package,
-    or any module with a method ``hidden_units()`` that returns :class:`Units`, says it itself.
+    In a Sequential (nested ones too, but no subclass with a forward of its own) the units of a Linear or Conv are
+    hidden when a later Linear or Conv reads them through activations, dropout, pooling, flattening and at most
+    normalizations in between. A network of this package, or any module with a method ``hidden_units()`` that returns
+    :class:`Units`, says it itself.
 
     Args:
         model: the model.
@@ -46,6 +48,7 @@ def units(model: nn.Module) -> Units:
 
     Raises:
         ValueError: if the model is of another kind, or has no hidden units; the message says what to do.
+        TypeError: if the model's own ``hidden_units()`` gives anything but :class:`Units`.
 
     Example:
         >>> from torch import nn
@@ -53,19 +56,26 @@ def units(model: nn.Module) -> Units:
         layer  units  features read at  in                out       normalization
         0      8      input of 2        0.weight, 0.bias  2.weight  -
     """
-    own = getattr(model, "hidden_units", None)
-    if own is not None:
-        found: Units = own()
-    elif isinstance(model, nn.Sequential):
+    kind = type(model).__name__
+    # Asked of the class: an attribute of this name may be anything, such as a number of units.
+    if callable(getattr(type(model), "hidden_units", None)):
+        found = model.hidden_units()  # type: ignore[operator]
+        if not isinstance(found, Units):
+            raise TypeError(
+                f"{kind}.hidden_units() gave a {type(found).__name__}; it has to give supple.Units([...]) of "
+                "supple.UnitGroup(...)"
+            )
+    elif _is_chain(model):
         found = _sequential(model)
     else:
+        why = f": {kind} has a forward of its own" if isinstance(model, nn.Sequential) else ""
         raise ValueError(
-            f"cannot find the hidden units of a {type(model).__name__}: they are found in torch.nn.Sequential and in "
-            f"the networks of supple.nn. {_BY_HAND}"
+            f"cannot find the hidden units of a {kind}{why}. They are found in torch.nn.Sequential and in the networks "
+            f"of supple.nn. {_BY_HAND}"
         )
     if not found:
         reasons = "".join(f"\n  {item.name}: {item.reason}" for item in found.excluded)
-        raise ValueError(f"{type(model).__name__} has no hidden units that can be replaced.{reasons}\n{_BY_HAND}")
+        raise ValueError(f"{kind} has no hidden units that can be replaced.{reasons}\n{_BY_HAND}")
     return found
 
 
@@ -83,12 +93,17 @@ class _Open:
     blocked: str | None = None
 
 
+def _is_chain(module: nn.Module | None) -> TypeGuard[nn.Sequential]:
+    """Whether a module applies its children one after the other; a subclass may do anything else with them."""
+    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+
+
 def _flatten(model: nn.Sequential, prefix: str = "") -> list[tuple[str, nn.Module]]:
     modules: list[tuple[str, nn.Module]] = []
     # named_children() gives a module that is used twice only once.
     for name, module in model._modules.items():
         assert module is not None
-        if isinstance(module, nn.Sequential):
+        if _is_chain(module):
             modules += _flatten(module, f"{prefix}{name}.")
         else:
             modules.append((prefix + name, module))
@@ -118,7 +133,12 @@ def _sequential(model: nn.Sequential) -> Units:
             current = _Open(name, module, size)
             if not isinstance(module, nn.Linear) and module.groups != 1:
                 current.blocked = f"it is a grouped convolution (groups={module.groups})"
-        elif current is not None:
+            elif computed := _computed(module):
+                current.blocked = f"its {computed}"
+            continue
+        if isinstance(module, nn.Sequential):
+            excluded.append(Excluded(name, f"{type(module).__name__} has a forward of its own"))
+        if current is not None:
             _follow(current, name, module)
     return Units(groups, excluded)
 
@@ -129,13 +149,8 @@ def _follow(current: _Open, name: str, module: nn.Module) -> None:
     if isinstance(module, _ELEMENTWISE):
         current.activation = name
     elif isinstance(module, (*_BATCH_NORM, *_LAYER_NORM, *_CHANNEL_NORM)):
-        if isinstance(module, _LAYER_NORM) and (convolution or tuple(module.normalized_shape) != (current.size,)):
-            current.blocked = (
-                f"{name} normalizes over {tuple(module.normalized_shape)}, not over the {current.size} units"
-            )
-            return
-        if current.flat:
-            current.blocked = f"{name} normalizes flattened positions, so a unit has several scales"
+        current.blocked = current.blocked or _misfit(current, name, module)
+        if current.blocked:
             return
         if current.activation is not None and current.before_norm is None:
             current.before_norm = Feature(name, "input", _layout(current.layer))
@@ -149,12 +164,41 @@ def _follow(current: _Open, name: str, module: nn.Module) -> None:
     elif isinstance(module, _POOLING):
         if not convolution or current.flat:
             current.blocked = f"{name}, a {type(module).__name__}, pools units, not positions"
+    elif isinstance(module, nn.Sequential):
+        current.blocked = f"{name}, a {type(module).__name__}, has a forward of its own"
     elif not isinstance(module, _PASSING):
         current.blocked = f"{name} is a {type(module).__name__}, which may mix units"
 
 
 def _layout(layer: _Layer) -> Slice:
     return Slice("", dim=1 if isinstance(layer, _CONVOLUTION) else -1)
+
+
+def _misfit(current: _Open, name: str, norm: nn.Module) -> str | None:
+    """Why a normalization does not have one scale for each unit; None if it has."""
+    if isinstance(norm, _LAYER_NORM):
+        if isinstance(current.layer, _CONVOLUTION) or tuple(norm.normalized_shape) != (current.size,):
+            return f"{name} normalizes over {tuple(norm.normalized_shape)}, not over the {current.size} units"
+    elif current.flat:
+        return f"{name} normalizes flattened positions, so a unit has several scales"
+    else:
+        channels = norm.num_channels if isinstance(norm, nn.GroupNorm) else norm.num_features
+        if channels != current.size:
+            return f"{name} normalizes {channels} channels, not the {current.size} units"
+    computed = _computed(norm)
+    return f"{name} normalizes them, but its {computed}" if computed else None
+
+
+def _computed(module: nn.Module) -> str | None:
+    """Which of weight and bias is no parameter that could be written; None if none is.
+
+    Parametrizations put a property in the parameter's place, and older ones (and pruning) a plain attribute. Its value
+    is not asked for: computing it may change the parametrization's state.
+    """
+    for name in ("weight", "bias"):
+        if name not in module._parameters and (name in vars(module) or hasattr(type(module), name)):
+            return f"{name} is computed by a parametrization"
+    return None
 
 
 def _norm(name: str, module: nn.Module) -> Norm:
@@ -168,6 +212,8 @@ def _mismatch(current: _Open, name: str, consumer: _Layer) -> str | None:
     """Why the consumer cannot read the units one by one; None if it can."""
     if not isinstance(consumer, nn.Linear) and consumer.groups != 1:
         return f"{name}, which reads them, is a grouped convolution (groups={consumer.groups})"
+    if computed := _computed(consumer):
+        return f"{name} reads them, but its {computed}"
     convolution = isinstance(current.layer, _CONVOLUTION)
     if not isinstance(consumer, nn.Linear):
         fits = convolution and not current.flat and consumer.in_channels == current.size

@@ -136,21 +136,16 @@ def spread(distribution: Distribution) -> float:
     """A scale: the standard deviation, before the cut where there is one; 0 for a constant.
 
     Args:
-        distribution: a :class:`Constant`, :class:`Normal`, :class:`Uniform` or :class:`TruncatedNormal`.
+        distribution: the distribution.
 
     Returns:
         The scale.
-
-    Raises:
-        TypeError: for another distribution.
     """
     if isinstance(distribution, Constant):
         return 0.0
     if isinstance(distribution, Uniform):
         return (distribution.high - distribution.low) / math.sqrt(12)
-    if isinstance(distribution, Normal | TruncatedNormal):
-        return distribution.std
-    raise TypeError(f"{distribution} is no constant, normal, uniform or truncated normal distribution")
+    return distribution.std
 
 
 def _recognize(summary: Summary, shape: torch.Size) -> tuple[Inference | None, list[str]]:

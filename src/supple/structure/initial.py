@@ -85,8 +85,9 @@ class InitialDistributions(Mapping[str, Initial]):
             lines = "\n".join(f"  {name}: {self._entries[name].source}" for name in unknown)
             raise ValueError(
                 f"what these parameters were initialized from is unknown:\n{lines}\n"
-                f"State it in the overrides, as in {{{unknown[0]!r}: Normal(0.0, 0.02)}} (a key is a name, a pattern "
-                "such as 'encoder.*.weight', or a class of module), or exclude these parameters."
+                f"State it: pass initial={{{unknown[0]!r}: supple.Normal(0.0, 0.02)}} to the method (overrides=... of "
+                "initial_distributions); a key is a name, a pattern such as 'encoder.*.weight', or a class of module. "
+                "Or freeze the parameter with requires_grad_(False)."
             )
         return required
 
@@ -240,5 +241,6 @@ def _trained_already(signs: list[str]) -> str:
     return (
         f"The model looks trained already:{shown}{more}\n"
         "Its values no longer tell what they were initialized from. Construct the method before training and load a "
-        "checkpoint afterwards, or state the initial distributions in the overrides."
+        "checkpoint afterwards, or state the initial distributions: pass initial={name: distribution} to the method "
+        "(overrides=... of initial_distributions)."
     )

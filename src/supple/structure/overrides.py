@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from typing import cast, get_args
 
-from torch import Tensor, nn
+from torch import nn
 
 from supple.functional.initial import Distribution
 
@@ -31,7 +32,9 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def checked(value: object, what: str) -> Distribution:
-    """The value, if it is a distribution.
+    """The value, if it is one of the distributions of this package.
+
+    Another class is refused, a subclass too: only these can be saved and loaded with the state of a method.
 
     Args:
         value: what was given.
@@ -43,13 +46,12 @@ def checked(value: object, what: str) -> Distribution:
     Raises:
         TypeError: if it is none.
     """
-    # A tensor has a mean and a quantile, too, and so does the class of a distribution.
-    if isinstance(value, Tensor | type) or not isinstance(value, Distribution):
+    if type(value) not in get_args(Distribution):
         raise TypeError(
-            f"{what} is {value!r}, not a distribution; "
-            "use one of supple.functional.initial, such as Normal(0.0, 0.02), Uniform(-0.1, 0.1) or Constant(0.0)"
+            f"{what} is {value!r}, none of the distributions there are; use supple.Constant, supple.Normal, "
+            "supple.Uniform or supple.TruncatedNormal, as in supple.Normal(0.0, 0.02)"
         )
-    return value
+    return cast(Distribution, value)
 
 
 def resolve(model: nn.Module, overrides: Overrides) -> dict[str, Distribution]:

@@ -1,0 +1,81 @@
+"""A model that was trained already is noticed, and one that was only initialized in another way is not."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from supple.functional.initial import Constant, Normal
+from supple.structure.initial import initial_distributions
+
+pytestmark = pytest.mark.filterwarnings("error:The model looks trained")
+
+
+def trained(steps=100):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(50, 100), nn.LayerNorm(100), nn.ReLU(), nn.Linear(100, 10))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    x, y = torch.randn(256, 50), torch.randint(10, (256,))
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    return model, optimizer
+
+
+def test_a_trained_model_is_noticed():
+    model, optimizer = trained()
+    with pytest.warns(
+        UserWarning, match="(?s)looks trained already:.*the optimizer has made steps on 6 parameters.*Construct"
+    ):
+        found = initial_distributions(model, optimizer=optimizer)
+    with pytest.warns(UserWarning, match="1.weight follows neither the rule of torch.nn.LayerNorm .constant 1. nor"):
+        initial_distributions(model)
+    assert "trained already?" in found["1.weight"].source
+    for name in ("0.weight", "1.weight", "1.bias"):
+        with pytest.raises(
+            ValueError, match=f"(?s)initialized from is unknown:.*{name}: unknown: .*State it: pass initial="
+        ):
+            found.require([name])
+
+
+def test_a_fresh_model_with_its_optimizer_is_not_taken_for_trained():
+    model, optimizer = trained(steps=0)
+    assert set(initial_distributions(model, optimizer=optimizer).require()) == set(dict(model.named_parameters()))
+
+
+def test_what_is_overridden_gives_no_warning():
+    model, _ = trained()
+    given = {nn.Linear: Normal(0, 0.1), nn.LayerNorm: {"weight": Constant(1), "bias": Constant(0)}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert {initial.source for initial in initial_distributions(model, given).values()} == {"override"}
+
+
+def test_running_statistics_show_training_and_estimates_are_given_up():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(40, 40), nn.BatchNorm1d(40))
+    nn.init.normal_(model[0].weight, 0.0, 0.37)
+    assert initial_distributions(model)["0.weight"].source.startswith("values: normal, estimated")
+    model(torch.randn(8, 40))
+    with pytest.warns(UserWarning, match="1 has counted 1 batches"):
+        found = initial_distributions(model)
+    assert found["0.weight"].distribution is None
+    assert found["0.bias"].source == "rule of torch.nn.Linear"
+
+
+@pytest.mark.parametrize("fill", [
+    lambda w: nn.init.normal_(w, 0, 0.0577),  # near the spread of the rule
+    lambda w: nn.init.normal_(w, 0, 0.3),
+    lambda w: nn.init.uniform_(w, -0.5, 0.5),
+    nn.init.orthogonal_,
+    nn.init.eye_,
+])  # fmt: skip
+def test_other_initializations_are_not_taken_for_training(fill):
+    torch.manual_seed(0)
+    model = nn.Linear(100, 100)
+    fill(model.weight)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "trained" not in initial_distributions(model)["weight"].source
