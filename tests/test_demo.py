@@ -1,6 +1,7 @@
 """The population of the demo against each method alone, and stopping."""
 
 import os
+import re
 import signal
 
 import numpy as np
@@ -9,10 +10,11 @@ import torch
 
 import supple
 from supple import data, demo
+from supple.demo_report import FILES, Run, attribution, write
 from supple.nn import StackedMLP
 from supple.optim import SGDW
 from supple.population import Population
-from supple.report.comparison import Comparison
+from supple.report.comparison import Comparison, summarize
 from supple.streams import PermutedStream
 
 SEEDS, TASKS = (3, 8), 4
@@ -97,6 +99,24 @@ def test_settings_are_those_of_the_study(images):
             given = settings[setting]
             assert (given.tolist() if isinstance(given, torch.Tensor) else given) == value
     assert (demo.HIDDEN, demo.STEP_SIZE, demo.BATCH_SIZE) == (10, 0.05, 30)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_the_report_of_a_data_set_that_is_not_known(images, together, tmp_path, own):
+    """Where it is from is left out; nothing fails when all work is done."""
+    run = Run("another", images, STRONG, SEEDS, TASKS, "cpu", "supple demo", own=own)
+    assert [path.name for path in write(tmp_path, run, together, summarize(together))] == list(FILES)
+    assert "600 images<" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_attributions():
+    """Authors and licence of every data set that can be loaded."""
+    for name in data.NAMES:
+        title, _, rest = attribution(name).partition(" (")
+        assert "MNIST" in title
+        assert rest.endswith(f"; {data.DATA_SETS['mnist' if name == 'mnist10k' else name].licence})")
+        assert re.search(r"(19|20)\d\d", rest)
+    assert attribution("another") == attribution("another", own=True) == ""
 
 
 def test_only_base(images):

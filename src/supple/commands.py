@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +15,7 @@ from rich.table import Table
 import supple
 from supple import data
 from supple.bench.command import bench_command
+from supple.options import DataDir, DataName, Device, SetName, Verify, chosen_data, method_names, plain_errors, writable
 
 app = typer.Typer(
     name="supple", no_args_is_help=True, rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False
@@ -26,36 +23,6 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=False, rich_markup_mode="rich")
 app.add_typer(data_app, name="data")
 app.command("bench")(bench_command)
-
-DataName = Enum("DataName", {name: name for name in data.NAMES}, type=str)  # type: ignore[misc]
-SetName = Enum("SetName", {name: name for name in data.DATA_SETS}, type=str)  # type: ignore[misc]
-
-
-class Device(str, Enum):
-    """Where to train."""
-
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-DataDir = Annotated[
-    Path | None,
-    typer.Option(help="A folder with the files, compressed or not; it is only read, and nothing is downloaded."),
-]
-Verify = Annotated[bool, typer.Option(help="Whether files in --data-dir have to be those of the data set.")]
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Shows errors whose message says all there is to say without a traceback, and exits with 1."""
-    try:
-        yield
-    except (OSError, ValueError, ModuleNotFoundError) as error:
-        # A package of the study extra that is missing has a name; main() says how to install it.
-        if isinstance(error, ModuleNotFoundError) and error.name:
-            raise
-        Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
-        raise typer.Exit(1) from error
 
 
 def _version(wanted: bool) -> None:
@@ -74,54 +41,6 @@ def root(
 
     Start with:  [bold]supple demo[/]
     """
-
-
-def method_names(text: str, known: list[str]) -> list[str]:
-    """Names of methods from a list with commas; base always comes first, because the others are compared with it.
-
-    Args:
-        text: the list, such as "swr,cbp".
-        known: the names there are, the first of which is base.
-
-    Returns:
-        The names, each once, in the order of ``known``.
-
-    Raises:
-        typer.BadParameter: if a name is unknown; the message suggests the nearest.
-    """
-    given = [part.strip().lower().replace("-", "_") for part in text.split(",") if part.strip()]
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise typer.BadParameter(f"there is no method {name!r}.{hint} There are {', '.join(known)}.")
-    return [name for name in known if name in given or name == known[0]]
-
-
-def _writable(folder: Path) -> None:
-    """Makes a folder and tries to write into it.
-
-    Raises:
-        OSError: if that does not work.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        reason = error.strerror or error
-        raise OSError(f"cannot write into {folder} ({reason}); give another folder with --out") from error
-
-
-def _data_name(name: DataName | None, folder: Path | None) -> str:
-    """The data set that is meant: mnist where only a folder is given, and mnist10k where nothing is."""
-    if name is None:
-        return "mnist" if folder else "mnist10k"
-    if folder and name.value == "mnist10k":
-        raise typer.BadParameter(
-            "mnist10k is part of supple and is in no folder; leave one of the two out.", param_hint="--data-dir"
-        )
-    return name.value
 
 
 @app.command()
@@ -146,8 +65,12 @@ def demo(
 
     Trains small networks on one permuted-MNIST task after the other, plainly
     and with each method, all at once on one processor core, in about a minute.
-    Writes a report, a figure and all numbers. Ctrl-C stops early and reports
-    what was learned so far; a second Ctrl-C stops at once.
+    Writes a report, a figure and all numbers, in place of those of an earlier
+    demo in the same folder.
+
+    Ctrl-C stops early and writes a partial report of the tasks learned so far;
+    a second Ctrl-C stops at once and writes nothing. The demo does not resume:
+    the same command starts again from the first task.
 
     [bold]Examples[/]
 
@@ -160,27 +83,27 @@ def demo(
     [dim]$[/] supple demo --data-dir ~/datasets/mnist
     """
     from supple import demo as lab
-    from supple.demo_report import Run, write
+    from supple.demo_report import FILES, Run, write
     from supple.report.comparison import answer, summarize
     from supple.report.console import Curves, Plain, Watcher, summary_table
 
     chosen = method_names(methods, list(lab.RECIPES)) if methods is not None else list(lab.RECIPES)
-    name = _data_name(data_name, data_dir)
+    name = chosen_data(data_name, data_dir, verify)
     if device is Device.cuda and not torch.cuda.is_available():
         raise typer.BadParameter(
             "torch finds no CUDA device; leave the option out to train on the CPU.", param_hint="--device"
         )
     recipes = {method: lab.RECIPES[method] for method in chosen}
     numbers = list(range(seeds))
-    with _plain_errors():
-        _writable(out)
+    with plain_errors():
+        writable(out)
         images = data.load(name, data_dir, verify=verify)
         population = lab.assemble(images, recipes, numbers, device.value)
     console = Console()
     steps, networks = population.stream.steps, population.network.replicas
     console.print(
         f"Permuted {name}: {networks} networks, {seeds} for each of {', '.join(chosen)}; "
-        f"{tasks} tasks of {steps} steps. Ctrl-C stops and reports.",
+        f"{tasks} tasks of {steps} steps. Ctrl-C stops early with a partial report.",
         highlight=False,
     )
     watcher: Watcher = (
@@ -197,16 +120,28 @@ def demo(
 
         comparison, complete = lab.train(population, chosen, numbers, tasks, on_step=on_step, on_task=watcher.task)
     if comparison is None or comparison.tasks < 2:
-        console.print("Stopped before two tasks were learned; there is nothing to report.")
+        console.print(
+            "Stopped before two tasks were learned: nothing was written. The demo does not resume; the same command "
+            "starts again from the first task.",
+            soft_wrap=True,
+        )
         raise typer.Exit(130)
     summaries = summarize(comparison)
-    with _plain_errors():
+    earlier = any((out / file).exists() for file in FILES)
+    with plain_errors():
         paths = write(out, run, comparison, summaries)
     console.print()
     console.print(summary_table(comparison, summaries))
     if not complete:
-        console.print(f"\n[bold]Partial:[/] stopped after {comparison.tasks} of {tasks} tasks.", highlight=False)
+        console.print(
+            f"\n[bold]Partial:[/] stopped after {comparison.tasks} of {tasks} tasks; all below is about those only. "
+            "The demo does not resume: the same command starts again from the first task.",
+            highlight=False,
+            soft_wrap=True,
+        )
     console.print(f"\n{escape(answer(comparison, summaries))}\n", highlight=False)
+    if earlier:
+        console.print(f"Replaced the earlier report in {escape(str(out))}:", soft_wrap=True, highlight=False)
     for path in paths:
         console.print(f"  {escape(str(path))}", soft_wrap=True, highlight=False)
     if open_report:
@@ -247,7 +182,7 @@ def data_list(context: typer.Context, data_dir: DataDir = None) -> None:
     for column in ("data set", "here", "verified", "size", "licence", "where"):
         table.add_column(column, no_wrap=column != "where", overflow="fold")
     table.add_row("mnist10k", "yes", "yes", "1 MB", "CC BY-SA 3.0", "part of supple")
-    with _plain_errors():
+    with plain_errors():
         for state in data.states(data_dir):
             size = sum(file.path.stat().st_size for file in state.files if file.path)
             table.add_row(
@@ -273,6 +208,6 @@ def data_fetch(
 
     [dim]$[/] supple data fetch fashion_mnist --data-dir ~/datasets
     """
-    with _plain_errors():
+    with plain_errors():
         for path in data.fetch(name.value, data_dir, verify=verify).values():
             typer.echo(path)

@@ -11,16 +11,14 @@ from pathlib import Path
 import torch
 
 import supple
-from supple.data import DATA_SETS, LabelledImages
+from supple.data import DATA_SETS, DataSet, LabelledImages
 from supple.demo import BATCH_SIZE, HIDDEN, STEP_SIZE, Recipe
 from supple.report.comparison import Comparison, Summary
 from supple.report.figures import accuracy_over_tasks, to_png, to_svg
 from supple.report.page import Page, render
 
-_AUTHORS = {
-    "mnist": "LeCun, Bottou, Bengio and Haffner, Proceedings of the IEEE 86(11), 1998",
-    "fashion_mnist": "Xiao, Rasul and Vollgraf, arXiv 1708.07747, 2017",
-}
+FILES = ("report.html", "accuracy.png", "accuracy.svg", "results.csv")
+"""What :func:`write` writes; nothing else in the folder is touched."""
 
 CODE = """import supple
 
@@ -67,13 +65,20 @@ def attribution(name: str, own: bool = False) -> str:
         own: whether the images come from files that were not compared with those of the data set.
 
     Returns:
-        The text.
+        The text; empty for a name that is not known.
     """
+    source = _source(name)
+    if source is None:
+        return ""
     if own:
-        return f"files in the form of {DATA_SETS[name].title}, not compared with it"
-    source = DATA_SETS["mnist" if name == "mnist10k" else name]
+        return f"files in the form of {source.title}, not compared with it"
     part = "the first 10,000 training images of " if name == "mnist10k" else ""
-    return f"{part}{source.title} ({_AUTHORS[source.name]}; {source.licence})"
+    return f"{part}{source.title} ({'; '.join(filter(None, (source.reference, source.licence)))})"
+
+
+def _source(name: str) -> DataSet | None:
+    """The data set that images come from; None for a name that is not known."""
+    return DATA_SETS.get("mnist" if name == "mnist10k" else name)
 
 
 def facts(run: Run, comparison: Comparison) -> list[tuple[str, str]]:
@@ -92,7 +97,7 @@ def facts(run: Run, comparison: Comparison) -> list[tuple[str, str]]:
     replicas = len(run.seeds) * len(run.recipes)
     return [
         ("Problem", "permuted images: each task has its own random order of the pixels, and shows every image once"),
-        ("Data", f"{count:,} images: {attribution(run.data, run.own)}"),
+        ("Data", ": ".join(filter(None, (f"{count:,} images", attribution(run.data, run.own))))),
         (
             "Network",
             f"{pixels}-{HIDDEN}-{HIDDEN}-{HIDDEN}-{run.images.classes}, ReLU, Kaiming normal weights, biases 0",
@@ -109,7 +114,7 @@ def facts(run: Run, comparison: Comparison) -> list[tuple[str, str]]:
 
 
 def write(out: Path, run: Run, comparison: Comparison, summaries: Sequence[Summary]) -> list[Path]:
-    """Writes report.html, accuracy.png, accuracy.svg and results.csv.
+    """Writes :data:`FILES`; earlier ones are replaced.
 
     Args:
         out: the folder, which is there.
@@ -123,18 +128,17 @@ def write(out: Path, run: Run, comparison: Comparison, summaries: Sequence[Summa
     Raises:
         OSError: if a file cannot be written.
     """
-    paths = [out / name for name in ("report.html", "accuracy.png", "accuracy.svg", "results.csv")]
+    paths = [out / name for name in FILES]
     report, png, svg, results = paths
     comparison.write_csv(results)
     title = f"Accuracy on permuted {_title(run)}"
     figure = accuracy_over_tasks(comparison.curves(), title)
     png.write_bytes(to_png(figure))
     svg.write_bytes(to_svg(figure))
-    missing = run.tasks - comparison.tasks
     page = Page(
         title=f"supple demo: permuted {_title(run)}",
         figure_title=title,
-        partial=f"The run was stopped after {comparison.tasks} of {run.tasks} tasks." if missing else "",
+        partial=_stopped(run, comparison),
         facts=facts(run, comparison),
         settings={method: _settings(recipe) for method, recipe in run.recipes.items()},
         code=CODE,
@@ -147,7 +151,18 @@ def _title(run: Run) -> str:
     """What the images are called."""
     if run.own:
         return "images"
-    return "MNIST" if run.data == "mnist10k" else DATA_SETS[run.data].title
+    source = _source(run.data)
+    return run.data if source is None else source.title
+
+
+def _stopped(run: Run, comparison: Comparison) -> str:
+    """What is missing of a run that was stopped; empty where nothing is."""
+    if comparison.tasks == run.tasks:
+        return ""
+    return (
+        f"The run was stopped after {comparison.tasks} of {run.tasks} tasks, and this report is about those only. "
+        "It cannot be resumed; the same command starts again from the first task."
+    )
 
 
 def _settings(recipe: Recipe | None) -> str:

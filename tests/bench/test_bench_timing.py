@@ -7,7 +7,7 @@ import time
 import pytest
 
 from supple.bench.memory import footprint, linear
-from supple.bench.plan import Plan, seeds_and_settings
+from supple.bench.plan import Plan, part
 from supple.bench.results import Spread
 from supple.bench.timing import Sample, measure, peak, warm_up
 
@@ -119,15 +119,11 @@ def test_peak_is_a_rate_of_products() -> None:
     assert 1e8 < peak(sizes=(256,)) < 1e15
 
 
-@pytest.mark.parametrize(("memory", "expected"), [(20, (8, 8)), (3.23, (8, 2)), (3.22, (8, 1)), (0.82, (4, 1))])
-def test_replicas_that_fit(memory: float, expected: tuple[int, int]) -> None:
-    # A network of width 1000 has 785,000 + 2 x 1,001,000 + 10,010 parameters, which is 100.7 MB nine times over.
-    assert seeds_and_settings(Plan(memory=memory), 1000, 2) == expected
-
-
-def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"memory is 0\.05 GB.*width 1000.*2 processes"):
-        seeds_and_settings(Plan(memory=0.05), 1000, 2)
+@pytest.mark.parametrize(("hidden", "expected"), [(10, (8, 32)), (100, (2, 32)), (1000, (1, 2)), (3000, (1, 1))])
+def test_parts_of_a_population(hidden: int, expected: tuple[int, int]) -> None:
+    # Weights take 33 kB, 0.4 MB, 11 MB and 82 MB a network, of which 26 MB are trained together.
+    assert part(Plan(), hidden) == expected
+    assert part(Plan(device="cuda"), hidden) == (8, 32)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +133,7 @@ def test_what_does_not_fit_is_refused() -> None:
         ({"seconds": -1.0}, "seconds is -1"),
         ({"widths": ()}, "no widths"),
         ({"widths": (0,)}, "width is 0"),
-        ({"replicas": 60}, "replicas is 60.*multiple of settings, which is 8"),
+        ({"replicas": 60}, "replicas is 60.*multiple of settings, which is 32"),
         ({"scaling": (12,)}, "replicas is 12"),
         ({"methods": ("base", "swt")}, "methods has 'swt'; there are base, "),
         ({"methods": ("swr",)}, "base has to be the first"),

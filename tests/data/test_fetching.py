@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import hashlib
 import http.server
+import sys
 import threading
 
 import pytest
@@ -192,6 +193,33 @@ def test_a_local_file_of_other_content(tmp_path):
     (tmp_path / FILE).write_bytes(b"my own")
     with pytest.raises(ValueError, match=rf"{FILE} is not Toy's.*{DIGESTS[FILE]}.*--no-verify"):
         fetching.obtain(toy(), FILE, tmp_path)
+
+
+@pytest.mark.parametrize("place", ["missing", "file"])
+def test_a_local_folder_that_is_none(tmp_path, place):
+    (tmp_path / "file").write_text("no folder")
+    for look in (fetching.states, lambda folder: fetching.obtain(toy(), FILE, folder)):
+        with pytest.raises(FileNotFoundError, match=rf"no folder {tmp_path / place}; give another with --data-dir"):
+            look(tmp_path / place)
+
+
+def test_a_cache_that_is_not_there_yet_is_empty(cache):
+    assert not any(file.path for state in fetching.states() for file in state.files)
+
+
+def test_without_pooch_it_says_what_to_install(cache, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pooch", None)
+    for missing in (lambda: fetching.obtain(toy("http://nowhere/"), FILE), _system_cache(monkeypatch)):
+        with pytest.raises(ModuleNotFoundError, match=r'pip install "\.\[study\]" in a clone of supple'):
+            missing()
+
+
+def _system_cache(monkeypatch):
+    def look():
+        monkeypatch.delenv("SUPPLE_DATA")
+        fetching.cache_folder()
+
+    return look
 
 
 def test_verify_off_is_for_local_folders(cache):

@@ -82,6 +82,10 @@ def test_load_by_name(tmp_path):
     assert data.load("mnist10k").name == "mnist10k"
     with pytest.raises(ValueError, match="no test images"):
         data.load("mnist10k", train=False)
+    with pytest.raises(ValueError, match=r"--no-verify.*--data-dir"):
+        data.load("mnist10k", verify=False)
+    with pytest.raises(ValueError, match="in no folder: leave data_dir out"):
+        data.load("mnist10k", tmp_path)
     with pytest.raises(ValueError, match="'cifar'; there are mnist, fashion_mnist, and mnist10k"):
         data.load("cifar")
     assert set(data.NAMES) == {*DATA_SETS, "mnist10k"}

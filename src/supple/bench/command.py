@@ -20,7 +20,7 @@ from supple.bench.table import show
 
 QUICK: dict[str, Any] = {"widths": (10, 100), "optimizers": ("sgd",), "repeats": 2, "seconds": 0.3, "footprint": None}
 """What ``--quick`` measures less of."""
-SCALING = (16, 32, 64, 128)
+SCALING = (32, 64, 128, 256)
 """Numbers of replicas of ``--scaling``."""
 
 
@@ -60,7 +60,6 @@ def bench_command(
     seconds: Annotated[float | None, typer.Option(help="Length of one turn.", show_default="1")] = None,
     replicas: Annotated[int, typer.Option(help="Networks of a population.")] = Plan.replicas,
     settings: Annotated[int, typer.Option(help="Networks of a population that share a seed.")] = Plan.settings,
-    memory: Annotated[float, typer.Option(help="GB that the populations may take together.")] = Plan.memory,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = Plan.device,
     quick: Annotated[bool, typer.Option("--quick", help="Half a minute instead of minutes; less exact.")] = False,
     scaling: Annotated[
@@ -98,7 +97,6 @@ def bench_command(
             seconds=seconds,
             replicas=replicas,
             settings=settings,
-            memory=memory,
             device=device,
             scaling=SCALING if scaling else None,
         )

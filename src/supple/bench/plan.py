@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from supple.bench.settings import METHODS, STEP_SIZES
+from supple.population.parts import CACHED, cut
 
 DEVICES = ("cpu", "cuda")
 
@@ -22,9 +23,8 @@ class Plan:
         repeats: how often everything is measured, in turns.
         seconds: length of one measurement.
         device: "cpu" or "cuda".
-        replicas: networks of a population, R; fewer where they do not fit into ``memory``.
+        replicas: networks of a population, R; see :func:`part` for how many are trained together.
         settings: replicas a seed, C, which divides ``replicas``.
-        memory: GB that all populations of a width may take together.
         images: images a task.
         jax: whether JAX is among the contenders; None: where it is installed.
         footprint: width at which memory is measured; None: it is not.
@@ -40,16 +40,15 @@ class Plan:
     repeats: int = 3
     seconds: float = 1.0
     device: str = "cpu"
-    replicas: int = 64
-    settings: int = 8
-    memory: float = 4.0
+    replicas: int = 256
+    settings: int = 32
     images: int = 60_000
     jax: bool | None = None
     footprint: int | None = 100
     scaling: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("repeats", "seconds", "replicas", "settings", "memory"):
+        for name in ("repeats", "seconds", "replicas", "settings"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it has to be above 0")
         for width in self.widths:
@@ -83,32 +82,24 @@ class Plan:
         return ("plain", "careful", "jax") if jax else ("plain", "careful")
 
 
-def seeds_and_settings(plan: Plan, hidden: int, workers: int) -> tuple[int, int]:
-    """How the replicas of a population are made up, where memory may not be enough for all.
+def part(plan: Plan, hidden: int) -> tuple[int, int]:
+    """How the replicas that are trained together are made up.
 
-    A population needs up to about 9 times the memory of its parameters: themselves, gradients, two averages of AdamW,
-    and room to work while SWR acts.
+    On a CPU a population is trained in parts whose weights stay in a core's share of the cache, one after another; the
+    parts are alike, so one of them is measured.
 
     Args:
         plan: what to measure.
         hidden: units of each hidden layer.
-        workers: populations at the same time.
 
     Returns:
-        (seeds S, replicas a seed C); both as planned, else fewer replicas a seed, else fewer seeds of one.
-
-    Raises:
-        ValueError: if not even one replica fits.
+        (seeds S, replicas a seed C).
     """
+    seeds = plan.replicas // plan.settings
+    if plan.device != "cpu":
+        return seeds, plan.settings
     sizes = [784, hidden, hidden, hidden, 10]
     parameters = sum((i + 1) * o for i, o in pairwise(sizes))
-    fitting = int(plan.memory * 1e9 / workers / (9 * 4 * parameters))
-    seeds = plan.replicas // plan.settings
-    if fitting < 1:
-        raise ValueError(
-            f"memory is {plan.memory:g} GB, too little for one network of width {hidden} in each of {workers} "
-            "processes; give more, or a smaller width"
-        )
-    if fitting < seeds:
-        return fitting, 1
-    return seeds, min(plan.settings, fitting // seeds)
+    first = cut(seeds, plan.settings, max(1, CACHED // (4 * parameters)))[0]
+    length = first.stop - first.start
+    return max(1, length // plan.settings), min(length, plan.settings)

@@ -10,7 +10,7 @@ from typing import Any
 from supple.bench.crew import Crew, cores
 from supple.bench.flops import step_flops
 from supple.bench.memory import Footprint
-from supple.bench.plan import Plan, seeds_and_settings
+from supple.bench.plan import Plan, part
 from supple.bench.results import ContenderResult, EngineResult, FootprintResult, Results, Spread, machine
 from supple.bench.settings import action_share, method_settings
 from supple.bench.timing import Sample
@@ -32,7 +32,7 @@ class _Width:
     def run(self, crews: Mapping[str, Crew], tick: Callable[[str], object]) -> None:
         """Measures everything ``repeats`` times, in turns."""
         tick("")
-        self.seeds, self.settings = seeds_and_settings(self.plan, self.hidden, len(crews["engine"]))
+        self.seeds, self.settings = part(self.plan, self.hidden)
         for name in ("engine", *self.plan.contenders):
             self._make(name, crews[name])
         for _ in range(self.plan.repeats):
@@ -164,12 +164,14 @@ def run(plan: Plan, progress: Progress = lambda done, total, text: None) -> Resu
         for width in widths:
             width.run(crews, lambda text, width=width: tick(text, width.hidden))  # type: ignore[misc]
     footprints, scaling = [], []
+    seeds, settings = part(plan, plan.footprint or 1)
+    replicas = max(seeds * settings, plan.settings)
     for method in methods:
         tick(f"memory with {method}")
-        footprints.append(_footprint(plan, plan.footprint or 0, plan.replicas, method, count=plan.images, steps=20))
-    for replicas in plan.scaling:
-        tick(f"scaling, {replicas} replicas")
-        scaling.append(_footprint(plan, 100, replicas, "base", count=3000, tasks=2))
+        footprints.append(_footprint(plan, plan.footprint or 0, replicas, method, count=plan.images, steps=20))
+    for count in plan.scaling:
+        tick(f"scaling, {count} replicas")
+        scaling.append(_footprint(plan, 100, count, "base", count=3000, tasks=2))
     progress(total, total, "")
     return Results(
         plan,
@@ -212,8 +214,8 @@ def _notes(plan: Plan, widths: list[_Width]) -> list[str]:
     for width in widths:
         if width.seeds * width.settings < plan.replicas:
             notes.append(
-                f"Width {width.hidden}: {width.seeds} seeds x {width.settings} settings instead of {plan.replicas} "
-                f"replicas a population, which would not fit into {plan.memory:g} GB."
+                f"Width {width.hidden}: {plan.replicas} networks in parts of {width.seeds * width.settings} "
+                f"({width.seeds} seeds x {width.settings} settings), whose weights stay in the cache; one was measured."
             )
         if width.hidden >= 500 and len(plan.methods) > 1:
             notes.append(

@@ -26,7 +26,11 @@ class ProgressBar:
         self._progress: Progress | None = None
 
     def update(self, amount: int) -> None:
-        """Moves the bar on by a number of bytes; the first call shows it."""
+        """Moves the bar on; the first call shows it.
+
+        Args:
+            amount: bytes since the last call.
+        """
         if self._progress is None:
             self._progress = self._start()
         self._progress.update(self._progress.task_ids[0], advance=amount)
@@ -93,7 +97,7 @@ def download(source: DataSet, file: str, folder: Path) -> Path:
     try:
         import pooch
     except ModuleNotFoundError as error:
-        reasons = ['downloads need pooch: pip install "supple[study]"']
+        reasons = ['downloads need pooch: run pip install ".[study]" in a clone of supple']
         raise ModuleNotFoundError(_advice(source, file, folder, reasons)) from error
     reasons = []
     for mirror in source.mirrors:

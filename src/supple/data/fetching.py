@@ -88,10 +88,38 @@ def cache_folder() -> Path:
         import pooch
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            'the cache of data sets needs pooch: pip install "supple[study]". Without it, give the folder of the files '
-            "with --data-dir (data_dir= in Python)"
+            'the cache of data sets needs pooch: run pip install ".[study]" in a clone of supple. Without it, give the '
+            "folder of the files with --data-dir (data_dir= in Python)"
         ) from error
     return Path(pooch.os_cache("supple"))
+
+
+def _given_folder(data_dir: str | os.PathLike[str]) -> Path:
+    """A folder of the user's; an error where there is none."""
+    folder = Path(data_dir).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {folder}; give another with --data-dir (data_dir= in Python), or leave the option out "
+            "for the cache of data sets"
+        )
+    return folder
+
+
+def check_own_files(data_dir: str | os.PathLike[str] | None, verify: bool) -> None:
+    """Checks that only files of the user's are taken unverified.
+
+    Args:
+        data_dir: a folder of the user's, or None.
+        verify: whether the content of files has to be that of the data set.
+
+    Raises:
+        ValueError: if ``verify`` is off without ``data_dir``.
+    """
+    if data_dir is None and not verify:
+        raise ValueError(
+            "verify=False (--no-verify) is for files of your own: give their folder with data_dir (--data-dir), or "
+            "leave it out"
+        )
 
 
 def _candidates(source: DataSet, file: str, folder: Path) -> list[Path]:
@@ -176,17 +204,14 @@ def obtain(source: DataSet, file: str, data_dir: str | os.PathLike[str] | None =
         The file.
 
     Raises:
-        FileNotFoundError: if the file is not in ``data_dir``.
+        FileNotFoundError: if the file is not in ``data_dir``, or that is no folder.
         ValueError: if a file in ``data_dir`` is damaged or is another file, or ``verify`` is off without ``data_dir``.
         ConnectionError: if the file could not be downloaded; the message says how to do without.
     """
-    if data_dir is not None:
-        return _local(source, file, Path(data_dir).expanduser(), verify)
-    if not verify:
-        raise ValueError(
-            "verify=False (--no-verify) is for files of your own: give their folder with data_dir (--data-dir)"
-        )
-    return _cached(source, file)
+    check_own_files(data_dir, verify)
+    if data_dir is None:
+        return _cached(source, file)
+    return _local(source, file, _given_folder(data_dir), verify)
 
 
 def fetch(name: str, data_dir: str | os.PathLike[str] | None = None, *, verify: bool = True) -> dict[str, Path]:
@@ -220,10 +245,11 @@ def state(name: str, data_dir: str | os.PathLike[str] | None = None) -> DataSetS
         The state of its files. The whole content is read and compared with its digest.
 
     Raises:
+        FileNotFoundError: if ``data_dir`` is no folder.
         ValueError: if no data set has that name.
     """
     source = data_set(name)
-    folder = cache_folder() if data_dir is None else Path(data_dir).expanduser()
+    folder = cache_folder() if data_dir is None else _given_folder(data_dir)
     return DataSetState(source, folder, tuple(_file_state(source, file, folder) for file in source.digests))
 
 
@@ -243,5 +269,8 @@ def states(data_dir: str | os.PathLike[str] | None = None) -> list[DataSetState]
 
     Returns:
         The state of each data set that can be fetched.
+
+    Raises:
+        FileNotFoundError: if ``data_dir`` is no folder.
     """
     return [state(name, data_dir) for name in DATA_SETS]

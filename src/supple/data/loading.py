@@ -8,7 +8,7 @@ from os import PathLike
 import numpy as np
 import torch
 
-from supple.data.fetching import obtain
+from supple.data.fetching import check_own_files, obtain
 from supple.data.idx import decompress, parse_idx, read_content
 from supple.data.images import LabelledImages
 from supple.data.sources import DATA_SETS, data_set
@@ -136,7 +136,7 @@ def load(
 
     Args:
         name: one of :data:`NAMES`.
-        data_dir: as for :func:`mnist`; not used for mnist10k, which is part of supple.
+        data_dir: as for :func:`mnist`; None for mnist10k, which is part of supple and is in no folder.
         train: whether to read the training or the test images; mnist10k has only training images.
         verify: as for :func:`mnist`.
 
@@ -145,7 +145,7 @@ def load(
 
     Raises:
         FileNotFoundError: as :func:`mnist`.
-        ValueError: as :func:`mnist`, if no data set has that name, or for test images of mnist10k.
+        ValueError: as :func:`mnist`, if no data set has that name, or for test images or a folder of mnist10k.
         ConnectionError: as :func:`mnist`.
     """
     if name == "mnist10k":
@@ -153,5 +153,10 @@ def load(
             raise ValueError(
                 "mnist10k has no test images: it is a part of MNIST's training images; use mnist for test images"
             )
+        if data_dir is not None:
+            raise ValueError(
+                f"mnist10k is part of supple and is in no folder: leave data_dir out, or read {data_dir} as mnist"
+            )
+        check_own_files(data_dir, verify)
         return mnist10k()
     return _fetched(data_set(name).name, data_dir, train, verify)

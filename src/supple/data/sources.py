@@ -19,6 +19,7 @@ class DataSet:
             mirror to mirror; what is in them does not.
         mirrors: addresses of folders with the files, gzip-compressed, each ending in "/"; tried in this order.
         folders: further names of the folder that holds the files where other programs put them.
+        reference: who made it and where it was published; empty where that is not known.
     """
 
     name: str
@@ -27,6 +28,7 @@ class DataSet:
     digests: Mapping[str, str]
     mirrors: tuple[str, ...]
     folders: tuple[str, ...] = ()
+    reference: str = ""
 
 
 _MNIST = DataSet(
@@ -46,6 +48,7 @@ _MNIST = DataSet(
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
     ),
     folders=("MNIST/raw", "MNIST"),
+    reference="LeCun, Bottou, Bengio and Haffner, Proceedings of the IEEE 86(11), 1998",
 )
 
 _FASHION_MNIST = DataSet(
@@ -65,6 +68,7 @@ _FASHION_MNIST = DataSet(
         "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
     ),
     folders=("FashionMNIST/raw", "FashionMNIST", "fashion-mnist"),
+    reference="Xiao, Rasul and Vollgraf, arXiv 1708.07747, 2017",
 )
 
 DATA_SETS: dict[str, DataSet] = {source.name: source for source in (_MNIST, _FASHION_MNIST)}

@@ -102,7 +102,7 @@ class SWR(Method):
         self.pruning = pruning
         self.reinit = choice("reinit", reinit, ("resample", "mean"))
         self.settings |= {"utility": utility, "pruning": pruning, "reinit": reinit}
-        self._decay = self._setting("decay", decay, 0, 1 - 2.0**-24)
+        self._decay = self._setting("decay", decay, 0, 1 - 2.0**-24).to(self.device)
         self._due = Due(period, self._factor.cpu() > 0, self.device)
         self._take_initial(initial, self.parameters)
         self._average: dict[str, Tensor] = {}

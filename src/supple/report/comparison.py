@@ -55,11 +55,19 @@ class Comparison:
         return f"tasks 1–{self.window}", f"tasks {self.tasks - self.window + 1}–{self.tasks}"
 
     def curves(self) -> dict[str, Array]:
-        """Accuracy of each method, [tasks, S]."""
+        """Accuracy over tasks.
+
+        Returns:
+            For each method, [tasks, S], 0 to 1.
+        """
         return {method: self.accuracy[:, :, c] for c, method in enumerate(self.methods)}
 
     def rows(self) -> Iterator[tuple[int, str, int, float, float, float, int]]:
-        """The values of :data:`COLUMNS` for each task, method and seed."""
+        """The numbers one by one.
+
+        Yields:
+            The values of :data:`COLUMNS` for each task, method and seed.
+        """
         for task in range(self.tasks):
             for c, method in enumerate(self.methods):
                 for s, seed in enumerate(self.seeds):
@@ -68,7 +76,14 @@ class Comparison:
                     yield task + 1, method, seed, *measured, int(self.reinitialized[at])
 
     def write_csv(self, path: Path) -> None:
-        """Writes :meth:`rows` under a header."""
+        """Writes :meth:`rows` under a header.
+
+        Args:
+            path: the CSV file, which is replaced where it is there.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)

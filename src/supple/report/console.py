@@ -47,7 +47,11 @@ class Watcher(Protocol):
         """Called after each step."""
 
     def task(self, so_far: Comparison) -> None:
-        """Called after each task."""
+        """Called after each task.
+
+        Args:
+            so_far: what was measured up to and with that task.
+        """
 
 
 class Plain:
@@ -76,7 +80,11 @@ class Plain:
         """Says nothing."""
 
     def task(self, so_far: Comparison) -> None:
-        """Writes a line if one is due."""
+        """Writes a line if one is due.
+
+        Args:
+            so_far: what was measured up to and with the task that was learned last.
+        """
         done = so_far.tasks
         if done % self.every and done != self.tasks:
             return
@@ -140,7 +148,11 @@ class Curves:
             self.progress.update(self.bar, completed=self.taken, rate=f"{rate:,.0f} network steps/s,")
 
     def task(self, so_far: Comparison) -> None:
-        """Lets the curves grow."""
+        """Lets the curves grow.
+
+        Args:
+            so_far: what was measured up to and with the task that was learned last.
+        """
         self.so_far = so_far
         self.progress.update(self.bar, done=so_far.tasks)
         self.live.update(self._view())

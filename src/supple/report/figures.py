@@ -171,12 +171,26 @@ def _words(figure: Figure, title: str, reading: Sequence[str], theme: Theme) -> 
 
 
 def to_svg(figure: Figure) -> bytes:
-    """A figure as SVG; the same figure always gives the same bytes."""
+    """A figure as SVG; the same figure always gives the same bytes.
+
+    Args:
+        figure: the figure.
+
+    Returns:
+        The content of an SVG file.
+    """
     return _to(figure, "svg")
 
 
 def to_png(figure: Figure) -> bytes:
-    """A figure as PNG, with 200 pixels an inch."""
+    """A figure as PNG.
+
+    Args:
+        figure: the figure.
+
+    Returns:
+        The content of a PNG file with 200 pixels an inch.
+    """
     return _to(figure, "png")
 
 

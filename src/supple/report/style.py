@@ -41,7 +41,17 @@ class Theme:
     grid: str
 
     def colour(self, method: str) -> str:
-        """The colour of a method in this theme."""
+        """The colour of a method in this theme.
+
+        Args:
+            method: a key of :data:`STYLES`.
+
+        Returns:
+            The colour, as "#rrggbb".
+
+        Raises:
+            ValueError: if the method has no style.
+        """
         style = method_style(method)
         return style.dark if self.name == "dark" else style.colour
 
