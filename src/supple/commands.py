@@ -15,6 +15,7 @@ from rich.table import Table
 import supple
 from supple import data
 from supple.bench.command import bench_command
+from supple.bench.estimate_command import plan_command
 from supple.options import DataDir, DataName, Device, SetName, Verify, chosen_data, method_names, plain_errors, writable
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=False, rich_markup_mode="rich")
 app.add_typer(data_app, name="data")
 app.command("bench")(bench_command)
+app.command("plan")(plan_command)
 
 
 def _version(wanted: bool) -> None:

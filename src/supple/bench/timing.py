@@ -141,10 +141,13 @@ def measure(contender: Contender, seconds: float, synchronize: Callable[[], obje
 def warm_up(contender: Contender) -> None:
     """Lets a contender do once whatever it does later, so that what is done only once is not measured."""
     contender.start_task()
-    contender.step()
-    contender.step()
-    if contender.action_share:
-        contender.skip_to_action()
+    for action in (False, False, True):
+        if not contender.steps_left:
+            contender.start_task()
+        if action and not contender.action_share:
+            return
+        if action:
+            contender.skip_to_action()
         contender.step()
 
 

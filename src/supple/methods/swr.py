@@ -17,7 +17,7 @@ from supple.methods.checks import Setting, choice, restore
 from supple.methods.due import Due
 from supple.structure.overrides import Overrides
 
-_ENTRIES = 1 << 20
+_ENTRIES = 1 << 18
 """How many entries are worked on at a time: few enough that their utilities and new values take little memory, many
 enough that the calls take no time."""
 

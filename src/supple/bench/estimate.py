@@ -1,0 +1,145 @@
+"""What training a population will take on this machine: networks, steps, memory and time, before it is trained."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+
+from supple.bench.engine import Engine
+from supple.bench.flops import step_flops
+from supple.bench.settings import BATCH, images
+from supple.bench.timing import measure, synchronizer, warm_up
+from supple.population.parts import CACHED, cut
+from supple.streams import PermutedStream
+
+_COPIES = {"sgd": 3, "adamw": 7}
+"""Memory of a population, in multiples of its weights: with gradients, averages, and room to work; measured."""
+_PIXELS = 784
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What training the networks of one method will take.
+
+    Args:
+        method: its name.
+        networks: how many are trained.
+        parts: in how many parts, one after another.
+        part: networks of the largest part.
+        steps: optimizer steps of each network.
+        flops: floating-point operations of all steps of all networks.
+        memory: bytes that a part takes at its peak, with the images.
+        rate: network steps a second of one process, measured; a core's on a CPU.
+        seconds: time in one process.
+    """
+
+    method: str
+    networks: int
+    parts: int
+    part: int
+    steps: int
+    flops: int
+    memory: int
+    rate: float
+    seconds: float
+
+
+def weights(hidden: int) -> int:
+    """Bytes of the weights of one network 784-h-h-h-10.
+
+    Args:
+        hidden: units of each hidden layer.
+
+    Returns:
+        Bytes, in single precision.
+    """
+    return 4 * sum((i + 1) * o for i, o in pairwise([_PIXELS, hidden, hidden, hidden, 10]))
+
+
+def free_memory(device: str) -> int:
+    """Memory that is free now.
+
+    Args:
+        device: "cpu" or "cuda".
+
+    Returns:
+        Bytes.
+    """
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def estimate(
+    hidden: int,
+    methods: Sequence[str],
+    optimizer: str,
+    seeds: int,
+    settings: int,
+    tasks: int,
+    count: int,
+    device: str = "cpu",
+    memory: int | None = None,
+    seconds: float = 1.0,
+) -> list[Estimate]:
+    """Measures for a short time and says what the whole will take.
+
+    Args:
+        hidden: units of each hidden layer.
+        methods: some of :data:`supple.bench.settings.METHODS`, at the settings of the study.
+        optimizer: one of :data:`supple.bench.settings.STEP_SIZES`.
+        seeds: seeds of each method.
+        settings: networks a seed, each with settings of its own.
+        tasks: tasks of each network.
+        count: images a task.
+        device: "cpu" or "cuda".
+        memory: bytes that may be taken; None: three quarters of what is free.
+        seconds: how long to measure each method.
+
+    Returns:
+        An estimate a method.
+
+    Raises:
+        ValueError: if not even one network fits into the memory.
+    """
+    data = count * (_PIXELS + 8)
+    allowed = (free_memory(device) * 3 // 4 if memory is None else memory) - data
+    each = weights(hidden) * _COPIES[optimizer]
+    fitting = allowed // each
+    if fitting < 1:
+        raise ValueError(
+            f"one network of width {hidden} takes {each / 1e6:.1f} MB and the images {data / 1e6:.1f} MB, more than "
+            f"the {(allowed + data) / 1e6:.1f} MB allowed; give more memory, or a smaller width"
+        )
+    if device == "cpu":
+        fitting = min(fitting, max(1, CACHED // weights(hidden)))
+    parts = cut(seeds, settings, fitting)
+    part = max(one.stop - one.start for one in parts)
+    stream = PermutedStream(images(count), list(range(max(1, part // settings))), BATCH, device)
+    engine = Engine(hidden, min(part, settings), stream, [optimizer], methods)
+    steps = tasks * stream.steps
+    found = []
+    for method in methods:
+        engine.use(optimizer, method)
+        warm_up(engine)
+        sample = measure(engine, seconds, synchronizer(device))
+        rate = engine.replicas / sample.step(engine.action_share, stream.steps)
+        networks = seeds * settings
+        found.append(
+            Estimate(
+                method=method,
+                networks=networks,
+                parts=len(parts),
+                part=part,
+                steps=steps,
+                flops=networks * steps * step_flops(hidden),
+                memory=part * each + data,
+                rate=rate,
+                seconds=networks * steps / rate,
+            )
+        )
+    return found
