@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from supple.bench.settings import BATCH, STEP_SIZES, method_settings
 from supple.data import LabelledImages
 from supple.methods import CBP, L2, SWR, Method, ReDo, ShrinkAndPerturb, chain
 from supple.nn import StackedMLP
@@ -26,8 +27,8 @@ from supple.report.comparison import Comparison
 from supple.streams import PermutedStream
 
 HIDDEN = 10
-STEP_SIZE = 0.05
-BATCH_SIZE = 30
+STEP_SIZE = STEP_SIZES["sgd"]
+BATCH_SIZE = BATCH
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,13 @@ class Recipe:
 
 RECIPES: dict[str, Recipe | None] = {
     "base": None,
-    "l2": Recipe(L2, {"l2": 1e-4}, ("l2",)),
-    "shrink_and_perturb": Recipe(ShrinkAndPerturb, {"l2": 1e-4, "variance": 1e-9}, ("l2", "variance")),
-    "cbp": Recipe(CBP, {"maturity": 5, "replacement_rate": 1e-3}, ("replacement_rate",)),
-    "redo": Recipe(ReDo, {"frequency": 8, "threshold": 1e-2}, ("threshold",)),
-    "swr": Recipe(SWR, {"frequency": 2048, "factor": 1e-6}, ("factor",)),
+    "l2": Recipe(L2, method_settings("l2", HIDDEN, "sgd"), ("l2",)),
+    "shrink_and_perturb": Recipe(
+        ShrinkAndPerturb, method_settings("shrink_and_perturb", HIDDEN, "sgd"), ("l2", "variance")
+    ),
+    "cbp": Recipe(CBP, method_settings("cbp", HIDDEN, "sgd"), ("replacement_rate",)),
+    "redo": Recipe(ReDo, method_settings("redo", HIDDEN, "sgd"), ("threshold",)),
+    "swr": Recipe(SWR, method_settings("swr", HIDDEN, "sgd"), ("factor",)),
 }
 """The methods that are compared, by name; base is plain training."""
 

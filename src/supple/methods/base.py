@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,23 +13,12 @@ from torch import Tensor, nn
 from supple.functional import random
 from supple.functional.initial import Distribution, from_dict, to_dict
 from supple.methods.checks import Setting, check_arguments, choice, in_range, one_a_replica
+from supple.methods.counts import Counts, Reinitialized
 from supple.methods.features import FeatureReader
 from supple.methods.optimizer_state import FreshState
 from supple.nn.stacked import Stacked
 from supple.structure.initial import initial_distributions
 from supple.structure.overrides import Overrides
-
-
-class Reinitialized(NamedTuple):
-    """How many entries or units were reinitialized.
-
-    Attributes:
-        last: by the last step; int64, a scalar, or [R] for a stacked network.
-        total: by all steps so far; the same shape.
-    """
-
-    last: Tensor
-    total: Tensor
 
 
 class Method(ABC):
@@ -93,9 +82,7 @@ class Method(ABC):
         self.fixed_rows: dict[str, int] = {}
         self._stated: set[str] = set()
         self.steps = 0
-        self._total = torch.zeros(self.replicas, dtype=torch.int64, device=self.device)
-        self._last = torch.zeros_like(self._total)
-        self._last_counted = 0
+        self._counts = Counts(self.replicas, self.device)
         self._closed = False
 
     # What a method writes.
@@ -147,8 +134,8 @@ class Method(ABC):
     @property
     def reinitialized(self) -> Reinitialized:
         """How many entries (or hidden units) the last step and all steps so far reinitialized, as tensors."""
-        last = self._last if self._last_counted == self.steps else torch.zeros_like(self._last)
-        return Reinitialized(*(counts.clone() if self.stacked else counts[0].clone() for counts in (last, self._total)))
+        counts = self._counts.at(self.steps)
+        return counts if self.stacked else Reinitialized(counts.last[0], counts.total[0])
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on as if never stopped: numbers, strings, lists, dicts and tensors; no settings.
@@ -158,8 +145,7 @@ class Method(ABC):
         return {
             "method": type(self).__name__,
             "steps": self.steps,
-            "total": self._total.clone(),
-            "last": self.reinitialized.last.clone().view(-1),
+            **self._counts.at(self.steps)._asdict(),
             "initial": {name: to_dict(distribution) for name, distribution in self.distributions.items()},
             **self._state(),
         }
@@ -200,9 +186,7 @@ class Method(ABC):
             self.steps = before
             raise
         self.distributions |= saved
-        self._total.copy_(state["total"])
-        self._last.copy_(state["last"])
-        self._last_counted = self.steps
+        self._counts.restore(self.steps, state["last"], state["total"])
 
     def close(self) -> None:
         """Takes away all hooks. The network trains on as if the method had never been there."""
@@ -299,15 +283,7 @@ class Method(ABC):
         for state, offset, slope in states:
             fresh = offset[rows].view(shape) + slope[rows].view(shape) * values
             self._rows(state)[rows] = torch.where(chosen, fresh, self._rows(state)[rows])
-        self._count(chosen.reshape(len(chosen), -1).sum(dim=1), rows)
-
-    def _count(self, counts: Tensor, rows: slice | Tensor = slice(None)) -> None:
-        """Adds int64 counts, one for each of the given replicas, to what this step reinitialized."""
-        if self._last_counted != self.steps:
-            self._last.zero_()
-            self._last_counted = self.steps
-        self._last[rows] += counts
-        self._total[rows] += counts
+        self._counts.add(self.steps, chosen.reshape(len(chosen), -1).sum(dim=1), rows)
 
     def _purpose(self, *parts: str) -> int:
         return random.purpose(type(self).__name__, *parts)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from supple.methods.base import Method, Reinitialized
+from supple.methods.base import Method
+from supple.methods.counts import Reinitialized
 from supple.methods.features import FeatureReader
 
 

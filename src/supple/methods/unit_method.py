@@ -205,7 +205,7 @@ class UnitMethod(Method):
                 if running is not None:
                     self._write(running, group, rows, chosen, value, valid)
         replaced = torch.ones_like(rows) if valid is None else valid.to(rows.dtype)
-        self._count(torch.zeros_like(self._total).index_add_(0, rows, replaced))
+        self._counts.add(self.steps, replaced.new_zeros(self.replicas).index_add_(0, rows, replaced))
 
     def _write(
         self, part: Slice, group: UnitGroup, rows: Tensor, chosen: Tensor, value: Tensor | float, valid: Tensor | None
