@@ -152,3 +152,67 @@ def test_a_method_that_says_nothing_gets_its_gradients() -> None:
 
     assert Reads(StackedMLP([0], inputs=4, hidden=4)).gradients_needed()
     assert not supple.L2(network()).gradients_needed()
+
+
+def test_a_state_of_other_sizes_changes_nothing() -> None:
+    def made(hidden: int) -> supple.Chain:
+        model = nn.Sequential(nn.Linear(6, hidden), nn.ReLU(), nn.Linear(hidden, 3))
+        return supple.chain(supple.L2(model), supple.CBP(model, maturity=1, replacement_rate=0.5, utility="magnitude"))
+
+    small, large = made(1), made(8)
+    for _ in range(3):
+        small.step()
+    before = copy.deepcopy(large.state_dict())
+    with pytest.raises(ValueError, match=r"another network: the two differ in 0\.bias"):
+        large.load_state_dict(small.state_dict())
+    after = large.state_dict()
+    assert [part["steps"] for part in after["methods"]] == [0, 0]
+    assert torch.equal(after["methods"][1]["born"][0], before["methods"][1]["born"][0])
+
+
+def test_a_chain_that_cannot_load_all_loads_none() -> None:
+    model = network()
+    one = supple.chain(supple.L2(model), supple.SWR(model, utility="magnitude"))
+    other = supple.chain(supple.L2(model), supple.SWR(model, utility="magnitude"))
+    one.step()
+    state = one.state_dict()
+    state["methods"][1]["method"] = "CBP"
+    with pytest.raises(ValueError, match="state of CBP"):
+        other.load_state_dict(state)
+    assert [method.steps for method in other.methods] == [0, 0]
+
+
+def test_units_named_by_the_second_name_of_a_shared_parameter() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encode, self.decode, self.read = nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 2)
+            self.decode.weight = self.encode.weight
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.read(self.decode(self.encode(x).relu()).relu())
+
+    model = Tied()
+    group = supple.UnitGroup(
+        name="decode",
+        size=5,
+        feature=supple.Feature("read", "input", supple.Slice("", dim=-1)),
+        incoming=(supple.Slice("decode.weight"),),
+        consumers=(supple.Consumer(supple.Slice("read.weight", dim=1)),),
+    )
+    method = supple.ReDo(model, frequency=1, threshold=10.0, utility="gradient", units=[group])
+    model(torch.randn(3, 5)).sum().backward()
+    before = model.encode.weight.clone()
+    method.step()
+    assert int(method.reinitialized.last) == 5
+    assert (model.encode.weight != before).all()
+
+
+def test_loading_gives_up_what_was_read_before() -> None:
+    model = network()
+    method = supple.ReDo(model, frequency=1, threshold=0.5)
+    state = method.state_dict()
+    model(torch.randn(30, 6))
+    method.load_state_dict(state)
+    with pytest.raises(RuntimeError, match="saw no forward pass"):
+        method.step()

@@ -57,11 +57,10 @@ def collected(parts: list[slice], maker=make) -> tuple[torch.Tensor, torch.Tenso
     counts = torch.full((3, 12), -1)
     halved: list[slice] = []
 
-    def on_task(part: slice, task: int, metrics: TaskMetrics) -> None:
+    results = train_in_parts(maker, parts, len(FACTORS), range(3), lambda part, error: halved.append(part))
+    for part, task, metrics in results:
         assert (counts[task, part] == -1).all()
         losses[task, part], counts[task, part] = metrics.loss, metrics.reinitialized
-
-    train_in_parts(maker, parts, len(FACTORS), range(3), on_task, lambda part, error: halved.append(part))
     return losses, counts, halved
 
 

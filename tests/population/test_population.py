@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import supple
 from supple.data import LabelledImages
 from supple.nn import StackedMLP
-from supple.optim import SGDW
+from supple.optim import SGDW, AdamW
 from supple.population import Population
 from supple.streams import PermutedStream
 
@@ -108,3 +111,67 @@ def test_fast_step_takes_what_the_optimizer_takes_and_calls_its_hooks() -> None:
         results.append(torch.cat([parameter.detach().flatten() for parameter in network.parameters()]))
     torch.testing.assert_close(results[0], results[1], rtol=1e-9, atol=1e-12)
     assert len(calls) == 10
+
+
+def small_population(optimizer: str, general: bool = False) -> Population:
+    data = LabelledImages(
+        torch.randint(0, 256, (60, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(3)),
+        torch.randint(0, 10, (60,), generator=torch.Generator().manual_seed(4)),
+        10,
+        "images",
+    )
+    network = StackedMLP([0, 0, 1, 1], inputs=16, hidden=6).double()
+    made = {
+        "SGDW": lambda: SGDW(network.parameters(), lr=0.05),
+        "momentum": lambda: SGDW(network.parameters(), lr=0.05, momentum=0.9),
+        "AdamW": lambda: AdamW(network.parameters(), lr=0.01),
+    }[optimizer]()
+    return Population(network, made, PermutedStream(data, [0, 1], batch_size=6, dtype=torch.float64), general=general)
+
+
+@pytest.mark.parametrize("optimizer", ["SGDW", "momentum", "AdamW"])
+def test_a_parameter_frozen_on_the_way_stays(optimizer: str) -> None:
+    fast, general = small_population(optimizer), small_population(optimizer, general=True)
+    for population in (fast, general):
+        population.train_task(0)
+        population.network.blocks[0].linear.weight.requires_grad_(False)
+        kept = population.network.blocks[0].linear.weight.clone()
+        population.train_task(1)
+        assert torch.equal(population.network.blocks[0].linear.weight, kept)
+    for one, other in zip(fast.network.parameters(), general.network.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
+
+
+def test_a_replica_that_diverges_leaves_the_others_alone() -> None:
+    ill, well = small_population("SGDW"), small_population("SGDW")
+    ill.optimizer.param_groups[0]["lr"] = [0.05, 0.05, 1e300, 0.05]
+    for task in range(3):
+        found, expected = ill.train_task(task), well.train_task(task)
+    assert not found.loss[2].isfinite()
+    assert int(found.rank[2]) == 0
+    others = [0, 1, 3]
+    torch.testing.assert_close(found.loss[others], expected.loss[others], rtol=1e-6, atol=1e-9)
+    assert torch.equal(found.rank[others], expected.rank[others])
+
+
+def test_a_scheduler_and_global_hooks_see_the_steps() -> None:
+    population = small_population("SGDW")
+    scheduler = torch.optim.lr_scheduler.StepLR(population.optimizer, 1)
+    calls: list[int] = []
+    handle = register_optimizer_step_post_hook(lambda *given: calls.append(1))
+    try:
+        for batch in population.stream.task(0):
+            population.step(*batch)
+            scheduler.step()
+    finally:
+        handle.remove()
+    assert len(calls) == 10
+
+
+def test_features_that_the_fast_step_does_not_have_are_named() -> None:
+    population = small_population("SGDW")
+    (group, *_) = population.network.hidden_units()
+    elsewhere = dataclasses.replace(group, feature=supple.Feature("blocks.0.linear", "output", group.feature.layout))
+    population.method = supple.ReDo(population.network, frequency=1, threshold=0.1, units=[elsewhere])
+    with pytest.raises(ValueError, match=r"output of blocks.0.linear.*general=True"):
+        population.train_task(0)

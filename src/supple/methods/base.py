@@ -146,6 +146,7 @@ class Method(ABC):
             "method": type(self).__name__,
             "steps": self.steps,
             **self._counts.at(self.steps)._asdict(),
+            "shapes": {name: list(parameter.shape) for name, parameter in self.parameters.items()},
             "initial": {name: to_dict(distribution) for name, distribution in self.distributions.items()},
             **self._state(),
         }
@@ -169,9 +170,11 @@ class Method(ABC):
             raise ValueError(f"the state is not complete; it has no {', '.join(missing)}")
         if len(state["total"]) != self.replicas:
             raise ValueError(f"the state has {len(state['total'])} replicas, the network {self.replicas}")
-        differing = sorted(set(state["initial"]) ^ set(self.distributions))
+        shapes = self.state_dict()["shapes"]
+        differing = {name for name in {**shapes, **state["shapes"]} if shapes.get(name) != state["shapes"].get(name)}
+        differing |= set(state["initial"]) ^ set(self.distributions)
         if differing:
-            raise ValueError(f"the state is of another network: only one of the two has {', '.join(differing)}")
+            raise ValueError(f"the state is of another network: the two differ in {', '.join(sorted(differing))}")
         present = {id(parameter) for parameter in self.model.parameters()}
         if any(id(parameter) not in present for parameter in self.parameters.values()):
             raise RuntimeError(
@@ -264,7 +267,7 @@ class Method(ABC):
     def _reinitialize(self, name: str, rows: slice | Tensor, chosen: Tensor, new: Tensor | float) -> None:
         """Gives chosen entries of a parameter new values, and fresh optimizer state where asked for, and counts them.
 
-        The row of an embedding that stands for padding stays as it is.
+        A parameter that has been frozen stays as it is. The row of an embedding that stands for padding stays as it is.
 
         Args:
             name: the parameter.
@@ -273,6 +276,8 @@ class Method(ABC):
             new: [rows, ...] or a number.
         """
         parameter = self.parameters[name]
+        if not parameter.requires_grad:
+            return
         weight = self._rows(parameter)
         states = self.fresh_state.entries(parameter) if self.fresh_state else []
         if name in self.fixed_rows:

@@ -59,8 +59,14 @@ class Chain:
             raise ValueError(f"this is the state of {state.get('method')}, not of a chain")
         if len(state["methods"]) != len(self.methods):
             raise ValueError(f"the state has {len(state['methods'])} methods, this chain {len(self.methods)}")
-        for method, part in zip(self.methods, state["methods"], strict=True):
-            method.load_state_dict(part)
+        before = [method.state_dict() for method in self.methods]
+        try:
+            for method, part in zip(self.methods, state["methods"], strict=True):
+                method.load_state_dict(part)
+        except Exception:
+            for method, part in zip(self.methods, before, strict=True):
+                method.load_state_dict(part)
+            raise
 
     def close(self) -> None:
         """Closes all methods."""

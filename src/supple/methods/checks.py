@@ -131,11 +131,20 @@ def restore(tensors: Mapping[Any, Tensor] | Sequence[Tensor], saved: Mapping[Any
         saved: what was saved.
 
     Raises:
-        ValueError: if there are more or fewer, as when a moving average was turned on or off in between.
+        ValueError: if there are more or fewer, as when a moving average was turned on or off in between, or their
+            shapes differ; nothing is written then.
     """
     if len(tensors) != len(saved):
         raise ValueError(
             f"the state has {len(saved)} tensors where {len(tensors)} are needed; was it saved with other settings?"
         )
-    for key in tensors if isinstance(tensors, Mapping) else range(len(tensors)):
+    keys = list(tensors) if isinstance(tensors, Mapping) else range(len(tensors))
+    for key in keys:
+        if isinstance(saved, Mapping) and key not in saved:
+            raise ValueError(f"the state has no tensor for {key}")
+        if tensors[key].shape != saved[key].shape:
+            raise ValueError(
+                f"the state has a tensor of shape {tuple(saved[key].shape)}, not {tuple(tensors[key].shape)}"
+            )
+    for key in keys:
         tensors[key].copy_(saved[key])

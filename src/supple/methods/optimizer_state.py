@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -97,9 +98,11 @@ class FreshState:
             probe[:, 1] = 1
         probe.grad = torch.zeros_like(probe)
         kind = type(self._optimizer)
-        # Optimizer.__getstate__, which copy.copy asks, leaves out what a subclass keeps in attributes of its own.
+        # Optimizer.__getstate__, which copy.copy asks, leaves out what a subclass keeps in attributes of its own; and
+        # what the twin writes into dicts must not stay in the optimizer.
         twin = object.__new__(kind)
-        twin.__dict__.update(self._optimizer.__dict__)
+        attributes = vars(self._optimizer).items()
+        vars(twin).update({name: copy.copy(value) if isinstance(value, dict) else value for name, value in attributes})
         twin.state = defaultdict(dict)
         twin.param_groups = [{**group, "params": [probe]}]
         if "weight_decay" in group:

@@ -120,8 +120,7 @@ class SWR(Method):
         rows = self._due(self.steps)
         if rows is None and not self._average:
             return
-        trainable = [(name, parameter) for name, parameter in self.parameters.items() if parameter.requires_grad]
-        names = [name for name, parameter in trainable if parameter.grad is not None or self.utility != "gradient"]
+        names = [name for name, p in self.parameters.items() if p.grad is not None or self.utility != "gradient"]
         if not names:
             raise RuntimeError("SWR found no gradient: call step() after backward() and before optimizer.zero_grad()")
         for name in names:

@@ -58,10 +58,13 @@ class UnitMethod(Method):
         if choice("features", features, ("before_norm", "after_norm")) != "before_norm":
             self.settings["features"] = features
         self._tensors = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
+        # A shared parameter has several names, of which model.named_parameters() gives the first.
+        first = {id(parameter): name for name, parameter in model.named_parameters()}
+        self._names = {name: first.get(id(tensor), name) for name, tensor in self._tensors.items()}
         self._modules = dict(model.named_modules(remove_duplicate=False))
         self.units = self._without_frozen(find_units(model) if units is None else units)
         self.groups = self.units.groups
-        self._take_initial(initial, _redrawn(self.groups))
+        self._take_initial(initial, dict.fromkeys(self._names[name] for name in _redrawn(self.groups)))
         self._after_norm = features == "after_norm"
         self._readers: list[FeatureReader | None] = [None] * len(self.groups)
 
@@ -128,6 +131,11 @@ class UnitMethod(Method):
         for reader in self._all_readers():
             reader.enabled = self._acts_next()
 
+    def _load_state(self, state: dict[str, Any]) -> None:
+        # What was read before belongs to a training step that is given up.
+        for reader in self._all_readers():
+            reader.take()
+
     def _release(self) -> None:
         for reader in self._all_readers():
             reader.close()
@@ -149,7 +157,7 @@ class UnitMethod(Method):
         if self.utility == "magnitude":
             return unit_magnitude(outgoing)
         gradients = [
-            self._view(consumer.weight, group, self._raw_gradient(consumer.weight.tensor))[rows]
+            consumer.weight.view(self._gradient(self._names[consumer.weight.tensor]), group.size, leading=1)[rows]
             for consumer in group.consumers
         ]
         return unit_gradient(outgoing, gradients)
@@ -164,12 +172,6 @@ class UnitMethod(Method):
             )
         return means
 
-    def _raw_gradient(self, name: str) -> Tensor:
-        self._gradient(name)
-        gradient = self._tensors[name].grad
-        assert gradient is not None
-        return gradient
-
     def _replace(self, group: UnitGroup, rows: Tensor, chosen: Tensor, valid: Tensor | None = None) -> None:
         """Replaces units: incoming weights redrawn, biases 0, outgoing weights 0, normalization as at the start.
 
@@ -179,6 +181,9 @@ class UnitMethod(Method):
             chosen: int64 [M], the unit; no pair appears twice.
             valid: bool [M], whether it is really to be replaced; None: all are.
         """
+        weights = [*group.incoming, *(consumer.weight for consumer in group.consumers)]
+        if not all(self._tensors[part.tensor].requires_grad for part in weights):
+            return
         for part in group.incoming:
             tensor = self._tensors[part.tensor]
             shape = tensor.shape[1:] if self.stacked else tensor.shape
@@ -186,9 +191,9 @@ class UnitMethod(Method):
             lead = (-1,) + (1,) * offsets.ndim
             index = first + chosen.view(lead) * stride + offsets
             drawn = sample_at(
-                self.distributions[part.tensor],
+                self.distributions[self._names[part.tensor]],
                 self.seed[rows].view(lead),
-                self._purpose("incoming", part.tensor),
+                self._purpose("incoming", self._names[part.tensor]),
                 self.steps,
                 index,
             )
@@ -199,7 +204,7 @@ class UnitMethod(Method):
         for norm in group.norms:
             for scale_or_shift in (norm.scale, norm.shift):
                 if scale_or_shift is not None:
-                    mean = self.distributions[scale_or_shift.tensor].mean
+                    mean = self.distributions[self._names[scale_or_shift.tensor]].mean
                     self._write(scale_or_shift, group, rows, chosen, mean, valid)
             for running, value in ((norm.running_mean, 0.0), (norm.running_var, 1.0)):
                 if running is not None:

@@ -9,8 +9,9 @@ from torch import Tensor
 def feature_rank(features: Tensor, share: float = 0.99) -> Tensor:
     """Number of singular values, from the largest on, whose sum reaches a share of the sum of all.
 
-    The paper calls it the stable rank. Features that are all 0 have rank 0. Singular values come from the eigenvalues
-    of the features' Gram matrix in float64, many times faster than a singular value decomposition of many examples.
+    The paper calls it the stable rank. Features that are all 0, or not all finite, have rank 0. Singular values come
+    from the eigenvalues of the features' Gram matrix in float64, many times faster than a singular value
+    decomposition of many examples.
 
     Args:
         features: [..., E, n], outputs of n units on E examples.
@@ -24,6 +25,8 @@ def feature_rank(features: Tensor, share: float = 0.99) -> Tensor:
     section 3.
     """
     features = features.double()
+    # A network that has diverged must not take the others with it.
+    features = torch.where(features.isfinite().all(dim=(-2, -1), keepdim=True), features, 0.0)
     if features.shape[-2] < features.shape[-1]:
         features = features.mT
     values = torch.linalg.eigvalsh(features.mT @ features).clamp_(min=0).sqrt_().flip(-1)

@@ -68,7 +68,7 @@ class AdamW(ReplicatedOptimizer):
         averages = [state["exp_avg"] for state in states]
         squares = [state["exp_avg_sq"] for state in states]
         torch._foreach_add_([state["step"] for state in states], 1)
-        rates = self._per_parameter(group, "lr", parameters)
+        rates = self.per_parameter(group, "lr", parameters)
         entries = zip(parameters, gradients, averages, squares, strict=True)
         if all(tensor.is_cpu and tensor.is_contiguous() for tensors in entries for tensor in tensors):
             for k, parameter in enumerate(parameters):

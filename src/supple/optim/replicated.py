@@ -90,7 +90,7 @@ class ReplicatedOptimizer(torch.optim.Optimizer):
             parameters: parameters of the group.
         """
         if not (isinstance(group["weight_decay"], float | int) and group["weight_decay"] == 0):
-            decay = self._per_parameter(group, "weight_decay", parameters)
+            decay = self.per_parameter(group, "weight_decay", parameters)
             torch._foreach_addcmul_(parameters, parameters, decay, value=-1)
 
     def _update(self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]) -> None:
@@ -103,7 +103,7 @@ class ReplicatedOptimizer(torch.optim.Optimizer):
         """
         raise NotImplementedError
 
-    def _per_parameter(self, group: dict[str, Any], name: str, parameters: list[Tensor]) -> list[Tensor]:
+    def per_parameter(self, group: dict[str, Any], name: str, parameters: list[Tensor]) -> list[Tensor]:
         """A setting, for each parameter shaped to multiply it; made once, and again when the setting has changed."""
         # A list is kept as a tensor, whose version tells when it is changed.
         setting = group[name] = as_setting(name, group[name])

@@ -48,7 +48,7 @@ class SGDW(ReplicatedOptimizer):
         steps = gradients
         if group["momentum"]:
             steps = self._momentum(group["momentum"], parameters, gradients)
-        rates = self._per_parameter(group, "lr", parameters)
+        rates = self.per_parameter(group, "lr", parameters)
         torch._foreach_addcmul_(parameters, steps, rates, value=-1)
 
     def _momentum(self, momentum: float, parameters: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:

@@ -12,12 +12,12 @@ from typing import cast
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from supple.methods.features import FeatureReader
 from supple.metrics import hits
 from supple.nn import StackedLayerNorm, StackedLinear, StackedMLP
 from supple.optim import SGDW
-from supple.optim.replicated import broadcast_setting
 from supple.population.layers import Activation, Linear, Norm, Sink
 
 _Points = dict[tuple[str, str], Tensor]
@@ -27,13 +27,17 @@ class Gradients:
     """A sink that keeps gradients in ``.grad``, for any optimizer and method to use."""
 
     def product(self, parameter: Tensor, left: Tensor, right: Tensor) -> None:
-        """Writes the product into ``parameter.grad``, whose memory is used again."""
-        if parameter.requires_grad:
+        """Writes the product into ``parameter.grad``, whose memory is used again; a frozen parameter has none."""
+        if not parameter.requires_grad:
+            parameter.grad = None
+        else:
             torch.bmm(left, right, out=_own_gradient(parameter).view(len(left), -1, right.shape[2]))
 
     def gradient(self, parameter: Tensor, gradient: Tensor) -> None:
-        """Copies the gradient into ``parameter.grad``."""
-        if parameter.requires_grad:
+        """Copies the gradient into ``parameter.grad``; a frozen parameter has none."""
+        if not parameter.requires_grad:
+            parameter.grad = None
+        else:
             _own_gradient(parameter).copy_(gradient)
 
 
@@ -112,7 +116,7 @@ class _Block:
 
 
 class FastStep:
-    """Steps of stacked MLPs under cross-entropy, without autograd.
+    """Steps of stacked MLPs under cross-entropy, without autograd; hooks on the network's modules are not called.
 
     Args:
         network: the networks.
@@ -156,16 +160,25 @@ class FastStep:
         else:
             # The backward pass is linear, so every gradient comes out multiplied by the step size.
             sink = Descent(cast(SGDW, self.optimizer))
-            self._backward(d.mul_(broadcast_setting(sink.group["lr"], d)), sink)
+            rate = sink.optimizer.per_parameter(sink.group, "lr", [self.output.bias])[0]
+            self._backward(d.mul_(rate.unsqueeze(-1) if rate.ndim else rate), sink)
         return loss, right
 
     def _descends(self) -> bool:
-        """Whether the optimizer is plain gradient descent, which nobody has attached hooks to."""
+        """Whether the optimizer is plain gradient descent, and nobody is told of its steps."""
         optimizer = self.optimizer
         plain = (
             type(optimizer) is SGDW and len(optimizer.param_groups) == 1 and not optimizer.param_groups[0]["momentum"]
         )
-        return plain and not optimizer._optimizer_step_pre_hooks and not optimizer._optimizer_step_post_hooks
+        # A scheduler wraps the step of the optimizer it belongs to.
+        told = (
+            optimizer._optimizer_step_pre_hooks,
+            optimizer._optimizer_step_post_hooks,
+            _global_optimizer_pre_hooks,
+            _global_optimizer_post_hooks,
+            "step" in vars(optimizer),
+        )
+        return plain and not any(told)
 
     def _forward(self, x: Tensor, readers: Iterable[FeatureReader]) -> Tensor:
         points: _Points = {}
@@ -174,7 +187,14 @@ class FastStep:
             x, previous = block.forward(x, previous, points)
         points["output", "input"] = x
         for reader in readers:
-            reader.record(points[reader.feature.module, reader.feature.where].mT)
+            place = (reader.feature.module, reader.feature.where)
+            if place not in points:
+                known = ", ".join(f"{where} of {module}" for module, where in points)
+                raise ValueError(
+                    f"features are to be read at the {place[1]} of {place[0]}, which the fast step does not have; it "
+                    f"has {known}. Use Population(general=True), which calls the modules themselves"
+                )
+            reader.record(points[place].mT)
         return self.output.forward(x)
 
     def _backward(self, d: Tensor, sink: Sink) -> None:

@@ -1,14 +1,15 @@
 """Training more replicas than a cache or a memory holds, a part at a time.
 
-A replica's result does not depend on its neighbours, so replicas may be trained in any company. Parts whose weights
-stay in a core's share of the cache train fastest, and parts that do not fit into memory can be halved.
+Within rounding, a replica's result does not depend on its neighbours, so replicas may be trained in any company.
+Parts whose weights stay in a core's share of the cache train fastest, and parts that do not fit into memory can be
+halved.
 """
 
 from __future__ import annotations
 
 import gc
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -62,21 +63,22 @@ def train_in_parts(
     parts: Sequence[slice],
     settings: int,
     tasks: range,
-    on_task: Callable[[slice, int, TaskMetrics], object],
     on_halve: Callable[[slice, Exception], object] = lambda part, error: None,
-) -> None:
+) -> Iterator[tuple[slice, int, TaskMetrics]]:
     """Trains parts one after another, each on all tasks.
 
-    A part that runs out of memory is trained in two halves, from the first task on. That gives the same results, so
-    what was reported of it before is not reported again.
+    A part that runs out of memory is trained in two halves, from the first task on. Within rounding that gives the same
+    results, so what was reported of it before is not reported again.
 
     Args:
         make: makes the population of some replicas.
         parts: the parts, from :func:`cut`.
         settings: settings a seed.
         tasks: which tasks of the stream, in order.
-        on_task: called with (part, task, what was measured) after each task of each part.
         on_halve: called with (part, error) when a part ran out of memory.
+
+    Yields:
+        (part, task, what was measured) after each task of each part.
 
     Raises:
         Exception: what running out of memory raised, if a part of one replica does not fit.
@@ -85,20 +87,20 @@ def train_in_parts(
     waiting = [(part, 0) for part in reversed(parts)]
     while waiting:
         part, reported = waiting.pop()
-        done = 0
-        try:
-            population = make(part)
-            for task in tasks:
+        population = None
+        for number, task in enumerate(tasks):
+            try:
+                population = population or make(part)
                 metrics = population.train_task(task)
-                done += 1
-                if done > reported:
-                    on_task(part, task, metrics)
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error) or part.stop - part.start == 1:
-                raise
-            on_halve(part, error)
-            waiting += [(half, max(done, reported)) for half in reversed(halve(part, settings))]
-        population = None  # type: ignore[assignment]
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error) or part.stop - part.start == 1:
+                    raise
+                on_halve(part, error)
+                waiting += [(half, max(number, reported)) for half in reversed(halve(part, settings))]
+                break
+            if number >= reported:
+                yield part, task, metrics
+        population = None
         gc.collect()
 
 
