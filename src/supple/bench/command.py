@@ -63,7 +63,7 @@ def bench_command(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = Plan.device,
     quick: Annotated[bool, typer.Option("--quick", help="Half a minute instead of minutes; less exact.")] = False,
     scaling: Annotated[
-        bool, typer.Option("--scaling", help="Also time and memory for 16 to 128 networks and one and two tasks.")
+        bool, typer.Option("--scaling", help="Also time and memory for 32 to 256 networks and one and two tasks.")
     ] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="File for all numbers; - for standard output.", allow_dash=True)

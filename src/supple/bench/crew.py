@@ -101,7 +101,7 @@ class Crew:
 
     def _died(self, process: subprocess.Popen[str], do: str) -> None:
         code = process.wait()
-        hint = "; memory may have run out, use a smaller --memory or --replicas" if code == -9 else ""
+        hint = "; memory may have run out, use fewer --replicas" if code == -9 else ""
         raise RuntimeError(f"a worker of {self.name} ended at {do!r} with code {code}{hint}")
 
     @staticmethod

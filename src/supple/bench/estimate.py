@@ -6,13 +6,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 
+from supple.bench.crew import cores
 from supple.bench.engine import Engine
 from supple.bench.flops import step_flops
 from supple.bench.settings import BATCH, images
-from supple.bench.timing import measure, synchronizer, warm_up
+from supple.bench.timing import Clock, measure, synchronizer, warm_up
 from supple.population.parts import CACHED, cut
 from supple.streams import PermutedStream
 
@@ -33,7 +35,8 @@ class Estimate:
         steps: optimizer steps of each network.
         flops: floating-point operations of all steps of all networks.
         memory: bytes that a part takes at its peak, with the images.
-        rate: network steps a second of one process, measured; a core's on a CPU.
+        rate: network steps a second of one process (on a CPU, one core), with what is measured of the networks at the
+            start of each task.
         seconds: time in one process.
     """
 
@@ -61,17 +64,23 @@ def weights(hidden: int) -> int:
 
 
 def free_memory(device: str) -> int:
-    """Memory that is free now.
+    """Memory that one process may take when there is one on each core, or one on the GPU.
 
     Args:
         device: "cpu" or "cuda".
 
     Returns:
-        Bytes.
+        Bytes: three quarters of what is available now, over the number of processes.
     """
     if device == "cuda":
-        return int(torch.cuda.mem_get_info()[0])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return int(torch.cuda.mem_get_info()[0] * 3 // 4)
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        available = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        # Elsewhere than on Linux only the whole memory is told; half of it is taken for available.
+        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return available * 3 // 4 // len(cores())
 
 
 def estimate(
@@ -97,7 +106,7 @@ def estimate(
         tasks: tasks of each network.
         count: images a task.
         device: "cpu" or "cuda".
-        memory: bytes that may be taken; None: three quarters of what is free.
+        memory: bytes that may be taken; None: those of :func:`free_memory`.
         seconds: how long to measure each method.
 
     Returns:
@@ -107,7 +116,7 @@ def estimate(
         ValueError: if not even one network fits into the memory.
     """
     data = count * (_PIXELS + 8)
-    allowed = (free_memory(device) * 3 // 4 if memory is None else memory) - data
+    allowed = (free_memory(device) if memory is None else memory) - data
     each = weights(hidden) * _COPIES[optimizer]
     fitting = allowed // each
     if fitting < 1:
@@ -121,13 +130,15 @@ def estimate(
     part = max(one.stop - one.start for one in parts)
     stream = PermutedStream(images(count), list(range(max(1, part // settings))), BATCH, device)
     engine = Engine(hidden, min(part, settings), stream, [optimizer], methods)
-    steps = tasks * stream.steps
+    steps, task = tasks * stream.steps, stream.task(0)
     found = []
     for method in methods:
         engine.use(optimizer, method)
         warm_up(engine)
         sample = measure(engine, seconds, synchronizer(device))
-        rate = engine.replicas / sample.step(engine.action_share, stream.steps)
+        at_start = Clock()
+        at_start.add(lambda: len(engine.population.measure(task)) and 1, synchronizer(device))
+        rate = engine.replicas / (sample.step(engine.action_share, stream.steps) + at_start.mean / stream.steps)
         networks = seeds * settings
         found.append(
             Estimate(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from itertools import pairwise
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from supple.bench.crew import cores
 from supple.bench.estimate import Estimate, estimate
 from supple.bench.settings import METHODS, STEP_SIZES
 
@@ -28,7 +28,10 @@ def plan_command(
     tasks: Annotated[int, typer.Option(min=1, help="Tasks of each network.")] = 1000,
     images: Annotated[int, typer.Option(min=30, help="Images a task.")] = 60_000,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    memory: Annotated[float | None, typer.Option(help="GB allowed.", show_default="3/4 of what is free")] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(help="GB a process may take.", show_default="3/4 of what is available, shared by the cores"),
+    ] = None,
 ) -> None:
     """Say what training many networks will take here: memory, parts and time, from a measurement of seconds.
 
@@ -49,6 +52,9 @@ def plan_command(
         if value not in known:
             error.print(f"[bold red]Error:[/] {name} is {value!r}; it has to be one of {', '.join(known)}")
             raise typer.Exit(2)
+    if memory is not None and not 0 < memory < 1e6:
+        error.print(f"[bold red]Error:[/] --memory is {memory:g}; it has to be above 0, in GB")
+        raise typer.Exit(2)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -59,7 +65,7 @@ def plan_command(
         raise typer.Exit(1) from wrong
     finally:
         torch.set_num_threads(threads)
-    Console().print(_table(found, 1 if device == "cuda" else os.cpu_count() or 1))
+    Console().print(_table(found, 1 if device == "cuda" else len(cores())))
 
 
 def _table(found: list[Estimate], cores: int) -> Table:

@@ -58,9 +58,8 @@ class Plan:
             raise ValueError("there are no widths; give at least one, such as 100")
         for replicas in (self.replicas, *self.scaling):
             if replicas % self.settings:
-                raise ValueError(
-                    f"replicas is {replicas}; it has to be a multiple of settings, which is {self.settings}"
-                )
+                name = "replicas" if replicas == self.replicas else "a number of replicas of scaling"
+                raise ValueError(f"{name} is {replicas}; it has to be a multiple of settings, which is {self.settings}")
         self._check("optimizers", self.optimizers, tuple(STEP_SIZES), "sgd")
         self._check("methods", self.methods, METHODS, "base")
         if self.device not in DEVICES:

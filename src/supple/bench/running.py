@@ -144,7 +144,6 @@ def run(plan: Plan, progress: Progress = lambda done, total, text: None) -> Resu
 
     Raises:
         RuntimeError: if a process fails.
-        ValueError: if a network does not fit into the planned memory.
     """
     here = cores()
     methods = [method for method in ("base", "swr") if method in plan.methods] if plan.footprint else []

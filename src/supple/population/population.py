@@ -13,6 +13,7 @@ from supple.metrics import activations, dead_share, feature_rank, hits, mean_mag
 from supple.nn import StackedLayerNorm, StackedMLP
 from supple.population.fast import FastStep
 from supple.streams import PermutedStream
+from supple.streams.permuted import Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +89,7 @@ class Population:
             these tensors are read.
         """
         task = self.stream.task(index)
-        found = activations(self.network, task.examples(self.measured_on)[0])
-        dead, rank = dead_share(self.network, found), feature_rank(found.last)
-        weights, scales = mean_magnitude(self.network.parameters()), self._scales()
+        dead, rank, weights, scales = self.measure(task)
         rightly = torch.zeros_like(rank)
         losses = torch.zeros_like(weights)
         before = self._reinitialized()
@@ -112,6 +111,19 @@ class Population:
             gradient_magnitude=gradients,
             reinitialized=self._reinitialized() - before,
         )
+
+    def measure(self, task: Task) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Measures the networks on the first examples of a task.
+
+        Args:
+            task: the task.
+
+        Returns:
+            (dead, rank, weight magnitude, scale magnitude), as in :class:`TaskMetrics`.
+        """
+        found = activations(self.network, task.examples(self.measured_on)[0])
+        dead, rank = dead_share(self.network, found), feature_rank(found.last)
+        return dead, rank, mean_magnitude(self.network.parameters()), self._scales()
 
     def step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Learns one batch: a gradient step, and what the method does after it.
