@@ -58,7 +58,7 @@ class Plan:
             raise ValueError("there are no widths; give at least one, such as 100")
         for replicas in (self.replicas, *self.scaling):
             if replicas % self.settings:
-                name = "replicas" if replicas == self.replicas else "a number of replicas of scaling"
+                name = "replicas" if replicas == self.replicas else "in scaling, replicas"
                 raise ValueError(f"{name} is {replicas}; it has to be a multiple of settings, which is {self.settings}")
         self._check("optimizers", self.optimizers, tuple(STEP_SIZES), "sgd")
         self._check("methods", self.methods, METHODS, "base")

@@ -104,7 +104,16 @@ class ReplicatedOptimizer(torch.optim.Optimizer):
         raise NotImplementedError
 
     def per_parameter(self, group: dict[str, Any], name: str, parameters: list[Tensor]) -> list[Tensor]:
-        """A setting, for each parameter shaped to multiply it; made once, and again when the setting has changed."""
+        """A setting, for each parameter shaped to multiply it; made once, and again when the setting has changed.
+
+        Args:
+            group: the settings.
+            name: "lr" or "weight_decay".
+            parameters: parameters of the group.
+
+        Returns:
+            For each parameter a tensor [] or [R, 1, ...], of its dtype and on its device.
+        """
         # A list is kept as a tensor, whose version tells when it is changed.
         setting = group[name] = as_setting(name, group[name])
         version = setting._version if isinstance(setting, Tensor) else 0
