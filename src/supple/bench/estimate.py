@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import torch
 
 from supple.bench.crew import cores
 from supple.bench.engine import Engine
-from supple.bench.flops import step_flops
+from supple.bench.flops import step_flops, weights
 from supple.bench.settings import BATCH, images
 from supple.bench.timing import Clock, measure, synchronizer, warm_up
-from supple.population.parts import CACHED, cut
+from supple.population.parts import cached, cut
 from supple.streams import PermutedStream
 
 _COPIES = {"sgd": 3, "adamw": 7}
@@ -49,18 +48,6 @@ class Estimate:
     memory: int
     rate: float
     seconds: float
-
-
-def weights(hidden: int) -> int:
-    """Bytes of the weights of one network 784-h-h-h-10.
-
-    Args:
-        hidden: units of each hidden layer.
-
-    Returns:
-        Bytes, in single precision.
-    """
-    return 4 * sum((i + 1) * o for i, o in pairwise([_PIXELS, hidden, hidden, hidden, 10]))
 
 
 def free_memory(device: str) -> int:
@@ -125,7 +112,7 @@ def estimate(
             f"the {(allowed + data) / 1e6:.1f} MB allowed; give more memory, or a smaller width"
         )
     if device == "cpu":
-        fitting = min(fitting, max(1, CACHED // weights(hidden)))
+        fitting = min(fitting, cached(weights(hidden)))
     parts = cut(seeds, settings, fitting)
     part = max(one.stop - one.start for one in parts)
     stream = PermutedStream(images(count), list(range(max(1, part // settings))), BATCH, device)

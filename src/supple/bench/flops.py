@@ -1,4 +1,4 @@
-"""Floating-point operations of a training step."""
+"""Floating-point operations of a training step, and the weights that it changes."""
 
 from __future__ import annotations
 
@@ -25,3 +25,18 @@ def step_flops(hidden: int, inputs: int = 784, outputs: int = 10, depth: int = 3
     """
     layers = [i * o for i, o in pairwise([inputs, *[hidden] * depth, outputs])]
     return 2 * batch * (3 * sum(layers) - layers[0])
+
+
+def weights(hidden: int, inputs: int = 784, outputs: int = 10, depth: int = 3) -> int:
+    """Bytes of the weights and biases of one multilayer perceptron, in single precision.
+
+    Args:
+        hidden: units of each hidden layer.
+        inputs: number of inputs.
+        outputs: number of outputs.
+        depth: number of hidden layers.
+
+    Returns:
+        Bytes.
+    """
+    return 4 * sum((i + 1) * o for i, o in pairwise([inputs, *[hidden] * depth, outputs]))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
-from itertools import pairwise
 
+from supple.bench.flops import weights
 from supple.bench.settings import METHODS, STEP_SIZES
-from supple.population.parts import CACHED, cut
+from supple.population.parts import cached, cut
 
 DEVICES = ("cpu", "cuda")
 
@@ -97,8 +97,6 @@ def part(plan: Plan, hidden: int) -> tuple[int, int]:
     seeds = plan.replicas // plan.settings
     if plan.device != "cpu":
         return seeds, plan.settings
-    sizes = [784, hidden, hidden, hidden, 10]
-    parameters = sum((i + 1) * o for i, o in pairwise(sizes))
-    first = cut(seeds, plan.settings, max(1, CACHED // (4 * parameters)))[0]
+    first = cut(seeds, plan.settings, cached(weights(hidden)))[0]
     length = first.stop - first.start
     return max(1, length // plan.settings), min(length, plan.settings)

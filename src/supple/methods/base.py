@@ -165,13 +165,14 @@ class Method(ABC):
         """
         if state.get("method") != type(self).__name__:
             raise ValueError(f"this is the state of {state.get('method')}, not of {type(self).__name__}")
-        missing = [key for key in self.state_dict() if key not in state]
+        own = self.state_dict()
+        missing = [key for key in own if key not in state]
         if missing:
             raise ValueError(f"the state is not complete; it has no {', '.join(missing)}")
         if len(state["total"]) != self.replicas:
             raise ValueError(f"the state has {len(state['total'])} replicas, the network {self.replicas}")
-        shapes = self.state_dict()["shapes"]
-        differing = {name for name in {**shapes, **state["shapes"]} if shapes.get(name) != state["shapes"].get(name)}
+        shapes, theirs = own["shapes"], state["shapes"]
+        differing = {name for name in {**shapes, **theirs} if shapes.get(name) != theirs.get(name)}
         differing |= set(state["initial"]) ^ set(self.distributions)
         if differing:
             raise ValueError(f"the state is of another network: the two differ in {', '.join(sorted(differing))}")

@@ -19,6 +19,18 @@ CACHED = 26_000_000
 """Bytes of weights up to which a part trains fastest on a core; ``benchmarks/parts.py`` measures it."""
 
 
+def cached(weights: int) -> int:
+    """How many replicas train fastest together on a core.
+
+    Args:
+        weights: bytes of the weights of one.
+
+    Returns:
+        As many as have :data:`CACHED` bytes of weights, at least 1.
+    """
+    return max(1, CACHED // weights)
+
+
 def cut(seeds: int, settings: int, size: int) -> list[slice]:
     """Cuts seed-first replicas into parts: of whole seeds, or of some settings of one seed.
 
