@@ -22,13 +22,17 @@ class Due:
         self._same = len(periods) == 1
         self._all = rows_of(active, device)
 
+    def mask(self, step: int) -> Tensor:
+        """Replicas due at this step (1, 2, ...), bool [R] on the CPU."""
+        return (step % self._frequency == 0) & self._active
+
     def __call__(self, step: int) -> slice | Tensor | None:
         """Replicas due at this step (1, 2, ...): None for none, ``slice(None)`` for all, else int64 indices."""
         if self._all is None or step < self._smallest:
             return None
         if self._same:
             return None if step % self._smallest else self._all
-        return rows_of((step % self._frequency == 0) & self._active, self._device)
+        return rows_of(self.mask(step), self._device)
 
 
 def rows_of(due: Tensor, device: torch.device) -> slice | Tensor | None:

@@ -70,6 +70,10 @@ class L2(Method):
         """Never."""
         return False
 
+    def due_next(self) -> Tensor:
+        """Never in any, bool [R] on the CPU."""
+        return torch.zeros(self.replicas, dtype=torch.bool)
+
     def _act(self) -> None:
         for name, share in self._l2.items():
             if self.parameters[name].requires_grad:
