@@ -73,9 +73,11 @@ class Norm:
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x [R, width, B]. Returns: the same shape."""
-        variance, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
-        self.inverse = (variance + self.module.eps).rsqrt_()
-        self.normalized = (x - mean).mul_(self.inverse)
+        # torch.var_mean over a dimension that is not the last takes five times as long.
+        centred = x - x.mean(dim=1, keepdim=True)
+        variance = centred.square().mean(dim=1, keepdim=True)
+        self.inverse = variance.add_(self.module.eps).rsqrt_()
+        self.normalized = centred.mul_(self.inverse)
         self.scale = self.module.scale.unsqueeze(2)
         return torch.addcmul(self.module.bias.unsqueeze(2), self.normalized, self.scale)
 
