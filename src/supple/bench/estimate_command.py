@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Annotated
 
 import torch
@@ -14,6 +13,7 @@ from rich.table import Table
 from supple.bench.crew import cores
 from supple.bench.estimate import Estimate, estimate
 from supple.bench.settings import METHODS, STEP_SIZES
+from supple.study.watching import duration
 
 
 def plan_command(
@@ -90,20 +90,3 @@ def _table(found: list[Estimate], cores: int) -> Table:
             duration(one.seconds),
         )
     return table
-
-
-def duration(seconds: float) -> str:
-    """A time in the two units that say it best.
-
-    Args:
-        seconds: the time.
-
-    Returns:
-        Such as "45 s", "3 min 20 s", "7 h 5 min" or "12 d 4 h".
-    """
-    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-    whole = round(seconds)
-    for (name, size), (smaller, part) in pairwise(units):
-        if whole >= size:
-            return f"{whole // size} {name} {whole % size // part} {smaller}"
-    return f"{whole} s"

@@ -109,7 +109,8 @@ def _methods(
         for name in first.keys() - arguments.keys():
             off = 0 if name in KINDS[kind].strength else first[name]
             values = [users[number][name] if number in users else off for number in range(len(columns))]
-            arguments[name] = torch.tensor(values * seeds, dtype=torch.float64)
+            same = len(set(values)) == 1
+            arguments[name] = values[0] if same else torch.tensor(values * seeds, dtype=torch.float64)
         make: Any = KINDS[kind].make
         made.append(make(network, optimizer, **arguments))
     return chain(*made) if made else None

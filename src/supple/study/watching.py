@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from supple.bench.estimate_command import duration
 from supple.study.running import Watcher
 
 _SHOWN = 12
@@ -160,3 +160,20 @@ class Bars(Tally):
 
     def __exit__(self, *error: object) -> None:
         self._live.stop()
+
+
+def duration(seconds: float) -> str:
+    """A time in the two units that say it best.
+
+    Args:
+        seconds: the time.
+
+    Returns:
+        Such as "45 s", "3 min 20 s", "7 h 5 min" or "12 d 4 h".
+    """
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    whole = round(seconds)
+    for (name, size), (smaller, part) in pairwise(units):
+        if whole >= size:
+            return f"{whole // size} {name} {whole % size // part} {smaller}"
+    return f"{whole} s"
