@@ -66,7 +66,6 @@ class Linear:
         sink.gradient(self.bias, d.sum(dim=2))
         return d_input
 
-
     def _back(self, d: Tensor) -> Tensor:
         if d.shape[1] < _LONG:
             return torch.bmm(self.weight.mT, d)
