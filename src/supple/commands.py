@@ -15,9 +15,9 @@ from rich.table import Table
 import supple
 from supple import data
 from supple.bench.command import bench_command
-from supple.bench.estimate_command import plan_command
 from supple.options import DataDir, DataName, Device, SetName, Verify, chosen_data, method_names, plain_errors, writable
 from supple.study.command import run_command
+from supple.study.plan_command import plan_command
 
 app = typer.Typer(
     name="supple", no_args_is_help=True, rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False

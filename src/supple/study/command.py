@@ -69,39 +69,65 @@ def scale(
     return scaled, {name: list(pair) for name, pair in facts.items() if pair[0] != pair[1]}
 
 
+StudyName = Annotated[str, typer.Argument(help="A study file, or the name of a study that comes with supple.")]
+Tasks = Annotated[int | None, typer.Option(min=1, help="Tasks of each run.", show_default="as the study")]
+Seeds = Annotated[str | None, typer.Option(help="How many seeds, or which: 5, or 0,3,7.", show_default="as the study")]
+Methods = Annotated[str | None, typer.Option(help="Only these methods, such as swr,cbp.", show_default="all")]
+Data = Annotated[DataName | None, typer.Option("--data", help="Other images.", show_default="as the study")]
+Where = Annotated[Device, typer.Option(help="Where to train.")]
+Processes = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes that train at the same time.", show_default="one a core; one for a GPU"),
+]
+Memory = Annotated[
+    float | None,
+    typer.Option(help="GB that a process may take.", show_default="3/4 of what is free, shared by the processes"),
+]
+
+
+def check_options(device: Device, memory: float | None) -> int | None:
+    """Checks options that need no study.
+
+    Args:
+        device: where to train.
+        memory: GB that a process may take.
+
+    Returns:
+        Bytes that a process may take; None where nothing was said.
+
+    Raises:
+        typer.BadParameter: if there is no such device, or no such memory.
+    """
+    if device is Device.cuda and not torch.cuda.is_available():
+        raise typer.BadParameter(
+            "torch finds no CUDA device; leave the option out to train on the CPU.", param_hint="--device"
+        )
+    if memory is not None and not 0 < memory < 1e6:
+        raise typer.BadParameter(f"it is {memory:g}; it has to be above 0, in GB.", param_hint="--memory")
+    return None if memory is None else int(memory * 1e9)
+
+
 def run_command(
-    study: Annotated[str, typer.Argument(help="A study file, or the name of a study that comes with supple.")],
+    study: StudyName,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the results.", show_default="supple-results/STUDY")
     ] = None,
-    tasks: Annotated[int | None, typer.Option(min=1, help="Tasks of each run.", show_default="as the study")] = None,
-    seeds: Annotated[
-        str | None, typer.Option(help="How many seeds, or which: 5, or 0,3,7.", show_default="as the study")
-    ] = None,
-    methods: Annotated[
-        str | None, typer.Option(help="Only these methods, such as swr,cbp.", show_default="all")
-    ] = None,
-    data_name: Annotated[
-        DataName | None, typer.Option("--data", help="Other images.", show_default="as the study")
-    ] = None,
+    tasks: Tasks = None,
+    seeds: Seeds = None,
+    methods: Methods = None,
+    data_name: Data = None,
     data_dir: DataDir = None,
     verify: Verify = True,
-    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
-    processes: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes that train at the same time.", show_default="one a core; one for a GPU"),
-    ] = None,
-    memory: Annotated[
-        float | None,
-        typer.Option(help="GB that a process may take.", show_default="3/4 of what is free, shared by the processes"),
-    ] = None,
+    device: Where = Device.cpu,
+    processes: Processes = None,
+    memory: Memory = None,
 ) -> None:
     """Run a study, or what is missing of it.
 
     Results are written as they come. Ctrl-C stops; after that, or a crash, or
     a loss of power, the same command goes on where it was, and ends with the
     same results. With more seeds, methods or tasks than before it runs only
-    what is missing.
+    what is missing. [bold]supple plan[/] says before how long it will take.
 
     [bold]Examples[/]
 
@@ -112,29 +138,14 @@ def run_command(
     [dim]$[/] supple run my-study.toml --out results/my-study
     """
     console = Console()
-    if device is Device.cuda and not torch.cuda.is_available():
-        raise typer.BadParameter(
-            "torch finds no CUDA device; leave the option out to train on the CPU.", param_hint="--device"
-        )
-    if memory is not None and not 0 < memory < 1e6:
-        raise typer.BadParameter(f"it is {memory:g}; it has to be above 0, in GB.", param_hint="--memory")
+    allowed = check_options(device, memory)
     with plain_errors():
         path, name = shipped.find(study)
         chosen, scaled = scale(read(path), tasks, seeds, methods, data_name.value if data_name else None)
         folder = out or Path("supple-results") / name
         writable(folder)
-        order = Order(
-            chosen,
-            name,
-            folder,
-            scaled,
-            data_dir,
-            verify,
-            device.value,
-            processes,
-            None if memory is None else int(memory * 1e9),
-            shlex.join(["supple", *sys.argv[1:]]),
-        )
+        command = shlex.join(["supple", *sys.argv[1:]])
+        order = Order(chosen, name, folder, scaled, data_dir, verify, device.value, processes, allowed, command)
         console.print(
             f"{chosen.title}: {len(chosen.columns) * len(chosen.run.seeds):,} runs, {chosen.run.tasks:,} tasks each, "
             f"into {folder}. Ctrl-C stops; the same command goes on.",

@@ -12,7 +12,6 @@ from typing import Any
 import polars as pl
 
 import supple
-from supple.nn import Architecture
 from supple.population.parts import cut
 from supple.study import files
 from supple.study.assembly import groups
@@ -191,22 +190,6 @@ def _part(first: int, piece: slice, columns: Sequence[int], seeds: Sequence[int]
 
 def _text(column: Column) -> str:
     return json.dumps(column.key(), sort_keys=True)
-
-
-def parameters(network: Network, inputs: int, outputs: int) -> int:
-    """Number of parameters of one network.
-
-    Args:
-        network: the network.
-        inputs: its inputs.
-        outputs: its outputs.
-
-    Returns:
-        The number.
-    """
-    architecture = Architecture(inputs=inputs, outputs=outputs, **network.model_dump())
-    linears = sum((fan_in + 1) * fan_out for fan_in, fan_out in architecture.linears.values())
-    return linears + (2 * architecture.norm_width * architecture.depth if network.layer_norm else 0)
 
 
 def open_manifest(folder: Path) -> Manifest:

@@ -14,7 +14,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -23,43 +22,11 @@ import torch
 import supple
 from supple import data
 from supple.data import LabelledImages
-from supple.population.parts import cached
 from supple.study import files
-from supple.study.manifest import Manifest, differences, open_manifest, parameters
+from supple.study.manifest import Manifest, differences, open_manifest
+from supple.study.order import Order, part_size, process_count
 from supple.study.results import MANIFEST
-from supple.study.spec import Column, Study, StudyError
-
-_COPIES = {"sgd": 3, "adamw": 7}
-"""Memory of a population, in multiples of its weights: with gradients, averages, and room to work; measured."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """What is to be run.
-
-    Args:
-        study: the study, already cut down to what is to be run.
-        name: its name.
-        folder: where results go.
-        scaled: what was changed on the command line, each with what the study file says and what is run.
-        data_dir: folder with the images; None: the cache, or part of supple.
-        verify: whether files in ``data_dir`` have to be those of the data set.
-        device: "cpu" or "cuda".
-        processes: how many processes train at the same time; None: one a core, or one for a GPU.
-        memory: bytes that one process may take; None: a share of what is free.
-        command: the command, for the manifest.
-    """
-
-    study: Study
-    name: str
-    folder: Path
-    scaled: Mapping[str, Any] = field(default_factory=dict)
-    data_dir: Path | None = None
-    verify: bool = True
-    device: str = "cpu"
-    processes: int | None = None
-    memory: int | None = None
-    command: str = ""
+from supple.study.spec import Study, StudyError
 
 
 @dataclass
@@ -133,23 +100,13 @@ def prepare(order: Order) -> tuple[Manifest, list[int]]:
         manifest.scaled = order.scaled
     else:
         manifest = Manifest(order.folder, order.name, study, steps, identity, order.scaled)
-    # A part is as large as trains fastest, and there is one for each process at least.
-    processes = process_count(order)
-
-    def size(column: Column, runs: int) -> int:
-        weights = 4 * parameters(column.network, images.images[0].numel(), images.classes)
-        fitting = _fitting(order, weights * _COPIES[column.optimizer.name], images, processes)
-        if order.device == "cpu":
-            fitting = min(fitting, cached(weights))
-        return min(fitting, -(-runs // processes))
-
-    manifest.add_missing(study.columns, study.run.seeds, size)
+    manifest.add_missing(study.columns, study.run.seeds, part_size(order, images))
     manifest.sessions.append(
         {
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "seconds": 0.0,
             "command": order.command,
-            "processes": processes,
+            "processes": process_count(order),
             "machine": machine(order.device),
             "versions": versions(),
         }
@@ -330,55 +287,6 @@ class _Crew:
             self.tasks,
             self.manifest.steps,
         )
-
-
-def process_count(order: Order) -> int:
-    """How many processes train at the same time.
-
-    Args:
-        order: what is to be run.
-
-    Returns:
-        As many as asked for, or one a core, or one for a GPU.
-    """
-    if order.processes is not None:
-        return order.processes
-    if order.device != "cpu":
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def free_memory(device: str, processes: int) -> int:
-    """Memory that one process may take.
-
-    Args:
-        device: "cpu" or "cuda".
-        processes: how many share it.
-
-    Returns:
-        Bytes: three quarters of what is available now, over the number of processes.
-    """
-    if device != "cpu":
-        return int(torch.cuda.mem_get_info()[0] * 3 // 4)
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        available = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        # Elsewhere than on Linux only the whole memory is told; half of it is taken for available.
-        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return available * 3 // 4 // processes
-
-
-def _fitting(order: Order, each: int, images: LabelledImages, processes: int) -> int:
-    """How many networks fit into a process; at least 1."""
-    allowed = free_memory(order.device, processes) if order.memory is None else order.memory
-    fitting = (allowed - images.images.numel() - 8 * len(images)) // each
-    if fitting < 1:
-        raise ValueError(
-            f"one network takes {each / 1e6:.1f} MB beside the images, more than the {allowed / 1e6:.1f} MB that a "
-            "process may take; give more with --memory, fewer --processes, or a smaller network"
-        )
-    return fitting
 
 
 def _united(old: Study, new: Study) -> Study:

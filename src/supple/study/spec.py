@@ -128,8 +128,20 @@ class Network(_Table):
 
     @model_validator(mode="after")
     def _fits(self) -> Network:
-        Architecture(**self.model_dump())
+        self.architecture(1, 1)
         return self
+
+    def architecture(self, inputs: int, outputs: int) -> Architecture:
+        """The network for a problem.
+
+        Args:
+            inputs: inputs that the problem gives.
+            outputs: outputs that the problem asks for.
+
+        Returns:
+            Its architecture.
+        """
+        return Architecture(inputs=inputs, outputs=outputs, **self.model_dump())
 
 
 class Optimizer(_Table):
