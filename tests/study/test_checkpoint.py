@@ -106,7 +106,8 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     with (
-        files.locked(tmp_path), pytest.raises(files.Busy, match=f"another process is writing into {tmp_path}; wait"),
+        files.locked(tmp_path),
+        pytest.raises(files.Busy, match=f"another process is writing into {tmp_path}; wait"),
         files.locked(tmp_path),
     ):
         pass

@@ -169,7 +169,9 @@ def passes(networks: StackedMLP, x: torch.Tensor, y: torch.Tensor) -> list[dict[
         loss.backward()
         gradients = torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
         statistics = [(h.detach().mean(dim=1), h.detach().std(dim=1, unbiased=False)) for h in hidden]
-        found.append({"loss": float(loss.detach()), "gradient": float(gradients.abs().mean()), "statistics": statistics})
+        found.append(
+            {"loss": float(loss.detach()), "gradient": float(gradients.abs().mean()), "statistics": statistics}
+        )
     return found
 
 

@@ -28,6 +28,9 @@ from supple.study.order import Order, part_size, process_count
 from supple.study.results import MANIFEST
 from supple.study.spec import Study, StudyError
 
+WORKER = [sys.executable, "-m", "supple.study.worker"]
+"""The command of a worker process."""
+
 
 @dataclass
 class Outcome:
@@ -194,7 +197,7 @@ class _Crew:
 
     def _start(self, number: int) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "supple.study.worker"],
+            WORKER,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

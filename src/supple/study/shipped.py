@@ -54,5 +54,6 @@ def find(study: str) -> tuple[Path, str]:
     near = difflib.get_close_matches(name, [*names(), *full], n=1, cutoff=0.4)
     hint = f" Did you mean {full.get(near[0], near[0])}?" if near else ""
     raise StudyError(
-        f"there is no file {study!r}, and no study of that name comes with supple.{hint} There are {', '.join(names())}."
+        f"there is no file {study!r}, and no study of that name comes with supple.{hint} There are "
+        f"{', '.join(names())}."
     )
