@@ -301,11 +301,11 @@ class HandRecurrent(nn.Module):
 class UNet(nn.Module):
     def __init__(self):
         super().__init__()
-        self.enc1, self.enc2 = self.double(2, 3), self.double(3, 4)
+        self.enc1, self.enc2 = self.twice(2, 3), self.twice(3, 4)
         self.up = nn.ConvTranspose2d(4, 3, 2, stride=2)
-        self.dec, self.out = self.double(6, 5), nn.Conv2d(5, 1, 1)
+        self.dec, self.out = self.twice(6, 5), nn.Conv2d(5, 1, 1)
 
-    def double(self, before, width):
+    def twice(self, before, width):
         return nn.Sequential(
             *(nn.Conv2d(before, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True)),
             *(nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(1, width), nn.ReLU(inplace=True)),

@@ -108,6 +108,9 @@ def apply(record: Record, call: Call) -> list[Value]:
             return _spatial(record, call, int(found[1]))
         else:
             rule = _OTHERS.get(call.name, mix)
+        # An index or a mask may be computed from units too.
+        if rule in (_reduce, _along, _repeat, _pad, _glu) and any(value.axes() for value in call.values[1:]):
+            rule = mix
     result = rule(record, call)
     return result if isinstance(result, list) else [result] * len(call.outputs)
 
@@ -336,7 +339,7 @@ def _along(record: Record, call: Call) -> list[Value] | Value:
 def _spatial(record: Record, call: Call, positions: int) -> list[Value]:
     """Pooling, resizing and padding of the last dimensions."""
     value = call.values[0]
-    if any(value.dims[-positions:]) or any(other.kind == Kind.ACTIVATION for other in call.values[1:]):
+    if any(value.dims[-positions:]) or any(other.axes() for other in call.values[1:]):
         return mix(record, call)
     return [Value(call.kind, tuple(map(renewed, value.dims)), value.loose) for _ in call.outputs]
 
