@@ -231,7 +231,7 @@ class Units(Sequence[UnitGroup]):
 
     def __repr__(self) -> str:
         def names(slices: Sequence[Slice | None]) -> str:
-            return ", ".join(part.tensor for part in slices if part is not None) or "-"
+            return ", ".join(dict.fromkeys(part.tensor for part in slices if part is not None)) or "-"
 
         rows = [("layer", "units", "features read at", "in", "out", "normalization")]
         for group in self.groups:

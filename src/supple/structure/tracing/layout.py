@@ -36,13 +36,14 @@ def tidy(pieces: Sequence[Piece]) -> Pieces:
     return tuple(pieces) if any(piece.owner is not None for piece in pieces) else ()
 
 
-def renewed(pieces: Pieces, activated: bool = False, normalized: bool = False) -> Pieces:
+def renewed(pieces: Pieces, activated: bool = False, normalized: bool = False, scaled: bool = False) -> Pieces:
     """The pieces behind an operation that keeps units apart.
 
     Args:
         pieces: what lies along the dimension before it.
         activated: whether the operation is an activation function.
         normalized: whether it is a normalization.
+        scaled: whether it multiplies them with other activations.
 
     Returns:
         The pieces with new states; parts of the same values have the same one.
@@ -50,7 +51,7 @@ def renewed(pieces: Pieces, activated: bool = False, normalized: bool = False) -
     states: dict[State, State] = {}
     for piece in pieces:
         if piece.state not in states:
-            states[piece.state] = piece.state.next(activated, normalized)
+            states[piece.state] = piece.state.next(activated, normalized, scaled)
     return tuple(replace(piece, state=states[piece.state]) for piece in pieces)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from supple.structure.description import Norm
 from supple.structure.tracing.layout import narrow, padded, renewed, reshape, tidy
-from supple.structure.tracing.record import Record
+from supple.structure.tracing.record import Record, layer_name
 from supple.structure.tracing.values import Axis, Kind, Piece, Pieces, Value
 
 
@@ -93,6 +93,9 @@ def apply(record: Record, call: Call) -> list[Value]:
         for value in call.values:
             record.use(value)
         if call.kind == Kind.PARAMETER:
+            for name in {name for value in call.values for name in value.parameters()}:
+                if call.name in _CONTRACTIONS:
+                    record.excluded.setdefault(layer_name(name), "it reads nothing that depends on the model's input")
             return [Value(Kind.PARAMETER, ((),) * out.ndim) for out in call.outputs]
         if call.name in _CONTRACTIONS:
             rule = _CONTRACTIONS[call.name]
@@ -142,9 +145,10 @@ def attend(record: Record, call: Call) -> list[Value]:
     Returns:
         Values of its outputs.
     """
+    name = "scaled_dot_product_attention" if "scaled_dot_product" in call.name else call.name
     for value in call.values:
         for axis in value.everything():
-            axis.exclude(f"they go into attention ({call.name} in {record.place})")
+            axis.exclude(f"they go into attention ({name} in {record.place})", rank=2)
     return _unknown(call)
 
 
@@ -164,7 +168,7 @@ def _reshape(record: Record, call: Call) -> Value:
     value, old, new = call.values[0], call.tensors[0].shape, call.outputs[0].shape
     dims, lost = reshape(value.dims, old, new)
     for axis in lost:
-        axis.exclude(f"{call.name} in {record.place} spreads them over several dimensions", certain=False)
+        axis.exclude(f"{call.name} in {record.place} spreads them over several dimensions", rank=0)
     return replace(value, dims=dims, loose=value.loose | lost)
 
 
@@ -209,7 +213,7 @@ def _cut(record: Record, call: Call) -> list[Value]:
         if lost:
             axes = {p.owner for p in dims[dim] if isinstance(p.owner, Axis)}
             for axis in axes:
-                axis.exclude(f"{call.name} in {record.place} takes some of them", certain=False)
+                axis.exclude(f"{call.name} in {record.place} takes some of them", rank=0)
             loose = loose | axes
         whole = out.ndim == len(dims) and out.shape[dim] == call.tensors[0].shape[dim]
         if not dims[dim] and not whole:
@@ -244,7 +248,7 @@ def _pointwise(record: Record, call: Call) -> Value:
     if followed and others and call.name not in _SCALING:
         for pieces in dims:
             _lose(pieces, _added(record, call), loose)
-    dims = [renewed(pieces, call.name not in _LINEAR) for pieces in dims]
+    dims = [renewed(pieces, call.name not in _LINEAR, scaled=bool(others)) for pieces in dims]
     for tensor, value in zip(call.tensors, call.values, strict=True):
         if value.kind == Kind.PARAMETER:
             _with_parameter(record, call, dims, tensor, value)
@@ -270,16 +274,20 @@ def _together(record: Record, call: Call, first: Pieces, second: Pieces, loose: 
     alike = len(first) == len(second) and all(
         (a.owner is None, a.units, a.before, a.after) == (b.owner is None, b.units, b.before, b.after) for a, b in pairs
     )
-    if alike and all(a.owner is b.owner for a, b in pairs):
-        return tuple(b if b.state.activated and not a.state.activated else a for a, b in pairs)
-    if alike and call.name == "mul":
+    same = alike and all(_root(a) is _root(b) for a, b in pairs)
+    if alike and not same and call.name == "mul":
         for a, b in pairs:
             if isinstance(a.owner, Axis) and isinstance(b.owner, Axis):
                 _gate(record, a.owner, b.owner)
-        return tuple(b if b.state.activated and not a.state.activated else a for a, b in pairs)
-    for pieces in (first, second):
-        _lose(pieces, _added(record, call), loose)
-    return first
+    # What was multiplied with other activations brings these into the sum.
+    elif not same or (call.name not in _SCALING and any(p.state.scaled for p in (*first, *second))):
+        for pieces in (first, second):
+            _lose(pieces, _added(record, call), loose)
+    return tuple(b if b.state.activated and not a.state.activated else a for a, b in pairs) if alike else first
+
+
+def _root(piece: Piece) -> Axis | None:
+    return piece.owner.root() if isinstance(piece.owner, Axis) else None
 
 
 def _gate(record: Record, first: Axis, second: Axis) -> None:

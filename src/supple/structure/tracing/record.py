@@ -65,7 +65,8 @@ class Record:
         self.quiet = False
         # The tensors are kept, so that no other gets their id.
         self._values: dict[int, tuple[Tensor, Value]] = {}
-        self._written: set[int] = set()
+        # What lies in memory that several tensors may view.
+        self._inside: defaultdict[int, set[Axis]] = defaultdict(set)
         self._uses: defaultdict[str, list[dict[int, range]]] = defaultdict(list)
         self._buffers = {id(buffer): name for name, buffer in model.named_buffers()}
         for name, parameter in model.named_parameters():
@@ -88,10 +89,14 @@ class Record:
         Returns:
             Its value; a constant's if it was not seen before.
         """
-        if id(tensor) in self._values:
-            return self._values[id(tensor)][1].settled()
-        written = tensor.untyped_storage()._cdata in self._written
-        return Value(Kind.ACTIVATION if written else Kind.CONSTANT, ((),) * tensor.ndim)
+        _, value = self._values.get(id(tensor), (tensor, Value(Kind.CONSTANT, ((),) * tensor.ndim)))
+        storage = _storage(tensor)
+        if value.kind == Kind.CONSTANT and storage in self._inside:
+            axes = frozenset(self._inside[storage])
+            for axis in axes:
+                axis.exclude(f"{self.place} uses them in a way that cannot be followed")
+            return Value(Kind.ACTIVATION, value.dims, axes)
+        return value.settled()
 
     def set(self, tensor: Tensor, value: Value) -> None:
         """Notes what is known of a tensor.
@@ -101,6 +106,8 @@ class Record:
             value: what is known.
         """
         self._values[id(tensor)] = (tensor, value)
+        if value.kind == Kind.ACTIVATION:
+            self._inside[_storage(tensor)] |= value.everything()
 
     def write(self, tensor: Tensor, value: Value) -> None:
         """Notes that an operation changed a tensor in place.
@@ -109,12 +116,9 @@ class Record:
             tensor: the tensor.
             value: what is known of it now.
         """
-        # Other views of a constant would not tell that there are units in it now.
         before = self.value(tensor)
         for axis in value.axes() - before.axes():
             axis.exclude(f"they are written into another tensor in {self.place}")
-        if value.kind == Kind.ACTIVATION and before.kind == Kind.CONSTANT:
-            self._written.add(tensor.untyped_storage()._cdata)
         self.set(tensor, value)
 
     def use(self, value: Value) -> None:
@@ -267,6 +271,13 @@ class Record:
         dims = [renewed(pieces) for pieces in x.dims]
         dims[x_dim] = made
         return Value(Kind.ACTIVATION, tuple(dims))
+
+
+def _storage(tensor: Tensor) -> int:
+    try:
+        return tensor.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):
+        return -id(tensor)  # no other tensor shares the memory of one that has none of its own
 
 
 def layer_name(tensor: str) -> str:

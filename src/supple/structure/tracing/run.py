@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch.distributions import Distribution
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -86,6 +88,19 @@ def run(model: nn.Module, example: Any) -> Record:
             for part in axis.parts.values():
                 part.output = True
     return record
+
+
+@contextlib.contextmanager
+def _taken_apart() -> Iterator[None]:
+    """No whole transformer layers in one operation, and no checks of what distributions are made with."""
+    fast, validate = torch.backends.mha.get_fastpath_enabled(), Distribution._validate_args
+    torch.backends.mha.set_fastpath_enabled(False)
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        Distribution.set_default_validate_args(validate)
 
 
 def _twin(model: nn.Module, fake: FakeTensorMode) -> nn.Module:
@@ -172,16 +187,15 @@ class _Operations(TorchDispatchMode):
         record = self.record
         record.last = str(func)
         output = func(*args, **kwargs)
-        if record.quiet or not hasattr(func, "_schema"):
-            return output
         outputs = list(_tensors(output))
-        if not outputs:
+        if record.quiet or not outputs:
             return output
-        name = func._schema.name.split("::")[-1]
+        # Higher-order operators have no schema.
+        schema = getattr(func, "_schema", None)
+        name, declared = (str(func), []) if schema is None else (schema.name.split("::")[-1], schema.arguments)
         in_place = name.endswith("_") and not name.endswith("__")
-        schema = func._schema.arguments
-        given = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
-        given |= dict(zip((argument.name for argument in schema), args, strict=False)) | kwargs
+        given = {argument.name: argument.default_value for argument in declared if argument.has_default_value()}
+        given |= dict(zip((argument.name for argument in declared), args, strict=False)) | kwargs
         tensors = list(_tensors([args, list(kwargs.values())]))
         call = Call(
             name.rstrip("_") if in_place else name,
@@ -189,7 +203,7 @@ class _Operations(TorchDispatchMode):
             tensors,
             [record.value(tensor) for tensor in tensors],
             outputs,
-            torch.Tag.pointwise in func.tags,
+            torch.Tag.pointwise in getattr(func, "tags", ()),
         )
         for tensor, value in zip(outputs, apply(record, call), strict=True):
             (record.write if in_place else record.set)(tensor, value)
@@ -250,5 +264,5 @@ def _failure(kind: str, record: Record, error: Exception, example: Any) -> str:
             "shapes only"
         )
     shapes = ", ".join(str(tuple(tensor.shape)) for tensor in _tensors(example))
-    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    reason = str(error).strip().split("\n")[0].rstrip(".") or "no message"
     return f"cannot trace {kind}: it fails {place} on the example (shape {shapes}): {type(error).__name__}: {reason}"

@@ -79,7 +79,7 @@ class Axis:
         readings: the weights that read them.
         output: whether the model gives them out.
         reason: why they cannot be replaced; "" if they can.
-        certain: whether a better reason could still come.
+        rank: how good the reason is.
         parts: neighbouring outputs that were cut out of these, by first output and number.
         whole: the axis that this was cut out of.
         partner: an axis that is one with this: unit i of both is the same unit.
@@ -94,22 +94,23 @@ class Axis:
     readings: list[Reading] = field(default_factory=list)
     output: bool = False
     reason: str = ""
-    certain: bool = True
+    rank: int = 0
     parts: dict[tuple[int, int], Axis] = field(default_factory=dict)
     whole: Axis | None = None
     partner: Axis | None = None
 
-    def exclude(self, reason: str, certain: bool = True) -> None:
-        """Notes why these units cannot be replaced; the first certain reason stays.
+    def exclude(self, reason: str, rank: int = 1) -> None:
+        """Notes why these units cannot be replaced; of equally good reasons the first stays.
 
         Args:
             reason: why.
-            certain: False if a better reason could still come.
+            rank: how good the reason is: 0 if it says no more than that they are not followed further, 2 if it says
+                what they are for.
         """
-        if not self.reason or (certain and not self.certain):
-            self.reason, self.certain = reason, certain
+        if not self.reason or rank > self.rank:
+            self.reason, self.rank = reason, rank
         for part in self.parts.values():
-            part.exclude(reason, certain)
+            part.exclude(reason, rank)
 
     def root(self) -> Axis:
         """The axis that stands for all that are one with this."""
@@ -151,7 +152,7 @@ class Axis:
             )
             self.parts[start, size] = part
             if self.reason:
-                part.exclude(self.reason, self.certain)
+                part.exclude(self.reason, self.rank)
             if overlap or self.readings:
                 self.exclude("parts of them that overlap are read")
         return self.parts[start, size]
@@ -182,29 +183,32 @@ class State:
         token: a number that only views of the same values share.
         activated: whether they went through an activation function.
         before_norm: the token of what a normalization behind the activation took in; 0 if there was none.
+        scaled: whether they were multiplied with other activations.
     """
 
     token: int
     activated: bool = False
     before_norm: int = 0
+    scaled: bool = False
 
     @staticmethod
     def new() -> State:
         """The state of units that were just produced."""
         return State(next(_tokens))
 
-    def next(self, activated: bool = False, normalized: bool = False) -> State:
+    def next(self, activated: bool = False, normalized: bool = False, scaled: bool = False) -> State:
         """The state behind one more operation.
 
         Args:
             activated: whether it is an activation function.
             normalized: whether it is a normalization.
+            scaled: whether it multiplies them with other activations.
 
         Returns:
             The state, with a token of its own.
         """
         before = self.before_norm or (self.token if normalized and self.activated else 0)
-        return State(next(_tokens), self.activated or activated, before)
+        return State(next(_tokens), self.activated or activated, before, self.scaled or scaled)
 
 
 @dataclass(frozen=True)
@@ -250,8 +254,8 @@ class Value:
     loose: frozenset[Axis] = frozenset()
 
     def settled(self) -> Value:
-        """The same with units that certainly cannot be replaced at no known place, as they need not be followed."""
-        done = frozenset(axis for axis in self.axes() if axis.reason and axis.certain)
+        """The same with units that cannot be replaced at no known place, as they need not be followed."""
+        done = frozenset(axis for axis in self.axes() if axis.reason and axis.rank)
         if not done:
             return self
         dims = []
