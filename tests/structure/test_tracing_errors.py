@@ -107,6 +107,9 @@ def test_batch_statistics_random_numbers_and_caches_are_left_alone():
 
 
 KEPT = {
+    "squeezed in place": lambda h: h.unsqueeze_(1).squeeze_(1).relu_(),
+    "straight through": lambda h: h + (h.round() - h).detach(),
+    "single precision inside": lambda h: h.double().tanh().float(),
     "activations": lambda h: F.hardswish(F.elu(F.leaky_relu(h))) + F.softplus(h) * F.logsigmoid(h),
     "gelu by hand": lambda h: 0.5 * h * (1 + torch.tanh(0.8 * (h + 0.04 * h.pow(3)))),
     "in place": lambda h: F.relu_(h).mul_(2),
@@ -177,6 +180,84 @@ class TiedAutoencoder(nn.Module):
 
     def forward(self, x):
         return self.fc1(x).relu() @ self.fc1.weight
+
+
+class Gates(Net):
+    """Gates by other activations, which come back in a sum."""
+
+    def __init__(self, add):
+        super().__init__()
+        self.gate, self.add = nn.Linear(4, 6), add
+
+    def forward(self, x):
+        gate, hidden, other = self.gate(x).sigmoid(), self.fc1(x).relu(), F.pad(x, (0, 2))
+        return self.fc2(gate * hidden + (1 - gate) * other if self.add else gate * hidden * other)
+
+
+def test_a_highway_layer_is_a_residual_stream():
+    assert "residual stream" in reasons(Gates(add=True), rows(4))["fc1"]
+    (group,) = supple.units(Gates(add=False), rows(4))
+    assert [part.tensor for part in group.incoming] == ["gate.weight", "fc1.weight"]
+
+
+def test_what_a_model_gives_out_may_be_any_object():
+    class Policy(Net):
+        def forward(self, x):
+            hidden = self.fc1(x).tanh()
+            return torch.distributions.Categorical(logits=self.fc2(hidden)), torch.distributions.Normal(hidden, 1.0)
+
+    validate = torch.distributions.Distribution._validate_args
+    assert reasons(Policy(), rows(4))["fc1"] == "they are also an output of the model"
+    assert torch.distributions.Distribution._validate_args == validate
+
+
+def test_values_that_leave_by_a_back_door():
+    class Leaking(Net):
+        def forward(self, x):
+            hidden = self.fc1(x)
+            buffer = torch.zeros(3, 6)
+            buffer[:, 2:] = x
+            return self.fc2(hidden + buffer), hidden.data
+
+    assert "fc1" in reasons(Leaking(), rows(4))
+    assert "residual stream" in reasons(Leaking(), rows(4))["fc1"]
+
+
+def test_features_of_functional_layers_are_read_where_a_module_has_them():
+    class Functional(Net):
+        def forward(self, x):
+            return torch.einsum("bi,oi->bo", self.between(self.fc1(x)), self.fc2.weight)
+
+    (group,) = supple.units(Functional(nn.Tanh()), rows(4))
+    assert (group.feature.module, group.feature.where) == ("between", "output")
+    assert group.consumers == (supple.Consumer(supple.Slice("fc2.weight", dim=1)),)
+    assert "cannot be read" in reasons(Functional(torch.tanh), rows(4))["fc1"]
+
+
+def test_layers_that_read_nothing_of_the_input():
+    class Constant(Net):
+        def forward(self, x):
+            return x @ self.fc2(self.fc1(torch.ones(4, 4)).relu())
+
+    assert reasons(Constant(), rows(4))["fc1"] == "it reads nothing that depends on the model's input"
+
+
+def test_a_model_with_a_method_and_with_weights_elsewhere():
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    with supple.CBP(model):
+        before = everything(model)
+        assert supple.units(model, rows(4)).groups == supple.units(model).groups
+        assert_untouched(model, before)
+    meta = FunctionalMLP().to("meta")
+    assert len(supple.units(meta, torch.zeros(3, 4, device="meta"))) == 2
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", ["vgg", "vit", "normed", "gated"])
+def test_the_same_units_are_found_on_a_gpu(name):
+    model = CASES[name].make()
+    found = supple.units(model, CASES[name].example)
+    assert supple.units(model.cuda(), CASES[name].example.cuda()).groups == found.groups
 
 
 def test_a_recurrence_by_hand():

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from supple.structure.description import Norm
@@ -23,6 +24,7 @@ class Call:
         name: its name in ATen, without the underscore that writing in place has at the end.
         arguments: its arguments by name.
         tensors: the tensors among them.
+        shapes: what their shapes were before it.
         values: what is known of these.
         outputs: the tensors it gives out.
         pointwise: whether an entry of the output depends on the entries at the same place of the inputs alone.
@@ -31,6 +33,7 @@ class Call:
     name: str
     arguments: dict[str, Any]
     tensors: list[Tensor]
+    shapes: list[torch.Size]
     values: list[Value]
     outputs: list[Tensor]
     pointwise: bool
@@ -49,7 +52,7 @@ class Call:
         Returns:
             The dimensions.
         """
-        given, ndim = self.arguments.get(name), self.tensors[0].ndim
+        given, ndim = self.arguments.get(name), len(self.shapes[0])
         if given is None or given == []:
             return list(range(ndim))
         return [d % max(ndim, 1) for d in (given if isinstance(given, Sequence) else [given])]
@@ -93,7 +96,7 @@ def apply(record: Record, call: Call) -> list[Value]:
         for value in call.values:
             record.use(value)
         if call.kind == Kind.PARAMETER:
-            for name in {name for value in call.values for name in value.parameters()}:
+            for name in {name for value in call.values if len(value.dims) > 1 for name in value.parameters()}:
                 if call.name in _CONTRACTIONS:
                     record.excluded.setdefault(layer_name(name), "it reads nothing that depends on the model's input")
             return [Value(Kind.PARAMETER, ((),) * out.ndim) for out in call.outputs]
@@ -165,7 +168,7 @@ def _same(record: Record, call: Call) -> Value:
 
 
 def _reshape(record: Record, call: Call) -> Value:
-    value, old, new = call.values[0], call.tensors[0].shape, call.outputs[0].shape
+    value, old, new = call.values[0], call.shapes[0], call.outputs[0].shape
     dims, lost = reshape(value.dims, old, new)
     for axis in lost:
         axis.exclude(f"{call.name} in {record.place} spreads them over several dimensions", rank=0)
@@ -173,7 +176,7 @@ def _reshape(record: Record, call: Call) -> Value:
 
 
 def _permute(record: Record, call: Call) -> Value:
-    value, ndim = call.values[0], call.tensors[0].ndim
+    value, ndim = call.values[0], len(call.shapes[0])
     order = list(range(ndim))
     if call.name == "permute":
         order = call.dims("dims")
@@ -184,7 +187,7 @@ def _permute(record: Record, call: Call) -> Value:
 
 
 def _expand(record: Record, call: Call) -> Value:
-    value, old, new = call.values[0], call.tensors[0].shape, call.outputs[0].shape
+    value, old, new = call.values[0], call.shapes[0], call.outputs[0].shape
     added = len(new) - len(old)
     dims: list[Pieces] = [()] * added
     for pieces, before, after in zip(value.dims, old, new[added:], strict=True):
@@ -198,7 +201,7 @@ def _cut(record: Record, call: Call) -> list[Value]:
     results = []
     place = int(call.arguments.get("start") or 0)
     if place < 0:
-        place += call.tensors[0].shape[dim]
+        place += call.shapes[0][dim]
     for out in call.outputs:
         dims = list(value.dims)
         loose = value.loose
@@ -215,7 +218,7 @@ def _cut(record: Record, call: Call) -> list[Value]:
             for axis in axes:
                 axis.exclude(f"{call.name} in {record.place} takes some of them", rank=0)
             loose = loose | axes
-        whole = out.ndim == len(dims) and out.shape[dim] == call.tensors[0].shape[dim]
+        whole = out.ndim == len(dims) and out.shape[dim] == call.shapes[0][dim]
         if not dims[dim] and not whole:
             dims = [renewed(pieces) for pieces in dims]
         dims[dim : dim + 1] = [kept] if out.ndim == len(dims) else []
@@ -263,7 +266,8 @@ def _lose(pieces: Pieces, reason: str, loose: set[Axis]) -> None:
 
 
 def _added(record: Record, call: Call) -> str:
-    return f"{call.name} in {record.place} adds them to other features, as a residual stream does"
+    how = "adds them to" if call.name in ("add", "sub") else "combines them with"
+    return f"{call.name} in {record.place} {how} other features, as a residual stream does"
 
 
 def _together(record: Record, call: Call, first: Pieces, second: Pieces, loose: set[Axis]) -> Pieces:
@@ -322,7 +326,7 @@ def _with_parameter(record: Record, call: Call, dims: list[Pieces], tensor: Tens
 
 def _reduce(record: Record, call: Call) -> list[Value]:
     value = call.values[0]
-    over = set(call.dims("dim")) if len(call.tensors) == 1 else set(range(call.tensors[0].ndim))
+    over = set(call.dims("dim")) if len(call.tensors) == 1 else set(range(len(call.shapes[0])))
     if any(value.dims[d] for d in over):
         return mix(record, call)
     result = []
@@ -451,7 +455,15 @@ def _product(record: Record, call: Call) -> list[Value] | Value:
     term = call.arguments.get(bias)
     if term is None:
         return result
-    added = Call("add", {}, [call.outputs[0], term], [result, record.value(term)], call.outputs, pointwise=True)
+    added = Call(
+        "add",
+        {},
+        [call.outputs[0], term],
+        [call.outputs[0].shape, term.shape],
+        [result, record.value(term)],
+        call.outputs,
+        pointwise=True,
+    )
     return _pointwise(record, added)
 
 

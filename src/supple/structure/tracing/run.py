@@ -71,17 +71,11 @@ def run(model: nn.Module, example: Any) -> Record:
     for tensor in _tensors((arguments, keywords)):
         record.set(tensor, Value(Kind.ACTIVATION, ((),) * tensor.ndim))
     _watch(twin, record)
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(
-        False
-    )  # in evaluation mode it hides whole transformer layers in one operation
     try:
-        with torch.no_grad(), fake, _Operations(record), _Functions(record):
+        with _taken_apart(), torch.no_grad(), fake, _Operations(record), _Functions(record):
             output = twin(*arguments, **keywords)
     except Exception as error:
         raise ValueError(_failure(kind, record, error, example)) from error
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
     for tensor in _tensors(output):
         for axis in record.value(tensor).axes():
             axis.output = True
@@ -186,9 +180,14 @@ class _Operations(TorchDispatchMode):
         kwargs = kwargs or {}
         record = self.record
         record.last = str(func)
+        if record.quiet:
+            return func(*args, **kwargs)
+        tensors = list(_tensors([args, list(kwargs.values())]))
+        # Before the operation, which may change them in place.
+        shapes, values = [tensor.shape for tensor in tensors], [record.value(tensor) for tensor in tensors]
         output = func(*args, **kwargs)
         outputs = list(_tensors(output))
-        if record.quiet or not outputs:
+        if not outputs:
             return output
         # Higher-order operators have no schema.
         schema = getattr(func, "_schema", None)
@@ -196,15 +195,8 @@ class _Operations(TorchDispatchMode):
         in_place = name.endswith("_") and not name.endswith("__")
         given = {argument.name: argument.default_value for argument in declared if argument.has_default_value()}
         given |= dict(zip((argument.name for argument in declared), args, strict=False)) | kwargs
-        tensors = list(_tensors([args, list(kwargs.values())]))
-        call = Call(
-            name.rstrip("_") if in_place else name,
-            given,
-            tensors,
-            [record.value(tensor) for tensor in tensors],
-            outputs,
-            torch.Tag.pointwise in getattr(func, "tags", ()),
-        )
+        pointwise = torch.Tag.pointwise in getattr(func, "tags", ())
+        call = Call(name.rstrip("_") if in_place else name, given, tensors, shapes, values, outputs, pointwise)
         for tensor, value in zip(outputs, apply(record, call), strict=True):
             (record.write if in_place else record.set)(tensor, value)
         return output
@@ -234,24 +226,25 @@ class _Functions(TorchFunctionMode):
     def _note(self, func: Any, name: str, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
         record = self.record
         tensors = list(_tensors([args, list(kwargs.values())]))
-        call = Call(name, {}, tensors, [record.value(tensor) for tensor in tensors], outputs, pointwise=False)
+        values = [record.value(tensor) for tensor in tensors]
+        call = Call(name, {}, tensors, [tensor.shape for tensor in tensors], values, outputs, pointwise=False)
         if func in _NORMALIZING:
             given = inspect.signature(func).bind(*args, **kwargs).arguments
             value, shape = record.value(given["input"]), given.get("normalized_shape")
             parameters = tuple(given.get(key) for key in ("weight", "bias", "running_mean", "running_var"))
             first, many = (1, 1) if shape is None else (len(value.dims) - len(shape), len(shape))
-            values = [record.normalize(value, first, many, parameters)]
+            results = [record.normalize(value, first, many, parameters)]
         elif func in _DROPPING:
             value = record.value(args[0] if args else kwargs["input"])
-            values = [replace(value, dims=tuple(map(renewed, value.dims)))]
+            results = [replace(value, dims=tuple(map(renewed, value.dims)))]
         else:
             for parameter in {p for value in call.values for p in value.parameters()}:
                 module = layer_name(parameter).rpartition(".")[0] or record.place
                 record.excluded[module] = f"it is a recurrent layer ({name}), whose units are its state"
             for value in call.values:
                 record.use(value)
-            values = mix(record, call, f"they go into {record.place}, a recurrent layer ({name})")
-        for tensor, result in zip(outputs, values, strict=True):
+            results = mix(record, call, f"they go into {record.place}, a recurrent layer ({name})")
+        for tensor, result in zip(outputs, results, strict=True):
             record.set(tensor, result)
 
 
