@@ -8,8 +8,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from supple import Slice
+from supple.structure.tracing.axis import Axis
 from supple.structure.tracing.layout import narrow, reshape
-from supple.structure.tracing.values import Axis, Piece, runs
+from supple.structure.tracing.values import Piece, runs
 
 OTHER = -1
 

@@ -6,7 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations
 from traced_checks import assert_untouched, everything
-from traced_models import CASES, FunctionalMLP, HandRecurrent, rows
+from traced_models import CASES, rows
+from traced_networks import FunctionalMLP
+from traced_sequences import HandRecurrent
 
 import supple
 from supple.structure.tracing import trace

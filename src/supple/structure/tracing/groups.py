@@ -9,9 +9,10 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from supple.structure.description import Consumer, Excluded, Feature, Slice, UnitGroup, Units
+from supple.structure.tracing.axis import Axis, Reading
 from supple.structure.tracing.record import Record
 from supple.structure.tracing.run import run
-from supple.structure.tracing.values import Axis, Reading, runs
+from supple.structure.tracing.values import runs
 
 
 def trace(model: nn.Module, example: Any) -> Units:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
-from supple.structure.tracing.values import Axis, Piece, Pieces, State
+from supple.structure.tracing.axis import Axis
+from supple.structure.tracing.values import Piece, Pieces, State
 
 Dims = tuple[Pieces, ...]
 

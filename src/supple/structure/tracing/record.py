@@ -9,19 +9,9 @@ from typing import Literal
 from torch import Tensor, nn
 
 from supple.structure.description import Norm, Slice
+from supple.structure.tracing.axis import Axis, Reading
 from supple.structure.tracing.layout import renewed
-from supple.structure.tracing.values import (
-    Axis,
-    Entries,
-    Kind,
-    Piece,
-    Pieces,
-    Reading,
-    Run,
-    State,
-    Value,
-    runs,
-)
+from supple.structure.tracing.values import Entries, Kind, Piece, Pieces, Run, State, Value, runs
 
 
 @dataclass(frozen=True)

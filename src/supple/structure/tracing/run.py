@@ -18,8 +18,9 @@ from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from supple.structure.tracing.call import Call, mix
 from supple.structure.tracing.layout import renewed
-from supple.structure.tracing.operations import Call, apply, mix
+from supple.structure.tracing.operations import apply
 from supple.structure.tracing.record import Boundary, Record, layer_name
 from supple.structure.tracing.values import Kind, Value
 
