@@ -1,5 +1,8 @@
 """Hidden units found by tracing: in models of many kinds, against descriptions written by hand and by what they do."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from traced_checks import (
@@ -40,3 +43,12 @@ def test_replacing_a_unit_silences_it_and_nothing_else(name):
 def test_unit_methods_take_steps(name):
     model = make(name)
     assert_methods_take_steps(model, CASES[name].example, supple.units(model, CASES[name].example))
+
+
+def test_the_documentation_shows_what_is_found():
+    text = (Path(__file__).parents[2] / "docs" / "usage.md").read_text()
+    blocks = re.findall(r"```python\n(class .*?)```", text, flags=re.DOTALL)
+    names = {"torch": torch, "supple": supple}
+    shown, by_hand = (exec(block, names) or dict(names) for block in blocks)
+    assert f"```\n{shown['units']}\n```" in text
+    assert supple.units(by_hand["model"], torch.zeros(1, 4)).groups == (by_hand["torso"],)

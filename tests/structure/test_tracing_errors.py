@@ -49,7 +49,10 @@ def test_other_models_are_asked_for_an_example():
 @pytest.mark.parametrize(
     ("example", "message"),
     [
-        (torch.zeros(3, 5), r"fails in module fc1 \(aten.*\) on the example \(shape \(3, 5\)\): RuntimeError: "),
+        (
+            torch.zeros(3, 5),
+            r"fails in module fc1 \(last operation: aten.*\) on the example \(shape \(3, 5\)\): RuntimeError: ",
+        ),
         ((torch.zeros(3, 4), torch.zeros(3)), r"in module the model .*\(3, 4\), \(3,\)\): TypeError: .*positional"),
         ({"y": torch.zeros(3, 4)}, r"TypeError: .*unexpected keyword argument 'y'"),
         (3, r"fails in module fc1 .*TypeError"),
@@ -89,6 +92,15 @@ def test_what_cannot_be_copied_and_lazy_parameters():
     model.file.close()
     with pytest.raises(ValueError, match="lazy parameters; run it once"):
         supple.units(nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 2)), rows(4))
+
+
+def test_one_example_where_batch_normalization_needs_two():
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2))
+    with pytest.raises(
+        ValueError, match=r"in module 1 .*\(1, 4\)\): ValueError: Expected more than 1 value per channel"
+    ):
+        supple.units(model, torch.zeros(1, 4))
+    assert len(supple.units(model.eval(), torch.zeros(1, 4))) == 1
 
 
 def test_batch_statistics_random_numbers_and_caches_are_left_alone():
@@ -234,6 +246,11 @@ def test_features_of_functional_layers_are_read_where_a_module_has_them():
     assert (group.feature.module, group.feature.where) == ("between", "output")
     assert group.consumers == (supple.Consumer(supple.Slice("fc2.weight", dim=1)),)
     assert "cannot be read" in reasons(Functional(torch.tanh), rows(4))["fc1"]
+
+
+def test_a_layer_of_one_unit_has_a_bias():
+    (group,) = supple.units(Net(hidden=1), rows(4))
+    assert (group.size, group.bias) == (1, (supple.Slice("fc1.bias"),))
 
 
 def test_layers_that_read_nothing_of_the_input():

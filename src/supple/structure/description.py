@@ -137,7 +137,8 @@ class Consumer:
 
     Args:
         weight: the entries of its weight that leave the units.
-        bias: name of its bias, or None.
+        bias: name of its bias, or None. It may stand in for the mean of what is read at the group's feature, so it is
+            None too where the layer receives something else, such as the same units behind pooling.
     """
 
     weight: Slice

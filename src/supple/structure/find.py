@@ -34,7 +34,7 @@ def units(model: nn.Module, example: Any = None) -> Units:
         model: the model. Neither it nor a random number generator is changed. It is traced in the mode it is in,
             training or evaluation, which has to be that in which the method will see it if the two use other layers.
         example: what the model takes in, of which only the shapes matter: a tensor, a tuple of arguments, or a mapping
-            of keyword arguments.
+            of keyword arguments (where the model takes one mapping, a tuple of it).
 
     Returns:
         The units, a group a layer, in order, with the layers that were left out and why. Prints as a table.
@@ -49,6 +49,9 @@ def units(model: nn.Module, example: Any = None) -> Units:
         >>> supple.units(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)))
         layer  units  features read at  in                out       normalization
         0      8      input of 2        0.weight, 0.bias  2.weight  -
+        >>> model = nn.TransformerEncoderLayer(d_model=4, nhead=2, dim_feedforward=8, batch_first=True)
+        >>> [group.name for group in supple.units(model, torch.zeros(1, 5, 4))]
+        ['linear1']
     """
     kind = type(model).__name__
     # Asked of the class: an attribute of this name may be anything, such as a number of units.

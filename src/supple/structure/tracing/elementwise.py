@@ -118,7 +118,8 @@ def _with_parameter(record: Record, call: Call, dims: list[Pieces], tensor: Tens
     for dim, pieces in enumerate(dims):
         for run in record.runs(pieces):
             lies = dim - offset
-            if tensor.numel() == 1 or call.name == "_prelu_kernel" or lies < 0 or tensor.shape[lies] == 1:
+            # One number for all units belongs to none.
+            if lies < 0 or tensor.shape[lies] != sum(p.length for p in pieces) or call.name == "_prelu_kernel":
                 continue
             part = record.entries(value, lies, run)
             if part is None:

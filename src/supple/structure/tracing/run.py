@@ -31,10 +31,8 @@ _NORMALIZING: tuple[Callable[..., Tensor], ...] = (
     F.instance_norm,
     F.rms_norm,
 )
-_DROPPING = (*(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout),)
-_RECURRENT = {
-    *("lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"),
-}
+_DROPPING = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout)
+_RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
 
 
 def run(model: nn.Module, example: Any) -> Record:
@@ -65,13 +63,13 @@ def run(model: nn.Module, example: Any) -> Record:
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     try:
         twin = _twin(model, fake)
+        record = Record(twin)
+        _watch(twin, record)
     except Exception as error:
         raise ValueError(f"cannot trace {kind}: it cannot be copied ({type(error).__name__}: {error})") from error
     arguments, keywords = _arguments(_map(example, lambda tensor: fake.from_tensor(tensor)))
-    record = Record(twin)
     for tensor in _tensors((arguments, keywords)):
         record.set(tensor, Value(Kind.ACTIVATION, ((),) * tensor.ndim))
-    _watch(twin, record)
     try:
         with _taken_apart(), torch.no_grad(), fake, _Operations(record), _Functions(record):
             output = twin(*arguments, **keywords)
@@ -251,11 +249,11 @@ class _Functions(TorchFunctionMode):
 
 def _failure(kind: str, record: Record, error: Exception, example: Any) -> str:
     """What to tell of a trace that failed."""
-    place = f"in module {record.place} ({record.last})"
+    place = f"in module {record.place} (last operation: {record.last or 'none'})"
     if isinstance(error, DataDependentOutputException | DynamicOutputShapeException):
         return (
-            f"cannot trace {kind}: {place} what it does depends on the values of a tensor ({error}), but tracing knows "
-            "shapes only"
+            f"cannot trace {kind}: in module {record.place} what it does depends on the values of a tensor ({error}), "
+            "but tracing knows shapes only"
         )
     shapes = ", ".join(str(tuple(tensor.shape)) for tensor in _tensors(example))
     reason = str(error).strip().split("\n")[0].rstrip(".") or "no message"
