@@ -55,7 +55,21 @@ def blocks(prefix, norm, width, mlp="mlp.fc1", fc2="mlp.fc2"):
     return {f"{prefix}.{k}.{mlp}": (width, [f"{prefix}.{k}.{fc2}"]) for k in range(norm)}
 
 
+def convolutions(dims):
+    """A convolution and a transposed one, of 1 or 3 dimensions, read by a linear layer."""
+    conv, transposed = {1: (nn.Conv1d, nn.ConvTranspose1d), 3: (nn.Conv3d, nn.ConvTranspose3d)}[dims]
+    pool = {1: nn.AvgPool1d, 3: nn.AvgPool3d}[dims]
+    return nn.Sequential(
+        *(conv(2, 3, 2), nn.ReLU(), transposed(3, 4, 2, stride=2), nn.Softplus(), pool(2), nn.Flatten()),
+        nn.Linear(4 * 3**dims, 2),
+    )
+
+
 CASES: dict[str, Case] = {
+    **{
+        f"{dims}d": Case(lambda dims=dims: convolutions(dims), rows(2, *[4] * dims), {"0": (3, ["2"]), "2": (4, ["6"])})
+        for dims in (1, 3)
+    },
     "mlp": Case(FunctionalMLP, rows(4), {"fc1": (6, ["fc2"]), "fc2": (5, ["fc3"])}),
     "lenet": Case(
         LeNet,
