@@ -1,7 +1,8 @@
 """Bootstrap intervals over seeds, beside Student's of :mod:`supple.report.statistics`.
 
-How often a nominal 95% interval holds the true mean, over 2,000 simulated samples of seeds (standard error 0.5%); skewed
-is the exponential distribution, and failing a normal one of which one seed in ten lies five standard deviations lower:
+How often a nominal 95% interval holds the true mean, over 2,000 simulated samples of seeds (standard error 0.5%);
+skewed is the exponential distribution, and failing a normal one of which one seed in ten lies five standard deviations
+lower:
 
 =====  ========  =======  =====  ==========
 seeds  values    Student  BCa    percentile
@@ -17,8 +18,8 @@ seeds  values    Student  BCa    percentile
 30     failing   93.5%    93.2%  92.5%
 =====  ========  =======  =====  ==========
 
-So Student's is what reports use unless they are told otherwise. The bootstrap resamples a spread that is itself too small
-with few seeds, and with thirty the three nearly agree.
+So Student's is what reports use unless they are told otherwise. The bootstrap resamples a spread that is itself too
+small with few seeds, and with thirty the three nearly agree.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def bootstrap_interval(
     if len(samples) == 1:
         return Interval(mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan))
     same = np.ptp(samples, axis=0) == 0
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), np.errstate(invalid="ignore"):
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         found = stats.bootstrap(
             (samples,),

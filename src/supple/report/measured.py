@@ -23,13 +23,15 @@ BINS = 100
 MEASURES = ("accuracy", "dead", "rank", "weight_magnitude", "scale_magnitude", "gradient_magnitude", "reinitialized")
 """The columns of tasks that curves are drawn of."""
 
+_CHANGES = ("loss", "rise", "gradient", "mean", "std")
+
 
 @dataclass(frozen=True)
 class Windows:
     """Which tasks "final" and "after 10% of tasks" mean, counted from 0; both are as many.
 
-    Final are the last 10% of the tasks, at least one. After 10% of tasks are as many around the task at 10%: half of them
-    before it. With 1,000 tasks these are tasks 900 to 999 and 50 to 149 (counted from 0).
+    Final are the last 10% of the tasks, at least one. After 10% of tasks are as many around the task at 10%: half of
+    them before it. With 1,000 tasks these are tasks 900 to 999 and 50 to 149 (counted from 0).
 
     Args:
         tasks: tasks of a run.
@@ -165,17 +167,17 @@ class Measured:
                 std=pl.col("std_change").list.mean(),
             )
             .group_by("run")
-            .agg(*(_finite(name).mean().alias(name) for name in ("loss", "rise", "gradient", "mean", "std")), count=pl.len())
+            .agg(*(_finite(name).mean().alias(name) for name in _CHANGES), count=pl.len())
             .sort("run")
             .collect(engine="streaming")
-        )  # fmt: skip
+        )
 
 
 def measure(results: Results) -> Measured:
     """Takes the numbers out of a folder.
 
-    A folder may be unfinished, some runs far and others hardly begun. The report then is about as many first tasks of as
-    many runs as make the most tasks together.
+    A folder may be unfinished, some runs far and others hardly begun. The report then is about as many first tasks of
+    as many runs as make the most tasks together.
 
     Args:
         results: the folder.

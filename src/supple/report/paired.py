@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cache
 from typing import TypeVar
 
 import numpy as np
@@ -112,7 +113,12 @@ def pairs_needed(values: ArrayLike, distance: float, confidence: float = 0.95) -
     samples = np.asarray(values, dtype=np.float64)
     if len(samples) < 2 or not distance > 0:
         return None
+    enough = np.flatnonzero(samples.std(ddof=1) * _half_widths(confidence) < distance)
+    return int(enough[0]) + 2 if len(enough) else None
+
+
+@cache
+def _half_widths(confidence: float) -> Array:
+    """t(n - 1) / sqrt(n) for n = 2 to 10,000."""
     n = np.arange(2, 10_001)
-    half = stats.t.ppf((1 + confidence) / 2, n - 1) * samples.std(ddof=1) / np.sqrt(n)
-    enough = n[half < distance]
-    return int(enough[0]) if len(enough) else None
+    return stats.t.ppf((1 + confidence) / 2, n - 1) / np.sqrt(n)

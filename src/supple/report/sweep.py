@@ -1,6 +1,6 @@
 """The best setting of a sweep, and what it is worth on seeds that did not choose it.
 
-The setting with the highest mean of ten is the one that is good and was lucky; its own mean is too high an estimate, the
+The setting with the highest mean of ten is one that is good and was lucky; its own mean is too high an estimate, the
 more so the more settings there are. So half of the seeds choose, the other half report, and then the reverse.
 """
 
