@@ -92,7 +92,7 @@ def test_an_unfinished_folder(tmp_path):
     assert (measured.tasks, len(measured.runs), measured.left_out) == (30, 6, 3)
     begun = measure(load(write(tmp_path / "begun", ROWS, tasks=30, seeds=3, part_runs=3, done={0: 12, 1: 11})))
     assert (begun.tasks, len(begun.runs), begun.left_out) == (11, 6, 3)
-    with pytest.raises(ValueError, match="no task that was learned.*supple run permuted_mnist/small"):
+    with pytest.raises(ValueError, match=r"no task that was learned.*supple run permuted_mnist/small"):
         measure(load(write(tmp_path / "empty", ROWS, done=0)))
 
 

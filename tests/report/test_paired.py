@@ -38,7 +38,7 @@ def test_p_of_few_or_equal_values():
 
 
 def test_holm_on_a_textbook_example():
-    """p = 0.01, 0.04, 0.03, 0.005 give 0.03, 0.06, 0.06, 0.02 (the example of R's p.adjust pages and Wikipedia)."""
+    """Values of 0.01, 0.04, 0.03, 0.005 give 0.03, 0.06, 0.06, 0.02 (the example of Wikipedia)."""
     np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
     np.testing.assert_allclose(holm([0.01, np.nan, 0.04]), [0.02, np.nan, 0.04])
     assert holm([]).size == 0

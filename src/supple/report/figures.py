@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import io
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from supple.report.statistics import Array, bin_means, bin_width, mean_interval
-from supple.report.style import LIGHT, Theme, method_style
+from supple.report.statistics import Array, bin_means, bin_width, finite_interval
+from supple.report.style import LIGHT, MethodStyle, Theme, method_style
 
-_SETTINGS: dict[Any, Any] = {
+SETTINGS: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "svg.fonttype": "path",
@@ -22,6 +26,7 @@ _SETTINGS: dict[Any, Any] = {
     "lines.solid_capstyle": "round",
     "lines.solid_joinstyle": "round",
 }
+"""What differs from matplotlib's own settings; in force while a figure is drawn and while it is written."""
 
 
 WIDE, NARROW = (8.0, 4.8), (4.4, 4.4)
@@ -54,76 +59,240 @@ def accuracy_over_tasks(
         raise ValueError("there are no curves to draw; give at least one method")
     tasks, seeds = next(iter(curves.values())).shape
     width = width or bin_width(tasks)
-    with matplotlib.rc_context(_SETTINGS):
+    binned = {method: bin_means(curve, width) for method, curve in curves.items()}
+    styles = {method: method_style(method) for method in curves}
+    centres = next(iter(binned.values()))[0]
+    values = {method: curve for method, (_, curve) in binned.items()}
+    return binned_accuracy(centres, values, styles, title, reading(width, seeds), theme, size)
+
+
+def binned_accuracy(
+    centres: Array,
+    curves: Mapping[str, Array],
+    styles: Mapping[str, MethodStyle],
+    title: str,
+    reading: Sequence[str],
+    theme: Theme = LIGHT,
+    size: tuple[float, float] = WIDE,
+) -> Figure:
+    """Draws accuracy that is averaged over bins of tasks already.
+
+    Args:
+        centres: [bins], the mean number of a bin's tasks.
+        curves: for each method, accuracy [bins, seeds], 0 to 1; NaN where there is none.
+        styles: for each method how it is shown.
+        title: what the figure shows.
+        reading: how lines and bands came about.
+        theme: the colours.
+        size: width and height in inches.
+
+    Returns:
+        The figure.
+    """
+    # A label's letters are about 0.09 inches wide; on a narrow figure long labels are smaller.
+    longest = max(len(styles[method].label) for method in curves)
+    small = size[0] < 6 and longest > 10
+    right = max(0.95, 0.35 + longest * (0.072 if small else 0.09))
+    with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=size, facecolor=theme.background)
-        axes = figure.add_axes(_box(size))
-        ends = {method: _curve(axes, method, curve, width, theme) for method, curve in curves.items()}
-        _frame(axes, tasks, theme)
-        _end_labels(axes, ends, theme)
-        _words(figure, title, _reading(width, seeds), theme)
+        axes = figure.add_axes(box(size, right=right))
+        ends = {}
+        for method, curve in curves.items():
+            last = draw_curve(axes, centres, curve, styles[method], theme)
+            if last is not None:
+                ends[method] = last
+        frame(axes, theme)
+        task_axis(axes, centres)
+        axes.yaxis.set_major_formatter(percents)
+        end_labels(axes, ends, styles, theme, 8.2 if small else 10)
+        words(figure, title, reading, theme)
     return figure
 
 
-def _box(size: tuple[float, float]) -> tuple[float, float, float, float]:
-    """Where the axes lie, in shares of the figure: (left, bottom, width, height). Margins are the same in inches."""
-    left, right, bottom, top = 0.55, 0.95, 0.6, 0.9
+def box(
+    size: tuple[float, float], left: float = 0.55, right: float = 0.95, bottom: float = 0.6, top: float = 0.9
+) -> tuple[float, float, float, float]:
+    """Where axes lie that leave the same margins whatever the size of the figure.
+
+    Args:
+        size: width and height of the figure in inches.
+        left: margin in inches.
+        right: margin in inches.
+        bottom: margin in inches.
+        top: margin in inches.
+
+    Returns:
+        (left, bottom, width, height) in shares of the figure.
+    """
     return left / size[0], bottom / size[1], 1 - (left + right) / size[0], 1 - (bottom + top) / size[1]
 
 
-def _reading(width: int, seeds: int) -> list[str]:
-    """How a line and its band came about."""
+def reading(width: int, seeds: int) -> list[str]:
+    """How a line and its band came about.
+
+    Args:
+        width: tasks a point averages over.
+        seeds: seeds it averages over.
+
+    Returns:
+        The words, in one part or two.
+    """
     point = f"Each point: mean of {width} tasks" if width > 1 else "Each point: one task"
     if seeds == 1:
         return [f"{point}, one seed"]
     return [f"{point}, {seeds} seeds", "band: 95% interval over seeds"]
 
 
-def _curve(axes: Axes, method: str, curve: Array, width: int, theme: Theme) -> tuple[float, float]:
-    """Draws one method; returns the last point of its line."""
-    x, binned = bin_means(curve, width)
-    mean, low, high = mean_interval(binned.T)
-    colour, first = theme.colour(method), method == "base"
-    axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0, zorder=2)
-    axes.plot(x, mean, color=colour, linewidth=2.0, linestyle=(0, (4, 1.6)) if first else "-", zorder=3)
+def percents(share: float, place: float | None = None) -> str:
+    """A share as a tick's label in per cent.
+
+    Args:
+        share: the share.
+        place: where the tick is; not used.
+
+    Returns:
+        Such as "75%".
+    """
+    return f"{100 * share:.3g}%"
+
+
+def draw_curve(
+    axes: Axes, centres: Array, curve: Array, style: MethodStyle, theme: Theme, width: float = 2.0
+) -> tuple[float, float] | None:
+    """Draws a line of means over seeds, and a band of their 95% interval.
+
+    Args:
+        axes: where.
+        centres: [bins].
+        curve: [bins, seeds]; NaN where there is nothing.
+        style: of the line.
+        theme: the colours.
+        width: of the line in points.
+
+    Returns:
+        The last point of the line; None if there is none.
+    """
+    mean, low, high = finite_interval(curve.T)
+    there = np.isfinite(mean)
+    if not there.any():
+        return None
+    x, mean, low, high = centres[there], mean[there], low[there], high[there]
+    axes.fill_between(x, low, high, color=theme.of(style), alpha=0.12, linewidth=0, zorder=2)
+    marker = style.marker if len(x) == 1 else ""
+    axes.plot(x, mean, color=theme.of(style), linewidth=width, linestyle=style.dash, marker=marker, zorder=3)
     return float(x[-1]), float(mean[-1])
 
 
-def _frame(axes: Axes, tasks: int, theme: Theme) -> None:
-    """Axes, ticks and grid."""
-    axes.set_facecolor(theme.background)
+def task_axis(axes: Axes, centres: Array) -> None:
+    """Makes the horizontal axis one of tasks, from the first to the last.
+
+    Args:
+        axes: the axes.
+        centres: [bins], the mean number of a bin's tasks.
+    """
+    half = centres[0] - 1
+    tasks = centres[-1] + (half if len(centres) == 1 else min(half, centres[-1] - centres[-2] - half - 1))
     axes.set_xlim(1 if tasks > 1 else 0, max(tasks, 2))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.set_xlabel("task", color=axes.xaxis.label.get_color(), labelpad=4)
+
+
+def frame(axes: Axes, theme: Theme) -> None:
+    """Axes, ticks and grid in the manner of all figures.
+
+    Args:
+        axes: the axes.
+        theme: the colours.
+    """
+    axes.set_facecolor(theme.background)
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_formatter(lambda share, place: f"{100 * share:.3g}%")
     axes.grid(axis="y", color=theme.grid, linewidth=0.8, zorder=0)
     axes.tick_params(colors=theme.muted, length=0, pad=6)
     for side in ("top", "left", "right"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(theme.muted)
-    axes.set_xlabel("task", color=theme.muted, labelpad=4)
+    axes.xaxis.label.set_color(theme.muted)
+    axes.yaxis.label.set_color(theme.muted)
 
 
-def _end_labels(axes: Axes, ends: Mapping[str, tuple[float, float]], theme: Theme) -> None:
-    """Writes each method's label beside the end of its line, joined to it by a thin line."""
+def end_labels(
+    axes: Axes,
+    ends: Mapping[str, tuple[float, float]],
+    styles: Mapping[str, MethodStyle],
+    theme: Theme,
+    letters: float = 10,
+) -> None:
+    """Writes each method's label beside the end of its line, joined to it by a thin line.
+
+    Args:
+        axes: the axes, with their final limits.
+        ends: for each method the last point of its line.
+        styles: for each method how it is shown.
+        theme: the colours.
+        letters: their size in points.
+    """
     bottom, top = axes.get_ylim()
     methods = list(ends)
-    places = spread([ends[method][1] for method in methods], 0.21 * (top - bottom) / _inches(axes)[1])
+    places = spread([ends[method][1] for method in methods], 0.021 * letters * (top - bottom) / _inches(axes)[1])
     right = axes.get_xlim()[1]
     # A step is the same on paper whatever the size of the figure.
     step = 0.063 * (right - axes.get_xlim()[0]) / _inches(axes)[0]
     for method, place in zip(methods, places, strict=True):
         x, y = ends[method]
-        colour = theme.colour(method)
+        style = styles[method]
         axes.plot(
             (x, right + 1.5 * step, right + 3.5 * step),
             (y, place, place),
-            color=colour,
+            color=theme.of(style),
             linewidth=1,
             clip_on=False,
             zorder=1,
         )
-        axes.text(right + 4.5 * step, place, method_style(method).label, color=theme.ink, va="center", weight="bold")
+        axes.text(right + 4.5 * step, place, style.label, color=theme.ink, va="center", weight="bold", fontsize=letters)
     axes.set_ylim(bottom, top)
+
+
+def legend_columns(styles: Mapping[str, MethodStyle], wide: float) -> int:
+    """How many entries of a legend fit beside each other.
+
+    Args:
+        styles: the entries.
+        wide: width of the figure in inches.
+
+    Returns:
+        The number, at least 1.
+    """
+    longest = max(len(style.label) for style in styles.values())
+    return max(1, min(len(styles), math.floor((wide - 0.3) / (0.55 + 0.08 * longest))))
+
+
+def legend(figure: Figure, styles: Mapping[str, MethodStyle], theme: Theme, wide: float, high: float) -> None:
+    """Writes which line is which method along the bottom.
+
+    Args:
+        figure: the figure.
+        styles: for each method how it is shown.
+        theme: the colours.
+        wide: width of the figure in inches.
+        high: height of the figure in inches.
+    """
+    handles = [
+        Line2D([], [], color=theme.of(style), linestyle=style.dash, linewidth=2, label=style.label)
+        for style in styles.values()
+    ]
+    figure.legend(
+        handles=handles,
+        loc="lower left",
+        bbox_to_anchor=(0.1 / wide, 0.04 / high),
+        ncols=legend_columns(styles, wide),
+        frameon=False,
+        labelcolor=theme.ink,
+        fontsize=9,
+        handlelength=2.2,
+        columnspacing=1.2,
+        borderaxespad=0,
+        borderpad=0.2,
+    )
 
 
 def _inches(axes: Axes) -> tuple[float, float]:
@@ -162,8 +331,15 @@ def spread(positions: Sequence[float], gap: float) -> list[float]:
     return placed
 
 
-def _words(figure: Figure, title: str, reading: Sequence[str], theme: Theme) -> None:
-    """Title and, in one line or two, how to read the figure; flush left with it."""
+def words(figure: Figure, title: str, reading: Sequence[str], theme: Theme) -> None:
+    """Writes the title and, in one line or two, how to read the figure; flush left with it.
+
+    Args:
+        figure: the figure.
+        title: the title.
+        reading: how to read it, in parts.
+        theme: the colours.
+    """
     wide, high = figure.get_size_inches()
     text = "; ".join(reading) if wide > 6 else "\n".join(reading)
     figure.text(0.15 / wide, 1 - 0.26 / high, title, color=theme.ink, size=13, weight="bold", va="center")
@@ -182,6 +358,30 @@ def to_svg(figure: Figure) -> bytes:
     return _to(figure, "svg")
 
 
+def to_themed_svg(figure: Figure, pairs: Mapping[str, str]) -> bytes:
+    """A figure as SVG that follows the reader's choice of a light or dark theme.
+
+    Args:
+        figure: the figure in the light theme.
+        pairs: for each of its colours, as "#rrggbb", the one in the dark theme; others stay.
+
+    Returns:
+        The content of an SVG file.
+    """
+    names = {light: f"--c{k}" for k, light in enumerate(pairs)}
+    svg = re.sub(
+        r"(?<=: )#[0-9a-f]{6}\b",
+        lambda found: f"var({names[found[0]]})" if found[0] in names else found[0],
+        to_svg(figure).decode(),
+    )
+
+    def rule(theme: int) -> str:
+        return "svg{" + ";".join(f"{names[pair[0]]}:{pair[theme]}" for pair in pairs.items()) + "}"
+
+    style = f"<style>{rule(0)}@media(prefers-color-scheme:dark){{{rule(1)}}}</style>"
+    return re.sub(r"(<svg\b[^>]*>)", rf"\1{style}", svg, count=1).encode()
+
+
 def to_png(figure: Figure) -> bytes:
     """A figure as PNG.
 
@@ -197,6 +397,6 @@ def to_png(figure: Figure) -> bytes:
 def _to(figure: Figure, kind: str) -> bytes:
     content = io.BytesIO()
     metadata = {"Creator": None, "Date": None, "Format": None, "Type": None} if kind == "svg" else {"Software": None}
-    with matplotlib.rc_context(_SETTINGS):
+    with matplotlib.rc_context(SETTINGS):
         figure.savefig(content, format=kind, dpi=200, facecolor=figure.get_facecolor(), metadata=metadata)
     return content.getvalue()

@@ -55,6 +55,26 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
+def finite_interval(values: ArrayLike) -> Interval:
+    """The mean and Student's 95% interval over those seeds whose value is finite.
+
+    Args:
+        values: [seeds, n].
+
+    Returns:
+        Arrays [n]; NaN where no seed has a finite value.
+    """
+    samples = np.asarray(values, dtype=np.float64)
+    found = np.full((3, samples.shape[1]), np.nan)
+    there = np.isfinite(samples)
+    whole = there.all(axis=0)
+    if whole.any():
+        found[:, whole] = mean_interval(samples[:, whole])
+    for k in np.flatnonzero(there.any(axis=0) & ~whole):
+        found[:, k] = mean_interval(samples[there[:, k], k])
+    return Interval(*found)
+
+
 def checked_samples(values: ArrayLike, confidence: float) -> Array:
     """Values as float64, checked.
 
