@@ -126,7 +126,7 @@ def write(
         },
         "tasks": tasks,
         "steps": steps,
-        "images": 30 * steps,
+        "images": {"count": 30 * steps, "digest": "0"},
         "scaled": scaled or {},
         "parts": [{"runs": part_runs}] * parts,
         "sessions": [

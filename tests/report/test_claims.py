@@ -71,7 +71,8 @@ def test_too_few_runs_say_how_many(tmp_path):
     (missing,) = found.missing
     assert missing.what.startswith("about ")
     assert missing.what.endswith("seeds in the small network")
-    assert missing.command == "supple run permuted_mnist/small"
+    folder = tmp_path / "small-0"
+    assert missing.command == f"supple run permuted_mnist/small --out {folder} --seeds {missing.what.split()[1]}"
     alone = verdict("C1", [setting(tmp_path, "small", rows, seeds=1)])
     assert alone.verdict is OPEN
     assert alone.missing[0].what == "more seeds in the small network"

@@ -8,9 +8,22 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
-from supple.report.figures import SETTINGS, WIDE, draw_curve, frame, percents, task_axis, words
+from supple.report.drawing import (
+    SETTINGS,
+    WIDE,
+    draw_curve,
+    frame,
+    legend,
+    legend_columns,
+    number,
+    percents,
+    powers_of_ten,
+    spans_decades,
+    task_axis,
+    words,
+)
 from supple.report.statistics import Array
 from supple.report.style import LIGHT, MethodStyle, Theme
 
@@ -86,11 +99,11 @@ def correlates(
             columns,
             squeeze=False,
             gridspec_kw={
-                "left": 0.5 / size[0],
-                "right": 1 - 0.15 / size[0],
+                "left": 0.6 / size[0],
+                "right": 1 - 0.25 / size[0],
                 "top": 1 - (top + 0.1) / high,
                 "bottom": bottom / high,
-                "wspace": 0.3 if not narrow else 0.34,
+                "wspace": 0.36 if not narrow else 0.46,
                 "hspace": 0.55,
             },
         )
@@ -113,23 +126,18 @@ def _panel(
     theme: Theme,
     last: bool,
 ) -> None:
+    logarithmic = name in _LOGARITHMIC and spans_decades(np.concatenate([curve.ravel() for curve in curves.values()]))
     for method, curve in curves.items():
-        shown = np.where(curve > 0, curve, np.nan) if name in _LOGARITHMIC else curve
+        shown = np.where(curve > 0, curve, np.nan) if logarithmic else curve
         draw_curve(axes, centres, shown, styles[method], theme, 1.6)
     frame(axes, theme)
-    if name in _LOGARITHMIC:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(numticks=6))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.tick_params(which="minor", length=0)
-        low, high = axes.get_ylim()
-        if high / low < 10:
-            # Less than a decade may hold no power of ten, and then there would be no number at all.
-            axes.set_ylim(low / 2, high * 2)
+    if logarithmic:
+        powers_of_ten(axes, axes.yaxis)
     else:
-        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_formatter(lambda value, place: number(value))
     task_axis(axes, centres)
-    axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2.5, 5, 10], integer=True))
     if not last:
         axes.set_xlabel("")
     if name == "dead":

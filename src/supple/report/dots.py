@@ -9,9 +9,9 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
-from supple.report.figures import SETTINGS, WIDE, frame, words
+from supple.report.drawing import SETTINGS, WIDE, frame, powers_of_ten, words
 from supple.report.statistics import Interval
 from supple.report.style import LIGHT, MethodStyle, Theme
 
@@ -96,13 +96,7 @@ def _panel(axes: Axes, panel: Panel, styles: Mapping[str, MethodStyle], theme: T
     axes.set_yticks(range(len(styles)), [style.label for style in styles.values()] if labelled else [])
     axes.tick_params(axis="y", labelcolor=theme.ink)
     if panel.logarithmic:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(numticks=4))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.tick_params(which="minor", length=0)
-        low, high = axes.get_xlim()
-        if high / low < 10:
-            axes.set_xlim(low / 2, high * 2)
+        powers_of_ten(axes, axes.xaxis)
     else:
         axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 2.5, 5, 10]))
         axes.margins(x=0.08)

@@ -72,7 +72,7 @@ class Collector:
         self.statements: list[Statement] = []
         self.missing: list[Missing] = []
         self.scale: dict[str, str] = {}
-        self.settings: set[str] = set()
+        self.found: dict[str, Trials] = {}
 
     def trials(self, setting: str, kinds: Sequence[str], optional: bool = False) -> Trials | None:
         """The runs of a setting; what is missing is noted.
@@ -88,12 +88,12 @@ class Collector:
         found = trials_of(self.runs, setting, kinds)
         there = set() if found is None else set(found.runs["kind"])
         lacking = [kind for kind in kinds if kind not in there]
-        if lacking and not optional:
-            self.lacks(setting, " and ".join(STYLES[kind].label for kind in lacking))
         if found is not None:
-            self.settings.add(setting)
+            self.found[setting] = found
             if found.scale:
                 self.scale[SETTINGS[setting].words] = found.scale
+        if lacking and not optional:
+            self.lacks(setting, " and ".join(STYLES[kind].label for kind in lacking))
         return found
 
     def lacks(self, setting: str, what: str) -> None:
@@ -103,9 +103,10 @@ class Collector:
             setting: a key of SETTINGS.
             what: which runs, without the setting.
         """
-        self.missing.append(
-            Missing(f"{what} in the {SETTINGS[setting].words}", f"supple run {SETTINGS[setting].study}")
-        )
+        study, found = SETTINGS[setting].study, self.found.get(setting)
+        # What is there already is gone on with, at its scale, where it is a study that has all methods.
+        command = found.command if found is not None and found.study == study else f"supple run {study}"
+        self.missing.append(Missing(f"{what} in the {SETTINGS[setting].words}", command))
 
     def add(self, setting: str, statement: Statement) -> None:
         """Adds a statement about a setting.
@@ -129,15 +130,15 @@ class Collector:
             The claim.
         """
         judged = judge(self.statements, interval_of(kind))
-        missing = [*self.missing, *_more_seeds(judged, self.settings)]
+        missing = [*self.missing, *_more_seeds(judged, self.found)]
         verdict = together([one.verdict for one in judged], bool(self.missing))
         shown = missing if verdict is Verdict.NOT_ENOUGH else self.missing
         return Claim(name, text, tested, verdict, judged, shown, self.scale)
 
 
-def _more_seeds(judged: Sequence[Judged], settings: set[str]) -> Iterator[Missing]:
+def _more_seeds(judged: Sequence[Judged], found: Mapping[str, Trials]) -> Iterator[Missing]:
     """What undecided statements need: more seeds."""
-    for key in sorted(settings, key=list(SETTINGS).index):
+    for key, trials in found.items():
         setting = SETTINGS[key]
         open_ones = [
             one for one in judged if one.verdict is Verdict.NOT_ENOUGH and one.statement.place == setting.words
@@ -145,8 +146,9 @@ def _more_seeds(judged: Sequence[Judged], settings: set[str]) -> Iterator[Missin
         if open_ones:
             needed = [one.needed for one in open_ones]
             known = [n for n in needed if n is not None]
-            about = f"about {max(known)} seeds" if len(known) == len(needed) else "more seeds"
-            yield Missing(f"{about} in the {setting.words}", f"supple run {setting.study}")
+            seeds = max(known) if len(known) == len(needed) else 2 * trials.runs["seed"].n_unique()
+            about = f"about {seeds} seeds" if len(known) == len(needed) else "more seeds"
+            yield Missing(f"{about} in the {setting.words}", f"{trials.command} --seeds {seeds}")
 
 
 def final(trials: Trials, rows: pl.DataFrame, column: str = "late") -> tuple[dict[int, float], str]:

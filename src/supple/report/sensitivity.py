@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from supple.report.figures import SETTINGS, WIDE, frame, percents, words
+from supple.report.drawing import SETTINGS, WIDE, frame, number, percents, words
 from supple.report.statistics import Array, finite_interval
 from supple.report.style import LIGHT, MethodStyle, Theme
 from supple.report.variants import luminance, shades
@@ -39,21 +39,6 @@ class Sweep:
     late: Array
     best: tuple[int, int]
     fixed: Mapping[str, Any]
-
-
-def number(value: Any) -> str:
-    """A setting's value as people write it.
-
-    Args:
-        value: the value.
-
-    Returns:
-        Such as "2048", "1e-6", "0.05" or "gradient".
-    """
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return str(value)
-    mantissa, e, exponent = f"{value:g}".partition("e")
-    return f"{mantissa}e{int(exponent)}" if e else mantissa
 
 
 def drawn_styles(sweep: Sweep, style: MethodStyle) -> list[MethodStyle]:

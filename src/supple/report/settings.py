@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -60,6 +62,8 @@ class Trials:
         tasks: tasks of a run that are counted.
         images: images of a task; 0 where it is not known.
         data: name of the images.
+        study: name of the study that the first of them are from.
+        command: what goes on with it, without its seeds.
         runs: a row a run: "kind", "method", "seed", "configuration" (the method's settings as text), its settings under
             their names, "early", "late", "change", "diverged", and what its reinitializations changed ("loss",
             "gradient", "mean", "std"; null where nothing was measured).
@@ -68,6 +72,8 @@ class Trials:
     tasks: int
     images: int
     data: str
+    study: str
+    command: str
     runs: pl.DataFrame
 
     @property
@@ -125,7 +131,46 @@ def trials_of(runs: pl.DataFrame, setting: str, kinds: Sequence[str]) -> Trials 
     )
     found = here.filter(pl.col("world") == ranked["world"][0])
     first = found.row(0, named=True)
-    return Trials(first["tasks"], first["images"], first["data"], found)
+    return Trials(first["tasks"], first["images"], first["data"], first["study"], first["command"], found)
+
+
+def going_on(measured: Measured, seeds: bool = True) -> str:
+    """The command that goes on with a study as it was run, with all of its methods.
+
+    Args:
+        measured: its results.
+        seeds: whether with the seeds of the folder, where they are not those of the study.
+
+    Returns:
+        The command.
+    """
+    manifest, folder = measured.results.manifest, measured.results.folder
+    words = shlex.split(((manifest.get("sessions") or [{}])[-1]).get("command") or "")
+    study = words[2] if words[:2] == ["supple", "run"] and len(words) > 2 else measured.name
+    command = ["supple", "run", study]
+    scaled = manifest.get("scaled") or {}
+    for name in ("tasks", "data", "seeds"):
+        if name in scaled and (seeds or name != "seeds"):
+            value = scaled[name][1]
+            if isinstance(value, list):
+                value = len(value) if value == list(range(len(value))) else ",".join(map(str, value))
+            command += [f"--{name}", str(value)]
+    if folder != Path("supple-results") / measured.name:
+        command += ["--out", str(folder)]
+    return shlex.join(command)
+
+
+def image_count(manifest: Mapping[str, Any]) -> int:
+    """Images of a task.
+
+    Args:
+        manifest: of a folder of results.
+
+    Returns:
+        The number; 0 where it is not known.
+    """
+    images = manifest.get("images") or 0
+    return int(images.get("count", 0) if isinstance(images, Mapping) else images)
 
 
 def _described(measured: Measured) -> pl.DataFrame:
@@ -134,7 +179,7 @@ def _described(measured: Measured) -> pl.DataFrame:
     study = manifest.get("study") or {}
     network = _settings(runs, study, "network")
     optimizer = _settings(runs, study, "optimizer")
-    problem = {**(study.get("problem") or {}), "images": manifest.get("images") or 0, "tasks": measured.tasks}
+    problem = {**(study.get("problem") or {}), "images": image_count(manifest), "tasks": measured.tasks}
     own = [name for name in runs.columns if "." not in name and name not in _NOT_SETTINGS]
     worlds = [
         (_setting({**n, **o}), _text({**n, **o, **problem}), _text(dict(zip(own, values, strict=True))))
@@ -143,7 +188,9 @@ def _described(measured: Measured) -> pl.DataFrame:
     columns = {name: [row[k] for row in worlds] for k, name in enumerate(("setting", "world", "configuration"))}
     frame = runs.select("run", "method", "kind", *_OUTCOMES, *own).with_columns(
         tasks=pl.lit(measured.tasks),
-        images=pl.lit(int(problem["images"])),
+        images=pl.lit(image_count(manifest)),
+        study=pl.lit(measured.name),
+        command=pl.lit(going_on(measured, seeds=False)),
         data=pl.lit(str(problem.get("data", ""))),
         **{name: pl.Series(values, dtype=pl.String) for name, values in columns.items()},
     )

@@ -1,0 +1,374 @@
+"""What all figures share: their look, axes, labels and legends, and how they become files."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import XAxis, YAxis
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+from supple.report.statistics import Array, finite_interval
+from supple.report.style import MethodStyle, Theme
+
+SETTINGS: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "supple",
+    "lines.solid_capstyle": "round",
+    "lines.solid_joinstyle": "round",
+}
+"""What differs from matplotlib's own settings; in force while a figure is drawn and while it is written."""
+
+
+WIDE, NARROW = (8.0, 4.8), (4.4, 4.4)
+"""Sizes of figures in inches; letters are of one size, so that the narrow one can be read on a phone."""
+
+
+def box(
+    size: tuple[float, float], left: float = 0.55, right: float = 0.95, bottom: float = 0.6, top: float = 0.9
+) -> tuple[float, float, float, float]:
+    """Where axes lie that leave the same margins whatever the size of the figure.
+
+    Args:
+        size: width and height of the figure in inches.
+        left: margin in inches.
+        right: margin in inches.
+        bottom: margin in inches.
+        top: margin in inches.
+
+    Returns:
+        (left, bottom, width, height) in shares of the figure.
+    """
+    return left / size[0], bottom / size[1], 1 - (left + right) / size[0], 1 - (bottom + top) / size[1]
+
+
+def reading_of(width: int, seeds: int) -> list[str]:
+    """How a line and its band came about.
+
+    Args:
+        width: tasks a point averages over.
+        seeds: seeds it averages over.
+
+    Returns:
+        The words, in one part or two.
+    """
+    point = f"Each point: mean of {width} tasks" if width > 1 else "Each point: one task"
+    if seeds == 1:
+        return [f"{point}, one seed"]
+    return [f"{point}, {seeds} seeds", "band: 95% interval over seeds"]
+
+
+def percents(share: float, place: float | None = None) -> str:
+    """A share as a tick's label in per cent.
+
+    Args:
+        share: the share.
+        place: where the tick is; not used.
+
+    Returns:
+        Such as "75%".
+    """
+    return f"{100 * share:.3g}%"
+
+
+def number(value: Any) -> str:
+    """A value as people write it.
+
+    Args:
+        value: the value.
+
+    Returns:
+        Such as "2048", "1e-6", "0.05" or "gradient".
+    """
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return str(value)
+    if value and not 0.01 <= abs(value) < 1e6:
+        mantissa, _, exponent = f"{value:e}".partition("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    return f"{value:g}"
+
+
+def draw_curve(
+    axes: Axes, centres: Array, curve: Array, style: MethodStyle, theme: Theme, width: float = 2.0
+) -> tuple[float, float] | None:
+    """Draws a line of means over seeds, and a band of their 95% interval.
+
+    Args:
+        axes: where.
+        centres: [bins].
+        curve: [bins, seeds]; NaN where there is nothing.
+        style: of the line.
+        theme: the colours.
+        width: of the line in points.
+
+    Returns:
+        The last point of the line; None if there is none.
+    """
+    mean, low, high = finite_interval(curve.T)
+    there = np.isfinite(mean)
+    if not there.any():
+        return None
+    x, mean, low, high = centres[there], mean[there], low[there], high[there]
+    axes.fill_between(x, low, high, color=theme.of(style), alpha=0.12, linewidth=0, zorder=2)
+    marker = style.marker if len(x) == 1 else ""
+    axes.plot(x, mean, color=theme.of(style), linewidth=width, linestyle=style.dash, marker=marker, zorder=3)
+    return float(x[-1]), float(mean[-1])
+
+
+def task_axis(axes: Axes, centres: Array) -> None:
+    """Makes the horizontal axis one of tasks, from the first to the last.
+
+    Args:
+        axes: the axes.
+        centres: [bins], the mean number of a bin's tasks.
+    """
+    half = centres[0] - 1
+    tasks = centres[-1] + (half if len(centres) == 1 else min(half, centres[-1] - centres[-2] - half - 1))
+    axes.set_xlim(1 if tasks > 1 else 0, max(tasks, 2))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.set_xlabel("task", color=axes.xaxis.label.get_color(), labelpad=4)
+
+
+def frame(axes: Axes, theme: Theme) -> None:
+    """Axes, ticks and grid in the manner of all figures.
+
+    Args:
+        axes: the axes.
+        theme: the colours.
+    """
+    axes.set_facecolor(theme.background)
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.grid(axis="y", color=theme.grid, linewidth=0.8, zorder=0)
+    axes.tick_params(colors=theme.muted, length=0, pad=6)
+    for side in ("top", "left", "right"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(theme.muted)
+    axes.xaxis.label.set_color(theme.muted)
+    axes.yaxis.label.set_color(theme.muted)
+
+
+def spans_decades(values: Array) -> bool:
+    """Whether values are better shown on a logarithmic axis.
+
+    Args:
+        values: any shape.
+
+    Returns:
+        Whether the largest is 20 times the smallest of those above 0, or more.
+    """
+    positive = values[np.isfinite(values) & (values > 0)]
+    return bool(len(positive) and positive.max() >= 20 * positive.min())
+
+
+def powers_of_ten(axes: Axes, axis: XAxis | YAxis) -> None:
+    """Makes an axis logarithmic, with a few powers of ten for ticks.
+
+    Args:
+        axes: the axes.
+        axis: one of its two axes.
+    """
+    (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
+    axis.set_major_locator(LogLocator(numticks=5))
+    axis.set_minor_formatter(NullFormatter())
+    axes.tick_params(which="minor", length=0)
+
+
+def end_labels(
+    axes: Axes,
+    ends: Mapping[str, tuple[float, float]],
+    styles: Mapping[str, MethodStyle],
+    theme: Theme,
+) -> None:
+    """Writes each method's label beside the end of its line, joined to it by a thin line.
+
+    Args:
+        axes: the axes, with their final limits.
+        ends: for each method the last point of its line.
+        styles: for each method how it is shown.
+        theme: the colours.
+    """
+    methods = list(ends)
+    bottom, top = axes.get_ylim()
+    # Where labels that were moved apart would lie below or above the axes, the axes grow, and with them the distances.
+    for _ in range(4):
+        gap = 0.21 * (top - bottom) / _inches(axes)[1]
+        places = spread([ends[method][1] for method in methods], gap)
+        bottom, top = min([bottom, *places]), max([top, *places])
+    right = axes.get_xlim()[1]
+    # A step is the same on paper whatever the size of the figure.
+    step = 0.063 * (right - axes.get_xlim()[0]) / _inches(axes)[0]
+    for method, place in zip(methods, places, strict=True):
+        x, y = ends[method]
+        style = styles[method]
+        axes.plot(
+            (x, right + 1.5 * step, right + 3.5 * step),
+            (y, place, place),
+            color=theme.of(style),
+            linewidth=1,
+            clip_on=False,
+            zorder=1,
+        )
+        axes.text(right + 4.5 * step, place, style.label, color=theme.ink, va="center", weight="bold")
+    axes.set_ylim(bottom, top)
+
+
+def legend_columns(styles: Mapping[str, MethodStyle], wide: float) -> int:
+    """How many entries of a legend fit beside each other.
+
+    Args:
+        styles: the entries.
+        wide: width of the figure in inches.
+
+    Returns:
+        The number, at least 1.
+    """
+    longest = max(len(style.label) for style in styles.values())
+    return max(1, min(len(styles), math.floor((wide - 0.3) / (0.55 + 0.08 * longest))))
+
+
+def legend(figure: Figure, styles: Mapping[str, MethodStyle], theme: Theme, wide: float, high: float) -> None:
+    """Writes which line is which method along the bottom.
+
+    Args:
+        figure: the figure.
+        styles: for each method how it is shown.
+        theme: the colours.
+        wide: width of the figure in inches.
+        high: height of the figure in inches.
+    """
+    handles = [
+        Line2D([], [], color=theme.of(style), linestyle=style.dash, linewidth=2, label=style.label)
+        for style in styles.values()
+    ]
+    figure.legend(
+        handles=handles,
+        loc="lower left",
+        bbox_to_anchor=(0.1 / wide, 0.04 / high),
+        ncols=legend_columns(styles, wide),
+        frameon=False,
+        labelcolor=theme.ink,
+        fontsize=9,
+        handlelength=2.2,
+        columnspacing=1.2,
+        borderaxespad=0,
+        borderpad=0.2,
+    )
+
+
+def _inches(axes: Axes) -> tuple[float, float]:
+    """Width and height of the axes in inches."""
+    figure, box = axes.get_figure(root=True), axes.get_position()
+    assert figure is not None
+    wide, high = figure.get_size_inches()
+    return box.width * wide, box.height * high
+
+
+def spread(positions: Sequence[float], gap: float) -> list[float]:
+    """Moves positions apart until neighbours are at least a gap apart, each as little as that allows together.
+
+    Positions too close form a block, which is centred on their mean; blocks that then touch are joined.
+
+    Args:
+        positions: the positions.
+        gap: the smallest distance.
+
+    Returns:
+        The new positions, in the same order as the old and sorted alike.
+    """
+    order = sorted(range(len(positions)), key=positions.__getitem__)
+    blocks: list[tuple[float, list[int]]] = []
+    for item in order:
+        centre, members = positions[item], [item]
+        while blocks and centre - blocks[-1][0] < gap * (len(members) + len(blocks[-1][1])) / 2:
+            other, earlier = blocks.pop()
+            size = len(members) + len(earlier)
+            centre, members = (centre * len(members) + other * len(earlier)) / size, earlier + members
+        blocks.append((centre, members))
+    placed = list(positions)
+    for centre, members in blocks:
+        for k, item in enumerate(members):
+            placed[item] = centre + gap * (k - (len(members) - 1) / 2)
+    return placed
+
+
+def words(figure: Figure, title: str, reading: Sequence[str], theme: Theme) -> None:
+    """Writes the title and, in one line or two, how to read the figure; flush left with it.
+
+    Args:
+        figure: the figure.
+        title: the title.
+        reading: how to read it, in parts.
+        theme: the colours.
+    """
+    wide, high = figure.get_size_inches()
+    text = "; ".join(reading) if wide > 6 else "\n".join(reading)
+    figure.text(0.15 / wide, 1 - 0.26 / high, title, color=theme.ink, size=13, weight="bold", va="center")
+    figure.text(0.15 / wide, 1 - 0.48 / high, text, color=theme.muted, size=9.5, va="top", linespacing=1.3)
+
+
+def to_svg(figure: Figure) -> bytes:
+    """A figure as SVG; the same figure always gives the same bytes.
+
+    Args:
+        figure: the figure.
+
+    Returns:
+        The content of an SVG file.
+    """
+    return _to(figure, "svg")
+
+
+def to_themed_svg(figure: Figure, pairs: Mapping[str, str]) -> bytes:
+    """A figure as SVG that follows the reader's choice of a light or dark theme.
+
+    Args:
+        figure: the figure in the light theme.
+        pairs: for each of its colours, as "#rrggbb", the one in the dark theme; others stay.
+
+    Returns:
+        The content of an SVG file.
+    """
+    names = {light: f"--c{k}" for k, light in enumerate(pairs)}
+    # Hundredths of a point are enough for a line; the digits that follow make half of the file.
+    short = re.sub(r' d="[^"]+"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), to_svg(figure).decode())
+    svg = re.sub(
+        r"(?<=: )#[0-9a-f]{6}\b",
+        lambda found: f"var({names[found[0]]})" if found[0] in names else found[0],
+        short,
+    )
+
+    def rule(theme: int) -> str:
+        return "svg{" + ";".join(f"{names[pair[0]]}:{pair[theme]}" for pair in pairs.items()) + "}"
+
+    style = f"<style>{rule(0)}@media(prefers-color-scheme:dark){{{rule(1)}}}</style>"
+    return re.sub(r"(<svg\b[^>]*>)", rf"\1{style}", svg, count=1).encode()
+
+
+def to_png(figure: Figure) -> bytes:
+    """A figure as PNG.
+
+    Args:
+        figure: the figure.
+
+    Returns:
+        The content of a PNG file with 200 pixels an inch.
+    """
+    return _to(figure, "png")
+
+
+def _to(figure: Figure, kind: str) -> bytes:
+    content = io.BytesIO()
+    metadata = {"Creator": None, "Date": None, "Format": None, "Type": None} if kind == "svg" else {"Software": None}
+    with matplotlib.rc_context(SETTINGS):
+        figure.savefig(content, format=kind, dpi=200, facecolor=figure.get_facecolor(), metadata=metadata)
+    return content.getvalue()
