@@ -105,7 +105,7 @@ class Collector:
         """
         study, found = SETTINGS[setting].study, self.found.get(setting)
         # What is there already is gone on with, at its scale, where it is a study that has all methods.
-        command = found.command if found is not None and found.study == study else f"supple run {study}"
+        command = found.same_seeds if found is not None and found.study == study else f"supple run {study}"
         self.missing.append(Missing(f"{what} in the {SETTINGS[setting].words}", command))
 
     def add(self, setting: str, statement: Statement) -> None:

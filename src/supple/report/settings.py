@@ -77,6 +77,11 @@ class Trials:
     runs: pl.DataFrame
 
     @property
+    def same_seeds(self) -> str:
+        """The command with the seeds of these runs."""
+        return f"{self.command} --seeds {_seeds(self.runs['seed'].unique().sort().to_list())}"
+
+    @property
     def scale(self) -> str:
         """How much smaller than the paper's these runs are; empty where they are not."""
         parts = []
@@ -152,12 +157,15 @@ def going_on(measured: Measured, seeds: bool = True) -> str:
     for name in ("tasks", "data", "seeds"):
         if name in scaled and (seeds or name != "seeds"):
             value = scaled[name][1]
-            if isinstance(value, list):
-                value = len(value) if value == list(range(len(value))) else ",".join(map(str, value))
-            command += [f"--{name}", str(value)]
+            command += [f"--{name}", _seeds(value) if isinstance(value, list) else str(value)]
     if folder != Path("supple-results") / measured.name:
         command += ["--out", str(folder)]
     return shlex.join(command)
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    """Seeds as the command line takes them."""
+    return str(len(seeds)) if list(seeds) == list(range(len(seeds))) else ",".join(map(str, seeds))
 
 
 def image_count(manifest: Mapping[str, Any]) -> int:
