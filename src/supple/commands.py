@@ -17,6 +17,7 @@ from supple import data
 from supple.bench.command import bench_command
 from supple.bench.estimate_command import plan_command
 from supple.options import DataDir, DataName, Device, SetName, Verify, chosen_data, method_names, plain_errors, writable
+from supple.report.command import report_command
 
 app = typer.Typer(
     name="supple", no_args_is_help=True, rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False
@@ -25,6 +26,7 @@ data_app = typer.Typer(no_args_is_help=False, rich_markup_mode="rich")
 app.add_typer(data_app, name="data")
 app.command("bench")(bench_command)
 app.command("plan")(plan_command)
+app.command("report")(report_command)
 
 
 def _version(wanted: bool) -> None:

@@ -45,6 +45,19 @@ def test_each_kind_of_statement(says, mean, expected):
     assert (found.needed is not None) == (expected is OPEN)
 
 
+def test_one_diverged_run_does_not_hide_what_all_pairs_say():
+    behind = np.array([0.7, 0.02, 0.021, 0.019, 0.02, 0.018])
+    for says, d in ((Says.ABOVE, behind), (Says.BELOW, -behind)):
+        (found,) = judge([Statement("it", d, says)])
+        assert found.interval.low < 0 < found.interval.high
+        assert found.verdict is YES
+        (found,) = judge([Statement("it", -d, says)])
+        assert found.verdict is NO
+        assert found.p == pytest.approx(2 / 2**6)
+        # Five that agree may be chance: 2 / 2^5 = 0.0625.
+        assert judge([Statement("it", d[:5], says)])[0].verdict is OPEN
+
+
 def test_without_a_margin_no_difference_is_too_small():
     (found,) = judge([Statement("it", values(0.3), Says.ABOVE)])
     assert found.verdict is OPEN

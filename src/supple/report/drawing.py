@@ -366,9 +366,27 @@ def to_png(figure: Figure) -> bytes:
     return _to(figure, "png")
 
 
+def to_pdf(figure: Figure) -> bytes:
+    """A figure as PDF; the same figure always gives the same bytes.
+
+    Args:
+        figure: the figure.
+
+    Returns:
+        The content of a PDF file.
+    """
+    return _to(figure, "pdf")
+
+
+_METADATA: dict[str, dict[str, Any]] = {
+    "svg": {"Creator": None, "Date": None, "Format": None, "Type": None},
+    "png": {"Software": None},
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+}
+
+
 def _to(figure: Figure, kind: str) -> bytes:
     content = io.BytesIO()
-    metadata = {"Creator": None, "Date": None, "Format": None, "Type": None} if kind == "svg" else {"Software": None}
     with matplotlib.rc_context(SETTINGS):
-        figure.savefig(content, format=kind, dpi=200, facecolor=figure.get_facecolor(), metadata=metadata)
+        figure.savefig(content, format=kind, dpi=200, facecolor=figure.get_facecolor(), metadata=_METADATA[kind])
     return content.getvalue()

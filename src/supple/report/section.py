@@ -206,7 +206,7 @@ def _row(name: str, frame: pl.DataFrame, style: MethodStyle, study: Mapping[str,
     for column, values in table.items():
         values[at] = frame[column].to_numpy()
     firsts = frame.unique("point", keep="first", maintain_order=True)
-    points = firsts.select(grid).to_dicts() if grid else [{}] * len(texts)
+    points = firsts.select(list(grid)).to_dicts() if grid else [{}] * len(texts)
     chosen = cross_fit(table["late"])
     best = frame.filter(pl.col("point") == texts[chosen.best])
     outcome = {
@@ -240,4 +240,4 @@ def _shown_settings(
 
 def _mean(values: pl.Series) -> float:
     finite = values.cast(pl.Float64).drop_nulls().drop_nans()
-    return float(finite.mean()) if len(finite) else float("nan")  # type: ignore[arg-type]
+    return float(finite.to_numpy().mean()) if len(finite) else float("nan")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from supple.report.comparison import percent
+from supple.report.drawing import number
 from supple.report.evidence import Claim
 from supple.report.measured import Windows
 from supple.report.section import Section, setting_words
@@ -195,7 +196,7 @@ def points_table(section: Section) -> Table | None:
         for k, point in enumerate(row.points):
             late = row.late[k][np.isfinite(row.late[k])]
             mean = float(late.mean()) if len(late) else float("nan")
-            settings = ", ".join(f"{setting_words(name)} {value}" for name, value in point.items())
+            settings = ", ".join(f"{setting_words(name)} {number(value)}" for name, value in point.items())
             rows.append(
                 [row.style.label, settings, f"{100 * mean:.2f}", str(len(late)), "best" if k == row.best else ""]
             )

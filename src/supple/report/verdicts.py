@@ -18,6 +18,9 @@ from scipy import stats
 from supple.report.paired import equivalent, holm, paired_p, pairs_needed
 from supple.report.statistics import Array, Interval, mean_interval
 
+UNANIMOUS = 6
+"""So many pairs that all say the same are clear without an interval: by the sign test p is 2 / 2^6 = 0.031, or less."""
+
 LEVEL = 0.05
 """The probability with which a claim that is true may be called contradicted."""
 
@@ -33,8 +36,9 @@ class Verdict(str, Enum):
 class Says(str, Enum):
     """What a statement says about a mean difference d, given a margin m of what does not matter.
 
-    - ABOVE: d > 0. Supported if the interval lies above 0; contradicted if d < 0, or if the interval lies within the
-      margin without lying above 0.
+    - ABOVE: d > 0. Supported if the interval lies above 0, or all of six or more differences do: one run that diverged
+      makes the interval wide, but it does not make a method better that is behind in every other pair. Contradicted if
+      d < 0, or if the interval lies within the margin without lying above 0.
     - BELOW: d < 0, the reverse.
     - WITHIN: |d| < m. Supported if the interval lies within the margin; contradicted if d is beyond it.
     - NOT_BELOW: d > -m. Supported if the interval lies above -m; contradicted if d < -m.
@@ -150,7 +154,13 @@ def contradiction_p(statement: Statement) -> float:
         return float(paired_p(d, -margin)) if mean < -margin else 1.0
     sign = 1.0 if statement.says is Says.ABOVE else -1.0
     contrary = float(paired_p(d)) if sign * mean < 0 else 1.0
+    if _unanimous(-sign * d):
+        contrary = min(contrary, 2.0 ** (1 - len(d)))
     return min(contrary, _equivalence_p(d, margin))
+
+
+def _unanimous(d: Array) -> bool:
+    return len(d) >= UNANIMOUS and bool((d > 0).all())
 
 
 def _equivalence_p(d: Array, margin: float) -> float:
@@ -169,7 +179,9 @@ def _holds(statement: Statement, interval: Interval) -> bool:
         return equivalent(interval, statement.margin)
     if statement.says is Says.NOT_BELOW:
         return bool(interval.low > -statement.margin)
-    return bool(interval.low > 0 if statement.says is Says.ABOVE else interval.high < 0)
+    if statement.says is Says.ABOVE:
+        return bool(interval.low > 0) or _unanimous(statement.differences)
+    return bool(interval.high < 0) or _unanimous(-statement.differences)
 
 
 def _needed(judged: Judged) -> int | None:
