@@ -138,7 +138,7 @@ def test_c5(tmp_path):
     assert verdict("C5", [setting(tmp_path, "large", eight("magnitude, threshold, mean"))]).verdict is NO
     partial = verdict("C5", [setting(tmp_path, "large", eight()[:-1])])
     assert partial.verdict is OPEN
-    assert [one.what for one in partial.missing] == ["SWR with magnitude, proportional, mean in the large network"]
+    assert [one.what for one in partial.missing] == ["SWR with magnitude/proportional/mean in the large network"]
 
 
 @pytest.mark.parametrize(("size", "expected"), [(0.01, YES), (0.5, NO)])

@@ -176,7 +176,7 @@ def best_variant(runs: pl.DataFrame, kind: IntervalKind = "student") -> Claim:
             continue
         found = {}
         for variant in variants():
-            words = f"{variant['utility']}, {variant['pruning']}, {variant['reinit']}"
+            words = "/".join(variant.values())
             rows = trials.runs.filter(pl.col("kind") == "swr")
             for name, value in variant.items():
                 default = pl.lit(USUAL["swr"][name])
@@ -185,11 +185,11 @@ def best_variant(runs: pl.DataFrame, kind: IntervalKind = "student") -> Claim:
                 found[words] = final(trials, rows)
             elif setting == "large":
                 gathered.lacks(setting, f"SWR with {words}")
-        best = "gradient, threshold, resample"
+        best = "gradient/threshold/resample"
         for words, (values, note) in found.items():
             if words != best and best in found:
                 d = differences(found[best][0], values)
-                gathered.add(setting, Statement(f"SWR, {best} − {words}", d, Says.ABOVE, note=note))
+                gathered.add(setting, Statement(f"final accuracy, SWR {best} − {words}", d, Says.ABOVE, note=note))
     return gathered.claim(
         "C5",
         "Gradient utility with resampling is the best variant of SWR.",

@@ -54,10 +54,11 @@ def dots(
     Returns:
         The figure.
     """
-    columns = len(panels) if size[0] > 6 else min(2, len(panels))
-    lines = -(-len(panels) // columns)
     names = list(styles)
     left = 0.3 + 0.085 * max(len(style.label) for style in styles.values())
+    fitting = max(1, int((size[0] - left) / 1.4))
+    columns = min(len(panels), fitting, 4 if size[0] > 6 else 2)
+    lines = -(-len(panels) // columns)
     panel = 0.26 * len(names) + 0.15
     top, between, bottom = 1.1, 0.75, 0.42
     high = top + lines * panel + (lines - 1) * between + bottom

@@ -302,7 +302,7 @@ def spread(positions: Sequence[float], gap: float) -> list[float]:
 
 
 def words(figure: Figure, title: str, reading: Sequence[str], theme: Theme) -> None:
-    """Writes the title and, in one line or two, how to read the figure; flush left with it.
+    """Writes the title and, in as few lines as its parts fit in, how to read the figure; flush left with it.
 
     Args:
         figure: the figure.
@@ -311,7 +311,14 @@ def words(figure: Figure, title: str, reading: Sequence[str], theme: Theme) -> N
         theme: the colours.
     """
     wide, high = figure.get_size_inches()
-    text = "; ".join(reading) if wide > 6 else "\n".join(reading)
+    lines: list[str] = []
+    for part in reading:
+        # A letter is about 0.068 inches wide.
+        if lines and len(lines[-1]) + 2 + len(part) <= (wide - 0.3) / 0.068:
+            lines[-1] += f"; {part}"
+        else:
+            lines.append(part)
+    text = "\n".join(lines)
     figure.text(0.15 / wide, 1 - 0.26 / high, title, color=theme.ink, size=13, weight="bold", va="center")
     figure.text(0.15 / wide, 1 - 0.48 / high, text, color=theme.muted, size=9.5, va="top", linespacing=1.3)
 

@@ -93,7 +93,7 @@ class Collector:
             if found.scale:
                 self.scale[SETTINGS[setting].words] = found.scale
         if lacking and not optional:
-            self.lacks(setting, " and ".join(STYLES[kind].label for kind in lacking))
+            self.lacks(setting, _listed([STYLES[kind].label for kind in lacking]))
         return found
 
     def lacks(self, setting: str, what: str) -> None:
@@ -134,6 +134,10 @@ class Collector:
         verdict = together([one.verdict for one in judged], bool(self.missing))
         shown = missing if verdict is Verdict.NOT_ENOUGH else self.missing
         return Claim(name, text, tested, verdict, judged, shown, self.scale)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _more_seeds(judged: Sequence[Judged], found: Mapping[str, Trials]) -> Iterator[Missing]:

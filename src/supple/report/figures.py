@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from supple.report.drawing import (
@@ -99,9 +101,22 @@ def binned_accuracy(
         frame(axes, theme)
         task_axis(axes, centres)
         axes.yaxis.set_major_formatter(percents)
+        _limit_bands(axes)
         if below:
             legend(figure, shown, theme, *size)
         else:
             end_labels(axes, ends, shown, theme)
         words(figure, title, reading, theme)
     return figure
+
+
+def _limit_bands(axes: Axes) -> None:
+    """Lets lines fill the axes where a band is so wide, as that of a method of which one run failed, that it would not.
+
+    A band may take as much room above and below as the lines take.
+    """
+    points = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
+    low, high = float(points.min()), float(points.max())
+    room = max(high - low, 0.01)
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(max(bottom, low - room), min(top, high + room))

@@ -81,11 +81,16 @@ def claims_summary(claims: Sequence[Claim]) -> str:
         if counts[verdict]:
             ids = ", ".join(claim.id for claim in claims if claim.verdict is verdict)
             parts.append(f"{verb} {counts[verdict]} ({ids})")
-    if counts[Verdict.NOT_ENOUGH]:
-        parts.append(f"are not enough to decide {counts[Verdict.NOT_ENOUGH]}")
+    unclear = [claim for claim in claims if claim.verdict is Verdict.NOT_ENOUGH]
+    begun = ", ".join(claim.id for claim in unclear if claim.evidence)
+    if begun:
+        parts.append(f"are part of what decides {begun.count(',') + 1} ({begun})")
+    away = len([claim for claim in unclear if not claim.evidence])
+    if away:
+        parts.append(f"have nothing to say about {away}")
     text = " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
     scaled = any(claim.scale for claim in claims if claim.evidence)
-    small = " They are smaller than the paper's; a verdict is about runs of this size." if scaled else ""
+    small = " Some are smaller than the paper's; a verdict is about runs of this size." if scaled else ""
     return f"Of {len(claims)} claims of arXiv 2508.00212 these runs {text}.{small}"
 
 

@@ -16,11 +16,12 @@ from supple.report.evidence import Claim
 from supple.report.measured import Windows
 from supple.report.section import Section, setting_words
 from supple.report.statistics import Interval
-from supple.report.verdicts import Judged
+from supple.report.verdicts import Judged, Verdict
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": r"$-$", "–": "--", "|": r"$|$",
+    "<": "$<$", ">": "$>$",
 }  # fmt: skip
 
 
@@ -248,10 +249,10 @@ def claims_table(claims: Sequence[Claim]) -> Table:
     return Table(
         "claims",
         "Claims of arXiv 2508.00212",
-        ["claim", "difference, seed by seed", "mean and 95% interval", "seeds", "p (Holm)", "verdict"],
+        ["claim", "difference, seed by seed", "mean and 95% interval", "seeds", "p against", "verdict"],
         rows,
         numbers,
-        "Accuracy in points. p: that of contradicting the claim, adjusted over its statements.",
+        "Accuracy in points. p is of what would contradict the claim, adjusted over its statements.",
     )
 
 
@@ -265,12 +266,14 @@ def evidence_texts(judged: Judged) -> list[str]:
         What was compared, mean and interval, pairs, p and verdict.
     """
     statement = judged.statement
+    supported = judged.verdict is Verdict.SUPPORTED
     return [
         f"{statement.place}: {statement.words}",
         interval_text(judged.interval, statement.unit),
         str(len(statement.differences)),
-        p_text(judged.p),
-        judged.verdict.value,
+        # A p-value of what would contradict a statement says nothing where the statement is supported.
+        "–" if supported else p_text(judged.p),
+        judged.verdict.value + (" by every pair" if supported and judged.unanimous else ""),
     ]
 
 

@@ -84,6 +84,7 @@ class Judged:
             over the statements of the claim; NaN with fewer than two pairs.
         verdict: what follows.
         needed: about how many pairs would decide; None where that is not known or not asked.
+        unanimous: whether not the interval but the agreement of all pairs supports it.
     """
 
     statement: Statement
@@ -91,6 +92,7 @@ class Judged:
     p: float
     verdict: Verdict
     needed: int | None = None
+    unanimous: bool = False
 
 
 def judge(statements: Sequence[Statement], interval: Callable[[Array], Interval] = mean_interval) -> list[Judged]:
@@ -109,11 +111,10 @@ def judge(statements: Sequence[Statement], interval: Callable[[Array], Interval]
         pairs = len(statement.differences)
         nothing = Interval(*(np.array(np.nan),) * 3)
         found = interval(statement.differences) if pairs else nothing
-        if _holds(statement, found):
-            verdict = Verdict.SUPPORTED
-        else:
-            verdict = Verdict.CONTRADICTED if p < LEVEL else Verdict.NOT_ENOUGH
-        one = Judged(statement, found, float(p), verdict)
+        held, agreed = _holds(statement, found), _all_agree(statement)
+        contrary = Verdict.CONTRADICTED if p < LEVEL else Verdict.NOT_ENOUGH
+        verdict = Verdict.SUPPORTED if held or agreed else contrary
+        one = Judged(statement, found, float(p), verdict, unanimous=agreed and not held)
         judged.append(replace(one, needed=_needed(one)) if verdict is Verdict.NOT_ENOUGH else one)
     return judged
 
@@ -179,9 +180,13 @@ def _holds(statement: Statement, interval: Interval) -> bool:
         return equivalent(interval, statement.margin)
     if statement.says is Says.NOT_BELOW:
         return bool(interval.low > -statement.margin)
-    if statement.says is Says.ABOVE:
-        return bool(interval.low > 0) or _unanimous(statement.differences)
-    return bool(interval.high < 0) or _unanimous(-statement.differences)
+    return bool(interval.low > 0 if statement.says is Says.ABOVE else interval.high < 0)
+
+
+def _all_agree(statement: Statement) -> bool:
+    """Whether the statement holds for each of enough pairs."""
+    d = statement.differences
+    return (statement.says is Says.ABOVE and _unanimous(d)) or (statement.says is Says.BELOW and _unanimous(-d))
 
 
 def _needed(judged: Judged) -> int | None:
