@@ -64,14 +64,14 @@ def shades(style: MethodStyle, count: int) -> list[MethodStyle]:
     Returns:
         The styles, without labels.
     """
-    found = []
-    for k in range(count):
-        share = k / max(1, count - 1)
-        light = mix(style.colour, "#000000", 0.55 - 0.55 * share) if share < 0.5 else _paler(style.colour, share)
-        dark = mix(style.dark, "#ffffff", 0.6 - 0.6 * share) if share < 0.5 else mix(style.dark, "#000000", share - 0.4)
-        marker = "o" + _MARKERS
-        found.append(MethodStyle("", style.name, light, dark, "-", marker[k % len(marker)]))
-    return found
+    light = mix(style.colour, "#000000", 0.55), _toward(style.colour, "#ffffff", 0.6, LIGHT.background)
+    dark = mix(style.dark, "#ffffff", 0.65), _toward(style.dark, "#000000", 0.6, DARK.background)
+    shares = [k / max(1, count - 1) for k in range(count)]
+    markers = islice(cycle("o" + _MARKERS), count)
+    return [
+        MethodStyle("", style.name, mix(*light, share), mix(*dark, share), "-", marker)
+        for share, marker in zip(shares, markers, strict=True)
+    ]
 
 
 def colour_pairs(styles: Sequence[MethodStyle]) -> dict[str, str]:
@@ -156,8 +156,7 @@ def _lighter(colour: str, least: float = 5.0) -> str:
     )
 
 
-def _paler(colour: str, share: float, least: float = 2.0) -> str:
-    """The colour with white, but with no more than leaves it visible on the light background."""
-    wanted = round(20 * (share - 0.5))
-    found = (mix(colour, "#ffffff", k / 20) for k in range(wanted, -1, -1))
-    return next((c for c in found if _contrast(c, LIGHT.background) >= least), colour)
+def _toward(colour: str, other: str, share: float, background: str, least: float = 2.0) -> str:
+    """The colour with a share of another, or with as much of it as leaves it visible on the background."""
+    steps = (mix(colour, other, share * k / 20) for k in range(20, -1, -1))
+    return next((c for c in steps if _contrast(c, background) >= least), colour)
