@@ -39,7 +39,7 @@ def texts_of(figure):
     for axes in filter(lambda one: one.get_visible(), figure.axes):
         yield from axes.texts
         yield from (axes.xaxis.label, axes.yaxis.label)
-        yield from axes.findobj(lambda artist: artist in (axes.title, axes._left_title))
+        yield axes._left_title
         yield from axes.get_legend().get_texts() if axes.get_legend() else ()
         for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
             yield from (tick.label1 for tick in axis.get_major_ticks() if min(limits) <= tick.get_loc() <= max(limits))

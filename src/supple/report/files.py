@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from supple.report.bootstrap import IntervalKind
 from supple.report.claims import check_claims
 from supple.report.drawing import NARROW, WIDE, to_pdf, to_png, to_svg, to_themed_svg
-from supple.report.drawn import Drawn, section_figures
+from supple.report.drawn import section_figures
 from supple.report.evidence import Claim
 from supple.report.measured import Measured, measure
 from supple.report.section import Section, make_section
@@ -108,13 +108,20 @@ def write_report(
     shown: dict[str, list[Shown]] = {}
     for section in report.sections:
         shown[section.key] = []
-        for drawn in section_figures(section):
+        for drawn in section_figures(section) if {"html", *_FIGURES} & set(formats) else ():
             progress(f"drawing {drawn.key}")
-            shown[section.key].append(_figure(drawn, out, formats, written))
+            wide = drawn.draw(WIDE, LIGHT)
+            for name, make in _FIGURES.items():
+                if name in formats:
+                    _write(out / "figures" / f"{drawn.key}.{name}", make(wide), written)
+            if "html" in formats:
+                sizes = (wide, drawn.draw(NARROW, LIGHT))
+                images = [image(to_themed_svg(figure, drawn.pairs)) for figure in sizes]
+                shown[section.key].append(Shown(drawn.key, drawn.alt, *images))
     for table in _tables(report):
-        for name, make in _TABLES.items():
+        for name, form in _TABLES.items():
             if name in formats:
-                _write(out / "tables" / f"{table.key}.{name}", make(table).encode(), written)
+                _write(out / "tables" / f"{table.key}.{name}", form(table).encode(), written)
     if "html" in formats:
         progress("writing the page")
         page = render_studies(report.sections, report.claims, shown, report.styles)
@@ -131,17 +138,6 @@ def _tables(report: Report) -> list[Table]:
         if points is not None:
             found.append(points)
     return found
-
-
-def _figure(drawn: Drawn, out: Path, formats: Sequence[str], written: list[Path]) -> Shown:
-    """Writes a figure, and gives it as the page takes it."""
-    wide = drawn.draw(WIDE, LIGHT)
-    for name, make in _FIGURES.items():
-        if name in formats:
-            _write(out / "figures" / f"{drawn.key}.{name}", make(wide), written)
-    both = [wide, drawn.draw(NARROW, LIGHT)] if "html" in formats else [wide]
-    images = [image(to_themed_svg(figure, drawn.pairs)) for figure in both]
-    return Shown(drawn.key, drawn.alt, images[0], images[-1])
 
 
 def _write(path: Path, content: bytes, written: list[Path]) -> None:

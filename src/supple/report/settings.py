@@ -189,9 +189,10 @@ def _described(measured: Measured) -> pl.DataFrame:
     optimizer = _settings(runs, study, "optimizer")
     problem = {**(study.get("problem") or {}), "images": image_count(manifest), "tasks": measured.tasks}
     own = [name for name in runs.columns if "." not in name and name not in _NOT_SETTINGS]
+    given = runs.select(own).iter_rows() if own else [()] * len(runs)
     worlds = [
         (_setting({**n, **o}), _text({**n, **o, **problem}), _text(dict(zip(own, values, strict=True))))
-        for n, o, values in zip(network, optimizer, runs.select(own).iter_rows(), strict=True)
+        for n, o, values in zip(network, optimizer, given, strict=True)
     ]
     columns = {name: [row[k] for row in worlds] for k, name in enumerate(("setting", "world", "configuration"))}
     frame = runs.select("run", "method", "kind", *_OUTCOMES, *own).with_columns(
