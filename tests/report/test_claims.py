@@ -184,6 +184,16 @@ def test_folders_are_taken_together(tmp_path):
     assert all(len(judged.statement.differences) == 6 for judged in found.evidence)
 
 
+def test_a_sweep_beside_a_full_study_takes_no_seeds_away(tmp_path):
+    full = setting(tmp_path, "small", ladder(swr=0.89), seeds=6)
+    grid = [({"factor": 10.0**-k}, 0.05 * (k == 5)) for k in range(3, 7)]
+    sweep = setting(tmp_path, "small", [Row("swr", 0.9, 0.89, grid=grid)], seeds=3)
+    for folders in ([full, sweep], [sweep, full]):
+        found = verdict("C1", folders)
+        assert all(len(judged.statement.differences) == 6 for judged in found.evidence)
+        assert all("best of" not in judged.statement.note for judged in found.evidence)
+
+
 def test_runs_of_different_length_or_step_size_are_not_compared(tmp_path):
     long = setting(tmp_path, "small", ladder()[:2], tasks=80)
     short = setting(tmp_path, "small", ladder()[2:], tasks=40)

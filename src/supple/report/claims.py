@@ -23,6 +23,9 @@ from supple.report.verdicts import Says, Statement
 MARGIN = 0.005
 """The largest difference of accuracy that does not matter: half a point."""
 
+VARIANTS = {"large": "permuted_mnist/swr_variants_large", "small": "permuted_mnist/swr_variants_small"}
+"""The studies that have the variants of SWR, by setting."""
+
 UNIT_METHODS = ("cbp", "redo")
 """The methods that reinitialize whole units."""
 
@@ -171,7 +174,7 @@ def best_variant(runs: pl.DataFrame, kind: IntervalKind = "student") -> Claim:
     """
     gathered = Collector(runs)
     for setting in ("large", "small"):
-        trials = gathered.trials(setting, ("swr",), optional=setting == "small")
+        trials = gathered.trials(setting, ("swr",), optional=setting == "small", study=VARIANTS[setting])
         if trials is None:
             continue
         found = {}
@@ -184,7 +187,7 @@ def best_variant(runs: pl.DataFrame, kind: IntervalKind = "student") -> Claim:
             if not rows.is_empty():
                 found[words] = final(trials, rows)
             elif setting == "large":
-                gathered.lacks(setting, f"SWR with {words}")
+                gathered.lacks(setting, f"SWR with {words}", VARIANTS[setting])
         best = "gradient/threshold/resample"
         for words, (values, note) in found.items():
             if words != best and best in found:

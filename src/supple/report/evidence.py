@@ -74,13 +74,16 @@ class Collector:
         self.scale: dict[str, str] = {}
         self.found: dict[str, Trials] = {}
 
-    def trials(self, setting: str, kinds: Sequence[str], optional: bool = False) -> Trials | None:
+    def trials(
+        self, setting: str, kinds: Sequence[str], optional: bool = False, study: str | None = None
+    ) -> Trials | None:
         """The runs of a setting; what is missing is noted.
 
         Args:
             setting: a key of SETTINGS.
             kinds: the methods that are compared.
             optional: whether nothing is noted.
+            study: name of the study that has them; None: that of the setting.
 
         Returns:
             The runs; None if there are none.
@@ -93,17 +96,18 @@ class Collector:
             if found.scale:
                 self.scale[SETTINGS[setting].words] = found.scale
         if lacking and not optional:
-            self.lacks(setting, _listed([STYLES[kind].label for kind in lacking]))
+            self.lacks(setting, _listed([STYLES[kind].label for kind in lacking]), study)
         return found
 
-    def lacks(self, setting: str, what: str) -> None:
+    def lacks(self, setting: str, what: str, study: str | None = None) -> None:
         """Notes that runs are missing.
 
         Args:
             setting: a key of SETTINGS.
             what: which runs, without the setting.
+            study: name of the study that has them; None: that of the setting.
         """
-        study, found = SETTINGS[setting].study, self.found.get(setting)
+        study, found = study or SETTINGS[setting].study, self.found.get(setting)
         # What is there already is gone on with, at its scale, where it is a study that has all methods.
         command = found.same_seeds if found is not None and found.study == study else f"supple run {study}"
         self.missing.append(Missing(f"{what} in the {SETTINGS[setting].words}", command))
@@ -158,6 +162,8 @@ def _more_seeds(judged: Sequence[Judged], found: Mapping[str, Trials]) -> Iterat
 def final(trials: Trials, rows: pl.DataFrame, column: str = "late") -> tuple[dict[int, float], str]:
     """An outcome for each seed, at the setting that the other half of the seeds chose by final accuracy.
 
+    Settings that were run with fewer seeds than others take no part, such as those of a sweep beside a full study.
+
     Args:
         trials: the runs of a setting.
         rows: those of one method among them.
@@ -166,7 +172,10 @@ def final(trials: Trials, rows: pl.DataFrame, column: str = "late") -> tuple[dic
     Returns:
         (a value for each seed; a note on settings and diverged runs).
     """
-    configurations = rows["configuration"].unique(maintain_order=True).to_list()
+    counts = rows.group_by("configuration", maintain_order=True).agg(pl.col("seed").n_unique())
+    most = counts.filter(pl.col("seed") == pl.col("seed").max())
+    rows = rows.filter(pl.col("configuration").is_in(most["configuration"].to_list()))
+    configurations = most["configuration"].to_list()
     seeds = rows["seed"].unique().sort().to_list()
     at = {name: k for k, name in enumerate(configurations)}, {seed: k for k, seed in enumerate(seeds)}
     late = np.full((len(configurations), len(seeds)), np.nan)

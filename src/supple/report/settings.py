@@ -108,7 +108,11 @@ def all_trials(folders: Iterable[Measured]) -> pl.DataFrame:
     """
     frames = [_described(measured) for measured in folders]
     together = pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame()
-    return together.unique(["world", "kind", "configuration", "seed"], keep="first", maintain_order=True)
+    # Of equal runs the one whose row bears the method's own name, and then one with disturbances.
+    first = together.sort(
+        pl.col("method") == pl.col("kind"), pl.col("loss").is_not_null(), descending=True, maintain_order=True
+    )
+    return first.unique(["world", "kind", "configuration", "seed"], keep="first", maintain_order=True)
 
 
 def trials_of(runs: pl.DataFrame, setting: str, kinds: Sequence[str]) -> Trials | None:
