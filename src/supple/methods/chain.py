@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from supple.methods.base import Method
 from supple.methods.counts import Reinitialized
 from supple.methods.features import FeatureReader
@@ -28,6 +31,10 @@ class Chain:
     def gradients_needed(self) -> bool:
         """Whether the next step reads gradients."""
         return any(method.gradients_needed() for method in self.methods)
+
+    def due_next(self) -> Tensor:
+        """In which replicas the next step of any of them may reinitialize something, bool [R] on the CPU."""
+        return torch.stack([method.due_next() for method in self.methods]).any(dim=0)
 
     def readers_needed(self) -> list[FeatureReader]:
         """What has to read the features of the forward pass before the next step."""

@@ -1,0 +1,336 @@
+"""Running a study: which parts there are, worker processes that train them, and what is told meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+import polars as pl
+import torch
+
+import supple
+from supple import data
+from supple.data import LabelledImages
+from supple.study import files
+from supple.study.manifest import Manifest, differences, open_manifest
+from supple.study.order import Order, part_size, process_count
+from supple.study.results import MANIFEST
+from supple.study.spec import Study, StudyError
+
+
+@dataclass
+class Outcome:
+    """How a run ended.
+
+    Args:
+        complete: whether all that was to be run has been.
+        errors: what went wrong in parts, a message each.
+        halved: how often a part was halved because memory ran out.
+    """
+
+    complete: bool = False
+    errors: list[str] = field(default_factory=list)
+    halved: int = 0
+
+
+class Watcher:
+    """What follows a run; this one says nothing."""
+
+    def start(self, parts: Mapping[int, tuple[int, int]], tasks: int, steps: int) -> None:
+        """Called when it is known what is to be trained.
+
+        Args:
+            parts: for each part (its runs, tasks it has learned).
+            tasks: tasks of each run.
+            steps: steps a task.
+        """
+
+    def step(self, part: int, task: int, step: int) -> None:
+        """Called now and then with how far a part has come."""
+
+    def task(self, part: int, task: int, accuracy: Sequence[tuple[str, float]]) -> None:
+        """Called after each task of a part with the accuracy of each of its columns, by name of the method."""
+
+    def say(self, message: str) -> None:
+        """Called with what somebody should know."""
+
+
+def prepare(order: Order) -> tuple[Manifest, list[int]]:
+    """Makes or opens the results folder and finds out what is to be trained; the folder has to be locked.
+
+    Args:
+        order: what is to be run.
+
+    Returns:
+        (the manifest, written; the parts that the order is about).
+
+    Raises:
+        StudyError: if the folder holds results that do not match; the message shows the difference.
+        ValueError: if the folder is of another version, or not even one network fits into the memory.
+        OSError: if the images cannot be read or the folder not be written.
+    """
+    images = data.load(order.study.problem.data, order.data_dir, verify=order.verify)
+    identity = {"count": len(images), "digest": _digest(images)}
+    study, steps = order.study, len(images) // order.study.problem.batch_size
+    if not steps:
+        raise StudyError(
+            f"batch_size is {study.problem.batch_size}, but {images.name} has {len(images)} images; give a smaller one"
+        )
+    if (order.folder / MANIFEST).exists():
+        manifest = open_manifest(order.folder)
+        found = differences(manifest, study, identity)
+        if found:
+            raise StudyError(
+                f"{order.folder} holds results that this study would not give:\n  "
+                + "\n  ".join(found)
+                + "\nGive another folder with --out, or put the study back as it was."
+            )
+        manifest.study = _united(manifest.study, study)
+        manifest.scaled = order.scaled
+    else:
+        manifest = Manifest(order.folder, order.name, study, steps, identity, order.scaled)
+    manifest.add_missing(study.columns, study.run.seeds, part_size(order, images))
+    manifest.sessions.append(
+        {
+            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "seconds": 0.0,
+            "command": order.command,
+            "processes": process_count(order),
+            "machine": machine(order.device),
+            "versions": versions(),
+        }
+    )
+    manifest.write()
+    wanted = {(json.dumps(column.key(), sort_keys=True), seed) for column in study.columns for seed in study.run.seeds}
+    keys = [json.dumps(column.key(), sort_keys=True) for column in manifest.columns]
+    parts = [
+        number
+        for number, part in enumerate(manifest.parts)
+        if any((keys[column], seed) in wanted for column in part["columns"] for seed in part["seeds"])
+    ]
+    return manifest, parts
+
+
+def run(order: Order, watcher: Watcher | None = None, stop: threading.Event | None = None) -> Outcome:
+    """Runs a study, or what is missing of it, into a results folder.
+
+    It may be stopped or killed at any moment; the same call then goes on where it was, and ends with the results that
+    it would have given without, bit for bit on the same machine.
+
+    Args:
+        order: what is to be run.
+        watcher: what is told how it goes.
+        stop: stops the run when it is set; what has been learned stays.
+
+    Returns:
+        How it ended.
+
+    Raises:
+        Busy: if another process writes into the folder.
+        StudyError: as :func:`prepare`.
+        ValueError: as :func:`prepare`.
+        OSError: as :func:`prepare`.
+    """
+    watcher, stop = watcher or Watcher(), stop or threading.Event()
+    order.folder.mkdir(parents=True, exist_ok=True)
+    with files.locked(order.folder):
+        manifest, parts = prepare(order)
+        began = time.monotonic()
+        try:
+            return _Crew(order, manifest, parts, watcher, stop).train()
+        finally:
+            manifest.sessions[-1]["seconds"] = round(time.monotonic() - began, 1)
+            manifest.write()
+
+
+class _Crew:
+    """Worker processes that train parts, each one part after another."""
+
+    def __init__(
+        self, order: Order, manifest: Manifest, parts: Sequence[int], watcher: Watcher, stop: threading.Event
+    ) -> None:
+        self.order, self.manifest, self.watcher, self.stop = order, manifest, watcher, stop
+        self.tasks = manifest.study.run.tasks
+        done = {number: manifest.part(number).done for number in parts}
+        self.waiting = [number for number in parts if done[number] < self.tasks]
+        watcher.start(
+            {number: (manifest.part(number).size, done[number]) for number in parts}, self.tasks, manifest.steps
+        )
+        self.outcome = Outcome()
+        self.events: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
+        self.processes: dict[int, subprocess.Popen[str]] = {}
+        self.busy: dict[int, int] = {}
+
+    def train(self) -> Outcome:
+        count = min(process_count(self.order), len(self.waiting))
+        try:
+            for number in range(count):
+                self.processes[number] = self._start(number)
+            while self.processes:
+                if self.stop.is_set():
+                    self._send_all({"stop": True})
+                try:
+                    number, event = self.events.get(timeout=0.2)
+                except queue.Empty:
+                    continue
+                self._handle(number, event)
+        finally:
+            for process in self.processes.values():
+                process.kill()
+                process.wait()
+        self.outcome.complete = not self.waiting and not self.outcome.errors and not self.stop.is_set()
+        return self.outcome
+
+    def _start(self, number: int) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "supple.study.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        )
+        options = {
+            "folder": str(self.order.folder),
+            "tasks": self.tasks,
+            "device": self.order.device,
+            "data_dir": None if self.order.data_dir is None else str(self.order.data_dir),
+            "verify": self.order.verify,
+        }
+        self._send(process, options)
+
+        def listen() -> None:
+            assert process.stdout is not None
+            for line in process.stdout:
+                self.events.put((number, json.loads(line)))
+            self.events.put((number, None))
+
+        threading.Thread(target=listen, daemon=True).start()
+        return process
+
+    def _send(self, process: subprocess.Popen[str], request: dict[str, Any]) -> None:
+        try:
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+        except (BrokenPipeError, ValueError):
+            return  # it has ended, which its output tells too
+
+    def _send_all(self, request: dict[str, Any]) -> None:
+        for process in self.processes.values():
+            self._send(process, request)
+
+    def _handle(self, number: int, event: dict[str, Any] | None) -> None:
+        kind = event["event"] if event else None
+        if event is None:
+            self._ended(number)
+        elif kind == "step":
+            self.watcher.step(event["part"], event["task"], event["step"])
+        elif kind == "task":
+            self.watcher.task(event["part"], event["task"], event["accuracy"])
+        else:
+            self.busy.pop(number, None)
+            if kind == "memory":
+                self._halve(event["part"], event["message"])
+            elif kind == "error":
+                self.outcome.errors.append(event["message"])
+                # What went wrong with one part, such as a full disk, would go wrong with the next.
+                self.stop.set()
+            self._next(number)
+
+    def _next(self, number: int) -> None:
+        """Gives a worker its next part, or lets it end."""
+        if self.waiting and not self.stop.is_set():
+            self.busy[number] = self.waiting.pop(0)
+            self._send(self.processes[number], {"part": self.busy[number]})
+        else:
+            self._send(self.processes[number], {"stop": True})
+
+    def _ended(self, number: int) -> None:
+        process = self.processes.pop(number)
+        code, part = process.wait(), self.busy.pop(number, None)
+        if code == 0:
+            return
+        if part is not None and code == -9 and not self.stop.is_set():
+            # The kernel kills what takes more memory than there is.
+            self._halve(part, "the process was killed, as happens where memory runs out")
+            self.processes[number] = self._start(number)
+            return
+        self.outcome.errors.append(f"a worker process ended with code {code}; what it printed stands above")
+        self.stop.set()
+
+    def _halve(self, part: int, message: str) -> None:
+        if self.manifest.part(part).size == 1:
+            self.outcome.errors.append(f"one network does not fit into memory: {message}")
+            self.stop.set()
+            return
+        self.watcher.say(f"Memory ran out with {self.manifest.part(part).size} networks; going on with half of them.")
+        folder = self.manifest.part(part).folder
+        for file in sorted(folder.glob("*.*")):
+            file.unlink()
+        other = self.manifest.halve(part)
+        self.manifest.write()
+        self.outcome.halved += 1
+        self.waiting[:0] = [part, other]
+        self.watcher.start(
+            {number: (self.manifest.part(number).size, self.manifest.part(number).done) for number in self.waiting},
+            self.tasks,
+            self.manifest.steps,
+        )
+
+
+def _united(old: Study, new: Study) -> Study:
+    """What a folder holds when both have been run into it."""
+    return new.model_copy(
+        update={
+            "methods": {**old.methods, **new.methods},
+            "run": new.run.model_copy(update={"seeds": tuple(dict.fromkeys((*old.run.seeds, *new.run.seeds)))}),
+        }
+    )
+
+
+def _digest(images: LabelledImages) -> str:
+    digest = hashlib.sha256(images.images.numpy().tobytes())
+    digest.update(images.labels.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What trains.
+
+    Args:
+        device: "cpu" or "cuda".
+
+    Returns:
+        "system", "processor", "cores" and "device".
+    """
+    return {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "device": "CPU" if device == "cpu" else torch.cuda.get_device_name(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the results depend on.
+
+    Returns:
+        The version by name.
+    """
+    return {
+        "supple": supple.__version__,
+        "torch": torch.__version__,
+        "polars": pl.__version__,
+        "python": platform.python_version(),
+    }
