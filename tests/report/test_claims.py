@@ -1,13 +1,17 @@
 """Verdicts follow effects planted in folders of results."""
 
+import json
+
 import pytest
 from fake_results import Row, write
 
-from supple.report.claims import CLAIMS, check_claims, variants
+from supple.report.claims import CLAIMS, VARIANTS, check_claims, variants
 from supple.report.measured import measure
-from supple.report.settings import SETTINGS
+from supple.report.settings import SETTINGS, going_on, setting_of
 from supple.report.verdicts import Verdict
-from supple.study.results import load
+from supple.study import shipped
+from supple.study.results import MANIFEST, load
+from supple.study.spec import read
 
 YES, NO, OPEN = Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.NOT_ENOUGH
 
@@ -208,3 +212,34 @@ def test_all_claims_are_there(tmp_path):
     assert all(claim.text and claim.tested for claim in found)
     for claim in found:
         assert claim.verdict is not OPEN or all(one.what and one.command for one in claim.missing)
+
+
+def test_a_command_that_goes_on_keeps_what_it_was_run_with(tmp_path):
+    folder = write(tmp_path / "x", ladder(), tasks=20, seeds=2, scaled={"seeds": [[0, 1, 2], [0, 1]]})
+    manifest = json.loads((folder / MANIFEST).read_text())
+    command = "supple run my.toml --seeds 2 --data-dir 'my images' --methods=swr --tasks 20 --out there --no-verify"
+    manifest["sessions"][-1]["command"] = command
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    measured = measure(load(folder))
+    expected = "supple run my.toml --data-dir 'my images' --tasks 20 --no-verify"
+    assert going_on(measured) == f"{expected} --seeds 2 --out {folder}"
+    assert going_on(measured, seeds=False) == f"{expected} --out {folder}"
+    del manifest["sessions"]
+    manifest["scaled"] = {"tasks": [1000, 20], "data": ["mnist", "mnist10k"], "seeds": [[0, 1, 2], [0, 2]]}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    expected = "supple run permuted_mnist/small --tasks 20 --data mnist10k --seeds 0,2"
+    assert going_on(measure(load(folder))) == f"{expected} --out {folder}"
+
+
+def test_the_studies_that_are_named_come_with_supple():
+    assert {described.study for described in SETTINGS.values()} | set(VARIANTS.values()) <= set(shipped.names())
+
+
+@pytest.mark.parametrize("key", SETTINGS)
+def test_the_studies_run_what_the_settings_say(key):
+    """Each study's own network and optimizer, as rows of results, are of the setting that names it."""
+    path, _ = shipped.find(SETTINGS[key].study)
+    base = next(column for column in read(path).columns if column.method == "base")
+    given = {f"network.{name}": value for name, value in base.network.model_dump().items()}
+    given |= {f"optimizer.{name}": value for name, value in base.optimizer.model_dump().items()}
+    assert setting_of(given) == key

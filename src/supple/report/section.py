@@ -18,6 +18,7 @@ from supple.report.statistics import Array, Interval
 from supple.report.style import MethodStyle
 from supple.report.sweep import cross_fit
 from supple.report.variants import words
+from supple.study.kinds import KINDS
 
 _NO_SETTINGS = {"run", "method", "kind", "seed", "point", "part", "done", "early", "late", "change", "diverged"}
 _NO_SETTINGS |= {"dead", "rank", "weight_magnitude", "reinitialized"}
@@ -31,7 +32,8 @@ class Row:
         name: the name that the study gives it.
         kind: the method's own name.
         style: how it is shown.
-        settings: its settings at the best point, by name; network and optimizer where they are not the study's.
+        settings: its settings at the best point, by name, where they are not the method's defaults or, of network and
+            optimizer, not the study's.
         grid: settings that have several values, with their values in order.
         points: for each point of the grid the values of the settings in ``grid``.
         late: [points, seeds], final accuracy; NaN where it was not run.
@@ -227,13 +229,15 @@ def _row(name: str, frame: pl.DataFrame, style: MethodStyle, study: Mapping[str,
 def _shown_settings(
     frame: pl.DataFrame, columns: Sequence[str], grid: Mapping[str, Any], study: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The settings of a point: the method's own, and of network and optimizer those that are not the study's."""
+    """The settings of a point that are not usual: by the method's defaults, or the study's network and optimizer."""
+    kind = KINDS.get(str(frame["kind"][0]))
+    defaults = kind.defaults if kind else {}
     found = {}
     for column in columns:
         value = frame[column][0]
         group, _, name = column.rpartition(".")
-        common = (study.get(group) or {}).get(name) if group else None
-        if value is not None and (column in grid or not group or value != common):
+        common = (study.get(group) or {}).get(name) if group else defaults.get(name)
+        if value is not None and (column in grid or value != common):
             found[column] = value
     return found
 

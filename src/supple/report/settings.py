@@ -154,17 +154,30 @@ def going_on(measured: Measured, seeds: bool = True) -> str:
         The command.
     """
     manifest, folder = measured.results.manifest, measured.results.folder
-    words = shlex.split(((manifest.get("sessions") or [{}])[-1]).get("command") or "")
-    study = words[2] if words[:2] == ["supple", "run"] and len(words) > 2 else measured.name
-    command = ["supple", "run", study]
     scaled = manifest.get("scaled") or {}
-    for name in ("tasks", "data", "seeds"):
-        if name in scaled and (seeds or name != "seeds"):
-            value = scaled[name][1]
-            command += [f"--{name}", _seeds(value) if isinstance(value, list) else str(value)]
+    words = shlex.split(((manifest.get("sessions") or [{}])[-1]).get("command") or "")
+    if words[:2] == ["supple", "run"] and len(words) > 2:
+        command = words[:3] + _without(words[3:], ("--seeds", "--methods", "--out"))
+    else:
+        command = ["supple", "run", measured.name]
+        for name in ("tasks", "data"):
+            command += [f"--{name}", str(scaled[name][1])] if name in scaled else []
+    if seeds and "seeds" in scaled:
+        command += ["--seeds", _seeds(scaled["seeds"][1])]
     if folder != Path("supple-results") / measured.name:
         command += ["--out", str(folder)]
     return shlex.join(command)
+
+
+def _without(words: Sequence[str], options: Sequence[str]) -> list[str]:
+    """The words of a command without some options and their values."""
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if not skip and word.partition("=")[0] not in options:
+            kept.append(word)
+        skip = not skip and word in options
+    return kept
 
 
 def _seeds(seeds: Sequence[int]) -> str:
@@ -195,7 +208,7 @@ def _described(measured: Measured) -> pl.DataFrame:
     own = [name for name in runs.columns if "." not in name and name not in _NOT_SETTINGS]
     given = runs.select(own).iter_rows() if own else [()] * len(runs)
     worlds = [
-        (_setting({**n, **o}), _text({**n, **o, **problem}), _text(dict(zip(own, values, strict=True))))
+        (setting_of({**n, **o}), _text({**n, **o, **problem}), _text(dict(zip(own, values, strict=True))))
         for n, o, values in zip(network, optimizer, given, strict=True)
     ]
     columns = {name: [row[k] for row in worlds] for k, name in enumerate(("setting", "world", "configuration"))}
@@ -219,8 +232,15 @@ def _settings(runs: pl.DataFrame, study: dict[str, Any], group: str) -> list[dic
     return [{**common, **dict(zip(columns, values, strict=True))} for values in runs.select(columns).iter_rows()]
 
 
-def _setting(given: dict[str, Any]) -> str | None:
-    """Which of the paper's settings a network and optimizer belong to."""
+def setting_of(given: Mapping[str, Any]) -> str | None:
+    """Which of the paper's settings a network and optimizer belong to.
+
+    Args:
+        given: their settings, under names such as "network.hidden".
+
+    Returns:
+        A key of :data:`SETTINGS`; None for any other.
+    """
     name = str(given.get("optimizer.name", "sgd"))
     optimizer = "momentum" if name == "sgd" and given.get("optimizer.momentum") else name
     plain = (
