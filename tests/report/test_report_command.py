@@ -8,7 +8,7 @@ import subprocess
 from html.parser import HTMLParser
 
 import pytest
-from cli_runs import run, words
+from cli_runs import run, words, write_images
 from fake_results import Row, write
 
 from supple.report.files import FORMATS, USUAL
@@ -231,3 +231,30 @@ def test_the_page_opens(finished, tmp_path, width, wide):
     html = (finished[1] / "report.html").read_text(encoding="utf-8")
     title = opened(html, tmp_path, width)
     assert title == f"supple report: The study permuted_mnist/small {width} true 4 4 {wide}"
+
+
+@pytest.mark.slow
+def test_what_supple_run_wrote_can_be_reported(tmp_path):
+    """The results that other tests make up have the columns of real ones."""
+    study = tmp_path / "tiny.toml"
+    study.write_text(
+        'title = "Tiny"\n[network]\nhidden = 5\nlayer_norm = "after"\n[run]\ntasks = 3\nseeds = 2\n'
+        "[measure]\nexamples = 60\ndisturbances = 2\n[methods.base]\n"
+        "[methods.swr]\nfrequency = [1, 2]\nfactor = 0.1\n[methods.tanh]\nkind = 'base'\nnetwork.activation = 'tanh'\n"
+    )
+    data = write_images(tmp_path)
+    options = ("--out", tmp_path / "results", "--data-dir", data, "--no-verify", "--processes", 1)
+    result = run("run", study, *options)
+    assert result.exit_code == 0, result.output
+    result = run("report", tmp_path / "results")
+    assert result.exit_code == 0, result.output
+    page = _Page((tmp_path / "results" / "report" / "report.html").read_text(encoding="utf-8"))
+    assert "240 images a task: " in page.said
+    assert "3 hidden layers of 5, ReLU, layer norm after the activation" in page.said
+    assert "the best of 2 settings" in page.said
+    assert {"tiny-accuracy", "tiny-correlates", "tiny-disturbances", "tiny-sweep-swr"} <= set(page.ids)
+    real = form.load(tmp_path / "results")
+    made_up = form.load(write(tmp_path / "made-up", ROWS, tasks=3, seeds=2))
+    assert real.tasks.collect_schema() == made_up.tasks.collect_schema()
+    assert real.disturbances.collect_schema() == made_up.disturbances.collect_schema()
+    assert set(made_up.manifest) <= set(real.manifest)
