@@ -82,7 +82,7 @@ def generate(folder: Path, runs: int, tasks: int) -> None:
         "sessions": [],
     }
     (folder / form.MANIFEST).write_text(json.dumps(manifest))
-    pl.DataFrame(rows, infer_schema_length=None).with_columns(done=0).write_parquet(folder / form.RUNS)
+    pl.DataFrame(rows, infer_schema_length=None).write_parquet(folder / form.RUNS)
     rng = np.random.default_rng(0)
     for part in range(parts):
         members = np.arange(part * PART, min((part + 1) * PART, len(rows)))

@@ -104,7 +104,6 @@ def write(
                         "seed": seed,
                         "point": ", ".join(f"{key}={value}" for key, value in point.items()),
                         "part": len(runs) // part_runs,
-                        "done": 0,
                         **{f"network.{key}": value for key, value in network.items()},
                         **{f"optimizer.{key}": value for key, value in optimizer.items()},
                         **settings,

@@ -82,6 +82,11 @@ def test_too_few_runs_say_how_many(tmp_path):
     assert alone.missing[0].what == "more seeds in the small network"
 
 
+def test_runs_of_a_few_tasks_decide_nothing(tmp_path):
+    assert verdict("C1", [setting(tmp_path, "small", ladder(), tasks=9)]).evidence == []
+    assert len(verdict("C1", [setting(tmp_path, "small", ladder(), tasks=10)]).evidence) == 3
+
+
 def test_missing_methods_and_settings_are_named(tmp_path):
     found = verdict("C1", [setting(tmp_path, "small", ladder()[2:])])
     assert found.verdict is OPEN

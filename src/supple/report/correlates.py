@@ -90,7 +90,7 @@ def correlates(
     columns = 2 if narrow else 3
     rows = -(-len(panels) // columns)
     legend_rows = -(-len(styles) // legend_columns(styles, size[0]))
-    top, bottom, panel = 0.95, 0.6 + 0.2 * legend_rows, 1.75
+    top, bottom, panel = 1.05 if narrow else 0.95, 0.6 + 0.2 * legend_rows, 1.75
     high = top + bottom + rows * panel - 0.35
     with matplotlib.rc_context({**SETTINGS, "font.size": 9}):
         figure = Figure(figsize=(size[0], high), facecolor=theme.background)

@@ -75,12 +75,14 @@ def dots(
                     panel / high,
                 )
             )
-            _panel(axes, one, styles, theme, labelled=column == 0)
+            _panel(axes, one, styles, theme, wide, labelled=column == 0)
         words(figure, title, reading, theme)
     return figure
 
 
-def _panel(axes: Axes, panel: Panel, styles: Mapping[str, MethodStyle], theme: Theme, labelled: bool) -> None:
+def _panel(
+    axes: Axes, panel: Panel, styles: Mapping[str, MethodStyle], theme: Theme, wide: float, labelled: bool
+) -> None:
     frame(axes, theme)
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", color=theme.grid, linewidth=0.8, zorder=0)
@@ -99,7 +101,7 @@ def _panel(axes: Axes, panel: Panel, styles: Mapping[str, MethodStyle], theme: T
     if panel.logarithmic:
         powers_of_ten(axes, axes.xaxis)
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 2.5, 5, 10]))
+        axes.xaxis.set_major_locator(MaxNLocator(2 if wide < 1.8 else 3, steps=[1, 2, 2.5, 5, 10]))
         axes.margins(x=0.08)
     if panel.label:
         axes.xaxis.set_major_formatter(panel.label)

@@ -157,7 +157,7 @@ def _overview(section: Section) -> Drawn:
     styles = {row.name: row.style for row in order}
     panels = [
         Panel("final accuracy", values, percents),
-        Panel("change since 10% of tasks, points", {s.method: s.change for s in section.summaries}, _points),
+        Panel("change, points", {s.method: s.change for s in section.summaries}, _points),
     ]
     return Drawn(
         f"{section.key}-overview",

@@ -92,7 +92,7 @@ def binned_accuracy(
     size = (size[0], size[1] + rows)
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=size, facecolor=theme.background)
-        axes = figure.add_axes(box(size, right=right, bottom=0.6 + rows))
+        axes = figure.add_axes(box(size, right=right, bottom=0.6 + rows, top=1.0 if size[0] < 6 else 0.9))
         ends = {}
         for method, curve in curves.items():
             last = draw_curve(axes, centres, curve, styles[method], theme)

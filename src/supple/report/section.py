@@ -18,6 +18,7 @@ from supple.report.statistics import Array, Interval
 from supple.report.style import MethodStyle
 from supple.report.sweep import cross_fit
 from supple.report.variants import words
+from supple.report.verdicts import unanimous
 from supple.study.kinds import KINDS
 
 _NO_SETTINGS = {"run", "method", "kind", "seed", "point", "part", "done", "early", "late", "change", "diverged"}
@@ -107,7 +108,9 @@ class Section:
 
         def gap(best: str, other: str) -> Interval:
             d = differences(outcomes[best], outcomes[other])
-            return interval_of(self.kind)(d) if len(d) else _nothing()
+            found = interval_of(self.kind)(d) if len(d) else _nothing()
+            # What every pair says is clear, however wide one run that diverged makes the interval.
+            return found._replace(low=np.maximum(found.low, d.min())) if unanimous(d) else found
 
         text = sentence(
             list(self.summaries),

@@ -85,7 +85,7 @@ def sensitivity(
         max(1, int(((size[0] - 0.2) / (1 if narrow else 1.9)) / (0.5 + 0.075 * max(map(len, labels))))) if two else 1
     )
     legend_high = 0.2 * -(-len(labels) // per_row)
-    top, bottom, chart = 0.95, 0.6 + legend_high, 2.7
+    top, bottom, chart = 1.05 if narrow else 0.95, 0.6 + legend_high, 2.7
     map_high = 0.75 + 0.3 * len(sweep.values[1]) if two else 0.0
     high = top + chart + bottom + (map_high + 0.2 if two and narrow else 0.0)
     with matplotlib.rc_context({**SETTINGS, "font.size": 9}):

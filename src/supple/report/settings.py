@@ -15,6 +15,9 @@ from supple.report.measured import Measured
 PAPER_TASKS = 1000
 """Tasks of a run in arXiv 2508.00212."""
 
+LEAST_TASKS = 10
+"""Runs of fewer tasks are not compared: 10% of them is less than one task."""
+
 PAPER_IMAGES = 60_000
 """Images of a task there."""
 
@@ -128,9 +131,9 @@ def trials_of(runs: pl.DataFrame, setting: str, kinds: Sequence[str]) -> Trials 
         kinds: the kinds that are to be compared.
 
     Returns:
-        The runs; None if there are none.
+        The runs; None if there are none of :data:`LEAST_TASKS` tasks or more.
     """
-    here = runs.filter(pl.col("setting") == setting, pl.col("kind").is_in(list(kinds)))
+    here = runs.filter(pl.col("setting") == setting, pl.col("kind").is_in(list(kinds)), pl.col("tasks") >= LEAST_TASKS)
     if here.is_empty():
         return None
     ranked = (

@@ -155,12 +155,20 @@ def contradiction_p(statement: Statement) -> float:
         return float(paired_p(d, -margin)) if mean < -margin else 1.0
     sign = 1.0 if statement.says is Says.ABOVE else -1.0
     contrary = float(paired_p(d)) if sign * mean < 0 else 1.0
-    if _unanimous(-sign * d):
+    if unanimous(-sign * d):
         contrary = min(contrary, 2.0 ** (1 - len(d)))
     return min(contrary, _equivalence_p(d, margin))
 
 
-def _unanimous(d: Array) -> bool:
+def unanimous(d: Array) -> bool:
+    """Whether each of enough differences is above 0.
+
+    Args:
+        d: the differences [pairs].
+
+    Returns:
+        Whether there are :data:`UNANIMOUS` or more, and all are.
+    """
     return len(d) >= UNANIMOUS and bool((d > 0).all())
 
 
@@ -186,7 +194,7 @@ def _holds(statement: Statement, interval: Interval) -> bool:
 def _all_agree(statement: Statement) -> bool:
     """Whether the statement holds for each of enough pairs."""
     d = statement.differences
-    return (statement.says is Says.ABOVE and _unanimous(d)) or (statement.says is Says.BELOW and _unanimous(-d))
+    return (statement.says is Says.ABOVE and unanimous(d)) or (statement.says is Says.BELOW and unanimous(-d))
 
 
 def _needed(judged: Judged) -> int | None:
