@@ -88,7 +88,10 @@ def test_without_base_or_with_one_seed(tmp_path):
 def test_what_is_not_finished_is_said(tmp_path):
     measured = measure(load(write(tmp_path / "one", ROWS, tasks=40, seeds=6, done={0: 40, 1: 8, 2: 0})))
     section = make_section(measured, row_styles({row.name: row.kind or row.name for row in ROWS}), "one")
-    assert section.partial == "This is about the 16 runs that have learned all tasks; 26 others are not so far yet."
+    assert section.partial == (
+        "This is about the 16 runs that have learned all tasks; 26 others are not so far yet. There is nothing of cbp, "
+        "base, tanh yet."
+    )
     measured = measure(load(write(tmp_path / "two", ROWS, tasks=40, seeds=6, done=8)))
     section = make_section(measured, row_styles({row.name: row.kind or row.name for row in ROWS}), "one")
     assert section.partial == "This is about the 42 runs that have learned their first 8 of 40 tasks."

@@ -27,6 +27,9 @@ def test_one_setting_one_seed_and_holes():
     # No odd seed has setting 1; the even ones have it and choose it, so the odd ones have no value.
     assert found.chosen.tolist() == [0, 1, 0, 1]
     np.testing.assert_array_equal(found.values, [1, np.nan, np.nan, np.nan])
+    found = cross_fit([[1, np.nan], [np.nan, 2]])
+    assert (found.best, found.honest) == (1, False)
+    np.testing.assert_array_equal(found.values, [np.nan, 2])
     for wrong in (np.full((2, 3), np.nan), np.ones(3), np.ones((0, 2))):
         with pytest.raises(ValueError, match=r"\[settings, seeds\]"):
             cross_fit(wrong)

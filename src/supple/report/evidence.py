@@ -187,7 +187,7 @@ def final(trials: Trials, rows: pl.DataFrame, column: str = "late") -> tuple[dic
     values = {seed: float(wanted[chosen.chosen[k], k]) for k, seed in enumerate(seeds)}
     notes = []
     if len(configurations) > 1:
-        honest = "each seed at the one that other seeds chose" if chosen.honest else "chosen on its only seed"
+        honest = "each seed at the one that other seeds chose" if chosen.honest else "chosen on the same seeds"
         notes.append(f"best of {len(configurations)} settings, {honest}")
     diverged = int(rows["diverged"].sum())
     if diverged:

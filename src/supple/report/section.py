@@ -136,7 +136,9 @@ class Section:
         wanted, runs = measured.results.manifest["tasks"], len(measured.runs)
         tasks = f"their first {measured.tasks:,} of {wanted:,} tasks" if measured.tasks < wanted else "all tasks"
         more = f"; {measured.left_out:,} others are not so far yet" if measured.left_out else ""
-        return f"This is about the {runs:,} runs that have learned {tasks}{more}."
+        lacking = [name for name in measured.methods if name not in self.styles]
+        nothing = f" There is nothing of {', '.join(lacking)} yet." if lacking else ""
+        return f"This is about the {runs:,} runs that have learned {tasks}{more}.{nothing}"
 
 
 def make_section(

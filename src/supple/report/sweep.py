@@ -22,7 +22,8 @@ class CrossFit:
         best: the setting with the highest mean over all seeds.
         chosen: [seeds], for each seed the setting that the other half of the seeds chose.
         values: [seeds], the value of that setting for this seed; NaN where it has none.
-        honest: whether no seed took part in choosing the setting it reports; not so with one seed.
+        honest: whether no seed took part in choosing the setting it reports; not so with one seed, or where no setting
+            that one half chose was run with the other.
     """
 
     best: int
@@ -61,7 +62,12 @@ def cross_fit(values: ArrayLike) -> CrossFit:
     even, odd = np.arange(0, seeds, 2), np.arange(1, seeds, 2)
     chosen = np.empty(seeds, dtype=np.intp)
     chosen[even], chosen[odd] = _highest(table[:, odd], best), _highest(table[:, even], best)
-    return CrossFit(best, chosen, table[chosen, np.arange(seeds)], honest=True)
+    values = table[chosen, np.arange(seeds)]
+    if np.isnan(values).all():
+        # In a sweep that has hardly begun no setting may have seeds of both halves.
+        chosen = np.full(seeds, best)
+        return CrossFit(best, chosen, table[chosen, np.arange(seeds)], honest=False)
+    return CrossFit(best, chosen, values, honest=True)
 
 
 def _highest(table: Array, otherwise: int = 0) -> int:
