@@ -15,8 +15,6 @@ from supple.report.drawing import (
     WIDE,
     draw_curve,
     frame,
-    legend,
-    legend_columns,
     number,
     percents,
     powers_of_ten,
@@ -24,6 +22,7 @@ from supple.report.drawing import (
     task_axis,
     words,
 )
+from supple.report.labels import legend, legend_columns
 from supple.report.statistics import Array
 from supple.report.style import LIGHT, MethodStyle, Theme
 

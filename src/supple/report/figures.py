@@ -14,15 +14,13 @@ from supple.report.drawing import (
     WIDE,
     box,
     draw_curve,
-    end_labels,
     frame,
-    legend,
-    legend_columns,
     percents,
     reading_of,
     task_axis,
     words,
 )
+from supple.report.labels import end_labels, legend, legend_columns
 from supple.report.statistics import Array, bin_means, bin_width
 from supple.report.style import LIGHT, MethodStyle, Theme, method_style
 

@@ -62,12 +62,12 @@ def cross_fit(values: ArrayLike) -> CrossFit:
     even, odd = np.arange(0, seeds, 2), np.arange(1, seeds, 2)
     chosen = np.empty(seeds, dtype=np.intp)
     chosen[even], chosen[odd] = _highest(table[:, odd], best), _highest(table[:, even], best)
-    values = table[chosen, np.arange(seeds)]
-    if np.isnan(values).all():
+    reported: Array = table[chosen, np.arange(seeds)]
+    if np.isnan(reported).all():
         # In a sweep that has hardly begun no setting may have seeds of both halves.
-        chosen = np.full(seeds, best)
-        return CrossFit(best, chosen, table[chosen, np.arange(seeds)], honest=False)
-    return CrossFit(best, chosen, values, honest=True)
+        reported = table[np.full(seeds, best), np.arange(seeds)]
+        return CrossFit(best, np.full(seeds, best), reported, honest=False)
+    return CrossFit(best, chosen, reported, honest=True)
 
 
 def _highest(table: Array, otherwise: int = 0) -> int:
