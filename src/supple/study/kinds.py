@@ -6,7 +6,7 @@ import difflib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -90,10 +90,15 @@ def check_settings(kind: str, settings: Mapping[str, Any]) -> None:
             hint = f" Did you mean {near[0]}?" if near else ""
             has = f"{kind} has {', '.join(defaults)}" if defaults else f"{kind} has no settings"
             raise ValueError(f"there is no setting {name!r}.{hint} {has}.")
-    make = KINDS[kind].make
-    if make is None:
-        return
+    if KINDS[kind].make is not None:
+        for name, value in settings.items():
+            if not isinstance(value, bool | int | float | str):
+                raise TypeError(f"{name} is {value!r}; it has to be like {defaults[name]!r}, its default")
+        _made(kind, tuple(settings.items()))
+
+
+@lru_cache(maxsize=4096)
+def _made(kind: str, settings: tuple[tuple[str, Any], ...]) -> None:
+    make: Any = KINDS[kind].make
     network = _specimen()
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    arguments: dict[str, Any] = dict(settings)
-    make(network, optimizer, **arguments).close()
+    make(network, torch.optim.SGD(network.parameters(), lr=0.1), **dict(settings)).close()

@@ -12,6 +12,7 @@ import torch
 
 from supple.data import LabelledImages
 from supple.population.parts import cached
+from supple.study.assembly import groups
 from supple.study.manifest import Size
 from supple.study.spec import Column, Study
 
@@ -121,6 +122,7 @@ def part_size(order: Order, images: LabelledImages) -> Size:
         A function of (column, number of runs), which raises ValueError where not even one run fits into the memory.
     """
     processes = process_count(order)
+    pieces = -(-processes // len(groups(order.study.columns)))
     allowed = free_memory(order.device, processes) if order.memory is None else order.memory
 
     def size(column: Column, runs: int) -> int:
@@ -134,7 +136,7 @@ def part_size(order: Order, images: LabelledImages) -> Size:
             )
         if order.device == "cpu":
             fitting = min(fitting, cached(_weights(column, images)))
-        return min(fitting, -(-runs // processes))
+        return min(fitting, -(-runs // pieces))
 
     return size
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
-from supple.study.spec import StudyError, nearest
+from supple.study.spec import StudyError
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -48,4 +49,10 @@ def find(study: str) -> tuple[Path, str]:
     name = study.removeprefix("studies/").removesuffix(".toml")
     if name in names():
         return folder() / f"{name}.toml", name
-    raise StudyError(f"there is no file {study!r}, and of the studies that come with supple {nearest(name, names())}")
+    # Whoever leaves the folder out means the study and not the sweeps of the same name.
+    full = {one.rpartition("/")[2]: one for one in sorted(names(), key=len, reverse=True)}
+    near = difflib.get_close_matches(name, [*names(), *full], n=1, cutoff=0.4)
+    hint = f" Did you mean {full.get(near[0], near[0])}?" if near else ""
+    raise StudyError(
+        f"there is no file {study!r}, and no study of that name comes with supple.{hint} There are {', '.join(names())}."
+    )
