@@ -16,6 +16,7 @@ import supple
 from supple import data
 from supple.bench.command import bench_command
 from supple.options import DataDir, DataName, Device, SetName, Verify, chosen_data, method_names, plain_errors, writable
+from supple.report.command import report_command
 from supple.study.command import run_command
 from supple.study.plan_command import plan_command
 
@@ -27,6 +28,7 @@ app.add_typer(data_app, name="data")
 app.command("bench")(bench_command)
 app.command("plan")(plan_command)
 app.command("run")(run_command)
+app.command("report")(report_command)
 
 
 def _version(wanted: bool) -> None:

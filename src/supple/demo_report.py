@@ -11,9 +11,11 @@ from pathlib import Path
 import torch
 
 import supple
-from supple.data import DATA_SETS, DataSet, LabelledImages
+from supple.data import LabelledImages
+from supple.report.attribution import attribution, source
 from supple.report.comparison import Comparison, Summary
-from supple.report.figures import accuracy_over_tasks, to_png, to_svg
+from supple.report.drawing import to_png, to_svg
+from supple.report.figures import accuracy_over_tasks
 from supple.report.page import Page, render
 from supple.study.spec import Study
 
@@ -57,30 +59,6 @@ class Run:
     command: str
     own: bool = False
     started: float = field(default_factory=time.monotonic)
-
-
-def attribution(name: str, own: bool = False) -> str:
-    """Title, authors and licence of a data set.
-
-    Args:
-        name: its name.
-        own: whether the images come from files that were not compared with those of the data set.
-
-    Returns:
-        The text; empty for a name that is not known.
-    """
-    source = _source(name)
-    if source is None:
-        return ""
-    if own:
-        return f"files in the form of {source.title}, not compared with it"
-    part = "the first 10,000 training images of " if name == "mnist10k" else ""
-    return f"{part}{source.title} ({'; '.join(filter(None, (source.reference, source.licence)))})"
-
-
-def _source(name: str) -> DataSet | None:
-    """The data set that images come from; None for a name that is not known."""
-    return DATA_SETS.get("mnist" if name == "mnist10k" else name)
 
 
 def facts(run: Run, comparison: Comparison) -> list[tuple[str, str]]:
@@ -154,8 +132,8 @@ def _title(run: Run) -> str:
     """What the images are called."""
     if run.own:
         return "images"
-    source = _source(run.data)
-    return run.data if source is None else source.title
+    known = source(run.data)
+    return run.data if known is None else known.title
 
 
 def _stopped(run: Run, comparison: Comparison) -> str:
