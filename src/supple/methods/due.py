@@ -23,7 +23,14 @@ class Due:
         self._all = rows_of(active, device)
 
     def mask(self, step: int) -> Tensor:
-        """Replicas due at this step (1, 2, ...), bool [R] on the CPU."""
+        """Replicas due at a step.
+
+        Args:
+            step: 1, 2, ...
+
+        Returns:
+            bool [R] on the CPU.
+        """
         return (step % self._frequency == 0) & self._active
 
     def __call__(self, step: int) -> slice | Tensor | None:

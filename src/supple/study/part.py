@@ -61,12 +61,11 @@ class Part:
         self.folder = part_folder(folder, number)
         self.size = len(columns) * len(seeds)
         self.runs = pl.Series("run", range(first, first + self.size), dtype=pl.Int32)
-        self._results = folder
 
     @property
     def done(self) -> int:
         """How many tasks have been learned and are on the disk."""
-        return tasks_done(self._results, self.number, self.size)
+        return tasks_done(self.folder, self.size)
 
     def train(
         self,

@@ -15,7 +15,9 @@ docs/results-format.md describes every column. A part is what was trained togeth
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -86,7 +88,7 @@ class Results:
 
 
 def load(folder: str | PathLike[str]) -> Results:
-    """Reads the results of a study, finished or not.
+    """Reads the results of a study, finished or not; while it runs, what was there at this moment.
 
     Args:
         folder: the folder that ``supple run`` wrote.
@@ -108,14 +110,43 @@ def load(folder: str | PathLike[str]) -> Results:
     manifest = read_manifest(folder)
     runs = pl.read_parquet(folder / RUNS)
     sizes = dict(runs.group_by("part").len().iter_rows())
-    done = {part: tasks_done(folder, part, size) for part, size in sizes.items()}
+    places = {part: part_folder(folder, part) for part in sorted(sizes)}
+    growing = [part for part, place in places.items() if tasks_done(place, sizes[part]) < manifest["tasks"]]
+    places |= _as_it_is(folder, {part: places[part] for part in growing})
+    done = {part: tasks_done(place, sizes[part]) for part, place in places.items()}
     return Results(
         folder,
         manifest,
         runs.with_columns(done=pl.col("part").replace_strict(done, return_dtype=pl.Int32)),
-        _scan(folder, TASKS, TASKS_SCHEMA),
-        _scan(folder, DISTURBANCES, DISTURBANCES_SCHEMA),
+        _scan(places.values(), TASKS, TASKS_SCHEMA),
+        _scan(places.values(), DISTURBANCES, DISTURBANCES_SCHEMA),
     )
+
+
+_SNAPSHOTS: list[tempfile.TemporaryDirectory[str]] = []
+"""Links to files as they were; they go when the process ends, since frames read them when they are collected."""
+
+
+def _as_it_is(folder: Path, places: Mapping[int, Path]) -> dict[int, Path]:
+    """Links to the files of parts, so that frames read what is there now while a run replaces them.
+
+    Where there can be no links, as in a folder that cannot be written to, the files themselves are read.
+    """
+    if not places:
+        return {}
+    try:
+        snapshot = tempfile.TemporaryDirectory(prefix=".reading-", dir=folder, ignore_cleanup_errors=True)
+        _SNAPSHOTS.append(snapshot)
+        linked = {part: Path(snapshot.name) / f"{part:04d}" for part in places}
+        for part, place in places.items():
+            linked[part].mkdir()
+            # A checkpoint knows of no task that the tables do not have, so their order does not matter.
+            for name in (DISTURBANCES, TASKS):
+                if (place / name).exists():
+                    os.link(place / name, linked[part] / name)
+    except OSError:
+        return dict(places)
+    return linked
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -162,21 +193,20 @@ def part_folder(folder: Path, part: int) -> Path:
     return folder / "parts" / f"{part:04d}"
 
 
-def tasks_done(folder: Path, part: int, runs: int) -> int:
+def tasks_done(place: Path, runs: int) -> int:
     """How many tasks the runs of a part have learned.
 
     Args:
-        folder: that of the results.
-        part: its number.
+        place: the folder of the part.
         runs: how many runs it has.
 
     Returns:
         The number of tasks.
     """
-    path = part_folder(folder, part) / TASKS
+    path = place / TASKS
     return pl.scan_parquet(path).select(pl.len()).collect().item() // runs if path.exists() else 0
 
 
-def _scan(folder: Path, name: str, schema: Mapping[str, Any]) -> pl.LazyFrame:
-    files = sorted(folder.glob(f"parts/*/{name}"))
+def _scan(places: Iterable[Path], name: str, schema: Mapping[str, Any]) -> pl.LazyFrame:
+    files = [place / name for place in places if (place / name).exists()]
     return pl.scan_parquet(files) if files else pl.LazyFrame(schema=schema)

@@ -51,7 +51,7 @@ class Watcher:
     """What follows a run; this one says nothing."""
 
     def start(self, parts: Mapping[int, tuple[int, int]], tasks: int, steps: int) -> None:
-        """Called when it is known what is to be trained.
+        """Called when it is known what is to be trained, and again where a part was halved.
 
         Args:
             parts: for each part (its runs, tasks it has learned).
@@ -60,13 +60,29 @@ class Watcher:
         """
 
     def step(self, part: int, task: int, step: int) -> None:
-        """Called now and then with how far a part has come."""
+        """Called now and then with how far a part has come.
+
+        Args:
+            part: the part.
+            task: the task it learns.
+            step: steps of that task that it has taken.
+        """
 
     def task(self, part: int, task: int, accuracy: Sequence[tuple[str, float]]) -> None:
-        """Called after each task of a part with the accuracy of each of its columns, by name of the method."""
+        """Called after each task of a part.
+
+        Args:
+            part: the part.
+            task: the task that was learned.
+            accuracy: with the name of each column's method its accuracy, averaged over seeds.
+        """
 
     def say(self, message: str) -> None:
-        """Called with what somebody should know."""
+        """Called with what somebody should know.
+
+        Args:
+            message: one sentence.
+        """
 
 
 def prepare(order: Order) -> tuple[Manifest, list[int]]:

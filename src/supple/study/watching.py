@@ -34,18 +34,36 @@ class Tally(Watcher):
         self._began, self._at_start = time.monotonic(), 0.0
 
     def start(self, parts: Mapping[int, tuple[int, int]], tasks: int, steps: int) -> None:
-        """Takes up what is to be trained; called again where a part was halved."""
+        """Takes up what is to be trained.
+
+        Args:
+            parts: for each part (its runs, tasks it has learned).
+            tasks: tasks of each run.
+            steps: steps a task.
+        """
         self._tasks, self._steps = tasks, steps
         for part, (runs, done) in parts.items():
             self._runs[part], self._done[part] = runs, done
         self._began, self._at_start = time.monotonic(), self.steps
 
     def step(self, part: int, task: int, step: int) -> None:
-        """Notes how far a part has come."""
+        """Notes how far a part has come.
+
+        Args:
+            part: the part.
+            task: the task it learns.
+            step: steps of that task that it has taken.
+        """
         self._done[part] = task + step / self._steps
 
     def task(self, part: int, task: int, accuracy: Sequence[tuple[str, float]]) -> None:
-        """Notes a task and its accuracies, averaged over the points of a grid."""
+        """Notes a task and its accuracies, averaged over the points of a grid.
+
+        Args:
+            part: the part.
+            task: the task that was learned.
+            accuracy: with the name of each column's method its accuracy, averaged over seeds.
+        """
         self._done[part] = task + 1
         values: dict[str, list[float]] = defaultdict(list)
         for method, value in accuracy:
@@ -54,7 +72,11 @@ class Tally(Watcher):
         self._accuracy[part] = {method: (sum(some) / len(some), weight * len(some)) for method, some in values.items()}
 
     def say(self, message: str) -> None:
-        """Prints it."""
+        """Prints it.
+
+        Args:
+            message: one sentence.
+        """
         self.console.print(message, highlight=False, soft_wrap=True)
 
     @property
@@ -111,7 +133,13 @@ class Lines(Tally):
         self._every, self._last = every, float("-inf")
 
     def task(self, part: int, task: int, accuracy: Sequence[tuple[str, float]]) -> None:
-        """Writes a line if one is due."""
+        """Writes a line if one is due.
+
+        Args:
+            part: the part.
+            task: the task that was learned.
+            accuracy: with the name of each column's method its accuracy, averaged over seeds.
+        """
         super().task(part, task, accuracy)
         if time.monotonic() - self._last >= self._every or self.share == 1:
             self._last = time.monotonic()
@@ -135,12 +163,24 @@ class Bars(Tally):
         self._live = Live(self._view(), console=console, refresh_per_second=4)
 
     def step(self, part: int, task: int, step: int) -> None:
-        """Moves the bar on."""
+        """Moves the bar on.
+
+        Args:
+            part: the part.
+            task: the task it learns.
+            step: steps of that task that it has taken.
+        """
         super().step(part, task, step)
         self._show()
 
     def task(self, part: int, task: int, accuracy: Sequence[tuple[str, float]]) -> None:
-        """Shows the new accuracies."""
+        """Shows the new accuracies.
+
+        Args:
+            part: the part.
+            task: the task that was learned.
+            accuracy: with the name of each column's method its accuracy, averaged over seeds.
+        """
         super().task(part, task, accuracy)
         self._show()
 
