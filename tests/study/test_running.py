@@ -18,11 +18,12 @@ import pytest
 from cli_runs import run as command
 from cli_runs import words
 
-from supple.study import files, load, running
+from supple.study import crew, files, load, running
 from supple.study.manifest import open_manifest
+from supple.study.mistakes import StudyError
 from supple.study.order import Order
 from supple.study.results import MANIFEST
-from supple.study.spec import StudyError, from_dict
+from supple.study.spec import from_dict
 
 STUDY = """
 title = "tiny"
@@ -202,14 +203,14 @@ def test_a_folder_of_another_version_or_of_something_else(finished: Path, tmp_pa
 def test_where_memory_runs_out_half_of_the_networks_go_on(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Said(running.Watcher):
+    class Said(crew.Watcher):
         def __init__(self) -> None:
             self.messages: list[str] = []
 
         def say(self, message: str) -> None:
             self.messages.append(message)
 
-    monkeypatch.setattr(running, "WORKER", [sys.executable, str(Path(__file__).with_name("short_of_memory.py"))])
+    monkeypatch.setattr(crew, "WORKER", [sys.executable, str(Path(__file__).with_name("short_of_memory.py"))])
     watcher = Said()
     outcome = running.run(order(tmp_path), watcher)
     assert outcome.complete
@@ -229,7 +230,7 @@ def test_one_process_at_a_time(finished: Path) -> None:
 
 
 def test_a_worker_that_fails_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "WORKER", [sys.executable, "-c", "raise SystemExit(3)"])
+    monkeypatch.setattr(crew, "WORKER", [sys.executable, "-c", "raise SystemExit(3)"])
     outcome = running.run(order(tmp_path))
     assert not outcome.complete
     assert outcome.errors == ["a worker process ended with code 3; what it printed stands above"]

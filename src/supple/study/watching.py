@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from supple.study.running import Watcher
+from supple.study.crew import Watcher
 
 _SHOWN = 12
 """Methods whose accuracy is shown while a study runs."""
