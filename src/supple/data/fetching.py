@@ -164,7 +164,8 @@ def _local(source: DataSet, file: str, folder: Path, verify: bool) -> Found:
         places = ", ".join(dict.fromkeys(str(path.parent) for path in _candidates(source, file, folder)))
         raise FileNotFoundError(
             f"{source.title}: neither {file} nor {file}.gz is in any of {places}. Put it into one of them, give "
-            "another folder with --data-dir (data_dir= in Python), or leave the option out to download the data set"
+            "another folder with --data-dir (data_dir= in Python), or leave the option out and download the "
+            f"data set: supple data fetch {source.name}"
         )
     if verify and not found.verified:
         raise ValueError(
