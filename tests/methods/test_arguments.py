@@ -48,8 +48,7 @@ def test_model_and_optimizer_are_what_they_have_to_be() -> None:
         supple.SWR(optimizer, model)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="holds no parameter of this Sequential"):
         supple.SWR(model, torch.optim.SGD(network().parameters(), lr=0.1))
-    with pytest.raises(ValueError, match="make the method first"):
-        supple.SWR(torch.compile(model, backend="eager"))
+    assert supple.SWR(torch.compile(model, backend="eager"), optimizer).model is model
 
 
 def test_a_refused_state_changes_nothing() -> None:

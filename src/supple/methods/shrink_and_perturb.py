@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from supple.methods.base import Method
 from supple.methods.checks import Setting
+from supple.methods.chosen_parameters import Selectors
 from supple.methods.due import rows_of
 
 
@@ -27,6 +28,9 @@ class L2(Method):
         model: the network, ordinary or stacked.
         optimizer: not used; taken so that all methods are made alike.
         l2: share taken off a step, 0 to 1.
+        include: which parameters it acts on: a name or pattern over names, a class of module (its direct parameters), a
+            function of name and parameter, or several of these; None: all that train.
+        exclude: which of them it does not act on, given in the same way.
         seed: not used; there is nothing random.
 
     Raises:
@@ -50,9 +54,11 @@ class L2(Method):
         optimizer: torch.optim.Optimizer | None = None,
         *,
         l2: Setting = 1e-4,
+        include: Selectors | None = None,
+        exclude: Selectors | None = None,
         seed: int | Sequence[int] | Tensor | None = None,
     ) -> None:
-        super().__init__(model, optimizer, seed=seed)
+        super().__init__(model, optimizer, include=include, exclude=exclude, seed=seed)
         share = self._setting("l2", l2, 0, 1)
         # Shrinking all replicas, some of them by 0, takes less time than picking out those that shrink.
         self._l2 = self._for_each_parameter(share, slice(None) if bool((share > 0).any()) else None)
@@ -95,6 +101,9 @@ class ShrinkAndPerturb(L2):
         optimizer: not used; taken so that all methods are made alike.
         l2: share taken off a step, 0 to 1.
         variance: variance of the noise a step, 0 or more.
+        include: which parameters it acts on: a name or pattern over names, a class of module (its direct parameters), a
+            function of name and parameter, or several of these; None: all that train.
+        exclude: which of them it does not act on, given in the same way.
         seed: seed of the noise, or one a replica.
 
     Raises:
@@ -119,9 +128,11 @@ class ShrinkAndPerturb(L2):
         *,
         l2: Setting = 1e-4,
         variance: Setting = 1e-7,
+        include: Selectors | None = None,
+        exclude: Selectors | None = None,
         seed: int | Sequence[int] | Tensor | None = None,
     ) -> None:
-        super().__init__(model, optimizer, l2=l2, seed=seed)
+        super().__init__(model, optimizer, l2=l2, include=include, exclude=exclude, seed=seed)
         std = self._setting("variance", variance, 0).sqrt()
         self._perturbed = rows_of(std > 0, self.device)
         self._std = self._for_each_parameter(std, self._perturbed)
@@ -130,7 +141,7 @@ class ShrinkAndPerturb(L2):
         # Replicas that share a seed share the noise, which is then drawn once.
         distinct, self._seed_of = torch.unique(self.seed[self._perturbed], return_inverse=True)
         self._generators = {seed: torch.Generator(self.device) for seed in distinct.tolist()}
-        self._bundles = _bundles({name: self._rows(p)[0].numel() for name, p in self.parameters.items()})
+        self._bundles = _bundles({name: block.whole.numel() for name, block in self.blocks.items()})
 
     def _act(self) -> None:
         super()._act()
@@ -140,19 +151,21 @@ class ShrinkAndPerturb(L2):
             key = hashlib.blake2b(f"shrink and perturb {seed} {self.steps}".encode(), digest_size=8)
             generator.manual_seed(int.from_bytes(key.digest(), "little"))
         for bundle in self._bundles:
-            noise = torch.empty(len(self._generators), sum(bundle.values()), dtype=torch.float32, device=self.device)
-            for row, generator in zip(noise, self._generators.values(), strict=True):
+            drawn = torch.empty(len(self._generators), sum(bundle.values()), dtype=torch.float32, device=self.device)
+            for row, generator in zip(drawn, self._generators.values(), strict=True):
                 row.normal_(generator=generator)
-            parts = noise.split(list(bundle.values()), dim=1)
+            parts = drawn.split(list(bundle.values()), dim=1)
             for name, part in zip(bundle, parts, strict=True):
                 if not self.parameters[name].requires_grad:
                     continue
                 weight, std = self._rows(self.parameters[name]), self._std[name]
-                drawn = part[self._seed_of].view(-1, *weight.shape[1:]).to(weight.dtype).mul_(std)
+                # Of a sharded parameter everybody draws the noise of the whole, and takes what belongs to its block.
+                noise = self.blocks[name].of(part.view(-1, *self.blocks[name].whole), leading=1)
+                change = noise[self._seed_of].to(weight.dtype).mul_(std)
                 if isinstance(self._perturbed, slice):
-                    weight.add_(drawn)
+                    weight.add_(change)
                 else:
-                    weight.index_add_(0, self._perturbed, drawn)
+                    weight.index_add_(0, self._perturbed, change)
 
 
 def _bundles(sizes: Mapping[str, int], limit: int = 1 << 20) -> list[dict[str, int]]:

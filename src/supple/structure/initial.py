@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from supple.functional.initial import Constant, Distribution, Normal, Uniform
+from supple.functional.sharding import gathered
 from supple.structure.description import format_row
 from supple.structure.goodness import Summary, agrees, summarize
 from supple.structure.inference import Inference, infer, spread
@@ -199,7 +200,8 @@ def _judge(parameter: Tensor, rules: list[_Statement], fixed_row: int | None) ->
         return Inference(
             None, f"unknown: entries of {parameter.dtype} are not told; state what they were drawn from"
         ), ""
-    summary = summarize(parameter, fixed_row)
+    # A sharded parameter is gathered: all its values tell, and the same on every process.
+    summary = summarize(gathered(parameter), fixed_row)
     for distribution, source in rules:
         if agrees(distribution, summary):
             return Inference(distribution, source, recognized=True), ""
