@@ -214,7 +214,7 @@ class SWR(Method):
 
     def _act_on(self, name: str, rows: slice | Tensor, utility: Tensor) -> None:
         shape = self._rows(self.parameters[name]).shape[1:]
-        chosen = self._select(name, rows, utility).reshape(-1, *shape)
+        chosen = self._select(name, rows, utility).reshape(len(utility), *shape)
         self._reinitialize(name, rows, chosen, self._new(name, rows))
 
     def _new(self, name: str, rows: slice | Tensor) -> New:
