@@ -53,12 +53,26 @@ class PlasticityCallback(Callback):
         self._handle: Any = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Keeps the values of the model; whether a checkpoint will be loaded cannot be asked yet."""
+        """Keeps the values of the model; whether a checkpoint will be loaded cannot be asked yet.
+
+        Args:
+            trainer: the trainer.
+            pl_module: the module that is trained.
+            stage: what begins or ends: "fit" or another.
+        """
         if stage == "fit":
             self._beginning = Beginning(pl_module)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Makes the method."""
+        """Makes the method.
+
+        Args:
+            trainer: the trainer.
+            pl_module: the module that is trained.
+
+        Raises:
+            ValueError: if there are several optimizers and it was not said which.
+        """
         optimizer = self._optimizer(trainer)
         if self._beginning is None or trainer.ckpt_path is None:
             self.method = self._factory(pl_module, optimizer)
@@ -82,7 +96,13 @@ class PlasticityCallback(Callback):
         self.method.step()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Takes all hooks away."""
+        """Takes all hooks away.
+
+        Args:
+            trainer: the trainer.
+            pl_module: the module that is trained.
+            stage: what begins or ends: "fit" or another.
+        """
         if stage == "fit" and self.method is not None and self._handle is not None:
             self._handle.remove()
             self._handle = None

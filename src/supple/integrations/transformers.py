@@ -56,7 +56,15 @@ class PlasticityCallback(TrainerCallback):
     def on_init_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
-        """Keeps the values of the model."""
+        """Keeps the values of the model.
+
+        Args:
+            args: the Trainer's arguments.
+            state: how far it is.
+            control: what it will do next; not changed.
+            model: the network.
+            kwargs: what else it passes; not used.
+        """
         if model is not None:
             self._beginning = Beginning(model)
 
@@ -69,7 +77,19 @@ class PlasticityCallback(TrainerCallback):
         optimizer: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Makes the method, and loads its state if training goes on."""
+        """Makes the method, and loads its state if training goes on.
+
+        Args:
+            args: the Trainer's arguments.
+            state: how far it is.
+            control: what it will do next; not changed.
+            model: the network.
+            optimizer: its optimizer, or accelerate's wrapper of it.
+            kwargs: what else it passes; not used.
+
+        Raises:
+            FileNotFoundError: if training goes on from a checkpoint that has no state of a method.
+        """
         optimizer = _inner(optimizer)
         if self._beginning is None or not state.global_step:
             self.method = self._factory(model, optimizer)
@@ -89,19 +109,40 @@ class PlasticityCallback(TrainerCallback):
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Lets the method act."""
+        """Lets the method act.
+
+        Args:
+            args: the Trainer's arguments.
+            state: how far it is.
+            control: what it will do next; not changed.
+            kwargs: what else it passes; not used.
+        """
         assert self.method is not None
         self.method.step()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Saves the method's state into the checkpoint that was just written."""
+        """Saves the method's state into the checkpoint that was just written.
+
+        Args:
+            args: the Trainer's arguments.
+            state: how far it is.
+            control: what it will do next; not changed.
+            kwargs: what else it passes; not used.
+        """
         assert self.method is not None
         save(self.method.state_dict(), _folder(args, state) / FILE, write=state.is_world_process_zero)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Takes all hooks away."""
+        """Takes all hooks away.
+
+        Args:
+            args: the Trainer's arguments.
+            state: how far it is.
+            control: what it will do next; not changed.
+            kwargs: what else it passes; not used.
+        """
         assert self.method is not None
         self.method.close()
 
