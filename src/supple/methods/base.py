@@ -15,11 +15,12 @@ from supple.functional import random
 from supple.functional.initial import Distribution, from_dict, to_dict
 from supple.functional.sharding import block_of, is_sharded, local
 from supple.methods.checks import Setting, check_arguments, choice, in_range, one_a_replica
-from supple.methods.chosen_parameters import Places, Selectors, chosen_parameters
+from supple.methods.chosen_parameters import Selectors, chosen_parameters
 from supple.methods.counts import Counts, Reinitialized
 from supple.methods.drawing import New, at, everywhere
 from supple.methods.features import FeatureReader
 from supple.methods.optimizer_state import FreshState
+from supple.methods.places import Places
 from supple.methods.wrapping import unwrapped
 from supple.nn.stacked import Stacked
 from supple.structure.initial import initial_distributions

@@ -84,39 +84,3 @@ def _check(parameters: dict[str, nn.Parameter]) -> None:
             block_of(parameter)
         except ValueError as error:
             raise ValueError(f"parameter {name}: {error}") from error
-
-
-class Places:
-    """Where parameters are held, to notice that a model has got other ones.
-
-    Args:
-        model: the network.
-        parameters: its parameters by name.
-    """
-
-    def __init__(self, model: nn.Module, parameters: dict[str, nn.Parameter]) -> None:
-        modules = dict(model.named_modules(remove_duplicate=False))
-        self._held = []
-        for name, parameter in parameters.items():
-            path, _, last = name.rpartition(".")
-            # fully_shard lets a module hold gathered parameters for a time; the sharded ones are still those.
-            if not block_of(parameter).mesh:
-                self._held.append((name, modules[path]._parameters, last, parameter, parameter.device, parameter.dtype))
-
-    def check(self) -> None:
-        """Checks that the model still holds the same parameters, where they were and of the same type.
-
-        Raises:
-            RuntimeError: if not; the message says what to do.
-        """
-        for name, holder, last, parameter, device, dtype in self._held:
-            if holder.get(last) is not parameter:
-                raise RuntimeError(
-                    f"the model's parameters were replaced after this method was made ({name}), as by "
-                    "load_state_dict(assign=True); make the method after that, or load without assign"
-                )
-            if parameter.device != device or parameter.dtype != dtype:
-                raise RuntimeError(
-                    f"{name} was on {device} in {dtype} when this method was made and is on {parameter.device} in "
-                    f"{parameter.dtype} now; make the method, and the optimizer, after model.to(...)"
-                )

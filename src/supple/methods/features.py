@@ -120,4 +120,5 @@ class FeatureReader:
 
     def close(self) -> None:
         """Takes the hook away."""
+        self.enabled = False  # a network that was compiled with the hook goes on calling it
         self._handle.remove()
