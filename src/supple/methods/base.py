@@ -328,7 +328,10 @@ class Method(ABC):
         counts = chosen.reshape(len(chosen), -1).sum(dim=1)
         self._counts.add(self.steps, block.total(counts), rows)
         # On a CPU few entries are looked up; elsewhere their number would have to be waited for.
-        if self.device.type == "cpu" and int(counts.sum()) * _FEW < chosen.numel():
+        few = self.device.type == "cpu" and (number := int(counts.sum())) * _FEW < chosen.numel()
+        if few and not number:
+            return
+        if few:
             self._write_at(parameter, rows, torch.where(chosen), new)
         else:
             self._write_all(parameter, rows, chosen, new)
