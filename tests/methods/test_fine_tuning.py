@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ def pretrained(dtype: torch.dtype = torch.float64) -> nn.Sequential:
     model = nn.Sequential(nn.Embedding(9, 4, padding_idx=0), nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 3))
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.copy_(parameter**3 + 0.01)
+            parameter.copy_(parameter**3 + 0.1 * torch.randn_like(parameter) ** 3 + 0.01)
     return model.to(dtype)
 
 
@@ -110,3 +111,27 @@ def test_a_stack_goes_back_replica_by_replica() -> None:
 def test_an_initial_distribution_means_nothing_then() -> None:
     with pytest.raises(ValueError, match=r'^initial=.* means nothing with reinit="initial"'):
         supple.SWR(pretrained(), reinit="initial", initial={"1.weight": supple.Normal(0, 1)})
+
+
+@pytest.mark.filterwarnings("ignore:The model looks trained already")
+def test_means_are_known_of_pretrained_parameters_too() -> None:
+    model = pretrained()
+    with pytest.raises(ValueError, match=r"unknown:(?s:.*)2\.weight: unknown"):
+        supple.SWR(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        method = supple.SWR(model, frequency=1, factor=1.0, utility="magnitude", pruning="proportional", reinit="mean")
+    method.step()
+    expected = {"2.weight": 1.0, **dict.fromkeys(("1.weight", "1.bias", "2.bias", "3.weight", "3.bias"), 0.0)}
+    for name, mean in expected.items():
+        assert (model.get_parameter(name) == mean).all(), name
+    assert not model[0].weight[1:].any()
+
+
+def test_a_stated_mean_counts_more_and_an_unknown_one_is_named() -> None:
+    model = pretrained()
+    method = supple.SWR(model, reinit="mean", initial={"1.bias": supple.Constant(0.25)})
+    assert method.distributions["1.bias"].mean == 0.25
+    model.register_parameter("own", nn.Parameter(torch.arange(40.0, dtype=torch.float64).exp()))
+    with pytest.raises(ValueError, match="own: unknown"):
+        supple.SWR(model, reinit="mean")

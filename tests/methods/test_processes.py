@@ -53,3 +53,9 @@ def test_what_is_not_said_or_not_known_is_refused(found: list[dict[str, Any]]) -
     for rank in found:
         assert "Pass the DistributedDataParallel module" in rank["errors"]["unknown group"]
         assert "not where tensor parallelism divides the features" in rank["errors"]["tensor parallel"]
+
+
+def test_blocks_are_where_they_are_said_to_be(found: list[dict[str, Any]]) -> None:
+    for rank in found:
+        assert len(rank["blocks"]) == 12
+        assert all(rank["blocks"].values()), rank["blocks"]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import supple
-from supple.functional.sharding import gathered
+from supple.functional.sharding import block_of, gathered, local
 
 STEPS, CUT, BATCH = 7, 4, 12
 
@@ -101,8 +101,6 @@ def remade(name: str, wrapped: nn.Module, optimizer: torch.optim.Optimizer) -> s
     optimizer.state, kept = type(optimizer.state)(dict), optimizer.state
     with torch.no_grad():
         for p, fresh in zip(parameters, network().parameters(), strict=True):
-            from supple.functional.sharding import block_of, local
-
             local(p).copy_(block_of(p).of(fresh))
         method = METHODS[name](wrapped, optimizer)
         for p, value in zip(parameters, trained, strict=True):
@@ -142,13 +140,42 @@ def errors() -> dict[str, str]:
     }
 
 
+def blocks() -> dict[str, bool]:
+    """Whether each block is where it is said to be, for tensors divided in all ways that are known."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
+
+    mesh = init_device_mesh("cpu", (2,))
+    found = {}
+    for shape in ((4, 3), (3, 5), (1, 2), (5,)):
+        ways: list[Placement] = [Replicate(), *(Shard(dim) for dim in range(len(shape)))]
+        for way in ways:
+            whole = torch.arange(float(torch.Size(shape).numel())).view(shape)
+            tensor = distribute_tensor(whole, mesh, [way])
+            block, own = block_of(tensor), local(tensor)
+            joined = block.join(own.unsqueeze(0))
+            found[f"{shape} {way}"] = (
+                torch.equal(block.every_index(own.device).to(own.dtype), own)
+                and torch.equal(gathered(joined)[0], whole)
+                and torch.equal(block.split(joined)[0], own)
+                and torch.equal(block.split(whole.unsqueeze(0))[0], own)
+                and float(block.total(own.sum())) == float(whole.sum())
+            )
+    partial = DTensor.from_local(torch.ones(2), mesh, [Partial()], run_check=False)
+    try:
+        block_of(partial)
+    except ValueError:
+        found["a sum that was not carried out"] = True
+    return found
+
+
 def main(rank: int, folder: str) -> None:
     """What each of the two processes does."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=60)
     )
-    found: dict[str, Any] = {"errors": errors()}
+    found: dict[str, Any] = {"errors": errors(), "blocks": blocks()}
     for name in METHODS:
         found[f"parallel {name}"] = train(name, parallel, rank, 2)
         found[f"sharded {name}"] = train(name, sharded, rank, 2)

@@ -268,14 +268,22 @@ class Method(ABC):
         numbers = one_a_replica(name, value, self.replicas if self.stacked else None, "number")
         return in_range(name, numbers, low, high, whole).expand(self.replicas)
 
-    def _take_initial(self, overrides: Overrides | None, names: Iterable[str]) -> None:
+    def _take_initial(self, overrides: Overrides | None, names: Iterable[str], only_means: bool = False) -> None:
         """Works out the initial distributions of the named parameters.
+
+        Args:
+            overrides: what the user states.
+            names: the parameters.
+            only_means: whether only the means matter, which are known of trained parameters too.
 
         Raises:
             ValueError: if one of them is not known.
         """
-        initial = initial_distributions(self.model, overrides, optimizer=self.optimizer)
-        self.distributions = initial.require(names)
+        with warnings.catch_warnings():
+            if only_means:
+                warnings.filterwarnings("ignore", "The model looks trained already")
+            initial = initial_distributions(self.model, overrides, optimizer=self.optimizer)
+        self.distributions = initial.require_means(names) if only_means else initial.require(names)
         self._stated = {name for name, entry in initial.items() if entry.source == "override"}
         self.fixed_rows = {name: entry.fixed_row for name, entry in initial.items() if entry.fixed_row is not None}
 

@@ -51,7 +51,9 @@ class SWR(Method):
 
     For fine-tuning, ``reinit="initial"`` goes back to the values at the start, the pretrained ones; nothing has to be
     known of initial distributions then. It keeps one copy of the parameters it acts on, in their type and beside them,
-    and saves it in :meth:`state_dict`.
+    and saves it in :meth:`state_dict`. With ``reinit="mean"`` too a pretrained model will do: where the distribution is
+    not known, the mean is that of PyTorch's rule for the layer, 0 for weights and biases and 1 for the scales of
+    normalizations.
 
     An embedding of many rare tokens gets a gradient of exactly 0 in most rows of most steps, and entries of utility 0
     are always chosen by the threshold: leave it out with ``exclude=torch.nn.Embedding`` if that is not wanted.
@@ -134,7 +136,7 @@ class SWR(Method):
             self._start = {name: self._rows(parameter).clone() for name, parameter in self.parameters.items()}
             self.fixed_rows = padding_rows(self.model)
         else:
-            self._take_initial(initial, self.parameters)
+            self._take_initial(initial, self.parameters, only_means=reinit == "mean")
         self._average: dict[str, Tensor] = {}
         if bool((self._decay > 0).any()):
             self._average = {
