@@ -105,6 +105,7 @@ def test_parameters_frozen_after_construction_stay() -> None:
     assert not torch.equal(model[2].weight, free)
 
 
+@pytest.mark.filterwarnings("ignore:SWR left a parameter")
 @pytest.mark.parametrize("bad", [float("inf"), float("nan")])
 @pytest.mark.parametrize("settings", [{}, {"pruning": "proportional", "factor": 0.5}, {"decay": 0.5}], ids=str)
 def test_an_overflow_reinitializes_nothing_of_its_tensor(bad: float, settings: dict[str, Any]) -> None:
@@ -118,6 +119,7 @@ def test_an_overflow_reinitializes_nothing_of_its_tensor(bad: float, settings: d
     assert not torch.equal(model[2].weight, other)
 
 
+@pytest.mark.filterwarnings("ignore:ReDo left a parameter")
 def test_an_overflow_replaces_no_units() -> None:
     model = network()
     method = supple.ReDo(model, frequency=1, threshold=2.0, utility="gradient")

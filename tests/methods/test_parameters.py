@@ -212,3 +212,13 @@ def test_a_step_at_the_wrong_place_is_noticed_at_once() -> None:
     model.zero_grad(set_to_none=True)
     with pytest.raises(RuntimeError, match="no gradient"):
         supple.SWR(model, frequency=1000).step()
+
+
+def test_flattened_parameters_are_refused() -> None:
+    class FullyShardedDataParallel(nn.Linear):
+        """Stands for PyTorch's class of that name, which needs an accelerator."""
+
+    with pytest.raises(
+        ValueError, match=r"model is a FullyShardedDataParallel.* use torch\.distributed\.fsdp\.fully_shard"
+    ):
+        supple.SWR(FullyShardedDataParallel(2, 2))

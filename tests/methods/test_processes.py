@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import two_processes
-from two_processes import METHODS, STEPS, train
+from two_processes import COPIED, METHODS, STEPS, train
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
 
@@ -30,8 +30,10 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-@pytest.mark.parametrize("how", ["parallel", "sharded"])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [*((name, how) for name in METHODS for how in ("parallel", "sharded")), *((name, "copied") for name in COPIED)],
+)
 def test_two_processes_do_what_one_does(name: str, how: str, found: list[dict[str, Any]]) -> None:
     expected = train(name)
     for rank in found:
@@ -52,6 +54,7 @@ def test_two_processes_do_what_one_does(name: str, how: str, found: list[dict[st
 def test_what_is_not_said_or_not_known_is_refused(found: list[dict[str, Any]]) -> None:
     for rank in found:
         assert "Pass the DistributedDataParallel module" in rank["errors"]["unknown group"]
+        assert "a stacked network cannot be sharded" in rank["errors"]["stacked"]
         assert "not where tensor parallelism divides the features" in rank["errors"]["tensor parallel"]
 
 

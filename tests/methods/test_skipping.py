@@ -119,3 +119,12 @@ def test_a_scaler_that_overflows_costs_one_turn(monkeypatch: Any) -> None:
         assert all(same) is (step == 2)
     assert int(method.skipped) == 4
     assert all(bool(p.isfinite().all()) for p in model.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:SWR left")
+def test_a_chain_adds_up() -> None:
+    model = network()
+    method = supple.chain(supple.L2(model), METHODS["SWR"](model), METHODS["SWR"](model))
+    backward(model, math.nan)
+    method.step()
+    assert int(method.skipped) == 2

@@ -35,6 +35,8 @@ METHODS: dict[str, Make] = {
     "ReDo magnitude": lambda m, o: supple.ReDo(m, o, frequency=3, threshold=0.95, utility="magnitude"),
 }
 
+COPIED = ["SWR", "CBP", "ReDo"]
+
 
 def network() -> nn.Sequential:
     """Layers of 8 and 7 units, so that one divides by two and one does not, and a scale of one entry."""
@@ -61,6 +63,14 @@ def sharded(model: nn.Module) -> nn.Module:
     return fully_shard(model)
 
 
+def copied(model: nn.Module) -> nn.Module:
+    """Sharded over one process, with a copy on each of two."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    return fully_shard(model, mesh=init_device_mesh("cpu", (2, 1), mesh_dim_names=("copies", "blocks")))
+
+
 def parallel(model: nn.Module) -> nn.Module:
     return nn.parallel.DistributedDataParallel(model)
 
@@ -85,10 +95,10 @@ def train(
         optimizer.zero_grad()
         (wrapped(x) - y).square().mean().backward()
         optimizer.step()
-        before = values(model)
+        before = {key: local(p).clone() for key, p in model.named_parameters()}
         method.step()
-        after = values(model)
-        changes.append({key: before[key] != after[key] for key in before})
+        own = {key: (p, (local(p) != before[key]).unsqueeze(0)) for key, p in model.named_parameters()}
+        changes.append({key: gathered(block_of(p).join(mask))[0] for key, (p, mask) in own.items()})
         counts.append(method.reinitialized.last.clone())
     moments = {key: gathered(optimizer.state[p]["exp_avg"]) for key, p in model.named_parameters()}
     return {"changes": changes, "counts": counts, "values": values(model), "moments": moments}
@@ -115,6 +125,14 @@ def whole(state: Any) -> Any:
     return gathered(state) if isinstance(state, Tensor) else state
 
 
+def sharded_stack() -> nn.Module:
+    from torch.distributed.fsdp import fully_shard
+
+    from supple.nn import StackedMLP
+
+    return fully_shard(StackedMLP([0, 1], 5, 8, 3, 1))
+
+
 def errors() -> dict[str, str]:
     """What is refused where two processes run."""
 
@@ -136,6 +154,7 @@ def errors() -> dict[str, str]:
     supple.CBP(network(), utility="magnitude").close()
     return {
         "unknown group": message(lambda: supple.CBP(network())),
+        "stacked": message(lambda: supple.L2(sharded_stack())),
         "tensor parallel": message(lambda: supple.ReDo(tensor_parallel, units=supple.units(network()))),
     }
 
@@ -179,6 +198,8 @@ def main(rank: int, folder: str) -> None:
     for name in METHODS:
         found[f"parallel {name}"] = train(name, parallel, rank, 2)
         found[f"sharded {name}"] = train(name, sharded, rank, 2)
+        if name in COPIED:
+            found[f"copied {name}"] = train(name, copied, rank, 2)
     torch.save(found, Path(folder) / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 

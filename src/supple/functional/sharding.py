@@ -7,6 +7,8 @@ Everything here takes ordinary tensors too: their block is the whole, and nothin
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -197,3 +199,19 @@ def block_of(tensor: Tensor) -> Block:
         offset[placement.dim] += start
         shape[placement.dim] = min(size, shape[placement.dim] - start)
     return Block(tensor.shape, torch.Size(shape), tuple(offset), mesh, tuple(sharded.placements))
+
+
+@contextmanager
+def opened(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Gathers sharded tensors for a time; what is written into the whole ones ends up in everybody's blocks.
+
+    Args:
+        tensors: sharded tensors by name, the same on every process.
+
+    Yields:
+        The whole tensors by name; every process has to write the same into them.
+    """
+    whole = {name: gathered(tensors[name]) for name in sorted(tensors)}
+    yield whole
+    for name, tensor in tensors.items():
+        local(tensor).copy_(block_of(tensor).of(whole[name]))

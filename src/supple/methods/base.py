@@ -16,18 +16,16 @@ from supple.functional.initial import Distribution, from_dict, to_dict
 from supple.functional.sharding import block_of, is_sharded, local
 from supple.methods.checks import Setting, check_arguments, choice, in_range, one_a_replica
 from supple.methods.chosen_parameters import Selectors, chosen_parameters
-from supple.methods.counts import Counts, Reinitialized
-from supple.methods.drawing import New, at, everywhere
+from supple.methods.counts import Counts, Reinitialized, Skips
+from supple.methods.drawing import New
 from supple.methods.features import FeatureReader
 from supple.methods.optimizer_state import FreshState
 from supple.methods.places import Places
 from supple.methods.wrapping import unwrapped
+from supple.methods.writing import write
 from supple.nn.stacked import Stacked
 from supple.structure.initial import initial_distributions
 from supple.structure.overrides import Overrides
-
-_FEW = 8
-"""Up to one chosen entry in so many, looking the entries up is faster than going through all."""
 
 
 class Method(ABC):
@@ -97,8 +95,7 @@ class Method(ABC):
         self._stated: set[str] = set()
         self.steps = 0
         self._counts = Counts(self.replicas, self.device)
-        self._skipped = torch.zeros(self.replicas, dtype=torch.int64, device=self.device)
-        self._may_warn = self._warned = False
+        self._skips = Skips(type(self).__name__, self.replicas, self.device)
         self._closed = False
 
     # What a method writes.
@@ -152,9 +149,8 @@ class Method(ABC):
         self._places.check()
         self.steps += 1
         self._act()
-        if self._may_warn and self.device.type == "cpu":
-            self._may_warn = False
-            self._warn_of_skipped(stacklevel=4)
+        if self.device.type == "cpu":
+            self._skips.warn(stacklevel=4)
 
     @property
     def reinitialized(self) -> Reinitialized:
@@ -169,8 +165,8 @@ class Method(ABC):
         Gradients or features that are infinite or NaN, as after an overflow, say nothing about usefulness. int64, a
         scalar, or [R] for a stacked network. Reading it warns once if there were any.
         """
-        self._warn_of_skipped(stacklevel=3)
-        return self._skipped.clone() if self.stacked else self._skipped[0].clone()
+        self._skips.warn(stacklevel=3)
+        return self._skips.total.clone() if self.stacked else self._skips.total[0].clone()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on as if never stopped: numbers, strings, lists, dicts and tensors; no settings.
@@ -181,7 +177,7 @@ class Method(ABC):
             "method": type(self).__name__,
             "steps": self.steps,
             **self._counts.at(self.steps)._asdict(),
-            "skipped": self._skipped.clone(),
+            "skipped": self._skips.total.clone(),
             "shapes": {name: list(parameter.shape) for name, parameter in self.parameters.items()},
             "initial": {name: to_dict(distribution) for name, distribution in self.distributions.items()},
             **self._state(),
@@ -222,7 +218,7 @@ class Method(ABC):
             raise
         self.distributions |= saved
         self._counts.restore(self.steps, state["last"], state["total"])
-        self._skipped.copy_(state["skipped"])
+        self._skips.restore(state["skipped"])
 
     def close(self) -> None:
         """Takes away all hooks. The network trains on as if the method had never been there."""
@@ -333,70 +329,17 @@ class Method(ABC):
             return
         if name in self.fixed_rows and 0 <= (row := self.fixed_rows[name] - block.offset[0]) < block.shape[0]:
             chosen[:, row] = False
-        counts = chosen.reshape(len(chosen), -1).sum(dim=1)
-        self._counts.add(self.steps, block.total(counts), rows)
-        # On a CPU few entries are looked up; elsewhere their number would have to be waited for.
-        few = self.device.type == "cpu" and (number := int(counts.sum())) * _FEW < chosen.numel()
-        if few and not number:
-            return
-        if few:
-            self._write_at(parameter, rows, torch.where(chosen), new)
-        else:
-            self._write_all(parameter, rows, chosen, new)
-
-    def _write_all(self, parameter: Tensor, rows: slice | Tensor, chosen: Tensor, new: New) -> None:
-        """Writes new values by going through all entries of a parameter."""
-        weight = self._rows(parameter)
-        values = torch.where(chosen, everywhere(new, weight.dtype), weight[rows])
-        weight[rows] = values
-        shape = (-1,) + (1,) * (weight.ndim - 1)
-        for state, offset, slope in self._fresh_states(parameter):
-            fresh = offset[rows].view(shape) + slope[rows].view(shape) * values
-            state[rows] = torch.where(chosen, fresh, state[rows])
-
-    def _write_at(self, parameter: Tensor, rows: slice | Tensor, place: tuple[Tensor, ...], new: New) -> None:
-        """Writes new values at (replica among the rows, index along each dimension)."""
-        weight = self._rows(parameter)
-        values = at(new, place, weight.dtype)
-        replica = place[0] if isinstance(rows, slice) and rows.start is None else _numbers(rows, weight)[place[0]]
-        where = (replica, *place[1:])
-        weight[where] = values
-        for state, offset, slope in self._fresh_states(parameter):
-            state[where] = (offset[replica] + slope[replica] * values).to(state.dtype)
+        number = chosen.reshape(len(chosen), -1).sum(dim=1)
+        self._counts.add(self.steps, block.total(number), rows)
+        fresh = self._fresh_states(parameter)
+        states = [(self._rows(state), offset, slope) for state, offset, slope in fresh]
+        write(self._rows(parameter), states, rows, chosen, number, new)
 
     def _fresh_states(self, parameter: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """What :meth:`FreshState.entries` gives, the states with the replicas in front."""
-        entries = self.fresh_state.entries(parameter) if self.fresh_state else []
-        return [(self._rows(state), offset, slope) for state, offset, slope in entries]
-
-    def _skip(self, finite: Tensor, rows: slice | Tensor = slice(None)) -> None:
-        """Counts a parameter or layer that was left alone.
-
-        Args:
-            finite: bool, one for each of the given replicas, whether it was not.
-            rows: which replicas.
-        """
-        self._skipped[rows] += ~finite
-        self._may_warn = True
-
-    def _warn_of_skipped(self, stacklevel: int) -> None:
-        if not self._warned and bool(self._skipped.any()):
-            self._warned = True
-            warnings.warn(
-                f"{type(self).__name__} left a parameter or layer alone because its gradients or features are infinite "
-                "or NaN. An overflow now and then is usual with a GradScaler; otherwise training diverges. .skipped "
-                "counts how often; this is said once",
-                UserWarning,
-                stacklevel=stacklevel,
-            )
+        return self.fresh_state.entries(parameter) if self.fresh_state else []
 
     def _purpose(self, *parts: str) -> int:
         return random.purpose(type(self).__name__, *parts)
-
-
-def _numbers(rows: slice | Tensor, weight: Tensor) -> Tensor:
-    """The numbers of the replicas that a slice or tensor speaks of."""
-    return torch.arange(len(weight), device=weight.device)[rows]
 
 
 def _show(value: Any) -> str:

@@ -190,7 +190,9 @@ class CBP(UnitMethod):
         chosen = order[local, place]
         # Units whose utility is not finite come last, and if it is their turn it passes: nothing is known of them.
         valid = finite[local, chosen]
-        self._skip(torch.zeros_like(finite[:, 0], dtype=torch.int64).index_add_(0, local, (~valid).long()) == 0, rows)
+        self._skips.add(
+            torch.zeros_like(finite[:, 0], dtype=torch.int64).index_add_(0, local, (~valid).long()) == 0, rows
+        )
         replicas = local if isinstance(rows, slice) else rows[local]
         if mean is not None:
             self._absorb(
@@ -207,7 +209,7 @@ class CBP(UnitMethod):
 
     def _update_averages(self, number: int, mean: Tensor | None) -> None:
         utility = self._unit_utility(number)
-        self._skip(utility.isfinite().all(dim=1))
+        self._skips.add(utility.isfinite().all(dim=1))
         self._average[number].copy_(self._averaged(self._average[number], utility))
         if mean is not None:
             old = self._mean[number]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from supple.methods.base import Method
 from supple.methods.counts import Reinitialized
 from supple.methods.features import FeatureReader
@@ -41,6 +44,12 @@ class Chain:
         for part in parts[1:]:
             last, total = last + part.last, total + part.total
         return Reinitialized(last, total)
+
+    @property
+    def skipped(self) -> Tensor:
+        """How often something was left alone because its utilities were not all finite, in all methods together."""
+        parts = [method.skipped for method in self.methods]
+        return torch.stack(parts).sum(dim=0)
 
     def state_dict(self) -> dict[str, Any]:
         """The states of all methods."""

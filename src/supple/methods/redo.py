@@ -113,7 +113,7 @@ class ReDo(UnitMethod):
             with self._opened(group):
                 utility = self._unit_utility(number, rows)
                 mean = utility.mean(dim=1)
-                self._skip(mean.isfinite(), rows)
+                self._skips.add(mean.isfinite(), rows)
                 mask = selection.threshold(utility, self._threshold[rows], mean)
                 local, chosen, valid = chosen_pairs(mask)
                 replicas = local if isinstance(rows, slice) else rows[local]

@@ -202,7 +202,7 @@ class SWR(Method):
         block = self.blocks[name]
         mean = block.total(utility.sum(dim=1)) / block.whole.numel() if block.mesh else utility.mean(dim=1)
         finite = mean.isfinite()
-        self._skip(finite, rows)
+        self._skips.add(finite, rows)
         if self.pruning == "threshold":
             return selection.threshold(utility, self._factor[rows], mean)
         chance = random.uniform(self.seed[rows], self._purpose("count", name), self.steps, 1)[:, 0]

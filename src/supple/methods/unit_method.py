@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from supple.functional.initial import sample_at
-from supple.functional.sharding import block_of, gathered, is_sharded, local
+from supple.functional.sharding import gathered, is_sharded, opened
 from supple.functional.utility import unit_activation, unit_contribution, unit_gradient, unit_magnitude
 from supple.methods.base import Method
 from supple.methods.checks import choice
@@ -163,22 +163,14 @@ class UnitMethod(Method):
 
     @contextmanager
     def _opened(self, group: UnitGroup) -> Iterator[None]:
-        """Gathers the tensors of a group that are sharded; what is written into them ends up in everybody's blocks.
+        """Gathers the tensors of a group that are sharded.
 
         A unit's weights lie on several processes. All of them do the same with the whole tensors of one layer.
         """
-        if not self.sharded:
+        names = {self._names[name] for name in _tensors(group)} if self.sharded else set()
+        with opened({name: self._tensors[name] for name in names if is_sharded(self._tensors[name])}) as self._whole:
             yield
-            return
-        names = {self._names[name] for name in _tensors(group) if is_sharded(self._tensors[name])}
-        self._whole = {name: gathered(self._tensors[name]) for name in sorted(names)}
-        try:
-            yield
-            for name, whole in self._whole.items():
-                tensor = self._tensors[name]
-                local(tensor).copy_(block_of(tensor).of(whole))
-        finally:
-            self._whole = {}
+        self._whole = {}
 
     def _tensor(self, name: str) -> Tensor:
         """A parameter or buffer with the replicas in front; of an opened group, the whole of it."""
@@ -274,16 +266,12 @@ class UnitMethod(Method):
         view = self._view(part, group)
         new = _keep_invalid(view, rows, chosen, value, valid)
         view[rows, chosen] = new
-        if self.fresh_state is None or not tensor.requires_grad:
-            return
-        for state, offset, slope in self.fresh_state.entries(tensor):
+        for state, offset, slope in self._fresh_states(tensor) if tensor.requires_grad else ():
             lead = (-1,) + (1,) * (view.ndim - 2)
-            whole = gathered(state)
-            state_view = self._view(part, group, whole if self.stacked else whole.unsqueeze(0))
             fresh = offset[rows].view(lead) + slope[rows].view(lead) * new
-            state_view[rows, chosen] = _keep_invalid(state_view, rows, chosen, fresh, valid)
-            if is_sharded(state):
-                local(state).copy_(block_of(state).of(whole))
+            with opened({"state": state} if is_sharded(state) else {}) as whole:
+                state_view = self._view(part, group, self._rows(whole.get("state", state)))
+                state_view[rows, chosen] = _keep_invalid(state_view, rows, chosen, fresh, valid)
 
 
 def _keep_invalid(view: Tensor, rows: Tensor, chosen: Tensor, value: Tensor | float, valid: Tensor | None) -> Tensor:
