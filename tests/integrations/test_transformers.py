@@ -132,6 +132,28 @@ def test_going_on_from_a_checkpoint_is_as_never_having_stopped(name: str, tmp_pa
     assert int(callback.method.reinitialized.total) == int(expected.method.reinitialized.total)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_loop_of_accelerate_is_a_plain_loop(name: str) -> None:
+    import accelerate
+
+    accelerator = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=3)
+    model = Model()
+    optimizer = torch.optim.Adam(model.parameters(), lr=LR)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    method = METHODS[name](model, optimizer)
+    for _ in range(2):
+        for one in torch.utils.data.DataLoader(data(), batch_size=BATCH):
+            with accelerator.accumulate(model):
+                accelerator.backward(model(**one)["loss"])
+                optimizer.step()
+                if accelerator.sync_gradients:
+                    method.step()
+                optimizer.zero_grad()
+    expected, plainly = plain(name, 4, 3)
+    assert method.reinitialized.total == plainly.reinitialized.total
+    assert_same(model, expected)
+
+
 def test_a_checkpoint_elsewhere_is_named(tmp_path: Path) -> None:
     fit("SWR", tmp_path / "part", 4)
     checkpoint = tmp_path / "part" / "checkpoint-4"

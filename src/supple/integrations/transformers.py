@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from supple.integrations.beginning import Beginning, Factory
 from supple.integrations.saving import load, save
 from supple.methods import Chain, Method
+from supple.methods.wrapping import unwrapped_optimizer
 
 FILE = "supple.safetensors"
 """Name of the file in each checkpoint folder that holds the method's state."""
@@ -90,7 +90,7 @@ class PlasticityCallback(TrainerCallback):
         Raises:
             FileNotFoundError: if training goes on from a checkpoint that has no state of a method.
         """
-        optimizer = _inner(optimizer)
+        optimizer = unwrapped_optimizer(optimizer)
         if self._beginning is None or not state.global_step:
             self.method = self._factory(model, optimizer)
         else:
@@ -149,9 +149,3 @@ class PlasticityCallback(TrainerCallback):
 
 def _folder(args: TrainingArguments, state: TrainerState) -> Path:
     return Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
-
-
-def _inner(optimizer: Any) -> torch.optim.Optimizer:
-    """The optimizer inside of what accelerate makes of it."""
-    inner = getattr(optimizer, "optimizer", None)
-    return inner if isinstance(inner, torch.optim.Optimizer) else optimizer

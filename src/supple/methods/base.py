@@ -21,7 +21,7 @@ from supple.methods.drawing import New
 from supple.methods.features import FeatureReader
 from supple.methods.optimizer_state import FreshState
 from supple.methods.places import Places
-from supple.methods.wrapping import unwrapped
+from supple.methods.wrapping import unwrapped, unwrapped_optimizer
 from supple.methods.writing import write
 from supple.nn.stacked import Stacked
 from supple.structure.initial import initial_distributions
@@ -64,7 +64,7 @@ class Method(ABC):
         check_arguments(model, optimizer)
         model, self._data_parallel = unwrapped(model)
         self.model = model
-        self.optimizer = optimizer
+        self.optimizer = optimizer = None if optimizer is None else unwrapped_optimizer(optimizer)
         self.stacked = isinstance(model, Stacked)
         self.replicas = model.replicas if isinstance(model, Stacked) else 1
         self.parameters = chosen_parameters(model, include, exclude)

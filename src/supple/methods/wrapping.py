@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 
@@ -36,3 +37,19 @@ def unwrapped(model: nn.Module) -> tuple[nn.Module, Any]:
             model, group = model.module, model.process_group
         else:
             return model, group
+
+
+def unwrapped_optimizer(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer inside of what a trainer makes of it.
+
+    Accelerate and Lightning wrap optimizers in classes that keep the real one in an attribute ``optimizer``.
+
+    Args:
+        optimizer: the optimizer, wrapped or not.
+
+    Returns:
+        The innermost optimizer.
+    """
+    while isinstance(inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
+        optimizer = inner
+    return optimizer
