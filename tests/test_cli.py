@@ -108,15 +108,15 @@ def test_unknown_errors_are_not_hidden(monkeypatch, tmp_path):
     def broken(*arguments, **options):
         raise ZeroDivisionError("a mistake in the program")
 
-    monkeypatch.setattr(demo, "assemble", broken)
+    monkeypatch.setattr(demo, "train", broken)
     assert isinstance(run("demo", "--out", tmp_path).exception, ZeroDivisionError)
 
 
-@pytest.mark.parametrize("command", [(), ("demo",), ("data",), ("data", "fetch")])
+@pytest.mark.parametrize("command", [(), ("demo",), ("data",), ("data", "fetch"), ("run",), ("plan",), ("bench",)])
 def test_help_has_an_example(command):
     result = run(*command, "--help")
     assert result.exit_code == 0
-    assert re.search(r"supple (demo|data)", result.output)
+    assert re.search(r"supple (demo|data|run|plan|bench)", result.output)
 
 
 def test_version():

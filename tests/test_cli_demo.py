@@ -49,10 +49,10 @@ def test_demo_writes_everything(finished):
     assert "Replaced" not in result.output
 
 
-@pytest.mark.parametrize("method", list(demo.RECIPES))
+@pytest.mark.parametrize("method", list(demo.columns()))
 def test_csv_holds_what_each_method_gives_alone(folder, finished, method):
     rows = read(finished[1])
-    assert len(rows) == TASKS * len(demo.RECIPES) * SEEDS
+    assert len(rows) == TASKS * len(demo.columns()) * SEEDS
     network = StackedMLP(range(SEEDS), 64, hidden=10)
     optimizer = SGDW(network.parameters(), lr=0.05)
     alone = {

@@ -16,18 +16,30 @@ from supple.optim import SGDW
 from supple.population import Population
 from supple.report.comparison import Comparison, summarize
 from supple.streams import PermutedStream
+from supple.study.assembly import assemble
+from supple.study.part import Stopped
+from supple.study.spec import from_dict
 
 SEEDS, TASKS = (3, 8), 4
 
 # So strong that each method acts often in the 80 steps of the test.
-STRONG = {
-    "base": None,
-    "l2": demo.Recipe(supple.L2, {"l2": 0.01}, ("l2",)),
-    "shrink_and_perturb": demo.Recipe(supple.ShrinkAndPerturb, {"l2": 1e-3, "variance": 1e-5}, ("l2", "variance")),
-    "cbp": demo.Recipe(supple.CBP, {"maturity": 5, "replacement_rate": 0.02}, ("replacement_rate",)),
-    "redo": demo.Recipe(supple.ReDo, {"frequency": 8, "threshold": 0.2}, ("threshold",)),
-    "swr": demo.Recipe(supple.SWR, {"frequency": 16, "factor": 0.05}, ("factor",)),
-}
+STRONG_STUDY = from_dict(
+    {
+        "title": "strong methods",
+        "network": {"hidden": 10},
+        "run": {"tasks": 4, "seeds": [3, 8]},
+        "methods": {
+            "base": {},
+            "l2": {"l2": 0.01},
+            "shrink_and_perturb": {"l2": 1e-3, "variance": 1e-5},
+            "cbp": {"maturity": 5, "replacement_rate": 0.02},
+            "redo": {"frequency": 8, "threshold": 0.2},
+            "swr": {"frequency": 16, "factor": 0.05},
+        },
+    },
+    "strong.toml",
+)
+STRONG = {column.method: column for column in STRONG_STUDY.columns}
 
 ALONE = {
     "base": lambda network, optimizer: None,
@@ -47,7 +59,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def together(images):
-    population = demo.assemble(images, STRONG, SEEDS)
+    population = assemble(images, list(STRONG.values()), SEEDS)
     seen: list[int] = []
     comparison, complete = demo.train(
         population, tuple(STRONG), SEEDS, TASKS, on_task=lambda so_far: seen.append(so_far.tasks)
@@ -84,7 +96,7 @@ def test_methods_differ(together):
 
 def test_settings_are_those_of_the_study(images):
     """The small network of arXiv 2508.00212, as chained in the population."""
-    population = demo.assemble(images, demo.RECIPES, [0])
+    population = assemble(images, list(demo.columns().values()), [0])
     found = [(type(method).__name__, method.settings) for method in population.method.methods]
     expected = [
         ("L2", {"l2": [0, 1e-4, 0, 0, 0, 0]}),
@@ -98,13 +110,14 @@ def test_settings_are_those_of_the_study(images):
         for setting, value in wanted.items():
             given = settings[setting]
             assert (given.tolist() if isinstance(given, torch.Tensor) else given) == value
-    assert (demo.HIDDEN, demo.STEP_SIZE, demo.BATCH_SIZE) == (10, 0.05, 30)
+    assert population.network.architecture.hidden == 10
+    assert (population.optimizer.param_groups[0]["lr"], population.stream.batch_size) == (0.05, 30)
 
 
 @pytest.mark.parametrize("own", [False, True])
 def test_the_report_of_a_data_set_that_is_not_known(images, together, tmp_path, own):
     """Where it is from is left out; nothing fails when all work is done."""
-    run = Run("another", images, STRONG, SEEDS, TASKS, "cpu", "supple demo", own=own)
+    run = Run("another", images, STRONG_STUDY, list(STRONG), SEEDS, TASKS, "cpu", "supple demo", own=own)
     assert [path.name for path in write(tmp_path, run, together, summarize(together))] == list(FILES)
     assert "600 images<" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
@@ -120,13 +133,13 @@ def test_attributions():
 
 
 def test_only_base(images):
-    population = demo.assemble(images, {"base": None}, SEEDS)
+    population = assemble(images, [STRONG["base"]], SEEDS)
     assert population.method is None
     comparison, complete = demo.train(population, ["base"], SEEDS, 1)
     assert complete
     assert comparison.accuracy.shape == (1, 2, 1)
-    with pytest.raises(ValueError, match="no methods"):
-        demo.assemble(images, {}, SEEDS)
+    with pytest.raises(ValueError, match="one or more"):
+        assemble(images, [], SEEDS)
 
 
 def test_a_stopped_run_has_the_complete_tasks(images, together):
@@ -136,20 +149,20 @@ def test_a_stopped_run_has_the_complete_tasks(images, together):
         nonlocal steps
         steps += 1
         if steps == 45:
-            raise demo.Stopped
+            raise Stopped
 
-    population = demo.assemble(images, STRONG, SEEDS)
+    population = assemble(images, list(STRONG.values()), SEEDS)
     comparison, complete = demo.train(population, tuple(STRONG), SEEDS, TASKS, on_step=stop_in_the_third_task)
     assert not complete
     assert steps == 45
     assert isinstance(comparison, Comparison)
     np.testing.assert_array_equal(comparison.loss, together.loss[:2])
-    population = demo.assemble(images, STRONG, SEEDS)
+    population = assemble(images, list(STRONG.values()), SEEDS)
     assert demo.train(population, tuple(STRONG), SEEDS, TASKS, on_step=_stop) == (None, False)
 
 
 def _stop():
-    raise demo.Stopped
+    raise Stopped
 
 
 def test_interrupts():
@@ -157,7 +170,7 @@ def test_interrupts():
     with demo.stops_on_interrupt() as check:
         check()
         os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(demo.Stopped):
+        with pytest.raises(Stopped):
             check()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)

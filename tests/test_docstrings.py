@@ -54,7 +54,11 @@ def public_functions(body):
 def exempt(function):
     """Properties read like attributes; a command's docstring is its help; everybody knows what forward does."""
     names = {ast.unparse(decorator).split("(")[0].split(".")[-1] for decorator in function.decorator_list}
-    return function.name == "forward" or bool(names & {"property", "cached_property", "command", "callback"})
+    return (
+        function.name == "forward"
+        or function.name.endswith("_command")
+        or bool(names & {"property", "cached_property", "command", "callback"})
+    )
 
 
 def undescribed(function):

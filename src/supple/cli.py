@@ -6,7 +6,21 @@ import codecs
 import io
 import sys
 
-EXTRA = frozenset({"jinja2", "matplotlib", "pooch", "rich", "scipy", "typer"})
+EXTRA = frozenset(
+    {
+        "filelock",
+        "jinja2",
+        "matplotlib",
+        "polars",
+        "pooch",
+        "pydantic",
+        "rich",
+        "safetensors",
+        "scipy",
+        "tomli",
+        "typer",
+    }
+)
 """Packages that the command line needs and an installation without the study extra leaves out."""
 
 _PLAIN = {"±": "+-", "−": "-", "–": "-", "…": "...", **dict(zip("▁▂▃▄▅▆▇█", "12345678", strict=True))}

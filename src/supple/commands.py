@@ -15,8 +15,10 @@ from rich.table import Table
 import supple
 from supple import data
 from supple.bench.command import bench_command
-from supple.bench.estimate_command import plan_command
 from supple.options import DataDir, DataName, Device, SetName, Verify, chosen_data, method_names, plain_errors, writable
+from supple.report.command import report_command
+from supple.study.command import run_command
+from supple.study.plan_command import plan_command
 
 app = typer.Typer(
     name="supple", no_args_is_help=True, rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False
@@ -25,6 +27,8 @@ data_app = typer.Typer(no_args_is_help=False, rich_markup_mode="rich")
 app.add_typer(data_app, name="data")
 app.command("bench")(bench_command)
 app.command("plan")(plan_command)
+app.command("run")(run_command)
+app.command("report")(report_command)
 
 
 def _version(wanted: bool) -> None:
@@ -88,19 +92,20 @@ def demo(
     from supple.demo_report import FILES, Run, write
     from supple.report.comparison import answer, summarize
     from supple.report.console import Curves, Plain, Watcher, summary_table
+    from supple.study.assembly import assemble
 
-    chosen = method_names(methods, list(lab.RECIPES)) if methods is not None else list(lab.RECIPES)
+    known = list(lab.study().methods)
+    chosen = method_names(methods, known) if methods is not None else known
     name = chosen_data(data_name, data_dir, verify)
     if device is Device.cuda and not torch.cuda.is_available():
         raise typer.BadParameter(
             "torch finds no CUDA device; leave the option out to train on the CPU.", param_hint="--device"
         )
-    recipes = {method: lab.RECIPES[method] for method in chosen}
     numbers = list(range(seeds))
     with plain_errors():
         writable(out)
         images = data.load(name, data_dir, verify=verify)
-        population = lab.assemble(images, recipes, numbers, device.value)
+        population = assemble(images, list(lab.columns(chosen).values()), numbers, device=device.value)
     console = Console()
     steps, networks = population.stream.steps, population.network.replicas
     console.print(
@@ -113,7 +118,7 @@ def demo(
         if console.is_terminal
         else Plain(console, tasks, steps, networks)
     )
-    run = Run(name, images, recipes, numbers, tasks, device.value, _command_line(context), own=not verify)
+    run = Run(name, images, lab.study(), chosen, numbers, tasks, device.value, _command_line(context), own=not verify)
     with lab.one_thread(), lab.stops_on_interrupt() as check, watcher:
 
         def on_step() -> None:

@@ -8,110 +8,42 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import cache
 from types import FrameType
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from supple.bench.settings import BATCH, STEP_SIZES, method_settings
-from supple.data import LabelledImages
-from supple.methods import CBP, L2, SWR, Method, ReDo, ShrinkAndPerturb, chain
-from supple.nn import StackedMLP
-from supple.optim import SGDW
 from supple.population import Population, TaskMetrics
 from supple.report.comparison import Comparison
-from supple.streams import PermutedStream
-
-HIDDEN = 10
-STEP_SIZE = STEP_SIZES["sgd"]
-BATCH_SIZE = BATCH
+from supple.study.part import Stopped
+from supple.study.shipped import find
+from supple.study.spec import Column, Study, read
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """A method with its settings.
-
-    Args:
-        kind: the class of the method.
-        settings: by name, for the networks that use it.
-        strength: the settings that switch the method off where they are 0.
-    """
-
-    kind: Callable[..., Method]
-    settings: Mapping[str, float]
-    strength: tuple[str, ...]
-
-    def make(self, network: StackedMLP, optimizer: torch.optim.Optimizer, used: Tensor) -> Method:
-        """The method for a stacked network, of which only some replicas use it.
-
-        Args:
-            network: the networks.
-            optimizer: their optimizer.
-            used: bool [R].
-
-        Returns:
-            The method, with a strength of 0 for the replicas that do not use it.
-        """
-        on = used.double()
-        settings = {name: value * on if name in self.strength else value for name, value in self.settings.items()}
-        return self.kind(network, optimizer, **settings)
-
-
-RECIPES: dict[str, Recipe | None] = {
-    "base": None,
-    "l2": Recipe(L2, method_settings("l2", HIDDEN, "sgd"), ("l2",)),
-    "shrink_and_perturb": Recipe(
-        ShrinkAndPerturb, method_settings("shrink_and_perturb", HIDDEN, "sgd"), ("l2", "variance")
-    ),
-    "cbp": Recipe(CBP, method_settings("cbp", HIDDEN, "sgd"), ("replacement_rate",)),
-    "redo": Recipe(ReDo, method_settings("redo", HIDDEN, "sgd"), ("threshold",)),
-    "swr": Recipe(SWR, method_settings("swr", HIDDEN, "sgd"), ("factor",)),
-}
-"""The methods that are compared, by name; base is plain training."""
-
-
-def assemble(
-    images: LabelledImages,
-    recipes: Mapping[str, Recipe | None],
-    seeds: Sequence[int],
-    device: torch.device | str = "cpu",
-) -> Population:
-    """One population of a network for each seed and method.
-
-    Networks of one seed start alike and see the same batches. Replica s * C + c has seed s and method c.
-
-    Args:
-        images: what the tasks are made of.
-        recipes: C methods by name; None: plain training.
-        seeds: S seeds, all different.
-        device: where to train.
+@cache
+def study() -> Study:
+    """The study of the small network, whose network, optimizer and settings the demo has.
 
     Returns:
-        The population, S * C networks.
-
-    Raises:
-        ValueError: if there are no methods or no seeds, or fewer images than a batch has.
+        The study.
     """
-    if not recipes:
-        raise ValueError("there are no methods to compare; give at least one")
-    stream = PermutedStream(images, seeds, BATCH_SIZE, device)
-    replicas = [seed for seed in seeds for _ in recipes]
-    network = StackedMLP(replicas, stream.features, HIDDEN, images.classes).to(device)
-    optimizer = SGDW(network.parameters(), lr=STEP_SIZE)
-    methods = []
-    for c, recipe in enumerate(recipes.values()):
-        if recipe is not None:
-            used = torch.arange(network.replicas) % len(recipes) == c
-            methods.append(recipe.make(network, optimizer, used))
-    return Population(network, optimizer, stream, chain(*methods) if methods else None)
+    return read(find("permuted_mnist/small")[0])
 
 
-class Stopped(Exception):
-    """The run was asked to stop."""
+def columns(methods: Iterable[str] | None = None) -> dict[str, Column]:
+    """What the demo compares.
+
+    Args:
+        methods: names of methods of the study; None: all.
+
+    Returns:
+        The columns by name of the method, in the order of the names.
+    """
+    known = {column.method: column for column in study().columns}
+    return known if methods is None else {method: known[method] for method in methods}
 
 
 def train(
@@ -123,10 +55,10 @@ def train(
     on_step: Callable[[], object] = lambda: None,
     on_task: Callable[[Comparison], object] = lambda so_far: None,
 ) -> tuple[Comparison | None, bool]:
-    """Trains a population of :func:`assemble` on the first tasks of its stream.
+    """Trains a population on the first tasks of its stream.
 
     Args:
-        population: the networks.
+        population: the networks, from :func:`supple.study.assembly.assemble`.
         methods: names of the methods.
         seeds: the seeds.
         tasks: how many tasks.

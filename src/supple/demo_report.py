@@ -11,11 +11,13 @@ from pathlib import Path
 import torch
 
 import supple
-from supple.data import DATA_SETS, DataSet, LabelledImages
-from supple.demo import BATCH_SIZE, HIDDEN, STEP_SIZE, Recipe
+from supple.data import LabelledImages
+from supple.report.attribution import attribution, source
 from supple.report.comparison import Comparison, Summary
-from supple.report.figures import accuracy_over_tasks, to_png, to_svg
+from supple.report.drawing import to_png, to_svg
+from supple.report.figures import accuracy_over_tasks
 from supple.report.page import Page, render
+from supple.study.spec import Study
 
 FILES = ("report.html", "accuracy.png", "accuracy.svg", "results.csv")
 """What :func:`write` writes; nothing else in the folder is touched."""
@@ -37,7 +39,8 @@ class Run:
     Args:
         data: name of the data set.
         images: the images.
-        recipes: the methods by name.
+        study: where network, optimizer and settings come from.
+        methods: names of methods of the study.
         seeds: the seeds.
         tasks: tasks that were asked for.
         device: where it trains.
@@ -48,37 +51,14 @@ class Run:
 
     data: str
     images: LabelledImages
-    recipes: Mapping[str, Recipe | None]
+    study: Study
+    methods: Sequence[str]
     seeds: Sequence[int]
     tasks: int
     device: str
     command: str
     own: bool = False
     started: float = field(default_factory=time.monotonic)
-
-
-def attribution(name: str, own: bool = False) -> str:
-    """Title, authors and licence of a data set.
-
-    Args:
-        name: its name.
-        own: whether the images come from files that were not compared with those of the data set.
-
-    Returns:
-        The text; empty for a name that is not known.
-    """
-    source = _source(name)
-    if source is None:
-        return ""
-    if own:
-        return f"files in the form of {source.title}, not compared with it"
-    part = "the first 10,000 training images of " if name == "mnist10k" else ""
-    return f"{part}{source.title} ({'; '.join(filter(None, (source.reference, source.licence)))})"
-
-
-def _source(name: str) -> DataSet | None:
-    """The data set that images come from; None for a name that is not known."""
-    return DATA_SETS.get("mnist" if name == "mnist10k" else name)
 
 
 def facts(run: Run, comparison: Comparison) -> list[tuple[str, str]]:
@@ -92,17 +72,18 @@ def facts(run: Run, comparison: Comparison) -> list[tuple[str, str]]:
         The pairs.
     """
     count, pixels = len(run.images), run.images.images[0].numel()
-    steps = count // BATCH_SIZE
+    hidden, batch_size = run.study.network.hidden, run.study.problem.batch_size
+    steps = count // batch_size
     where = torch.cuda.get_device_name() if run.device == "cuda" else f"{platform.machine()} CPU, 1 thread"
-    replicas = len(run.seeds) * len(run.recipes)
+    replicas = len(run.seeds) * len(run.methods)
     return [
         ("Problem", "permuted images: each task has its own random order of the pixels, and shows every image once"),
         ("Data", ": ".join(filter(None, (f"{count:,} images", attribution(run.data, run.own))))),
         (
             "Network",
-            f"{pixels}-{HIDDEN}-{HIDDEN}-{HIDDEN}-{run.images.classes}, ReLU, Kaiming normal weights, biases 0",
+            f"{pixels}-{hidden}-{hidden}-{hidden}-{run.images.classes}, ReLU, Kaiming normal weights, biases 0",
         ),
-        ("Optimizer", f"SGD, step size {STEP_SIZE:g}, batches of {BATCH_SIZE}, cross-entropy"),
+        ("Optimizer", f"SGD, step size {run.study.optimizer.step_size:g}, batches of {batch_size}, cross-entropy"),
         ("Length", f"{comparison.tasks} tasks of {steps:,} steps: {comparison.tasks * steps:,} steps a network"),
         ("Seeds", f"{', '.join(map(str, run.seeds))}; {replicas} networks trained at once"),
         ("Source", "network and settings: Hernandez-Garcia, Dohare, Luo and Sutton, arXiv 2508.00212"),
@@ -140,7 +121,7 @@ def write(out: Path, run: Run, comparison: Comparison, summaries: Sequence[Summa
         figure_title=title,
         partial=_stopped(run, comparison),
         facts=facts(run, comparison),
-        settings={method: _settings(recipe) for method, recipe in run.recipes.items()},
+        settings={method: _settings(run.study.methods[method]) for method in run.methods},
         code=CODE,
     )
     report.write_text(render(page, comparison, summaries), encoding="utf-8")
@@ -151,8 +132,8 @@ def _title(run: Run) -> str:
     """What the images are called."""
     if run.own:
         return "images"
-    source = _source(run.data)
-    return run.data if source is None else source.title
+    known = source(run.data)
+    return run.data if known is None else known.title
 
 
 def _stopped(run: Run, comparison: Comparison) -> str:
@@ -165,8 +146,6 @@ def _stopped(run: Run, comparison: Comparison) -> str:
     )
 
 
-def _settings(recipe: Recipe | None) -> str:
+def _settings(given: Mapping[str, float]) -> str:
     """Settings as text."""
-    if recipe is None:
-        return ""
-    return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in recipe.settings.items())
+    return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in given.items())

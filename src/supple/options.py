@@ -27,6 +27,14 @@ class Device(str, Enum):
     cuda = "cuda"
 
 
+class Intervals(str, Enum):
+    """Intervals over seeds."""
+
+    student = "student"
+    bca = "bca"
+    percentile = "percentile"
+
+
 DataDir = Annotated[
     Path | None,
     typer.Option(help="A folder with the files, compressed or not; it is only read, and nothing is downloaded."),

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supple.report.figures import NARROW, WIDE, accuracy_over_tasks, spread, to_png, to_svg
+from supple.report.drawing import NARROW, WIDE, to_png, to_svg
+from supple.report.figures import accuracy_over_tasks
+from supple.report.labels import spread
 from supple.report.style import DARK, LIGHT, STYLES, method_style
 
 

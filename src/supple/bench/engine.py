@@ -62,9 +62,9 @@ class Engine:
         self.hits = torch.zeros(self.replicas, dtype=torch.int64, device=self.network.seeds.device)
 
     def acts_next(self) -> bool:
-        """Whether the method does more than count at the next step, which shows in what it needs of that step."""
+        """Whether the method may reinitialize something at the next step."""
         method = self.population.method
-        return method is not None and (method.gradients_needed() or bool(method.readers_needed()))
+        return method is not None and bool(method.due_next().any())
 
     def skip_to_action(self) -> None:
         """Lets the method count steps that are not taken until the next is one at which it acts."""

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ class EngineResult:
     hidden: int
     optimizer: str
     method: str
-    settings: dict[str, float]
+    settings: Mapping[str, float]
     workers: int
     replicas: int
     steps_per_second: Spread

@@ -9,55 +9,31 @@ the methods have the same settings as with SGD.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
 import torch
 
 from supple.data import LabelledImages, mnist10k
-from supple.methods import CBP, L2, SWR, Method, ReDo, ShrinkAndPerturb
+from supple.methods import Method
 from supple.nn import StackedMLP
 from supple.optim import SGDW, AdamW
+from supple.study.kinds import KINDS
+from supple.study.shipped import find
+from supple.study.spec import Study, read
 
 BATCH = 30
 STEP_SIZES = {"sgd": 0.05, "adamw": 5e-4}
 """Step size of each optimizer."""
 
-_KINDS: dict[str, Callable[..., Method]] = {
-    "l2": L2,
-    "shrink_and_perturb": ShrinkAndPerturb,
-    "swr": SWR,
-    "cbp": CBP,
-    "redo": ReDo,
-}
-METHODS = ("base", *_KINDS)
+METHODS = tuple(KINDS)
 """Names of the methods; base is plain training."""
 
-Settings = dict[str, float]
+Settings = Mapping[str, float]
 
-_SMALL: dict[str, Settings] = {
-    "l2": {"l2": 1e-4},
-    "shrink_and_perturb": {"l2": 1e-4, "variance": 1e-9},
-    "swr": {"frequency": 2048, "factor": 1e-6},
-    "cbp": {"maturity": 5, "replacement_rate": 1e-3},
-    "redo": {"frequency": 8, "threshold": 1e-2},
-}
-_LARGE: dict[str, Settings] = {
-    "l2": {"l2": 1e-4},
-    "shrink_and_perturb": {"l2": 1e-4, "variance": 1e-7},
-    "swr": {"frequency": 2048, "factor": 1e-5},
-    "cbp": {"maturity": 500, "replacement_rate": 1e-4},
-    "redo": {"frequency": 16, "threshold": 1e-4},
-}
-_LARGE_ADAM: dict[str, Settings] = {
-    "l2": {"l2": 1e-5},
-    "shrink_and_perturb": {"l2": 1e-5, "variance": 1e-9},
-    "swr": {"frequency": 2048, "factor": 1e-6},
-    "cbp": {"maturity": 1, "replacement_rate": 1e-3},
-    "redo": {"frequency": 16, "threshold": 1e-5},
-}
-_EXTRA_LARGE: dict[str, Settings] = {
+_EXTRA_LARGE: Mapping[str, Settings] = {
+    "base": {},
     "l2": {"l2": 1e-4},
     "shrink_and_perturb": {"l2": 1e-4, "variance": 1e-7},
     "swr": {"frequency": 16384, "factor": 1e-7},
@@ -77,13 +53,15 @@ def method_settings(method: str, hidden: int, optimizer: str) -> Settings:
     Returns:
         Settings by name; none for base.
     """
-    if method == "base":
-        return {}
-    if hidden < 50:
-        return _SMALL[method]
-    if hidden < 500:
-        return _LARGE_ADAM[method] if optimizer == "adamw" else _LARGE[method]
-    return _EXTRA_LARGE[method]
+    if hidden >= 500:
+        return _EXTRA_LARGE[method]
+    size = "small" if hidden < 50 else "large_adam" if optimizer == "adamw" else "large"
+    return _study(size).methods[method]
+
+
+@cache
+def _study(size: str) -> Study:
+    return read(find(f"permuted_mnist/{size}")[0])
 
 
 def make_optimizer(name: str, network: StackedMLP) -> torch.optim.Optimizer:
@@ -116,7 +94,8 @@ def make_method(
         The method; None for base.
     """
     arguments: dict[str, Any] = dict(settings)
-    return None if method == "base" else _KINDS[method](network, optimizer, **arguments)
+    make: Any = KINDS[method].make
+    return None if make is None else make(network, optimizer, **arguments)
 
 
 def action_share(method: str, settings: Settings, hidden: int) -> float:

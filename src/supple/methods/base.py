@@ -122,6 +122,14 @@ class Method(ABC):
         """Whether the next :meth:`step` reads gradients; a method that seldom does says when, and trains faster."""
         return True
 
+    def due_next(self) -> Tensor:
+        """In which replicas the next :meth:`step` may reinitialize something; known on the host.
+
+        Returns:
+            bool [R] on the CPU.
+        """
+        return torch.ones(self.replicas, dtype=torch.bool)
+
     def readers_needed(self) -> list[FeatureReader]:
         """What has to read the features of the forward pass before the next :meth:`step`.
 

@@ -142,6 +142,10 @@ class CBP(UnitMethod):
     def _all_readers(self) -> list[FeatureReader]:
         return super()._all_readers() + self._mean_readers
 
+    def due_next(self) -> Tensor:
+        """In which replicas the next step reinitializes something, bool [R] on the CPU."""
+        return (self._schedule.counts > 0).any(dim=0)
+
     def _acts_next(self) -> bool:
         return self._moving or self._schedule.due
 

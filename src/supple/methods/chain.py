@@ -32,6 +32,10 @@ class Chain:
         """Whether the next step reads gradients."""
         return any(method.gradients_needed() for method in self.methods)
 
+    def due_next(self) -> Tensor:
+        """In which replicas the next step of any of them may reinitialize something, bool [R] on the CPU."""
+        return torch.stack([method.due_next() for method in self.methods]).any(dim=0)
+
     def readers_needed(self) -> list[FeatureReader]:
         """What has to read the features of the forward pass before the next step."""
         return [reader for method in self.methods for reader in method.readers_needed()]

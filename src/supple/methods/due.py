@@ -22,13 +22,24 @@ class Due:
         self._same = len(periods) == 1
         self._all = rows_of(active, device)
 
+    def mask(self, step: int) -> Tensor:
+        """Replicas due at a step.
+
+        Args:
+            step: 1, 2, ...
+
+        Returns:
+            bool [R] on the CPU.
+        """
+        return (step % self._frequency == 0) & self._active
+
     def __call__(self, step: int) -> slice | Tensor | None:
         """Replicas due at this step (1, 2, ...): None for none, ``slice(None)`` for all, else int64 indices."""
         if self._all is None or step < self._smallest:
             return None
         if self._same:
             return None if step % self._smallest else self._all
-        return rows_of((step % self._frequency == 0) & self._active, self._device)
+        return rows_of(self.mask(step), self._device)
 
 
 def rows_of(due: Tensor, device: torch.device) -> slice | Tensor | None:
@@ -45,3 +56,21 @@ def rows_of(due: Tensor, device: torch.device) -> slice | Tensor | None:
         return slice(None)
     indices = torch.where(due)[0]
     return indices.to(device, non_blocking=True) if len(indices) else None
+
+
+def even_rows_of(due: Tensor, device: torch.device) -> slice | Tensor | None:
+    """As :func:`rows_of`, but a slice also where the rows are evenly spaced, as those of one setting of a population.
+
+    Args:
+        due: bool [R] on the CPU.
+        device: where the network lies.
+
+    Returns:
+        What indexes a tensor [R, ...]; a slice gives a view without a copy.
+    """
+    indices = torch.where(due)[0]
+    distances = indices.diff().unique()
+    if not len(indices) or len(distances) > 1:
+        return rows_of(due, device)
+    step = int(distances[0]) if len(distances) else 1
+    return slice(int(indices[0]), int(indices[-1]) + 1, step)

@@ -100,6 +100,10 @@ class ReDo(UnitMethod):
         self._attach()
         self._look_ahead()
 
+    def due_next(self) -> Tensor:
+        """In which replicas the next step may reinitialize something, bool [R] on the CPU."""
+        return self._due.mask(self.steps + 1)
+
     def _acts_next(self) -> bool:
         return self._due(self.steps + 1) is not None
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from supple.methods.base import Method
 from supple.methods.checks import Setting
 from supple.methods.chosen_parameters import Selectors
-from supple.methods.due import rows_of
+from supple.methods.due import even_rows_of
 
 
 class L2(Method):
@@ -60,8 +60,11 @@ class L2(Method):
     ) -> None:
         super().__init__(model, optimizer, include=include, exclude=exclude, seed=seed)
         share = self._setting("l2", l2, 0, 1)
-        # Shrinking all replicas, some of them by 0, takes less time than picking out those that shrink.
-        self._l2 = self._for_each_parameter(share, slice(None) if bool((share > 0).any()) else None)
+        self._shrunk = even_rows_of(share > 0, self.device)
+        if isinstance(self._shrunk, Tensor):
+            # Shrinking all replicas, some of them by 0, takes less time than picking out those that shrink.
+            self._shrunk = slice(None)
+        self._l2 = self._for_each_parameter(share, self._shrunk)
 
     def _for_each_parameter(self, values: Tensor, rows: slice | Tensor | None) -> dict[str, Tensor]:
         """One value for each of the given replicas, in the type and on the device of each parameter, to multiply it."""
@@ -76,10 +79,14 @@ class L2(Method):
         """Never."""
         return False
 
+    def due_next(self) -> Tensor:
+        """Never in any, bool [R] on the CPU."""
+        return torch.zeros(self.replicas, dtype=torch.bool)
+
     def _act(self) -> None:
         for name, share in self._l2.items():
             if self.parameters[name].requires_grad:
-                weight = self._rows(self.parameters[name])
+                weight = self._rows(self.parameters[name])[self._shrunk]
                 # Not a product with 1 - l2, which single precision rounds to multiples of 6e-8.
                 weight.addcmul_(weight, share, value=-1)
 
@@ -134,12 +141,13 @@ class ShrinkAndPerturb(L2):
     ) -> None:
         super().__init__(model, optimizer, l2=l2, include=include, exclude=exclude, seed=seed)
         std = self._setting("variance", variance, 0).sqrt()
-        self._perturbed = rows_of(std > 0, self.device)
+        self._perturbed = even_rows_of(std > 0, self.device)
         self._std = self._for_each_parameter(std, self._perturbed)
         if self._perturbed is None:
             return
         # Replicas that share a seed share the noise, which is then drawn once.
         distinct, self._seed_of = torch.unique(self.seed[self._perturbed], return_inverse=True)
+        self._seeds_differ = self._seed_of.tolist() == list(range(len(self._seed_of)))
         self._generators = {seed: torch.Generator(self.device) for seed in distinct.tolist()}
         self._bundles = _bundles({name: block.whole.numel() for name, block in self.blocks.items()})
 
@@ -151,21 +159,22 @@ class ShrinkAndPerturb(L2):
             key = hashlib.blake2b(f"shrink and perturb {seed} {self.steps}".encode(), digest_size=8)
             generator.manual_seed(int.from_bytes(key.digest(), "little"))
         for bundle in self._bundles:
-            drawn = torch.empty(len(self._generators), sum(bundle.values()), dtype=torch.float32, device=self.device)
-            for row, generator in zip(drawn, self._generators.values(), strict=True):
+            noise = torch.empty(len(self._generators), sum(bundle.values()), dtype=torch.float32, device=self.device)
+            for row, generator in zip(noise, self._generators.values(), strict=True):
                 row.normal_(generator=generator)
-            parts = drawn.split(list(bundle.values()), dim=1)
+            parts = noise.split(list(bundle.values()), dim=1)
             for name, part in zip(bundle, parts, strict=True):
                 if not self.parameters[name].requires_grad:
                     continue
                 weight, std = self._rows(self.parameters[name]), self._std[name]
+                drawn = part if self._seeds_differ else part[self._seed_of]
                 # Of a sharded parameter everybody draws the noise of the whole, and takes what belongs to its block.
-                noise = self.blocks[name].of(part.view(-1, *self.blocks[name].whole), leading=1)
-                change = noise[self._seed_of].to(weight.dtype).mul_(std)
+                block = self.blocks[name]
+                drawn = block.of(drawn.view(-1, *block.whole), leading=1).to(weight.dtype)
                 if isinstance(self._perturbed, slice):
-                    weight.add_(change)
+                    weight[self._perturbed].addcmul_(drawn, std)
                 else:
-                    weight.index_add_(0, self._perturbed, change)
+                    weight.index_add_(0, self._perturbed, drawn * std)
 
 
 def _bundles(sizes: Mapping[str, int], limit: int = 1 << 20) -> list[dict[str, int]]:

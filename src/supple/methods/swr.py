@@ -148,6 +148,10 @@ class SWR(Method):
         """Whether the next step reads gradients."""
         return self.utility == "gradient" and (bool(self._average) or self._due(self.steps + 1) is not None)
 
+    def due_next(self) -> Tensor:
+        """In which replicas the next step may reinitialize something, bool [R] on the CPU."""
+        return self._due.mask(self.steps + 1)
+
     def _act(self) -> None:
         rows = self._due(self.steps)
         # Whoever calls step() at the wrong place hears of it at the first step, not when the first one is due.

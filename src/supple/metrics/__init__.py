@@ -1,9 +1,18 @@
 """What is measured of a network beside its loss."""
 
 from supple.metrics.accuracy import hits
-from supple.metrics.activations import Activations, activations, dead_share
+from supple.metrics.activations import Activations, activations, dead_share, output_and_activations
 from supple.metrics.dead import dead_units
 from supple.metrics.magnitude import mean_magnitude
 from supple.metrics.rank import feature_rank
 
-__all__ = ["Activations", "activations", "dead_share", "dead_units", "feature_rank", "hits", "mean_magnitude"]
+__all__ = [
+    "Activations",
+    "activations",
+    "dead_share",
+    "dead_units",
+    "feature_rank",
+    "hits",
+    "mean_magnitude",
+    "output_and_activations",
+]

@@ -36,6 +36,19 @@ def activations(network: MLP | StackedMLP, x: Tensor) -> Activations:
     Returns:
         The activations.
     """
+    return output_and_activations(network, x)[1]
+
+
+def output_and_activations(network: MLP | StackedMLP, x: Tensor) -> tuple[Tensor, Activations]:
+    """Output and activations of a network on the given examples, in evaluation mode.
+
+    Args:
+        network: a network, or a stack of them.
+        x: examples, as the network takes them.
+
+    Returns:
+        (output, activations).
+    """
     hidden: list[Tensor] = []
     last: list[Tensor] = []
     handles = [
@@ -46,12 +59,12 @@ def activations(network: MLP | StackedMLP, x: Tensor) -> Activations:
     training = network.training
     try:
         # Hooks that read features for a method do not count what is measured.
-        network.eval()(x)
+        output = network.eval()(x)
     finally:
         network.train(training)
         for handle in handles:
             handle.remove()
-    return Activations(hidden, last[0])
+    return output, Activations(hidden, last[0])
 
 
 def dead_share(network: MLP | StackedMLP, found: Activations) -> Tensor:

@@ -91,6 +91,22 @@ class Architecture:
         """Width that layer normalization acts on."""
         return self.units if self.layer_norm == "before" else self.hidden
 
+    @property
+    def parameter_count(self) -> int:
+        """Number of parameters."""
+        norms = 2 * self.norm_width * self.depth if self.layer_norm else 0
+        return sum((fan_in + 1) * fan_out for fan_in, fan_out in self.linears.values()) + norms
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of the matrix products of a training step, for each example.
+
+        Every layer has three products: forward, gradient of the weights, and gradient of the input, which the first
+        layer does not need. Everything else (activations, loss, biases, optimizer, methods) is left out.
+        """
+        products = [fan_in * fan_out for fan_in, fan_out in self.linears.values()]
+        return 3 * sum(products) - products[0]
+
     def initial_distributions(self) -> dict[str, Distribution]:
         """What each parameter of the network starts from.
 

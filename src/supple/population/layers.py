@@ -18,6 +18,10 @@ from supple.nn import StackedLayerNorm, StackedLinear
 
 aten = torch.ops.aten
 
+_LONG = 64
+"""Length of the sums from which on a product is faster with the examples in its rows, although its result then has to
+be transposed; ``benchmarks/layout.py`` measures it."""
+
 
 class Sink(Protocol):
     """Where the gradients of parameters go."""
@@ -50,15 +54,22 @@ class Linear:
         self.x = x
         replicas, outputs, inputs = self.weight.shape
         bias, weight = self.bias.view(len(x), -1, 1), self.weight.view(len(x), -1, inputs)
-        return torch.baddbmm(bias, weight, x).view(replicas, outputs, -1)
+        if inputs < _LONG:
+            return torch.baddbmm(bias, weight, x).view(replicas, outputs, -1)
+        return torch.baddbmm(bias.mT, x.mT, weight.mT).mT.reshape(replicas, outputs, -1)
 
     def backward(self, d: Tensor, sink: Sink, first: bool = False) -> Tensor:
         """dL/dx = W^T d, dL/dW = d x^T, dL/db = sum of d over examples; for the first layer dL/dx is not computed."""
-        d_input = d if first else torch.bmm(self.weight.mT, d)
+        d_input = d if first else self._back(d)
         seeds = len(self.x)
         sink.product(self.weight, d.view(seeds, -1, d.shape[2]), self.x.mT)
         sink.gradient(self.bias, d.sum(dim=2))
         return d_input
+
+    def _back(self, d: Tensor) -> Tensor:
+        if d.shape[1] < _LONG:
+            return torch.bmm(self.weight.mT, d)
+        return torch.bmm(d.mT, self.weight).mT.contiguous()
 
 
 class Norm:
@@ -73,9 +84,11 @@ class Norm:
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x [R, width, B]. Returns: the same shape."""
-        variance, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
-        self.inverse = (variance + self.module.eps).rsqrt_()
-        self.normalized = (x - mean).mul_(self.inverse)
+        # torch.var_mean over a dimension that is not the last takes five times as long.
+        centred = x - x.mean(dim=1, keepdim=True)
+        variance = centred.square().mean(dim=1, keepdim=True)
+        self.inverse = variance.add_(self.module.eps).rsqrt_()
+        self.normalized = centred.mul_(self.inverse)
         self.scale = self.module.scale.unsqueeze(2)
         return torch.addcmul(self.module.bias.unsqueeze(2), self.normalized, self.scale)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from supple.methods import Chain, Method
 from supple.metrics import activations, dead_share, feature_rank, hits, mean_magnitude
 from supple.nn import StackedLayerNorm, StackedMLP
+from supple.population.disturbance import Disturbance, Sampler, step_and_measure
 from supple.population.fast import FastStep
 from supple.streams import PermutedStream
 from supple.streams.permuted import Task
@@ -29,6 +30,7 @@ class TaskMetrics:
         scale_magnitude: [R], mean absolute scale of the normalizations at the start of the task; None without them.
         gradient_magnitude: [R], mean absolute gradient of the task's first step, over all parameters.
         reinitialized: int64 [R], entries or units that the method reinitialized during the task.
+        disturbances: what single reinitializations changed at once, where that was asked for.
     """
 
     accuracy: Tensor
@@ -39,6 +41,7 @@ class TaskMetrics:
     scale_magnitude: Tensor | None
     gradient_magnitude: Tensor
     reinitialized: Tensor
+    disturbances: Sequence[Disturbance] = ()
 
 
 class Population:
@@ -56,6 +59,7 @@ class Population:
         general: whether gradients come from autograd through the network, as in any training loop, instead of the
             written-out step of :class:`supple.population.FastStep`. The two agree within rounding.
         measured_on: number of examples at the start of each task on which units and features are measured.
+        disturbances: at how many steps a task, in each replica, to measure what the method's step changes at once.
 
     Raises:
         ValueError: if network, optimizer, stream and method do not belong together; the message says which and why.
@@ -70,10 +74,12 @@ class Population:
         *,
         general: bool = False,
         measured_on: int = 1500,
+        disturbances: int = 0,
     ) -> None:
         _check_together(network, optimizer, stream, method)
         self.network, self.optimizer, self.stream, self.method = network, optimizer, stream, method
         self.measured_on = min(measured_on, len(stream.images))
+        self.disturbances = disturbances
         self._train = self._general_step if general else self._fast_step
         self._fast = FastStep(network, optimizer)
 
@@ -93,11 +99,16 @@ class Population:
         rightly = torch.zeros_like(rank)
         losses = torch.zeros_like(weights)
         before = self._reinitialized()
+        sampler = Sampler(index, len(task), self.disturbances, self.network.replicas)
+        disturbances = []
         for step, (x, y) in enumerate(task, start=1):
             loss, right = self._train(x, y, step == 1)
             if step == 1:
                 gradients = mean_magnitude(p.grad for p in self.network.parameters() if p.grad is not None)
-            self._act()
+            if self.method is not None and sampler.wants(step, self.method):
+                disturbances.append(step_and_measure(self.network, self.method, x, y, step))
+            else:
+                self._act()
             losses += loss
             rightly += right
             progress(step)
@@ -110,6 +121,7 @@ class Population:
             scale_magnitude=scales,
             gradient_magnitude=gradients,
             reinitialized=self._reinitialized() - before,
+            disturbances=disturbances,
         )
 
     def measure(self, task: Task) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,22 +167,51 @@ def answer(comparison: Comparison, summaries: list[Summary]) -> str:
     Returns:
         One sentence; with one seed two.
     """
-    base, others = summaries[0], summaries[1:]
     span = comparison.window
     first, last = (f"first {span} tasks", f"last {span}") if span > 1 else ("first task", "last")
+    late = comparison.accuracy[-span:].mean(axis=0)
+    column = comparison.methods.index
+
+    def gap(best: str, other: str) -> Interval:
+        return mean_interval(late[:, column(best)] - late[:, column(other)])
+
+    labels = {method: method_style(method).label for method in comparison.methods}
+    text = sentence(summaries, labels, gap, f" on the {first}", f" on the {last}")
+    return text + (" One seed gives no interval, so this may be chance." if len(comparison.seeds) == 1 else "")
+
+
+def sentence(
+    summaries: list[Summary],
+    labels: Mapping[str, str],
+    gap: Callable[[str, str], Interval],
+    first: str,
+    last: str,
+    subject: str = "plain training",
+) -> str:
+    """What became of the method that others are compared with, and of the best of the others.
+
+    Args:
+        summaries: of the methods; the first is what the others are compared with.
+        labels: what people call them.
+        gap: gives the late accuracy of one method minus that of another, seed by seed.
+        first: where the early accuracies are from, such as " on the first 15 tasks".
+        last: where the late accuracies are from.
+        subject: what the first method is.
+
+    Returns:
+        A sentence.
+    """
+    base, others = summaries[0], summaries[1:]
     lost = " (loss of plasticity)" if base.change.high < 0 else ""
-    text = f"The accuracy of plain training {_move(base, f' on the {first}', f' on the {last}')}{lost}"
+    text = f"The accuracy of {subject} {_move(base, first, last)}{lost}"
     if others:
         best = max(others, key=lambda summary: float(summary.late.mean))
+        gaps = {labels[other.method]: gap(best.method, other.method) for other in others if other is not best}
         text += (
-            f", while {_label(best)}, on average the best method at the end, {_move(best)} and ended "
-            f"{_compared(best.gain)}{_also(comparison, best, others)}"
+            f", while {labels[best.method]}, on average the best method at the end, {_move(best)} and ended "
+            f"{_compared(best.gain)}{_also(gaps)}"
         )
-    return text + (". One seed gives no interval, so this may be chance." if len(comparison.seeds) == 1 else ".")
-
-
-def _label(summary: Summary) -> str:
-    return method_style(summary.method).label
+    return text + "."
 
 
 def _move(summary: Summary, first: str = "", last: str = "") -> str:
@@ -206,17 +235,12 @@ def _compared(gain: Interval) -> str:
     return f"{points} ({ends}{unclear})"
 
 
-def _also(comparison: Comparison, best: Summary, others: list[Summary]) -> str:
+def _also(gaps: Mapping[str, Interval]) -> str:
     """Which other methods are not clearly behind the best, seed by seed."""
-    late = comparison.accuracy[-comparison.window :].mean(axis=0)
-    column = comparison.methods.index
-    gaps = {
-        _label(other): mean_interval(late[:, column(best.method)] - late[:, column(other.method)])
-        for other in others
-        if other is not best
-    }
     near = [label for label, gap in gaps.items() if gap.low <= 0]
     if not near:
         return ""
+    if len(near) > 4:
+        return f"; {len(near)} others are not clearly behind it"
     listed = " and ".join([", ".join(near[:-1]), near[-1]] if len(near) > 1 else near)
     return f"; {listed} {'are' if len(near) > 1 else 'is'} not clearly behind it"

@@ -10,7 +10,8 @@ import jinja2
 from matplotlib.figure import Figure
 
 from supple.report.comparison import Comparison, Summary, answer, percent
-from supple.report.figures import NARROW, WIDE, accuracy_over_tasks, to_svg
+from supple.report.drawing import NARROW, WIDE, to_svg
+from supple.report.figures import accuracy_over_tasks
 from supple.report.style import DARK, LIGHT, method_style
 
 

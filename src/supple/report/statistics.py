@@ -47,7 +47,7 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
 
     Source: Student, "The probable error of a mean", Biometrika 6(1), 1908.
     """
-    samples = _samples(values, confidence)
+    samples = checked_samples(values, confidence)
     count, mean = len(samples), samples.mean(axis=0)
     if count == 1:
         return Interval(mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan))
@@ -55,8 +55,39 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def _samples(values: ArrayLike, confidence: float) -> Array:
-    """Values as float64 [seeds, ...], checked."""
+def finite_interval(values: ArrayLike) -> Interval:
+    """The mean and Student's 95% interval over those seeds whose value is finite.
+
+    Args:
+        values: [seeds, n].
+
+    Returns:
+        Arrays [n]; NaN where no seed has a finite value.
+    """
+    samples = np.asarray(values, dtype=np.float64)
+    found = np.full((3, samples.shape[1]), np.nan)
+    there = np.isfinite(samples)
+    whole = there.all(axis=0)
+    if whole.any():
+        found[:, whole] = mean_interval(samples[:, whole])
+    for k in np.flatnonzero(there.any(axis=0) & ~whole):
+        found[:, k] = mean_interval(samples[there[:, k], k])
+    return Interval(*found)
+
+
+def checked_samples(values: ArrayLike, confidence: float) -> Array:
+    """Values as float64, checked.
+
+    Args:
+        values: [seeds, ...].
+        confidence: nominal coverage of an interval.
+
+    Returns:
+        The values [seeds, ...].
+
+    Raises:
+        ValueError: if there is no seed, or ``confidence`` is out of range.
+    """
     samples = np.asarray(values, dtype=np.float64)
     if samples.ndim == 0 or not len(samples):
         raise ValueError(f"values has shape {samples.shape}; it has to be [seeds, ...] with one seed or more")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -14,12 +15,16 @@ class MethodStyle:
         name: its name in full.
         colour: on a light background.
         dark: on a dark background.
+        dash: the line, as matplotlib's ``linestyle``.
+        marker: of single points, as matplotlib's ``marker``.
     """
 
     label: str
     name: str
     colour: str
     dark: str
+    dash: Any = "-"
+    marker: str = "o"
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,17 @@ class Theme:
         Raises:
             ValueError: if the method has no style.
         """
-        style = method_style(method)
+        return self.of(method_style(method))
+
+    def of(self, style: MethodStyle) -> str:
+        """The colour of a style in this theme.
+
+        Args:
+            style: the style.
+
+        Returns:
+            The colour, as "#rrggbb".
+        """
         return style.dark if self.name == "dark" else style.colour
 
 
@@ -62,7 +77,7 @@ DARK = Theme("dark", background="#14171a", ink="#e8eaed", muted="#9aa3ad", grid=
 # The colours of Okabe and Ito, which people with any common form of colour blindness tell apart. Methods that are
 # related have related colours: shrink and perturb is L2 with noise.
 STYLES: dict[str, MethodStyle] = {
-    "base": MethodStyle("base", "plain training", "#5f6670", "#aab2bc"),
+    "base": MethodStyle("base", "plain training", "#5f6670", "#aab2bc", dash=(0, (4, 1.6))),
     "l2": MethodStyle("L2", "weight decay", "#56b4e9", "#7cc7f2"),
     "shrink_and_perturb": MethodStyle("S&P", "shrink and perturb", "#0072b2", "#3d9fdb"),
     "cbp": MethodStyle("CBP", "continual backpropagation", "#009e73", "#22bd92"),

@@ -137,7 +137,8 @@ class Consumer:
 
     Args:
         weight: the entries of its weight that leave the units.
-        bias: name of its bias, or None.
+        bias: name of its bias, or None. It may stand in for the mean of what is read at the group's feature, so it is
+            None too where the layer receives something else, such as the same units behind pooling.
     """
 
     weight: Slice
@@ -231,7 +232,7 @@ class Units(Sequence[UnitGroup]):
 
     def __repr__(self) -> str:
         def names(slices: Sequence[Slice | None]) -> str:
-            return ", ".join(part.tensor for part in slices if part is not None) or "-"
+            return ", ".join(dict.fromkeys(part.tensor for part in slices if part is not None)) or "-"
 
         rows = [("layer", "units", "features read at", "in", "out", "normalization")]
         for group in self.groups:

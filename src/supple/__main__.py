@@ -1,0 +1,5 @@
+"""``python -m supple``: the command line."""
+
+from supple.cli import main
+
+main()

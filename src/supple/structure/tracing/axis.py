@@ -1,0 +1,135 @@
+"""The outputs of one weight, candidates for hidden units, and what is noted of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from supple.structure.description import Norm, Slice
+
+
+@dataclass(frozen=True)
+class Reading:
+    """That a weight reads units.
+
+    Args:
+        weight: the entries of the weight that leave them.
+        module: name of the module the weight belongs to.
+        key: which values it reads; see :class:`Run`.
+        before_norm: which values a normalization behind the activation took in, or () where there is none.
+        out: the units the weight produces.
+    """
+
+    weight: Slice
+    module: str
+    key: tuple[int, ...]
+    before_norm: tuple[int, ...]
+    out: Axis
+
+
+@dataclass(eq=False)
+class Axis:
+    """The outputs of one weight at one place of the model, candidates for hidden units.
+
+    Args:
+        name: name of the layer.
+        size: number of outputs.
+        incoming: their entries of the weight.
+        ancestors: the outputs of earlier weights that they are computed from.
+
+    Attributes:
+        bias: their biases.
+        norms: normalizations of them.
+        readings: the weights that read them.
+        output: whether the model gives them out.
+        reason: why they cannot be replaced; "" if they can.
+        rank: how good the reason is.
+        parts: neighbouring outputs that were cut out of these, by first output and number.
+        whole: the axis that this was cut out of.
+        partner: an axis that is one with this: unit i of both is the same unit.
+    """
+
+    name: str
+    size: int
+    incoming: Slice
+    ancestors: frozenset[Axis] = frozenset()
+    bias: list[Slice] = field(default_factory=list)
+    norms: list[Norm] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
+    output: bool = False
+    reason: str = ""
+    rank: int = 0
+    parts: dict[tuple[int, int], Axis] = field(default_factory=dict)
+    whole: Axis | None = None
+    partner: Axis | None = None
+
+    def exclude(self, reason: str, rank: int = 1) -> None:
+        """Notes why these units cannot be replaced; of equally good reasons the first stays.
+
+        Args:
+            reason: why.
+            rank: how good the reason is: 0 if it says no more than that they are not followed further, 2 if it says
+                what they are for.
+        """
+        if not self.reason or rank > self.rank:
+            self.reason, self.rank = reason, rank
+        for part in self.parts.values():
+            part.exclude(reason, rank)
+
+    def root(self) -> Axis:
+        """The axis that stands for all that are one with this."""
+        return self if self.partner is None else self.partner.root()
+
+    def join(self, other: Axis) -> None:
+        """Makes unit i of both the same unit, as in a gated layer.
+
+        Args:
+            other: the other axis, of the same size.
+        """
+        mine, others = self.root(), other.root()
+        if mine is not others:
+            others.partner = mine
+
+    def part(self, start: int, size: int) -> Axis:
+        """Neighbouring outputs as an axis of their own, as in a layer whose output is split in two.
+
+        Args:
+            start: the first.
+            size: how many.
+
+        Returns:
+            The same axis each time.
+        """
+        if size == self.size:
+            return self
+        if (start, size) not in self.parts:
+            overlap = any(start < first + n and first < start + size for first, n in self.parts)
+            part = Axis(
+                f"{self.name}[{start}:{start + size}]",
+                size,
+                _shifted(self.incoming, start),
+                self.ancestors,
+                [_shifted(bias, start) for bias in self.bias],
+                [_norm_part(norm, start) for norm in self.norms],
+                output=self.output,
+                whole=self,
+            )
+            self.parts[start, size] = part
+            if self.reason:
+                part.exclude(self.reason, self.rank)
+            if overlap or self.readings:
+                self.exclude("parts of them that overlap are read")
+        return self.parts[start, size]
+
+    def touch(self) -> None:
+        """Has to be called before anything is noted of all units: where parts were cut out, that is one thing twice."""
+        if self.parts:
+            self.exclude("they are read both as a whole and in parts")
+
+
+def _shifted(part: Slice, start: int) -> Slice:
+    return replace(part, start=part.start + start * part.repeat)
+
+
+def _norm_part(norm: Norm, start: int) -> Norm:
+    parts = (norm.scale, norm.shift, norm.running_mean, norm.running_var)
+    return Norm(*(part and _shifted(part, start) for part in parts))

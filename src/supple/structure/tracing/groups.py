@@ -1,0 +1,154 @@
+"""The description of a model's hidden units from what was seen while it ran."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from supple.structure.description import Consumer, Excluded, Feature, Slice, UnitGroup, Units
+from supple.structure.tracing.axis import Axis, Reading
+from supple.structure.tracing.record import Record
+from supple.structure.tracing.run import run
+from supple.structure.tracing.values import runs
+
+
+def trace(model: nn.Module, example: Any) -> Units:
+    """Finds the hidden units of a model by running it; see :func:`supple.structure.tracing.run.run`.
+
+    Args:
+        model: any module.
+        example: its input.
+
+    Returns:
+        The units, and the layers that were left out and why. Layers whose units are only given out by the model are
+        not hidden, and are in neither.
+
+    Raises:
+        ValueError: if the model does not run on the example.
+    """
+    record = run(model, example)
+    groups: list[UnitGroup] = []
+    excluded: dict[str, str] = {}
+    for members in _classes(record):
+        found = _group(model, record, members)
+        if isinstance(found, UnitGroup):
+            groups.append(found)
+        elif found:
+            for axis in members:
+                excluded.setdefault(_name([axis]), found)
+    for name, reason in record.excluded.items():
+        excluded.setdefault(name, reason)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | _ConvNd) and not record.calls[name] and not record.uses(f"{name}.weight"):
+            excluded.setdefault(name, "the model does not use it on the example")
+    return Units(groups, [Excluded(name, reason) for name, reason in excluded.items()])
+
+
+def _classes(record: Record) -> Iterator[list[Axis]]:
+    """Axes that are the same units, each with its parts in its place."""
+    classes: dict[Axis, list[Axis]] = {}
+    for whole in record.axes:
+        reasons = {part.reason for part in whole.parts.values()}
+        together = len(reasons) == 1 and "" not in reasons
+        for axis in [whole] if together or not whole.parts else whole.parts.values():
+            if together:
+                axis.reason = axis.reason or reasons.pop()
+            classes.setdefault(axis.root(), []).append(axis)
+    yield from classes.values()
+
+
+def _name(members: list[Axis]) -> str:
+    """The layer that produces units, or the layers whose product they are."""
+    wholes = {axis.whole for axis in members}
+    if len(wholes) == 1 and (whole := wholes.pop()) is not None and len(whole.parts) == len(members):
+        return whole.name
+    return " * ".join(dict.fromkeys(axis.name for axis in members))
+
+
+def _group(model: nn.Module, record: Record, members: list[Axis]) -> UnitGroup | str:
+    """The group, or why its units cannot be replaced; "" where they are not hidden."""
+    readings = [reading for axis in members for reading in axis.readings]
+    output = any(axis.output for axis in members)
+    if not readings and output and not any(axis.reason for axis in members):
+        return ""
+    if reason := _obstacle(record, members, readings, output):
+        return reason
+    for reading in sorted(readings, key=lambda reading: reading.weight.copies * reading.weight.repeat):
+        after = _place(record, members, reading.key, reading.module)
+        before = _place(record, members, reading.before_norm) if reading.before_norm else None
+        if after is not None and (before is not None or not reading.before_norm):
+            break
+    else:
+        return "no module takes in or gives out their features, so that these cannot be read"
+    assert after is not None
+    return UnitGroup(
+        name=_name(members),
+        size=members[0].size,
+        feature=before or after,
+        feature_after_norm=after if before else None,
+        incoming=tuple(axis.incoming for axis in members),
+        bias=tuple(bias for axis in members for bias in axis.bias),
+        consumers=tuple(
+            Consumer(other.weight, _bias(model, other) if _same_values(other, reading, after.layout) else None)
+            for other in readings
+        ),
+        norms=tuple(norm for axis in members for norm in axis.norms),
+    )
+
+
+def _obstacle(record: Record, members: list[Axis], readings: list[Reading], output: bool) -> str:
+    """Why units cannot be replaced; "" if they can."""
+    for axis in members:
+        if several := _several_uses(record, axis.incoming, axis.size):
+            return several
+    for axis in members:
+        if axis.reason:
+            return axis.reason
+    if not readings:
+        return "no Linear or Conv reads them"
+    if output:
+        return "they are also an output of the model"
+    parts = [(reading.weight, axis.size) for axis in members for reading in axis.readings]
+    for axis in members:
+        own = [*axis.bias, *(part for norm in axis.norms for part in (norm.scale, norm.shift))]
+        parts += [(part, axis.size) for part in own if part is not None]
+    return next(filter(None, (_several_uses(record, *part) for part in parts)), "")
+
+
+def _several_uses(record: Record, part: Slice, units: int) -> str:
+    entries = range(part.start, part.start + part.copies * units * part.repeat)
+    uses = record.uses(part.tensor, part.dim, entries)
+    return f"{part.tensor} is used {uses} times in one forward pass" if uses > 1 else ""
+
+
+def _place(record: Record, members: list[Axis], key: tuple[int, ...], reader: str | None = None) -> Feature | None:
+    """Where values can be read: the input of the layer that reads them, or else the last place that has them."""
+    places: list[tuple[tuple[bool, bool, int], Feature]] = []
+    for number, boundary in enumerate(record.boundaries):
+        # A module that runs several times would be read each time.
+        if record.calls[boundary.module] == 1 and boundary.module:
+            for dim, pieces in enumerate(boundary.value.dims):
+                for found in runs(pieces):
+                    if found.key == key and found.axis in members:
+                        taken = boundary.where == "input"
+                        rank = (taken and boundary.module == reader, taken, number)
+                        last = dim == len(boundary.value.dims) - 1
+                        layout = found.slice("", -1 if last else dim)
+                        places.append((rank, Feature(boundary.module, boundary.where, layout)))
+    return max(places, key=lambda place: place[0])[1] if places else None
+
+
+def _same_values(one: Reading, other: Reading, layout: Slice) -> bool:
+    """Whether a layer receives what is read at a place, entry by entry; only then can its bias stand in for it."""
+    return one.key == other.key and (one.weight.copies, one.weight.repeat) == (layout.copies, layout.repeat)
+
+
+def _bias(model: nn.Module, reading: Reading) -> str | None:
+    """Name of the bias of the layer that reads units, if it has one entry for each of its outputs."""
+    for part in reading.out.bias:
+        if model.get_parameter(part.tensor).shape == (reading.out.size,):
+            return part.tensor
+    return None

@@ -1,0 +1,283 @@
+"""What is noted while a model is traced: what is known of each tensor, and what was seen of the units."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from supple.structure.description import Norm, Slice
+from supple.structure.tracing.axis import Axis, Reading
+from supple.structure.tracing.layout import renewed
+from supple.structure.tracing.values import Entries, Kind, Piece, Pieces, Run, State, Value, runs
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """What a module took in or gave out in one call.
+
+    Args:
+        module: its name.
+        where: "input" or "output".
+        value: what is known of the tensor.
+    """
+
+    module: str
+    where: Literal["input", "output"]
+    value: Value
+
+
+class Record:
+    """What is known of each tensor of a traced model, and what was seen of the units.
+
+    Args:
+        model: the model that runs, with the names of its parameters.
+
+    Attributes:
+        axes: the outputs of each weight, in the order in which they were produced.
+        excluded: reasons, by name, for layers without an axis.
+        boundaries: what modules took in and gave out, in order.
+        calls: how often each module was called.
+        stack: names of the modules that are running.
+        last: what ran last, for messages.
+        quiet: whether operations are not to be noted, because they are part of one that is taken as a whole.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.axes: list[Axis] = []
+        self.excluded: dict[str, str] = {}
+        self.boundaries: list[Boundary] = []
+        self.calls: Counter[str] = Counter()
+        self.stack: list[str] = []
+        self.last = ""
+        self.quiet = False
+        # The tensors are kept, so that no other gets their id.
+        self._values: dict[int, tuple[Tensor, Value]] = {}
+        # What lies in memory that several tensors may view.
+        self._inside: defaultdict[int, set[Axis]] = defaultdict(set)
+        self._uses: defaultdict[str, list[dict[int, range]]] = defaultdict(list)
+        self._buffers = {id(buffer): name for name, buffer in model.named_buffers()}
+        for name, parameter in model.named_parameters():
+            dims = tuple((Piece(Entries(name, d), n),) for d, n in enumerate(parameter.shape))
+            self.set(parameter, Value(Kind.PARAMETER, dims))
+
+    @property
+    def place(self) -> str:
+        """The module that is running, for messages."""
+        return (self.stack[-1] if self.stack else "") or "the model"
+
+    # What is known of tensors.
+
+    def value(self, tensor: Tensor) -> Value:
+        """What is known of a tensor.
+
+        Args:
+            tensor: the tensor.
+
+        Returns:
+            Its value; a constant's if it was not seen before.
+        """
+        _, value = self._values.get(id(tensor), (tensor, Value(Kind.CONSTANT, ((),) * tensor.ndim)))
+        storage = _storage(tensor)
+        if value.kind == Kind.CONSTANT and storage in self._inside:
+            axes = frozenset(self._inside[storage])
+            for axis in axes:
+                axis.exclude(f"{self.place} uses them in a way that cannot be followed")
+            return Value(Kind.ACTIVATION, value.dims, axes)
+        return value.settled()
+
+    def set(self, tensor: Tensor, value: Value) -> None:
+        """Notes what is known of a tensor.
+
+        Args:
+            tensor: the tensor.
+            value: what is known.
+        """
+        self._values[id(tensor)] = (tensor, value)
+        if value.kind == Kind.ACTIVATION:
+            self._inside[_storage(tensor)] |= value.everything()
+
+    def write(self, tensor: Tensor, value: Value) -> None:
+        """Notes that an operation changed a tensor in place.
+
+        Args:
+            tensor: the tensor.
+            value: what is known of it now.
+        """
+        before = self.value(tensor)
+        for axis in value.axes() - before.axes():
+            axis.exclude(f"they are written into another tensor in {self.place}")
+        self.set(tensor, value)
+
+    def use(self, value: Value) -> None:
+        """Counts that an operation uses the parameters in a value.
+
+        Args:
+            value: the value.
+        """
+        used: defaultdict[str, dict[int, range]] = defaultdict(dict)
+        for piece in (piece for pieces in value.dims for piece in pieces):
+            if isinstance(piece.owner, Entries):
+                used[piece.owner.tensor][piece.owner.dim] = range(piece.owner.start, piece.owner.start + piece.units)
+        for tensor, ranges in used.items():
+            self._uses[tensor].append(ranges)
+
+    def uses(self, tensor: str, dim: int = 0, entries: range | None = None) -> int:
+        """How many operations used entries of a parameter.
+
+        Args:
+            tensor: name of the parameter.
+            dim: the dimension along which the entries lie.
+            entries: the entries; None: all.
+
+        Returns:
+            The number of operations.
+        """
+
+        def meets(used: range | None) -> bool:
+            if entries is None or used is None:
+                return True
+            return max(used.start, entries.start) < min(used.stop, entries.stop)
+
+        return sum(meets(ranges.get(dim)) for ranges in self._uses[tensor])
+
+    # What is seen of units.
+
+    def runs(self, pieces: Pieces) -> list[Run]:
+        """The units along a dimension, of which something is about to be noted.
+
+        Args:
+            pieces: what lies along it.
+
+        Returns:
+            The runs.
+        """
+        found = runs(pieces)
+        for run in found:
+            run.axis.touch()
+        return found
+
+    def entries(self, value: Value, dim: int, run: Run) -> Slice | None:
+        """The entries of a parameter that belong to units, one for each entry of a dimension of the activations.
+
+        Args:
+            value: what is known of the parameter.
+            dim: its dimension.
+            run: the units.
+
+        Returns:
+            The entries; None if the tensor is no parameter but was computed.
+        """
+        if not -len(value.dims) <= dim < len(value.dims) or len(value.dims[dim]) != 1:
+            return None
+        (piece,) = value.dims[dim]
+        if not isinstance(piece.owner, Entries) or piece.before * piece.after != 1:
+            return None
+        return run.slice(piece.owner.tensor, piece.owner.dim, piece.owner.start)
+
+    def normalize(self, value: Value, dim: int, channel: int, parameters: tuple[Tensor | None, ...]) -> Value:
+        """Notes that a normalization acts on units.
+
+        Args:
+            value: what it takes in.
+            dim: the dimension of the first of its parameters' dimensions.
+            channel: the number of dimensions from there on that have parameters.
+            parameters: its scale, shift, running mean and running variance, each None where it has none.
+
+        Returns:
+            What it gives out.
+        """
+        for tensor in parameters[:2]:
+            if tensor is not None:
+                self.use(self.value(tensor))
+        for place, pieces in enumerate(value.dims):
+            for run in self.runs(pieces):
+                if not dim <= place < dim + channel:
+                    run.axis.exclude(f"{self.place} normalizes other dimensions than that of the units")
+                    continue
+                parts: list[Slice | None] = []
+                for tensor in parameters:
+                    if tensor is None:
+                        parts.append(None)
+                    elif id(tensor) in self._buffers:
+                        parts.append(run.slice(self._buffers[id(tensor)], place - dim))
+                    else:
+                        part = self.entries(self.value(tensor), place - dim, run)
+                        if part is None:
+                            run.axis.exclude(
+                                f"{self.place} normalizes them, but with a weight or bias that is computed"
+                            )
+                        parts.append(part)
+                run.axis.norms.append(Norm(*parts))
+        dims = tuple(renewed(pieces, normalized=True) for pieces in value.dims)
+        return Value(value.kind, dims, value.loose)
+
+    def contract(self, x: Value, x_dim: int, weight: Value, in_dim: int, out_dim: int, groups: int = 1) -> Value:
+        """Notes that a weight reads units, and opens an axis for those it produces.
+
+        Args:
+            x: what it reads.
+            x_dim: the dimension it reads along.
+            weight: what is known of the weight.
+            in_dim: the weight's dimension that is summed over.
+            out_dim: the weight's dimension that counts outputs.
+            groups: number of groups of a convolution.
+
+        Returns:
+            What is known of the product, whose outputs lie along ``x_dim``.
+        """
+        read, made = weight.dims[in_dim], weight.dims[out_dim]
+        whole = all(len(p) == 1 and isinstance(p[0].owner, Entries) and p[0].length == p[0].units for p in (read, made))
+        if weight.kind != Kind.PARAMETER or not whole:
+            how = "computed" if weight.kind == Kind.PARAMETER else "no parameter"
+            for axis in (p.owner for p in x.dims[x_dim]):
+                if isinstance(axis, Axis):
+                    axis.exclude(f"{self.place} reads them, but its weight is {how}")
+            if weight.kind == Kind.PARAMETER:
+                self.excluded.setdefault(
+                    self.place, "its weight is computed, as by a parametrization, and no parameter"
+                )
+            return self._product(x, x_dim, ())
+        source, target = read[0].owner, made[0].owner
+        assert isinstance(source, Entries)
+        assert isinstance(target, Entries)
+        ancestors = x.everything()
+        ancestors = ancestors.union(*(axis.ancestors for axis in ancestors))
+        incoming = Slice(target.tensor, target.dim, target.start)
+        out = Axis(layer_name(target.tensor), made[0].units * (groups if out_dim == 1 else 1), incoming, ancestors)
+        self.axes.append(out)
+        if groups != 1:
+            out.exclude(f"it is a grouped convolution (groups={groups})")
+        for run in self.runs(x.dims[x_dim]):
+            if groups != 1:
+                run.axis.exclude(f"{out.name}, which reads them, is a grouped convolution (groups={groups})")
+            part = run.slice(source.tensor, source.dim, source.start)
+            run.axis.readings.append(Reading(part, layer_name(source.tensor), run.key, run.before_norm, out))
+        return self._product(x, x_dim, (Piece(out, out.size, state=State.new()),))
+
+    def _product(self, x: Value, x_dim: int, made: Pieces) -> Value:
+        dims = [renewed(pieces) for pieces in x.dims]
+        dims[x_dim] = made
+        return Value(Kind.ACTIVATION, tuple(dims))
+
+
+def _storage(tensor: Tensor) -> int:
+    try:
+        return tensor.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):
+        return -id(tensor)  # no other tensor shares the memory of one that has none of its own
+
+
+def layer_name(tensor: str) -> str:
+    """The layer that a weight belongs to.
+
+    Args:
+        tensor: name of the weight.
+
+    Returns:
+        Name of its module; for a parameter of another name than "weight", which may be one of several, its own.
+    """
+    module, _, name = tensor.rpartition(".")
+    return module if module and name == "weight" else tensor

@@ -1,0 +1,152 @@
+"""Operations along whole dimensions: reductions, pooling, joining, padding."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from supple.structure.tracing.axis import Axis
+from supple.structure.tracing.call import Call, Rule, attend, mix
+from supple.structure.tracing.elementwise import together
+from supple.structure.tracing.layout import narrow, padded, renewed, tidy
+from supple.structure.tracing.record import Record
+from supple.structure.tracing.values import Piece, Value
+
+_SPATIAL = re.compile(r"(?:(?<!un)pool|upsample_\w*?|_pad)(\d)d")
+
+
+def _reduce(record: Record, call: Call) -> list[Value]:
+    value = call.values[0]
+    over = set(call.dims("dim")) if len(call.tensors) == 1 else set(range(len(call.shapes[0])))
+    if any(value.dims[d] for d in over):
+        return mix(record, call)
+    result = []
+    for out in call.outputs:
+        dims = [renewed(p) for d, p in enumerate(value.dims) if d not in over or out.ndim == len(value.dims)]
+        result.append(Value(call.kind, tuple(dims), value.loose))
+    return result
+
+
+def _along(record: Record, call: Call) -> list[Value] | Value:
+    value = call.values[0]
+    names = [name for name in ("dim", "dims") if name in call.arguments]
+    over = call.dims(names[0]) if names else list(range(len(value.dims)))
+    if call.name == "_softmax" and value.loose:
+        attend(record, replace(call, values=[replace(value, dims=((),) * len(value.dims))]))
+    if any(value.dims[d] for d in over):
+        return mix(record, call)
+    activated = "softmax" in call.name
+    return Value(call.kind, tuple(renewed(pieces, activated) for pieces in value.dims), value.loose)
+
+
+def _spatial(record: Record, call: Call) -> list[Value]:
+    """Pooling, resizing and padding of the last dimensions."""
+    value, found = call.values[0], _SPATIAL.search(call.name)
+    assert found is not None
+    if any(value.dims[-int(found[1]) :]):
+        return mix(record, call)
+    return [Value(call.kind, tuple(map(renewed, value.dims)), value.loose) for _ in call.outputs]
+
+
+def _glu(record: Record, call: Call) -> list[Value] | Value:
+    value, (dim,) = call.values[0], call.dims("dim")
+    half = call.outputs[0].shape[dim]
+    dims = list(map(renewed, value.dims))
+    if dims[dim]:
+        halves = [narrow(dims[dim], start, half) for start in (0, half)]
+        if not all(halves):
+            return mix(record, call)
+        loose = set(value.loose)
+        product = replace(call, name="mul")
+        dims[dim] = renewed(together(record, product, halves[0] or (), halves[1] or (), loose), activated=True)
+        return Value(call.kind, tuple(dims), frozenset(loose))
+    return replace(value, dims=tuple(dims))
+
+
+def _join(record: Record, call: Call) -> list[Value] | Value:
+    """cat, and stack as cat along a dimension of one."""
+    ndim = call.outputs[0].ndim
+    dim = int(call.arguments.get("dim", 0)) % ndim
+    pairs = [(t, v) for t, v in zip(call.tensors, call.values, strict=True) if t.ndim + (call.name == "stack") == ndim]
+    alike = []
+    for _, value in pairs:
+        dims = list(value.dims)
+        if call.name == "stack":
+            dims.insert(dim, ())
+        alike.append(dims)
+    for other in (d for d in range(ndim) if d != dim):
+        owners = {tuple((p.owner, p.units, p.before, p.after) for p in dims[other]) for dims in alike}
+        if len(owners) > 1:
+            reason = f"{call.name} in {record.place} puts other features in their place for some positions"
+            return mix(record, call, reason)
+    first = list(alike[0])
+    if call.name == "cat" and any(dims[dim] for dims in alike):
+        joined: list[Piece] = []
+        for dims, (tensor, _) in zip(alike, pairs, strict=True):
+            joined += padded(dims[dim], tensor.shape[dim])
+        first[dim] = tuple(joined)
+    elif len(pairs) > 1:
+        first = [renewed(pieces) for pieces in first]
+    loose = frozenset[Axis]().union(*(value.loose for value in call.values))
+    return Value(call.kind, tuple(first), loose)
+
+
+def _repeat(record: Record, call: Call) -> Value:
+    value, times = call.values[0], call.arguments["repeats"]
+    added = len(times) - len(value.dims)
+    dims = [pieces * n for pieces, n in zip(value.dims, times[added:], strict=True)]
+    return replace(value, dims=((),) * added + tuple(dims))
+
+
+def _pad(record: Record, call: Call) -> list[Value] | Value:
+    value, pad = call.values[0], call.arguments["pad"]
+    dims = list(value.dims)
+    for place, (left, right) in enumerate(zip(pad[::2], pad[1::2], strict=True), start=1):
+        pieces = dims[-place]
+        if not pieces and (left or right):
+            dims = [renewed(others) for others in dims]
+        elif pieces and min(left, right) < 0:
+            return mix(record, call)
+        elif pieces:
+            dims[-place] = tidy([p for p in (Piece(None, left), *pieces, Piece(None, right)) if p.length])
+    return replace(value, dims=tuple(dims))
+
+
+SHAPING: dict[str, Rule] = {
+    **dict.fromkeys(
+        (
+            *("sum", "mean", "prod", "amax", "amin", "max", "min", "median", "var", "std", "var_mean", "std_mean"),
+            *("norm", "linalg_vector_norm", "logsumexp", "nansum", "nanmean", "all", "any", "argmax", "argmin"),
+            "aminmax",
+        ),
+        _reduce,
+    ),
+    **dict.fromkeys(
+        (
+            *("_softmax", "_log_softmax", "cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "sort", "flip"),
+            *("roll", "topk", "index_select"),
+        ),
+        _along,
+    ),
+    "glu": _glu,
+    "repeat": _repeat,
+    "constant_pad_nd": _pad,
+    "cat": _join,
+    "stack": _join,
+}
+"""Rules by name."""
+
+
+def shaping(call: Call) -> Rule | None:
+    """The rule of an operation along whole dimensions.
+
+    Args:
+        call: the operation.
+
+    Returns:
+        Its rule; None if it is no such operation.
+    """
+    rule = SHAPING.get(call.name) or (_spatial if _SPATIAL.search(call.name) else None)
+    # An index or a mask may be computed from units too.
+    several = rule is not None and rule is not _join and any(value.axes() for value in call.values[1:])
+    return mix if several else rule

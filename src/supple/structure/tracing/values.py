@@ -1,0 +1,216 @@
+"""What is known of a tensor while a model is traced: the units, or entries of a parameter, along its dimensions."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+from supple.structure.description import Slice
+from supple.structure.tracing.axis import Axis
+
+
+class Kind(IntEnum):
+    """What a tensor depends on; the result of an operation is of the highest kind of its inputs."""
+
+    CONSTANT = 0
+    PARAMETER = 1
+    ACTIVATION = 2
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Neighbouring entries of a parameter along one of its dimensions.
+
+    Args:
+        tensor: name of the parameter.
+        dim: the dimension.
+        start: first entry.
+    """
+
+    tensor: str
+    dim: int
+    start: int = 0
+
+    def part(self, start: int, size: int) -> Entries:
+        """Some of the entries.
+
+        Args:
+            start: the first, counted from the first of these.
+            size: how many.
+
+        Returns:
+            The entries.
+        """
+        return replace(self, start=self.start + start)
+
+
+_tokens = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class State:
+    """What happened to units since their weight produced them.
+
+    Args:
+        token: a number that only views of the same values share.
+        activated: whether they went through an activation function.
+        before_norm: the token of what a normalization behind the activation took in; 0 if there was none.
+        scaled: whether they were multiplied with other activations.
+    """
+
+    token: int
+    activated: bool = False
+    before_norm: int = 0
+    scaled: bool = False
+
+    @staticmethod
+    def new() -> State:
+        """The state of units that were just produced."""
+        return State(next(_tokens))
+
+    def next(self, activated: bool = False, normalized: bool = False, scaled: bool = False) -> State:
+        """The state behind one more operation.
+
+        Args:
+            activated: whether it is an activation function.
+            normalized: whether it is a normalization.
+            scaled: whether it multiplies them with other activations.
+
+        Returns:
+            The state, with a token of its own.
+        """
+        before = self.before_norm or (self.token if normalized and self.activated else 0)
+        return State(next(_tokens), self.activated or activated, before, self.scaled or scaled)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Neighbouring entries along a dimension of a tensor, laid out as [before, units, after].
+
+    Args:
+        owner: the units, or the entries of a parameter, that lie there; None: nothing that is followed.
+        units: how many.
+        before: how often all of them follow each other.
+        after: how many neighbouring entries belong to each.
+        state: what happened to them.
+    """
+
+    owner: Axis | Entries | None
+    units: int
+    before: int = 1
+    after: int = 1
+    state: State = State(0)
+
+    @property
+    def length(self) -> int:
+        """Number of entries."""
+        return self.before * self.units * self.after
+
+
+Pieces = tuple[Piece, ...]
+"""All entries along a dimension; () if nothing that is followed lies there."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """What is known of a tensor.
+
+    Args:
+        kind: what it depends on.
+        dims: what lies along each dimension.
+        loose: units that are in it at no known place.
+    """
+
+    kind: Kind
+    dims: tuple[Pieces, ...]
+    loose: frozenset[Axis] = frozenset()
+
+    def settled(self) -> Value:
+        """The same with units that cannot be replaced at no known place, as they need not be followed."""
+        done = frozenset(axis for axis in self.axes() if axis.reason and axis.rank)
+        if not done:
+            return self
+        dims = []
+        for pieces in self.dims:
+            left = tuple(Piece(None, p.length) if p.owner in done else p for p in pieces)
+            dims.append(left if any(p.owner is not None for p in left) else ())
+        return Value(self.kind, tuple(dims), self.loose | done)
+
+    def axes(self) -> frozenset[Axis]:
+        """All units that lie along its dimensions."""
+        return frozenset(p.owner for pieces in self.dims for p in pieces if isinstance(p.owner, Axis))
+
+    def everything(self) -> frozenset[Axis]:
+        """All units in it, also those at no known place."""
+        return self.axes() | self.loose
+
+    def parameters(self) -> frozenset[str]:
+        """Names of the parameters that lie along its dimensions."""
+        return frozenset(p.owner.tensor for pieces in self.dims for p in pieces if isinstance(p.owner, Entries))
+
+
+@dataclass(frozen=True)
+class Run:
+    """Units of one axis along a dimension: neighbouring copies of them, in words of :class:`Slice`.
+
+    Args:
+        axis: the units.
+        start: first entry.
+        copies: how often all of them follow each other.
+        repeat: how many neighbouring entries belong to each.
+        key: the tokens of the values.
+        before_norm: the tokens of what a normalization behind the activation took in, or ().
+    """
+
+    axis: Axis
+    start: int
+    copies: int
+    repeat: int
+    key: tuple[int, ...]
+    before_norm: tuple[int, ...]
+
+    def slice(self, tensor: str, dim: int, start: int = 0) -> Slice:
+        """The units' entries of a tensor that has one for each entry of the dimension.
+
+        Args:
+            tensor: its name.
+            dim: its dimension.
+            start: the entry that belongs to the first of the dimension.
+
+        Returns:
+            The entries.
+        """
+        return Slice(tensor, dim, start + self.start, self.copies, self.repeat)
+
+
+def runs(pieces: Pieces) -> list[Run]:
+    """The units along a dimension; copies that follow each other, as behind CReLU, are one run.
+
+    Args:
+        pieces: what lies along the dimension.
+
+    Returns:
+        The runs, in order.
+    """
+    found: list[Run] = []
+    start = 0
+    end = -1  # where the last run ends, if another copy may follow
+    for piece in pieces:
+        if isinstance(piece.owner, Axis):
+            key = (piece.state.token,)
+            before = (piece.state.before_norm,) if piece.state.before_norm else ()
+            last = found[-1] if found else None
+            if (
+                last is not None
+                and last.axis is piece.owner
+                and (end, last.repeat, piece.before) == (start, piece.after, 1)
+            ):
+                found[-1] = replace(
+                    last, copies=last.copies + 1, key=last.key + key, before_norm=last.before_norm + before
+                )
+            else:
+                found.append(Run(piece.owner, start, piece.before, piece.after, key, before))
+            end = start + piece.length if piece.before == 1 else -1
+        start += piece.length
+    return found

@@ -1,0 +1,133 @@
+"""What running a study will take on this machine, from a measurement of seconds."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from supple.data import LabelledImages
+from supple.study.assembly import assemble, together
+from supple.study.manifest import Manifest
+from supple.study.order import Order, images_memory, part_size, process_count, run_memory
+from supple.study.part import Part
+from supple.study.spec import Network, Optimizer
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the runs of one network and optimizer will take.
+
+    Attributes:
+        network: the network.
+        optimizer: the optimizer of the first of them.
+        methods: names of the methods.
+        runs: how many are trained.
+        parts: in how many parts.
+        part: runs of the largest part.
+        steps: optimizer steps of each run.
+        flops: floating-point operations of the matrix products of all steps of all runs.
+        memory: bytes that the largest part takes at its peak, with the images.
+        rate: network steps a second of one process, with what is measured at the start of each task.
+        seconds: time in one process.
+    """
+
+    network: Network
+    optimizer: Optimizer
+    methods: tuple[str, ...]
+    runs: int
+    parts: int
+    part: int
+    steps: int
+    flops: int
+    memory: int
+    rate: float
+    seconds: float
+
+
+def estimate(order: Order, images: LabelledImages, seconds: float = 1.5) -> list[Estimate]:
+    """Trains the largest part of each network and optimizer for a short time, and says what all will take.
+
+    What comes more seldom than the measurement is long, such as SWR's action every 2,048 steps, is left out.
+
+    Args:
+        order: what is to be run; its folder is neither read nor written.
+        images: what the tasks are made of; only their number and size matter.
+        seconds: how long to train each.
+
+    Returns:
+        An estimate for each network and kind of optimizer.
+
+    Raises:
+        ValueError: if not even one network fits into the memory.
+    """
+    study = order.study
+    steps = len(images) // study.problem.batch_size
+    manifest = Manifest(Path(), order.name, study, steps, {}, {})
+    manifest.add_missing(study.columns, study.run.seeds, part_size(order, images))
+    parts = [manifest.part(number) for number in range(len(manifest.parts))]
+    found = []
+    for _, members in itertools.groupby(parts, key=lambda part: together(part.columns[0])):
+        group = list(members)
+        largest = max(group, key=lambda part: part.size)
+        first = largest.columns[0]
+        rate = _rate(largest, images, order.device, seconds)
+        runs, length = sum(part.size for part in group), study.run.tasks * steps
+        work = first.network.architecture(images.images[0].numel(), images.classes).multiply_adds
+        found.append(
+            Estimate(
+                network=first.network,
+                optimizer=first.optimizer,
+                methods=tuple(dict.fromkeys(column.method for part in group for column in part.columns)),
+                runs=runs,
+                parts=len(group),
+                part=largest.size,
+                steps=length,
+                flops=2 * study.problem.batch_size * work * runs * length,
+                memory=largest.size * run_memory(first, images) + images_memory(images),
+                rate=rate,
+                seconds=runs * length / rate,
+            )
+        )
+    return found
+
+
+def makespan(found: Sequence[Estimate], order: Order) -> float:
+    """Time that all will take with the processes of an order, if parts are shared out evenly.
+
+    Args:
+        found: from :func:`estimate`.
+        order: what is to be run.
+
+    Returns:
+        Seconds.
+    """
+    parts = sum(one.parts for one in found)
+    return sum(one.seconds for one in found) / min(process_count(order), max(1, parts))
+
+
+def _rate(part: Part, images: LabelledImages, device: str, seconds: float) -> float:
+    """Network steps a second."""
+    population = assemble(images, part.columns, part.seeds, part.problem, part.measure, device)
+    task = population.stream.task(0)
+    for index in range(min(3, len(task))):
+        population.step(*task.batch(index))
+    start = _timed(lambda: population.measure(task), device)
+    spent: list[float] = []
+    for index in itertools.cycle(range(len(task))):
+        spent.append(_timed(lambda index=index: population.step(*task.batch(index)), device))  # type: ignore[misc]
+        if sum(spent) >= seconds:
+            break
+    return part.size / (sum(spent) / len(spent) + start / len(task))
+
+
+def _timed(work: Callable[[], object], device: str) -> float:
+    began = time.perf_counter()
+    work()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began

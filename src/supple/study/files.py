@@ -1,0 +1,83 @@
+"""Files that are either the old or the new ones whatever happens, and folders that one process at a time writes to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+LOCK = ".lock"
+
+
+class Busy(OSError):
+    """Another process writes into the folder."""
+
+
+def replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Writes a file under another name, and then puts it in the place of the old one.
+
+    After a crash, a full disk or a loss of power at any moment the file is either the old or the new one, complete.
+
+    Args:
+        path: the file.
+        write: writes the content to the path it is given.
+
+    Raises:
+        OSError: if that does not work; the old file is as it was then.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.new")
+    try:
+        write(new)
+        _to_disk(new)
+        os.replace(new, path)
+        _to_disk(path.parent)
+    except Exception as error:
+        with suppress(OSError):
+            new.unlink()
+        # Libraries say in ways of their own that a disk is full.
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise OSError(f"cannot write {path}: {reason}") from error
+
+
+def _to_disk(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    if path.is_dir() and os.name != "posix":
+        return  # elsewhere a folder cannot be opened
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
+    """Keeps other processes from writing into a folder; ends by itself when this process does, however it ends.
+
+    Args:
+        folder: the folder, which is there.
+        wait: seconds to wait for another process.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        Busy: if another process writes into it all that time.
+        OSError: if the folder cannot be written to.
+    """
+    try:
+        lock = FileLock(folder / LOCK)
+        lock.acquire(timeout=wait)
+    except Timeout as error:
+        raise Busy(
+            f"another process is writing into {folder}; wait until it is done, stop it, or give another folder with "
+            "--out"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,145 @@
+"""What is to be run, on what: how many processes there are, and how many runs they train together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from supple.data import LabelledImages
+from supple.population.parts import cached
+from supple.study.assembly import groups
+from supple.study.manifest import Size
+from supple.study.spec import Column, Study
+
+_COPIES = {"sgd": 3, "adamw": 7}
+"""Memory of a population, in multiples of its weights: with gradients, averages, and room to work; measured."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be run.
+
+    Args:
+        study: the study, already cut down to what is to be run.
+        name: its name.
+        folder: where results go.
+        scaled: what was changed on the command line, each with what the study file says and what is run.
+        data_dir: folder with the images; None: the cache, or part of supple.
+        verify: whether files in ``data_dir`` have to be those of the data set.
+        device: "cpu" or "cuda".
+        processes: how many processes train at the same time; None: one a core, or one for a GPU.
+        memory: bytes that one process may take; None: a share of what is free.
+        command: the command, for the manifest.
+    """
+
+    study: Study
+    name: str
+    folder: Path
+    scaled: Mapping[str, Any] = field(default_factory=dict)
+    data_dir: Path | None = None
+    verify: bool = True
+    device: str = "cpu"
+    processes: int | None = None
+    memory: int | None = None
+    command: str = ""
+
+
+def process_count(order: Order) -> int:
+    """How many processes train at the same time.
+
+    Args:
+        order: what is to be run.
+
+    Returns:
+        As many as asked for, or one a core, or one for a GPU.
+    """
+    if order.processes is not None:
+        return order.processes
+    if order.device != "cpu":
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_memory(device: str, processes: int) -> int:
+    """Memory that one process may take.
+
+    Args:
+        device: "cpu" or "cuda".
+        processes: how many share it.
+
+    Returns:
+        Bytes: three quarters of what is available now, over the number of processes.
+    """
+    if device != "cpu":
+        return int(torch.cuda.mem_get_info()[0] * 3 // 4)
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        available = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        # Elsewhere than on Linux only the whole memory is told; half of it is taken for available.
+        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return available * 3 // 4 // processes
+
+
+def run_memory(column: Column, images: LabelledImages) -> int:
+    """Memory that a run takes beside the images.
+
+    Args:
+        column: what is trained.
+        images: what the tasks are made of.
+
+    Returns:
+        Bytes.
+    """
+    return _weights(column, images) * _COPIES[column.optimizer.name]
+
+
+def images_memory(images: LabelledImages) -> int:
+    """Memory that the images take in each process.
+
+    Args:
+        images: what the tasks are made of.
+
+    Returns:
+        Bytes.
+    """
+    return images.images.numel() + 8 * len(images)
+
+
+def part_size(order: Order, images: LabelledImages) -> Size:
+    """How many runs to train together: as many as train fastest and fit, but so few that each process has a part.
+
+    Args:
+        order: what is to be run.
+        images: what the tasks are made of.
+
+    Returns:
+        A function of (column, number of runs), which raises ValueError where not even one run fits into the memory.
+    """
+    processes = process_count(order)
+    pieces = -(-processes // len(groups(order.study.columns)))
+    allowed = free_memory(order.device, processes) if order.memory is None else order.memory
+
+    def size(column: Column, runs: int) -> int:
+        each = run_memory(column, images)
+        fitting = (allowed - images_memory(images)) // each
+        if fitting < 1:
+            raise ValueError(
+                f"one network takes {each / 1e6:.1f} MB and the images {images_memory(images) / 1e6:.1f} MB, more than "
+                f"the {allowed / 1e6:.1f} MB that a process may take; give more with --memory, fewer --processes, or a "
+                "smaller network"
+            )
+        if order.device == "cpu":
+            fitting = min(fitting, cached(_weights(column, images)))
+        return min(fitting, -(-runs // pieces))
+
+    return size
+
+
+def _weights(column: Column, images: LabelledImages) -> int:
+    return 4 * column.network.architecture(images.images[0].numel(), images.classes).parameter_count

@@ -1,0 +1,161 @@
+"""Running a study: which parts there are, worker processes that train them, and what is told meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import threading
+import time
+from datetime import datetime, timezone
+from typing import Any
+
+import polars as pl
+import torch
+
+import supple
+from supple import data
+from supple.data import LabelledImages
+from supple.study import files
+from supple.study.crew import Crew, Outcome, Watcher
+from supple.study.manifest import Manifest, differences, open_manifest
+from supple.study.mistakes import StudyError
+from supple.study.order import Order, part_size, process_count
+from supple.study.results import MANIFEST
+from supple.study.spec import Study
+
+
+def prepare(order: Order) -> tuple[Manifest, list[int]]:
+    """Makes or opens the results folder and finds out what is to be trained; the folder has to be locked.
+
+    Args:
+        order: what is to be run.
+
+    Returns:
+        (the manifest, written; the parts that the order is about).
+
+    Raises:
+        StudyError: if the folder holds results that do not match; the message shows the difference.
+        ValueError: if the folder is of another version, or not even one network fits into the memory.
+        OSError: if the images cannot be read or the folder not be written.
+    """
+    images = data.load(order.study.problem.data, order.data_dir, verify=order.verify)
+    identity = {"count": len(images), "digest": _digest(images)}
+    study, steps = order.study, len(images) // order.study.problem.batch_size
+    if not steps:
+        raise StudyError(
+            f"batch_size is {study.problem.batch_size}, but {images.name} has {len(images)} images; give a smaller one"
+        )
+    if (order.folder / MANIFEST).exists():
+        manifest = open_manifest(order.folder)
+        found = differences(manifest, study, identity)
+        if found:
+            raise StudyError(
+                f"{order.folder} holds results that this study would not give:\n  "
+                + "\n  ".join(found)
+                + "\nGive another folder with --out, or put the study back as it was."
+            )
+        manifest.study = _united(manifest.study, study)
+        manifest.scaled = order.scaled
+    else:
+        manifest = Manifest(order.folder, order.name, study, steps, identity, order.scaled)
+    manifest.add_missing(study.columns, study.run.seeds, part_size(order, images))
+    manifest.sessions.append(
+        {
+            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "seconds": 0.0,
+            "command": order.command,
+            "processes": process_count(order),
+            "machine": machine(order.device),
+            "versions": versions(),
+        }
+    )
+    manifest.write()
+    wanted = {(json.dumps(column.key(), sort_keys=True), seed) for column in study.columns for seed in study.run.seeds}
+    keys = [json.dumps(column.key(), sort_keys=True) for column in manifest.columns]
+    parts = [
+        number
+        for number, part in enumerate(manifest.parts)
+        if any((keys[column], seed) in wanted for column in part["columns"] for seed in part["seeds"])
+    ]
+    return manifest, parts
+
+
+def run(order: Order, watcher: Watcher | None = None, stop: threading.Event | None = None) -> Outcome:
+    """Runs a study, or what is missing of it, into a results folder.
+
+    It may be stopped or killed at any moment; the same call then goes on where it was, and ends with the results that
+    it would have given without, bit for bit on the same machine.
+
+    Args:
+        order: what is to be run.
+        watcher: what is told how it goes.
+        stop: stops the run when it is set; what has been learned stays.
+
+    Returns:
+        How it ended.
+
+    Raises:
+        Busy: if another process writes into the folder.
+        StudyError: as :func:`prepare`.
+        ValueError: as :func:`prepare`.
+        OSError: as :func:`prepare`.
+    """
+    watcher, stop = watcher or Watcher(), stop or threading.Event()
+    order.folder.mkdir(parents=True, exist_ok=True)
+    with files.locked(order.folder):
+        manifest, parts = prepare(order)
+        began = time.monotonic()
+        try:
+            return Crew(order, manifest, parts, watcher, stop).train()
+        finally:
+            manifest.sessions[-1]["seconds"] = round(time.monotonic() - began, 1)
+            manifest.write()
+
+
+def _united(old: Study, new: Study) -> Study:
+    """What a folder holds when both have been run into it."""
+    return new.model_copy(
+        update={
+            "methods": {**old.methods, **new.methods},
+            "run": new.run.model_copy(update={"seeds": tuple(dict.fromkeys((*old.run.seeds, *new.run.seeds)))}),
+        }
+    )
+
+
+def _digest(images: LabelledImages) -> str:
+    digest = hashlib.sha256(images.images.numpy().tobytes())
+    digest.update(images.labels.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What trains.
+
+    Args:
+        device: "cpu" or "cuda".
+
+    Returns:
+        "system", "processor", "cores" and "device".
+    """
+    return {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "device": "CPU" if device == "cpu" else torch.cuda.get_device_name(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the results depend on.
+
+    Returns:
+        The version by name.
+    """
+    return {
+        "supple": supple.__version__,
+        "torch": torch.__version__,
+        "polars": pl.__version__,
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,293 @@
+"""Whole studies: run, killed, resumed, added to, refused; through worker processes, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from cli_runs import run as command
+from cli_runs import words
+
+from supple.study import crew, files, load, running
+from supple.study.manifest import open_manifest
+from supple.study.mistakes import StudyError
+from supple.study.order import Order
+from supple.study.results import MANIFEST
+from supple.study.spec import from_dict
+
+STUDY = """
+title = "tiny"
+
+[problem]
+data = "mnist10k"
+batch_size = 500
+
+[network]
+hidden = 6
+depth = 2
+
+[run]
+tasks = 12
+seeds = 2
+
+[measure]
+examples = 100
+disturbances = 1
+
+[methods.base]
+
+[methods.cbp]
+maturity = 5
+replacement_rate = 0.02
+
+[methods.swr]
+frequency = 7
+factor = 0.05
+"""
+
+TASKS, DISTURBANCES, CHECKPOINT = "tasks.parquet", "disturbances.parquet", "checkpoint.safetensors"
+
+
+def order(folder: Path, **changes: Any) -> Order:
+    content: dict[str, Any] = {
+        "title": "tiny",
+        "problem": {"data": "mnist10k", "batch_size": 500},
+        "network": {"hidden": 6, "depth": 2},
+        "run": {"tasks": 2, "seeds": 2},
+        "measure": {"examples": 100},
+        "methods": {"base": {}, "swr": {"frequency": 7, "factor": 0.05}},
+    }
+    processes = changes.pop("processes", 1)
+    study = from_dict({**content, **changes}, "tiny.toml")
+    return Order(study, "tiny", folder, processes=processes, command="supple run tiny.toml")
+
+
+def start(study: Path, out: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "supple", "run", str(study), "--out", str(out), "--processes", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def all_files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for name in (TASKS, DISTURBANCES, CHECKPOINT)
+        for path in folder.rglob(name)
+    }
+
+
+def wait_for(folder: Path, pattern: str) -> None:
+    end = time.monotonic() + 120
+    while not list(folder.glob(pattern)):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_killed_and_interrupted_it_ends_with_the_same_files(tmp_path: Path) -> None:
+    study = tmp_path / "tiny.toml"
+    study.write_text(STUDY)
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = start(study, killed)
+    wait_for(killed, f"parts/*/{CHECKPOINT}")
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    # At once, while the workers of the first may still be there.
+    process = start(study, killed)
+    wait_for(killed, "parts/0001/*.parquet")
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=120)[0]
+    if process.returncode != 0:
+        assert process.returncode == 130, output
+        assert "the same command goes on where it was" in output
+    process = start(study, killed)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, output
+    assert "Done: all results are in" in output
+
+    process = start(study, whole)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, output
+    assert "network steps/s" in output
+    expected = all_files(whole)
+    assert len(expected) == 6
+    assert all_files(killed) == expected
+    results = load(killed)
+    assert len(results.manifest["sessions"]) == 3
+    assert results.runs["done"].unique().to_list() == [12]
+    assert results.tasks.select(pl.len()).collect().item() == 2 * 3 * 12
+
+
+def test_only_what_is_missing_is_run(tmp_path: Path) -> None:
+    assert running.run(order(tmp_path)).complete
+    first = load(tmp_path)
+    assert first.runs["method"].to_list() == ["base", "swr"] * 2
+    assert first.runs["seed"].to_list() == [0, 0, 1, 1]
+    assert first.runs["frequency"].to_list() == [None, 7, None, 7]
+    before = all_files(tmp_path)
+    assert before
+
+    # Another seed, another method, and another point of a grid.
+    more = {"base": {}, "swr": {"frequency": 7, "factor": [0.05, 0.1]}, "l2": {"l2": 1e-4}}
+    assert running.run(order(tmp_path, methods=more, run={"tasks": 2, "seeds": 3})).complete
+    after = all_files(tmp_path)
+    assert {name: after[name] for name in before} == before
+    runs = load(tmp_path).runs
+    assert runs["run"].to_list() == list(range(12))
+    found = set(runs.select("method", "factor", "seed").iter_rows())
+    points = [("base", None), ("swr", 0.05), ("swr", 0.1), ("l2", None)]
+    assert found == {(method, factor, seed) for method, factor in points for seed in range(3)}
+
+    # A part of it, with more tasks: only the parts that have such runs go on.
+    wanted = {"l2": {"l2": 1e-4}}
+    assert running.run(order(tmp_path, methods=wanted, run={"tasks": 3, "seeds": [0]})).complete
+    runs = load(tmp_path).runs
+    assert set(runs.filter(pl.col("done") == 3)["method"]) >= {"l2"}
+    assert set(runs.filter(pl.col("part") == 0)["done"]) == {2}
+    study = open_manifest(tmp_path).study
+    assert set(study.methods) == {"base", "swr", "l2"}
+    assert study.run.seeds == (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": {"swr": {"frequency": 7, "factor": 0.1}}}, "methods.swr.factor: the results have 0.05, .* 0.1"),
+        ({"methods": {"swr": {"kind": "l2", "l2": 0.1}}}, "methods.swr.kind: the results have 'swr', .* 'l2'"),
+        ({"network": {"hidden": 7, "depth": 2}}, "methods.base.network.hidden: the results have 6, .* 7"),
+        ({"optimizer": {"step_size": 0.1}}, "methods.base.optimizer.step_size: the results have 0.05"),
+        ({"problem": {"data": "mnist10k", "batch_size": 250}}, "problem.batch_size: the results have 500"),
+        ({"measure": {"examples": 50}}, "measure.examples: the results have 100"),
+        ({"run": {"tasks": 1, "seeds": 2}}, "run.tasks: the results have 2, the study now has 1 .*only grow"),
+    ],
+)
+def test_what_no_longer_matches_is_refused(finished: Path, changes: dict[str, Any], message: str) -> None:
+    before = {path: path.read_bytes() for path in finished.rglob("*.*") if path.is_file()}
+    with pytest.raises(StudyError, match=message):
+        running.run(order(finished, **changes))
+    assert {path: path.read_bytes() for path in finished.rglob("*.*") if path.is_file()} == before
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    assert running.run(order(folder)).complete
+    return folder
+
+
+def test_a_folder_of_another_version_or_of_something_else(finished: Path, tmp_path: Path) -> None:
+    content = json.loads((finished / MANIFEST).read_text())
+    (tmp_path / MANIFEST).write_text(json.dumps({**content, "format": 99}))
+    for use in (load, lambda folder: running.run(order(folder))):
+        with pytest.raises(ValueError, match=r"holds results of format 99, written by supple 0.1.0; this supple reads"):
+            use(tmp_path)
+    (tmp_path / MANIFEST).write_text("{")
+    with pytest.raises(ValueError, match="damaged"):
+        load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="holds no results"):
+        load(tmp_path / "nothing")
+
+
+def test_where_memory_runs_out_half_of_the_networks_go_on(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Said(crew.Watcher):
+        def __init__(self) -> None:
+            self.messages: list[str] = []
+
+        def say(self, message: str) -> None:
+            self.messages.append(message)
+
+    monkeypatch.setattr(crew, "WORKER", [sys.executable, str(Path(__file__).with_name("short_of_memory.py"))])
+    watcher = Said()
+    outcome = running.run(order(tmp_path), watcher)
+    assert outcome.complete
+    assert outcome.halved == 1
+    assert watcher.messages == ["Memory ran out with 4 networks; going on with half of them."]
+    results, expected = load(tmp_path), load(finished)
+    assert results.runs.drop("part").equals(expected.runs.drop("part"))
+    assert results.runs["part"].to_list() == [0, 0, 1, 1]
+    keys = ["run", "task"]
+    found, wanted = (one.tasks.sort(keys).collect() for one in (results, expected))
+    assert found.select(*keys, "accuracy").equals(wanted.select(*keys, "accuracy"))
+
+
+def test_one_process_at_a_time(finished: Path) -> None:
+    with files.locked(finished), pytest.raises(files.Busy, match="another process is writing into"):
+        running.run(order(finished))
+
+
+def test_a_worker_that_fails_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "WORKER", [sys.executable, "-c", "raise SystemExit(3)"])
+    outcome = running.run(order(tmp_path))
+    assert not outcome.complete
+    assert outcome.errors == ["a worker process ended with code 3; what it printed stands above"]
+
+
+def test_a_stop_before_the_first_task(tmp_path: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    outcome = running.run(order(tmp_path), stop=stop)
+    assert not outcome.complete
+    assert not outcome.errors
+    assert load(tmp_path).runs["done"].to_list() == [0] * 4
+
+
+class TestCommand:
+    """What a user sees, in process where nothing is trained."""
+
+    @pytest.fixture
+    def study(self, tmp_path: Path) -> Path:
+        path = tmp_path / "tiny.toml"
+        path.write_text(STUDY)
+        return path
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--methods", "srw"], "in this study there is no 'srw'. Did you mean swr?"),
+            (["--methods", ","], "give some of base, cbp, swr"),
+            (["--seeds", "few"], "--seeds is 'few'; give how many, such as 5, or which, such as 0,3,7"),
+            (["--seeds", "1,1"], "a seed is given twice"),
+            (["--memory", "0"], "above 0, in GB"),
+            (["--memory", "0.001"], "give more with --memory"),
+            (["--data", "mnist", "--data-dir", "/nowhere"], "/nowhere"),
+        ],
+    )
+    def test_bad_options(self, study: Path, tmp_path: Path, options: Sequence[str], message: str) -> None:
+        result = command("run", study, "--out", tmp_path / "out", *options)
+        assert result.exit_code in (1, 2)
+        assert message in words(result)
+        assert not (tmp_path / "out" / MANIFEST).exists()
+
+    def test_scaled_down(self, study: Path, tmp_path: Path) -> None:
+        options = ("--tasks", 1, "--seeds", "5", "--methods", "swr", "--processes", 1)
+        result = command("run", study, "--out", tmp_path / "out", *options)
+        assert result.exit_code == 0, result.output
+        assert "tiny: 5 runs, 1 tasks each" in words(result)
+        assert "100.0% swr" in words(result)
+        manifest = load(tmp_path / "out").manifest
+        assert manifest["scaled"] == {
+            "tasks": [12, 1],
+            "seeds": [[0, 1], [0, 1, 2, 3, 4]],
+            "methods": [["base", "cbp", "swr"], ["swr"]],
+        }
+        assert manifest["name"] == "tiny"
+
+    def test_plan(self, study: Path) -> None:
+        result = command("plan", study, "--seeds", 3, "--processes", 2)
+        assert result.exit_code == 0, result.output
+        assert "9 runs of 240 steps, 2,160 network steps in all" in words(result)
+        assert "with 2 processes" in words(result)
