@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from supple.integrations.beginning import Beginning, Factory
-from supple.integrations.saving import load, save
 from supple.methods import Chain, Method
 from supple.methods.wrapping import unwrapped_optimizer
+from supple.packing import pack, unpack
 
 FILE = "supple.safetensors"
 """Name of the file in each checkpoint folder that holds the method's state."""
@@ -104,7 +108,7 @@ class PlasticityCallback(TrainerCallback):
                     f"training goes on from step {state.global_step}, but {path} is not there; say where the "
                     "checkpoint is: PlasticityCallback(..., checkpoint=folder)"
                 )
-            self.method.load_state_dict(load(path))
+            self.method.load_state_dict(_load(path))
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -130,7 +134,10 @@ class PlasticityCallback(TrainerCallback):
             kwargs: what else it passes; not used.
         """
         assert self.method is not None
-        save(self.method.state_dict(), _folder(args, state) / FILE, write=state.is_world_process_zero)
+        tensors: dict[str, Tensor] = {}
+        text = json.dumps(pack(self.method.state_dict(), tensors))
+        if state.is_world_process_zero:
+            save_file(tensors, _folder(args, state) / FILE, {"state": text})
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -145,6 +152,12 @@ class PlasticityCallback(TrainerCallback):
         """
         assert self.method is not None
         self.method.close()
+
+
+def _load(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return unpack(json.loads(file.metadata()["state"]), tensors)
 
 
 def _folder(args: TrainingArguments, state: TrainerState) -> Path:
