@@ -119,7 +119,8 @@ def _advice(source: DataSet, file: str, folder: Path, reasons: list[str]) -> str
     return (
         f"{source.title}: {file} could not be downloaded.\n"
         + "\n".join(f"  {reason}" for reason in reasons)
-        + f"\nTo try again: supple data fetch {source.name}\nTo do without this, get these {len(source.digests)} files, each from any one of its addresses:\n{files}\n"
+        + f"\nTo try again: supple data fetch {source.name}"
+        f"\nTo do without this, get these {len(source.digests)} files, each from any one of its addresses:\n{files}\n"
         f"and put them, as they are or uncompressed, into\n  {folder}\n"
         "or into a folder of your own that you give with --data-dir (data_dir= in Python). Files are compared with "
         "their SHA-256. The data set mnist10k is part of supple and needs no download."
