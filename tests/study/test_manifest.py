@@ -45,7 +45,7 @@ def test_every_run_once_whatever_is_added_and_halved(
     for methods, seeds, size in additions:
         before = runs(manifest)
         columns = [column for column in whole.columns if column.method in methods]
-        manifest.add_missing(columns, seeds, lambda column, count, size=size: size)
+        manifest.add_missing(columns, seeds, lambda column, seeds, columns, size=size: size)
         wanted |= {(seed, method) for seed in seeds for method in methods}
         found = runs(manifest)
         assert {run: found[run] for run in before} == before

@@ -17,6 +17,7 @@ from supple.nn import StackedMLP
 from supple.optim import SGDW
 from supple.population import Population
 from supple.streams import PermutedStream
+from supple.study import checkpoint, files
 from supple.study.assembly import assemble
 from supple.study.part import Part, Stopped
 from supple.study.results import CHECKPOINT, DISTURBANCES, DISTURBANCES_SCHEMA, TASKS, TASKS_SCHEMA
@@ -102,15 +103,52 @@ def test_more_tasks_later_are_as_if_at_once(tmp_path: Path, optimizer: dict[str,
     assert pl.read_parquet(first.folder / TASKS)["scale_magnitude"].null_count() == 0
 
 
-def test_rows_that_the_checkpoint_does_not_know_of_are_left_out(whole: Part, tmp_path: Path) -> None:
-    """As after a crash between the two writes."""
+@pytest.mark.parametrize("written", range(4))
+@pytest.mark.parametrize("last", [False, True])
+def test_a_crash_between_two_writes(
+    whole: Part, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int, last: bool
+) -> None:
+    """At each of the writes after a task, the last of all among them; the rest of the writes do not happen."""
     one = part(tmp_path)
-    one.train(images(), 2)
-    old = (one.folder / CHECKPOINT).read_bytes()
-    one.train(images(), 3)
-    (one.folder / CHECKPOINT).write_bytes(old)
+    tasks = TASKS_TOTAL if last else 2
+    one.train(images(), tasks - 1)
+    real, count = files.replace, itertools.count()
+
+    def crash(path: Path, write: object) -> None:
+        if next(count) == written:
+            raise KeyboardInterrupt
+        real(path, write)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(files, "replace", crash)
+    monkeypatch.setattr(checkpoint, "replace", crash)
+    try:
+        one.train(images(), tasks)
+    except KeyboardInterrupt:
+        assert written < len(FILES)
+        assert not one.complete(tasks)
+    monkeypatch.undo()
     one.train(images(), TASKS_TOTAL)
     assert contents(one) == contents(whole)
+
+
+def test_what_is_measured_does_not_depend_on_the_company(tmp_path: Path) -> None:
+    """ReDo acts often and SWR seldom; a step measured for one is not measured for the other."""
+    methods = {"redo": {"frequency": 2, "threshold": 0.9}, "swr": {"frequency": 6, "factor": 0.2}}
+
+    def rows(chosen: dict[str, dict[str, float]], method: str) -> list[tuple[int, int, int]]:
+        one = study(chosen)
+        trained = Part(tmp_path / "-".join(chosen), 0, 0, one.columns, one.run.seeds, one.problem, one.measure)
+        trained.train(images(), 6)
+        frame = pl.read_parquet(trained.folder / DISTURBANCES)
+        place, columns = list(chosen).index(method), len(chosen)
+        frame = frame.filter(pl.col("run") % columns == place).with_columns(pl.col("run") // columns)
+        return list(frame.select("run", "task", "step").sort(pl.all()).iter_rows())
+
+    for method in methods:
+        alone = rows({method: methods[method]}, method)
+        assert alone
+        assert rows(methods, method) == alone
+        assert len({(run, task) for run, task, _ in alone}) == len(alone)
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
@@ -183,8 +221,8 @@ def test_steps_measured_move_through_the_task() -> None:
 
     firsts = []
     for index in range(200):
-        sampler = Sampler(index, 100, 1, 1)
-        wanted = [step for step in range(1, 101) if sampler.wants(step, method)]
+        sampler = Sampler(index, 100, 1, method)
+        wanted = [step for step in range(1, 101) if sampler.wanted(step) is not None]
         assert len(wanted) == 1
         firsts += wanted
     counts = torch.histc(torch.tensor(firsts, dtype=torch.float32), bins=10, min=1, max=101)

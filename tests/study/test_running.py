@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -227,6 +228,52 @@ def test_a_folder_of_another_version_or_of_something_else(finished: Path, tmp_pa
         load(tmp_path / "nothing")
 
 
+@pytest.mark.parametrize("name", ["runs.parquet", f"parts/0000/{TASKS}"])
+def test_damaged_tables_are_named(finished: Path, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    (folder / name).write_bytes(b"PAR1 and something else")
+    with pytest.raises(ValueError, match=f"{name} is missing or damaged"):
+        load(folder)
+
+
+def test_a_damaged_checkpoint_ends_the_run(finished: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    (folder / "parts" / "0000" / CHECKPOINT).write_bytes(b"something else")
+    with pytest.raises(ValueError, match=r"checkpoint.safetensors is damaged .* put it back from a copy, or delete"):
+        running.run(order(folder))
+
+
+def test_a_worker_that_is_killed_goes_on_where_it_was(finished: Path, tmp_path: Path) -> None:
+    """Its results are not taken for those of a machine without memory."""
+    killed = threading.Event()
+
+    class Killer(crew.Watcher):
+        def __init__(self) -> None:
+            self.messages: list[str] = []
+
+        def task(self, part: int, task: int, accuracy: Sequence[tuple[str, float]]) -> None:
+            if not killed.is_set():
+                killed.set()
+                workers = subprocess.run(
+                    ["pgrep", "-P", str(os.getpid()), "-f", "supple.study.worker"],
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                ).stdout.split()
+                for worker in workers:
+                    os.kill(int(worker), signal.SIGKILL)
+
+        def say(self, message: str) -> None:
+            self.messages.append(message)
+
+    watcher = Killer()
+    long = {"run": {"tasks": 30, "seeds": 2}}
+    assert running.run(order(tmp_path / "killed", **long), watcher).complete
+    assert watcher.messages == ["A worker process was killed; its part goes on from its last checkpoint."]
+    assert running.run(order(tmp_path / "whole", **long)).complete
+    assert all_files(tmp_path / "killed") == all_files(tmp_path / "whole")
+
+
 def test_where_memory_runs_out_half_of_the_networks_go_on(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,6 +334,7 @@ class TestCommand:
             (["--methods", "srw"], "in this study there is no 'srw'. Did you mean swr?"),
             (["--methods", ","], "give some of base, cbp, swr"),
             (["--seeds", "few"], "--seeds is 'few'; give how many, such as 5, or which, such as 0,3,7"),
+            (["--seeds", "--5"], "--seeds is '--5'; give how many"),
             (["--seeds", "1,1"], "a seed is given twice"),
             (["--memory", "0"], "above 0, in GB"),
             (["--memory", "0.001"], "give more with --memory"),
@@ -305,11 +353,14 @@ class TestCommand:
         assert result.exit_code == 0, result.output
         assert "tiny: 5 runs, 1 tasks each" in words(result)
         assert "100.0% swr" in words(result)
+        options = ("--tasks", 1, "--seeds", "7,", "--methods", "base", "--processes", 1)
+        assert command("run", study, "--out", tmp_path / "out", *options).exit_code == 0
         manifest = load(tmp_path / "out").manifest
+        # What the folder holds, and not only what was run last.
         assert manifest["scaled"] == {
             "tasks": [12, 1],
-            "seeds": [[0, 1], [0, 1, 2, 3, 4]],
-            "methods": [["base", "cbp", "swr"], ["swr"]],
+            "seeds": [[0, 1], [0, 1, 2, 3, 4, 7]],
+            "methods": [["base", "cbp", "swr"], ["swr", "base"]],
         }
         assert manifest["name"] == "tiny"
 

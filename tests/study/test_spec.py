@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 
 from supple.study.grid import expand
 from supple.study.mistakes import StudyError
-from supple.study.spec import parse
+from supple.study.spec import parse, read
 
 GOOD = """
 title = "a study"
@@ -90,6 +91,12 @@ def test_seeds_may_be_listed() -> None:
         ),
         ("[network]", "[problem]\nbatch_size = [30, 60]\n[network]", "cannot be a grid, because all networks .* see"),
         ("[network]", "[measures]\n[network]", r"measures: there is no 'measures'. Did you mean measure\?"),
+        ("seeds = 2", "seeds = [[1], [2]]", r"\[1\] is no seed; a seed is a whole number of 64 bits"),
+        ("seeds = 2", "seeds = [99999999999999999999]", "is no seed"),
+        ("tasks = 3", "tasks = true", "run.tasks is True"),
+        ('kind = "base"', "kind = {a = 1}", r"methods.tanh: there is no {'a': 1}"),
+        ("[256, 512]", "[]", "methods.swr.frequency: the list is empty"),
+        ("[256, 512]", "[256, 256]", "methods.swr: frequency=256, factor=1e-06 is there twice"),
         ("[network]", "[network", "s.toml: .*line 4"),
     ],
 )
@@ -117,3 +124,18 @@ def test_grids() -> None:
     assert [point.values for point in expand({"betas": [0.9, 0.99]})] == [{"betas": [0.9, 0.99]}]
     assert len(expand({"betas": [[0.9, 0.99], [0.8, 0.99]]})) == 2
     assert expand({}) == [expand({"b": {}})[0].__class__({}, "")]
+
+
+def test_equal_settings_are_equal_columns() -> None:
+    def texts(old: str, new: str) -> list[str]:
+        assert old in GOOD
+        return [column.text for column in parse(GOOD.replace(old, new), "s.toml").columns]
+
+    assert texts("[1e-6, 1e-5, 1e-4]", "1") == texts("[1e-6, 1e-5, 1e-4]", "1.0")
+    assert texts("[256, 512]", "256") == texts("[256, 512]", "256.0") != texts("[256, 512]", "512")
+
+
+def test_a_file_in_another_encoding(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_bytes(b'title = "\xff"')
+    with pytest.raises(StudyError, match=r"s.toml: it is not in UTF-8"):
+        read(tmp_path / "s.toml")

@@ -130,6 +130,14 @@ class Method(ABC):
         """
         return torch.ones(self.replicas, dtype=torch.bool)
 
+    def reinitializes(self) -> Tensor:
+        """In which replicas it ever reinitializes something; in the others its strength is 0.
+
+        Returns:
+            bool [R] on the CPU.
+        """
+        return torch.ones(self.replicas, dtype=torch.bool)
+
     def readers_needed(self) -> list[FeatureReader]:
         """What has to read the features of the forward pass before the next :meth:`step`.
 

@@ -146,6 +146,10 @@ class CBP(UnitMethod):
         """In which replicas the next step reinitializes something, bool [R] on the CPU."""
         return (self._schedule.counts > 0).any(dim=0)
 
+    def reinitializes(self) -> Tensor:
+        """In which replicas it ever reinitializes something, bool [R] on the CPU."""
+        return self._schedule.active
+
     def _acts_next(self) -> bool:
         return self._moving or self._schedule.due
 

@@ -36,6 +36,10 @@ class Chain:
         """In which replicas the next step of any of them may reinitialize something, bool [R] on the CPU."""
         return torch.stack([method.due_next() for method in self.methods]).any(dim=0)
 
+    def reinitializes(self) -> Tensor:
+        """In which replicas any of them ever reinitializes something, bool [R] on the CPU."""
+        return torch.stack([method.reinitializes() for method in self.methods]).any(dim=0)
+
     def readers_needed(self) -> list[FeatureReader]:
         """What has to read the features of the forward pass before the next step."""
         return [reader for method in self.methods for reader in method.readers_needed()]

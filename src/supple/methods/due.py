@@ -17,10 +17,16 @@ class Due:
 
     def __init__(self, frequency: Tensor, active: Tensor, device: torch.device) -> None:
         self._frequency, self._active, self._device = frequency, active, device
+        self._none = torch.zeros_like(active)
         periods = frequency[active].unique().tolist()
         self._smallest = min(periods, default=0)
         self._same = len(periods) == 1
         self._all = rows_of(active, device)
+
+    @property
+    def active(self) -> Tensor:
+        """Replicas that are ever due, bool [R] on the CPU."""
+        return self._active
 
     def mask(self, step: int) -> Tensor:
         """Replicas due at a step.
@@ -31,6 +37,8 @@ class Due:
         Returns:
             bool [R] on the CPU.
         """
+        if self._same and step % self._smallest:
+            return self._none
         return (step % self._frequency == 0) & self._active
 
     def __call__(self, step: int) -> slice | Tensor | None:

@@ -104,6 +104,10 @@ class ReDo(UnitMethod):
         """In which replicas the next step may reinitialize something, bool [R] on the CPU."""
         return self._due.mask(self.steps + 1)
 
+    def reinitializes(self) -> Tensor:
+        """In which replicas it ever reinitializes something, bool [R] on the CPU."""
+        return self._due.active
+
     def _acts_next(self) -> bool:
         return self._due(self.steps + 1) is not None
 

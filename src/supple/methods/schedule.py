@@ -46,6 +46,11 @@ class ReplacementSchedule:
         self.due = False
         self.advance()
 
+    @property
+    def active(self) -> Tensor:
+        """Replicas in which units are ever replaced, bool [R]."""
+        return self._rate > 0
+
     def advance(self) -> None:
         """Goes on to the next step: ``counts`` [G, R] then says how many to replace, ``due`` whether any."""
         self.step += 1

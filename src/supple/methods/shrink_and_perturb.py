@@ -81,6 +81,10 @@ class L2(Method):
 
     def due_next(self) -> Tensor:
         """Never in any, bool [R] on the CPU."""
+        return self.reinitializes()
+
+    def reinitializes(self) -> Tensor:
+        """In none: weights change a little, but none starts anew; bool [R] on the CPU."""
         return torch.zeros(self.replicas, dtype=torch.bool)
 
     def _act(self) -> None:

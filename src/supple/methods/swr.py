@@ -152,6 +152,10 @@ class SWR(Method):
         """In which replicas the next step may reinitialize something, bool [R] on the CPU."""
         return self._due.mask(self.steps + 1)
 
+    def reinitializes(self) -> Tensor:
+        """In which replicas it ever reinitializes something, bool [R] on the CPU."""
+        return self._due.active
+
     def _act(self) -> None:
         rows = self._due(self.steps)
         # Whoever calls step() at the wrong place hears of it at the first step, not when the first one is due.

@@ -18,7 +18,7 @@ class Disturbance:
 
     Args:
         step: steps of the task that had been taken, this one included.
-        reinitialized: int64 [R], entries or units reinitialized; where it is 0, nothing was.
+        reinitialized: int64 [R], entries or units reinitialized; 0 where nothing was, or it was not to be measured.
         loss_before: [R], cross-entropy in nats after the optimizer's step and before the method's.
         loss_after: [R], the same after the method's step.
         gradient_before: [R], mean absolute gradient over all parameters, before.
@@ -65,12 +65,15 @@ def _probe(network: StackedMLP, x: Tensor, y: Tensor) -> _Probe:
     )
 
 
-def step_and_measure(network: StackedMLP, method: Method | Chain, x: Tensor, y: Tensor, step: int) -> Disturbance:
+def step_and_measure(
+    network: StackedMLP, method: Method | Chain, wanted: Tensor, x: Tensor, y: Tensor, step: int
+) -> Disturbance:
     """Lets a method act, and measures the networks before and after; the method's step is what it would be anyway.
 
     Args:
         network: the networks, after the optimizer's step.
         method: what acts.
+        wanted: bool [R] on the CPU, which networks are to be measured; of the others 0 is said to be reinitialized.
         x: [S, B, inputs], the batch of the step.
         y: int64 [S, B], its classes.
         step: steps of the task that were taken.
@@ -85,7 +88,7 @@ def step_and_measure(network: StackedMLP, method: Method | Chain, x: Tensor, y: 
     after = _probe(network, x, y)
     return Disturbance(
         step,
-        method.reinitialized.last,
+        method.reinitialized.last * wanted.to(before.loss.device),
         before.loss,
         after.loss,
         before.gradient,
@@ -103,25 +106,35 @@ class Sampler:
     """Which steps of a task to measure: a few at which a method may act, from a step on that moves from task to task.
 
     Task k starts to look after floor(steps * frac(k * golden ratio)) steps, so that over many tasks every part of a
-    task is looked at alike.
+    task is looked at alike. What is measured of a replica does not depend on the others.
 
     Args:
         index: which task, k.
         steps: steps of the task.
         each: steps measured in each replica.
-        replicas: R.
+        method: what acts.
     """
 
-    def __init__(self, index: int, steps: int, each: int, replicas: int) -> None:
+    def __init__(self, index: int, steps: int, each: int, method: Method | Chain | None) -> None:
         self._start = int(steps * (index * 0.618033988749895 % 1))
-        self._left = torch.full((replicas,), each, dtype=torch.int64)
-        self._active = each > 0
+        self._method = method if each else None
+        self._left = torch.zeros(0) if method is None else each * method.reinitializes().to(torch.int64)
 
-    def wants(self, step: int, method: Method | Chain) -> bool:
-        """Whether to measure what the method does after this step (1, 2, ...); if so, it counts as measured."""
-        if not self._active or step <= self._start:
-            return False
-        due = method.due_next() & (self._left > 0)
+    def wanted(self, step: int) -> Tensor | None:
+        """In which replicas to measure what the method does after this step; they then count as measured.
+
+        Args:
+            step: steps of the task that were taken: 1, 2, ...
+
+        Returns:
+            bool [R] on the CPU; None for none.
+        """
+        if self._method is None or step <= self._start:
+            return None
+        due = self._method.due_next() & (self._left > 0)
+        if not due.any():
+            return None
         self._left -= due.to(self._left.dtype)
-        self._active = bool((self._left > 0).any())
-        return bool(due.any())
+        if not self._left.any():
+            self._method = None
+        return due

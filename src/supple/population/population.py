@@ -99,16 +99,17 @@ class Population:
         rightly = torch.zeros_like(rank)
         losses = torch.zeros_like(weights)
         before = self._reinitialized()
-        sampler = Sampler(index, len(task), self.disturbances, self.network.replicas)
+        sampler = Sampler(index, len(task), self.disturbances, self.method)
         disturbances = []
         for step, (x, y) in enumerate(task, start=1):
             loss, right = self._train(x, y, step == 1)
             if step == 1:
                 gradients = mean_magnitude(p.grad for p in self.network.parameters() if p.grad is not None)
-            if self.method is not None and sampler.wants(step, self.method):
-                disturbances.append(step_and_measure(self.network, self.method, x, y, step))
-            else:
+            wanted = sampler.wanted(step)
+            if self.method is None or wanted is None:
                 self._act()
+            else:
+                disturbances.append(step_and_measure(self.network, self.method, wanted, x, y, step))
             losses += loss
             rightly += right
             progress(step)

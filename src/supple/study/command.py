@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
@@ -25,9 +25,7 @@ from supple.study.spec import Study, from_dict, read
 from supple.study.watching import Bars, Lines
 
 
-def scale(
-    study: Study, tasks: int | None, seeds: str | None, methods: str | None, data_name: str | None
-) -> tuple[Study, dict[str, list[Any]]]:
+def scale(study: Study, tasks: int | None, seeds: str | None, methods: str | None, data_name: str | None) -> Study:
     """Cuts a study down to what the command line asks for.
 
     Args:
@@ -38,8 +36,7 @@ def scale(
         data_name: the images; None: those of the study.
 
     Returns:
-        (the study as it is run; what was changed: for each of "tasks", "seeds", "methods" and "data" what the study
-        file says, and what is run).
+        The study as it is run.
 
     Raises:
         StudyError: if a method is not in the study, or a value makes no sense; the message says which.
@@ -48,10 +45,13 @@ def scale(
     if tasks is not None:
         content["run"]["tasks"] = tasks
     if seeds is not None:
-        parts = [part.strip() for part in seeds.split(",") if part.strip()]
-        if not parts or not all(part.lstrip("-").isdigit() for part in parts):
-            raise StudyError(f"--seeds is {seeds!r}; give how many, such as 5, or which, such as 0,3,7")
-        content["run"]["seeds"] = int(parts[0]) if len(parts) == 1 else [int(part) for part in parts]
+        try:
+            numbers = [int(part) for part in seeds.split(",") if part.strip()]
+        except ValueError as error:
+            raise StudyError(
+                f"--seeds is {seeds!r}; give how many, such as 5, or which, such as 0,3,7 or 3,"
+            ) from error
+        content["run"]["seeds"] = numbers if "," in seeds else numbers[0] if numbers else 0
     if methods is not None:
         chosen = [part.strip() for part in methods.split(",") if part.strip()]
         for name in chosen:
@@ -62,19 +62,17 @@ def scale(
         content["methods"] = {name: content["methods"][name] for name in study.methods if name in chosen}
     if data_name is not None:
         content["problem"]["data"] = data_name
-    scaled = from_dict(content, "command line")
-    facts = {
-        "tasks": (study.run.tasks, scaled.run.tasks),
-        "seeds": (list(study.run.seeds), list(scaled.run.seeds)),
-        "methods": (list(study.methods), list(scaled.methods)),
-        "data": (study.problem.data, scaled.problem.data),
-    }
-    return scaled, {name: list(pair) for name, pair in facts.items() if pair[0] != pair[1]}
+    return from_dict(content, "command line")
 
 
 StudyName = Annotated[str, typer.Argument(help="A study file, or the name of a study that comes with supple.")]
 Tasks = Annotated[int | None, typer.Option(min=1, help="Tasks of each run.", show_default="as the study")]
-Seeds = Annotated[str | None, typer.Option(help="How many seeds, or which: 5, or 0,3,7.", show_default="as the study")]
+Seeds = Annotated[
+    str | None,
+    typer.Option(
+        help="How many seeds, or which: 5, or 0,3,7, or 3, with a comma for one.", show_default="as the study"
+    ),
+]
 Methods = Annotated[str | None, typer.Option(help="Only these methods, such as swr,cbp.", show_default="all")]
 Data = Annotated[DataName | None, typer.Option("--data", help="Other images.", show_default="as the study")]
 Where = Annotated[Device, typer.Option(help="Where to train.")]
@@ -144,11 +142,12 @@ def run_command(
     allowed = check_options(device, memory)
     with plain_errors():
         path, name = shipped.find(study)
-        chosen, scaled = scale(read(path), tasks, seeds, methods, data_name.value if data_name else None)
+        original = read(path)
+        chosen = scale(original, tasks, seeds, methods, data_name.value if data_name else None)
         folder = out or Path("supple-results") / name
         writable(folder)
         command = shlex.join(["supple", *sys.argv[1:]])
-        order = Order(chosen, name, folder, scaled, data_dir, verify, device.value, processes, allowed, command)
+        order = Order(chosen, name, folder, original, data_dir, verify, device.value, processes, allowed, command)
         console.print(
             f"{chosen.title}: {len(chosen.columns) * len(chosen.run.seeds):,} runs, {chosen.run.tasks:,} tasks each, "
             f"into {folder}. Ctrl-C stops; the same command goes on.",
@@ -167,10 +166,12 @@ def run_command(
 
 
 def _watched(order: Order, console: Console) -> Outcome:
-    """Runs an order; Ctrl-C stops it."""
+    """Runs an order; Ctrl-C stops it, and a second one at once."""
     stop = threading.Event()
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
         stop.set()
 
     before = {number: signal.signal(number, on_interrupt) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -88,15 +88,14 @@ class Crew:
     ) -> None:
         self.order, self.manifest, self.watcher, self.stop = order, manifest, watcher, stop
         self.tasks = manifest.study.run.tasks
-        done = {number: manifest.part(number).done for number in parts}
-        self.waiting = [number for number in parts if done[number] < self.tasks]
-        watcher.start(
-            {number: (manifest.part(number).size, done[number]) for number in parts}, self.tasks, manifest.steps
-        )
+        self.parts = list(parts)
+        self.waiting = [number for number in parts if not manifest.part(number).complete(self.tasks)]
+        self._tell_parts()
         self.outcome = Outcome()
         self.events: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
         self.processes: dict[int, subprocess.Popen[str]] = {}
         self.busy: dict[int, int] = {}
+        self.killed: dict[int, int] = {}
 
     def train(self) -> Outcome:
         """Trains all parts.
@@ -123,6 +122,12 @@ class Crew:
         self.outcome.complete = not self.waiting and not self.outcome.errors and not self.stop.is_set()
         return self.outcome
 
+    def _tell_parts(self) -> None:
+        parts = {number: self.manifest.part(number) for number in self.parts}
+        self.watcher.start(
+            {number: (part.size, part.done) for number, part in parts.items()}, self.tasks, self.manifest.steps
+        )
+
     def _start(self, number: int) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             WORKER,
@@ -130,6 +135,8 @@ class Crew:
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            # Ctrl-C reaches all processes of a session; what becomes of a worker is decided here.
+            start_new_session=True,
         )
         options = {
             "folder": str(self.order.folder),
@@ -190,31 +197,35 @@ class Crew:
     def _ended(self, number: int) -> None:
         process = self.processes.pop(number)
         code, part = process.wait(), self.busy.pop(number, None)
-        if code == 0:
+        if code == 0 or self.stop.is_set():
             return
-        if part is not None and code == -9 and not self.stop.is_set():
-            # The kernel kills what takes more memory than there is.
-            self._halve(part, "the process was killed, as happens where memory runs out")
+        if part is not None and code == -9:
+            # Somebody killed it, or the kernel did because memory ran out: a second time without a task in between
+            # tells.
+            done = self.manifest.part(part).done
+            if self.killed.get(part) == done:
+                self._halve(part, "its process was killed twice, as happens where memory runs out")
+            else:
+                self.killed[part] = done
+                self.waiting.insert(0, part)
+                self.watcher.say("A worker process was killed; its part goes on from its last checkpoint.")
             self.processes[number] = self._start(number)
             return
         self.outcome.errors.append(f"a worker process ended with code {code}; what it printed stands above")
         self.stop.set()
 
-    def _halve(self, part: int, message: str) -> None:
-        if self.manifest.part(part).size == 1:
-            self.outcome.errors.append(f"one network does not fit into memory: {message}")
+    def _halve(self, number: int, message: str) -> None:
+        part = self.manifest.part(number)
+        if part.size == 1 or part.done:
+            # Results that are there were learned together, and stay so.
+            what = "one network does" if part.size == 1 else f"{part.size} networks, which have learned together, do"
+            self.outcome.errors.append(f"{what} not fit into memory ({message}); free some, or use fewer --processes")
             self.stop.set()
             return
-        self.watcher.say(f"Memory ran out with {self.manifest.part(part).size} networks; going on with half of them.")
-        folder = self.manifest.part(part).folder
-        for file in sorted(folder.glob("*.*")):
-            file.unlink()
-        other = self.manifest.halve(part)
+        self.watcher.say(f"Memory ran out with {part.size} networks; going on with half of them.")
+        other = self.manifest.halve(number)
         self.manifest.write()
         self.outcome.halved += 1
-        self.waiting[:0] = [part, other]
-        self.watcher.start(
-            {number: (self.manifest.part(number).size, self.manifest.part(number).done) for number in self.waiting},
-            self.tasks,
-            self.manifest.steps,
-        )
+        self.parts.append(other)
+        self.waiting[:0] = [number, other]
+        self._tell_parts()

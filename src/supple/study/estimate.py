@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 
 from supple.data import LabelledImages
+from supple.population.parts import out_of_memory
 from supple.study.assembly import assemble, together
 from supple.study.manifest import Manifest
-from supple.study.order import Order, images_memory, part_size, process_count, run_memory
+from supple.study.order import Order, images_memory, part_memory, part_size, process_count
 from supple.study.part import Part
 from supple.study.spec import Network, Optimizer
 
@@ -63,7 +64,7 @@ def estimate(order: Order, images: LabelledImages, seconds: float = 1.5) -> list
         An estimate for each network and kind of optimizer.
 
     Raises:
-        ValueError: if not even one network fits into the memory.
+        ValueError: if not even one network fits into the memory, or it runs out all the same.
     """
     study = order.study
     steps = len(images) // study.problem.batch_size
@@ -75,7 +76,14 @@ def estimate(order: Order, images: LabelledImages, seconds: float = 1.5) -> list
         group = list(members)
         largest = max(group, key=lambda part: part.size)
         first = largest.columns[0]
-        rate = _rate(largest, images, order.device, seconds)
+        try:
+            rate = _rate(largest, images, order.device, seconds)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            raise ValueError(
+                f"memory ran out with {largest.size} networks ({error}); give less than there is with --memory"
+            ) from error
         runs, length = sum(part.size for part in group), study.run.tasks * steps
         work = first.network.architecture(images.images[0].numel(), images.classes).multiply_adds
         found.append(
@@ -88,7 +96,10 @@ def estimate(order: Order, images: LabelledImages, seconds: float = 1.5) -> list
                 part=largest.size,
                 steps=length,
                 flops=2 * study.problem.batch_size * work * runs * length,
-                memory=largest.size * run_memory(first, images) + images_memory(images),
+                memory=images_memory(images)
+                + part_memory(
+                    first, len(largest.seeds), len(largest.columns), images, min(study.measure.examples, len(images))
+                ),
                 rate=rate,
                 seconds=runs * length / rate,
             )

@@ -29,9 +29,15 @@ def expand(table: Mapping[str, Any]) -> list[Point]:
             it is a list of lists.
 
     Returns:
-        The points; one where there is no list, and none where a list is empty.
+        The points; one where there is no list.
+
+    Raises:
+        ValueError: if a list is empty.
     """
     axes = list(_axes(table, ()))
+    for path, values in axes:
+        if not values:
+            raise ValueError(f"{'.'.join(path)}: the list is empty; give one value or more")
     points = []
     for chosen in itertools.product(*(values for _, values in axes)):
         point = _copy(table)

@@ -51,6 +51,24 @@ KINDS: dict[str, Kind] = {
 """The methods by name; base is plain training."""
 
 
+def settings_in_full(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the defaults of those that are not given; equal settings are equal values, 1 and 1.0 among them.
+
+    Args:
+        kind: one of :data:`KINDS`.
+        given: settings that :func:`check_settings` found right.
+
+    Returns:
+        All settings.
+    """
+    found = {}
+    for name, default in KINDS[kind].defaults.items():
+        value = given.get(name, default)
+        number = isinstance(default, int | float) and not isinstance(default, bool)
+        found[name] = type(default)(value) if number else value
+    return found
+
+
 def varies(kind: str, setting: str) -> bool:
     """Whether a setting may differ by replica within one method object: numbers may, words and switches may not.
 

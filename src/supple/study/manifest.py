@@ -19,8 +19,8 @@ from supple.study.part import Part
 from supple.study.results import FORMAT, MANIFEST, RUNS, read_manifest
 from supple.study.spec import Column, Measure, Network, Optimizer, Problem, Study
 
-Size = Callable[[Column, int], int]
-"""How many runs to train together, from one of their columns and the number of runs."""
+Size = Callable[[Column, int, int], int]
+"""How many runs to train together, from one of their columns, and the numbers of seeds and of columns."""
 
 
 @dataclass
@@ -78,10 +78,10 @@ class Manifest:
             seeds: with each of these seeds.
             size: how many runs to train together.
         """
-        numbers = {_text(column): number for number, column in enumerate(self.columns)}
+        numbers = {column.text: number for number, column in enumerate(self.columns)}
         for column in columns:
-            if _text(column) not in numbers:
-                numbers[_text(column)] = len(self.columns)
+            if column.text not in numbers:
+                numbers[column.text] = len(self.columns)
                 self.columns.append(column)
         here = {(column, seed) for part in self.parts for column in part["columns"] for seed in part["seeds"]}
         first = sum(len(part["columns"]) * len(part["seeds"]) for part in self.parts)
@@ -89,13 +89,13 @@ class Manifest:
             # Columns that lack the same seeds are trained together.
             lacking: dict[tuple[int, ...], list[int]] = defaultdict(list)
             for column in group:
-                number = numbers[_text(column)]
+                number = numbers[column.text]
                 lacking[tuple(seed for seed in seeds if (number, seed) not in here)].append(number)
             for missing, members in lacking.items():
                 if not missing:
                     continue
-                runs = len(missing) * len(members)
-                for piece in cut(len(missing), len(members), size(group[0], runs)):
+                counts = len(missing), len(members)
+                for piece in cut(*counts, size(group[0], *counts)):
                     entry = _part(first, piece, members, missing)
                     self.parts.append(entry)
                     first += len(entry["columns"]) * len(entry["seeds"])
@@ -165,14 +165,16 @@ class Manifest:
                         "part": part,
                         **column.settings,
                         **{f"network.{name}": value for name, value in column.network.model_dump().items()},
-                        **{
-                            f"optimizer.{name}": value
-                            for name, value in column.optimizer.model_dump(exclude={"betas"}).items()
-                        },
+                        **{f"optimizer.{name}": _cell(value) for name, value in column.optimizer.model_dump().items()},
                     }
                 )
         frame = pl.DataFrame(rows, infer_schema_length=None)
         return frame.cast({"run": pl.Int32, "part": pl.Int32, "seed": pl.Int64}).sort("run")
+
+
+def _cell(value: Any) -> Any:
+    """A setting as one value of a table."""
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else value
 
 
 def _part(first: int, piece: slice, columns: Sequence[int], seeds: Sequence[int]) -> dict[str, Any]:
@@ -186,10 +188,6 @@ def _part(first: int, piece: slice, columns: Sequence[int], seeds: Sequence[int]
         }
     seed, start = divmod(piece.start, count)
     return {"first": first, "columns": list(columns[start : start + piece.stop - piece.start]), "seeds": [seeds[seed]]}
-
-
-def _text(column: Column) -> str:
-    return json.dumps(column.key(), sort_keys=True)
 
 
 def open_manifest(folder: Path) -> Manifest:
@@ -260,7 +258,7 @@ def differences(manifest: Manifest, study: Study, images: Mapping[str, Any]) -> 
         wanted[column.method].append(column)
     for column in manifest.columns:
         here = wanted.get(column.method)
-        if here and _text(column) not in {_text(one) for one in here}:
+        if here and column.text not in {one.text for one in here}:
             lines += _column_differences(column, here)
     return lines
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,6 +17,9 @@ from supple.study.spec import Column, Study
 _COPIES = {"sgd": 3, "adamw": 7}
 """Memory of a population, in multiples of its weights: with gradients, averages, and room to work; measured."""
 
+_MEASURING = 16
+"""Bytes that measuring at the start of a task takes for each example and hidden unit; measured."""
+
 
 @dataclass(frozen=True)
 class Order:
@@ -28,7 +29,7 @@ class Order:
         study: the study, already cut down to what is to be run.
         name: its name.
         folder: where results go.
-        scaled: what was changed on the command line, each with what the study file says and what is run.
+        original: the study as its file says it, before the command line changed it; None: as it is run.
         data_dir: folder with the images; None: the cache, or part of supple.
         verify: whether files in ``data_dir`` have to be those of the data set.
         device: "cpu" or "cuda".
@@ -40,7 +41,7 @@ class Order:
     study: Study
     name: str
     folder: Path
-    scaled: Mapping[str, Any] = field(default_factory=dict)
+    original: Study | None = None
     data_dir: Path | None = None
     verify: bool = True
     device: str = "cpu"
@@ -86,17 +87,22 @@ def free_memory(device: str, processes: int) -> int:
     return available * 3 // 4 // processes
 
 
-def run_memory(column: Column, images: LabelledImages) -> int:
-    """Memory that a run takes beside the images.
+def part_memory(column: Column, seeds: int, columns: int, images: LabelledImages, examples: int) -> int:
+    """Memory that training a part takes beside the images, Python and torch.
 
     Args:
-        column: what is trained.
+        column: one of its columns.
+        seeds: number of seeds.
+        columns: number of columns.
         images: what the tasks are made of.
+        examples: on how many examples networks are measured at the start of a task.
 
     Returns:
-        Bytes.
+        Bytes: of weights, gradients and averages, of the examples, and of what the networks make of them.
     """
-    return _weights(column, images) * _COPIES[column.optimizer.name]
+    run = _weights(column, images) * _COPIES[column.optimizer.name]
+    made = _MEASURING * examples * column.network.hidden * column.network.depth
+    return seeds * (columns * (run + made) + 2 * 4 * examples * images.images[0].numel())
 
 
 def images_memory(images: LabelledImages) -> int:
@@ -119,24 +125,26 @@ def part_size(order: Order, images: LabelledImages) -> Size:
         images: what the tasks are made of.
 
     Returns:
-        A function of (column, number of runs), which raises ValueError where not even one run fits into the memory.
+        A function of (column, seeds, columns), which raises ValueError where not even one run fits into the memory.
     """
     processes = process_count(order)
     pieces = -(-processes // len(groups(order.study.columns)))
     allowed = free_memory(order.device, processes) if order.memory is None else order.memory
+    room, examples = allowed - images_memory(images), min(order.study.measure.examples, len(images))
 
-    def size(column: Column, runs: int) -> int:
-        each = run_memory(column, images)
-        fitting = (allowed - images_memory(images)) // each
-        if fitting < 1:
+    def size(column: Column, seeds: int, columns: int) -> int:
+        one, two = (part_memory(column, 1, count, images, examples) for count in (1, 2))
+        whole = one + (columns - 1) * (two - one)
+        if room < one:
             raise ValueError(
-                f"one network takes {each / 1e6:.1f} MB and the images {images_memory(images) / 1e6:.1f} MB, more than "
+                f"one network takes {one / 1e6:.1f} MB and the images {images_memory(images) / 1e6:.1f} MB, more than "
                 f"the {allowed / 1e6:.1f} MB that a process may take; give more with --memory, fewer --processes, or a "
                 "smaller network"
             )
+        fitting = room // whole * columns if room >= whole else 1 + (room - one) // (two - one)
         if order.device == "cpu":
             fitting = min(fitting, cached(_weights(column, images)))
-        return min(fitting, -(-runs // pieces))
+        return min(fitting, -(-seeds * columns // pieces))
 
     return size
 

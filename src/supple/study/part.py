@@ -67,6 +67,18 @@ class Part:
         """How many tasks have been learned and are on the disk."""
         return tasks_done(self.folder, self.size)
 
+    def complete(self, tasks: int) -> bool:
+        """Whether so many tasks have been learned, and all of their results are on the disk.
+
+        Args:
+            tasks: how many.
+
+        Returns:
+            The answer. A checkpoint is written last; results whose checkpoint was taken away count as they are.
+        """
+        path = self.folder / CHECKPOINT
+        return self.done >= tasks and (not path.exists() or checkpoint.number(path, "tasks") >= tasks)
+
     def train(
         self,
         images: LabelledImages,
@@ -88,13 +100,15 @@ class Part:
             Stopped: what ``on_step`` raised; what was on the disk stays there.
             OSError: if results cannot be written.
         """
-        if self.done >= tasks:
+        if self.complete(tasks):
             return
         population = assemble(images, self.columns, self.seeds, self.problem, self.measure, device)
         start = self._resume(population)
+        # The checkpoint comes last, and the table whose rows are counted before it: what a reader finds of the tasks is
+        # then all there is of them, and rows that the checkpoint does not know of are left out when it goes on.
         frames = {
-            TASKS: self._read(TASKS, TASKS_SCHEMA, start),
             DISTURBANCES: self._read(DISTURBANCES, DISTURBANCES_SCHEMA, start),
+            TASKS: self._read(TASKS, TASKS_SCHEMA, start),
         }
         new: dict[str, list[pl.DataFrame]] = {name: [] for name in frames}
         saved, cost = time.monotonic(), 0.0
@@ -132,7 +146,6 @@ class Part:
         return int(state["tasks"])
 
     def _save(self, population: Population, tasks: int, frames: dict[str, pl.DataFrame]) -> None:
-        # The checkpoint comes last: rows of tasks it does not know of are left out when it is read.
         for name, frame in frames.items():
             files.replace(self.folder / name, lambda new, frame=frame: frame.write_parquet(new, compression_level=3))  # type: ignore[misc]
         checkpoint.save(

@@ -45,7 +45,7 @@ def plan_command(
     try:
         with plain_errors():
             path, name = shipped.find(study)
-            chosen, _ = scale(read(path), tasks, seeds, methods, data_name.value if data_name else None)
+            chosen = scale(read(path), tasks, seeds, methods, data_name.value if data_name else None)
             order = Order(chosen, name, Path(), device=device.value, processes=processes, memory=allowed)
             count = 10_000 if chosen.problem.data == "mnist10k" else 60_000
             found = estimate(order, images(count))

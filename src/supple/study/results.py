@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -108,7 +110,7 @@ def load(folder: str | PathLike[str]) -> Results:
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    runs = pl.read_parquet(folder / RUNS)
+    runs = _read(folder / RUNS)
     sizes = dict(runs.group_by("part").len().iter_rows())
     places = {part: part_folder(folder, part) for part in sorted(sizes)}
     growing = [part for part, place in places.items() if tasks_done(place, sizes[part]) < manifest["tasks"]]
@@ -135,6 +137,7 @@ def _as_it_is(folder: Path, places: Mapping[int, Path]) -> dict[int, Path]:
     if not places:
         return {}
     try:
+        _remove_old(folder)
         snapshot = tempfile.TemporaryDirectory(prefix=".reading-", dir=folder, ignore_cleanup_errors=True)
         _SNAPSHOTS.append(snapshot)
         linked = {part: Path(snapshot.name) / f"{part:04d}" for part in places}
@@ -147,6 +150,13 @@ def _as_it_is(folder: Path, places: Mapping[int, Path]) -> dict[int, Path]:
     except OSError:
         return dict(places)
     return linked
+
+
+def _remove_old(folder: Path, days: int = 1) -> None:
+    """Removes what processes that were killed left behind."""
+    for left in folder.glob(".reading-*"):
+        if time.time() - left.stat().st_mtime > days * 86400:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -204,7 +214,14 @@ def tasks_done(place: Path, runs: int) -> int:
         The number of tasks.
     """
     path = place / TASKS
-    return pl.scan_parquet(path).select(pl.len()).collect().item() // runs if path.exists() else 0
+    return len(_read(path, ["run"])) // runs if path.exists() else 0
+
+
+def _read(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(path, columns=columns)
+    except (pl.exceptions.PolarsError, FileNotFoundError) as error:
+        raise ValueError(f"{path} is missing or damaged ({error})") from error
 
 
 def _scan(places: Iterable[Path], name: str, schema: Mapping[str, Any]) -> pl.LazyFrame:

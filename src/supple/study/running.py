@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 import threading
@@ -57,9 +56,9 @@ def prepare(order: Order) -> tuple[Manifest, list[int]]:
                 + "\nGive another folder with --out, or put the study back as it was."
             )
         manifest.study = _united(manifest.study, study)
-        manifest.scaled = order.scaled
     else:
-        manifest = Manifest(order.folder, order.name, study, steps, identity, order.scaled)
+        manifest = Manifest(order.folder, order.name, study, steps, identity, {})
+    manifest.scaled = scaled(order.original or study, manifest.study)
     manifest.add_missing(study.columns, study.run.seeds, part_size(order, images))
     manifest.sessions.append(
         {
@@ -72,8 +71,8 @@ def prepare(order: Order) -> tuple[Manifest, list[int]]:
         }
     )
     manifest.write()
-    wanted = {(json.dumps(column.key(), sort_keys=True), seed) for column in study.columns for seed in study.run.seeds}
-    keys = [json.dumps(column.key(), sort_keys=True) for column in manifest.columns]
+    wanted = {(column.text, seed) for column in study.columns for seed in study.run.seeds}
+    keys = [column.text for column in manifest.columns]
     parts = [
         number
         for number, part in enumerate(manifest.parts)
@@ -112,6 +111,25 @@ def run(order: Order, watcher: Watcher | None = None, stop: threading.Event | No
         finally:
             manifest.sessions[-1]["seconds"] = round(time.monotonic() - began, 1)
             manifest.write()
+
+
+def scaled(original: Study, run: Study) -> dict[str, list[Any]]:
+    """What of a study is run otherwise than its file says.
+
+    Args:
+        original: the study as its file says it.
+        run: the study as it is run.
+
+    Returns:
+        For each of "tasks", "seeds", "methods" and "data" that differs what the file says, and what is run.
+    """
+    pairs = {
+        "tasks": (original.run.tasks, run.run.tasks),
+        "seeds": (list(original.run.seeds), list(run.run.seeds)),
+        "methods": (list(original.methods), list(run.methods)),
+        "data": (original.problem.data, run.problem.data),
+    }
+    return {name: list(pair) for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def _united(old: Study, new: Study) -> Study:

@@ -36,6 +36,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from supple.data import NAMES
 from supple.nn import ACTIVATIONS, Architecture
 from supple.study.grid import Point, expand
-from supple.study.kinds import KINDS, check_settings
+from supple.study.kinds import KINDS, check_settings, settings_in_full
 from supple.study.mistakes import StudyError, explain, nearest
 
 if sys.version_info >= (3, 11):
@@ -158,6 +159,9 @@ def _seeds(value: Any) -> Any:
     if isinstance(value, list | tuple):
         if not value:
             raise ValueError("the list is empty; give how many seeds, 1 or more, or a list of them")
+        for seed in value:
+            if not isinstance(seed, int) or isinstance(seed, bool) or not -(2**63) <= seed < 2**63:
+                raise ValueError(f"{seed!r} is no seed; a seed is a whole number of 64 bits")
         if len(set(value)) < len(value):
             raise ValueError("a seed is given twice; each run has a seed of its own")
     return value
@@ -171,7 +175,7 @@ class Length(_Table):
         seeds: how many (those from 0 on), or which.
     """
 
-    tasks: int = Field(ge=1)
+    tasks: int = Field(ge=1, strict=True)
     seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)]
 
 
@@ -218,6 +222,11 @@ class Column:
             "optimizer": self.optimizer.model_dump(mode="json"),
         }
 
+    @property
+    def text(self) -> str:
+        """:meth:`key` as text, which is equal for equal columns."""
+        return json.dumps(self.key(), sort_keys=True)
+
 
 class Study(_Table):
     """A study: what is compared on what, how often and for how long.
@@ -245,13 +254,24 @@ class Study(_Table):
     @cached_property
     def columns(self) -> tuple[Column, ...]:
         """All that is compared: the points of the grids of all methods, in order."""
-        return tuple(self._column(name, point) for name, entry in self.methods.items() for point in expand(entry))
+        found: dict[str, Column] = {}
+        for name, entry in self.methods.items():
+            try:
+                points = expand(entry)
+            except ValueError as error:
+                raise StudyError(f"methods.{name}.{error}") from error
+            for point in points:
+                column = self._column(name, point)
+                if column.text in found:
+                    raise StudyError(f"methods.{name}: {point.text} is there twice; leave one of them out")
+                found[column.text] = column
+        return tuple(found.values())
 
     def _column(self, name: str, point: Point) -> Column:
         where = f"methods.{name}"
         given = dict(point.values)
         kind = given.pop("kind", name)
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             remedy = "" if "kind" in point.values else f' Where {name} is your own name, add kind = "...".'
             raise StudyError(f"{where}: {nearest(kind, KINDS)}{remedy}")
         tables = {part: given.pop(part, {}) for part in ("network", "optimizer")}
@@ -264,7 +284,7 @@ class Study(_Table):
             check_settings(kind, given)
         except (TypeError, ValueError) as error:
             raise StudyError(f"{where}: {error}") from error
-        return Column(name, kind, {**KINDS[kind].defaults, **given}, network, optimizer, point.text)
+        return Column(name, kind, settings_in_full(kind, given), network, optimizer, point.text)
 
 
 def _changed(table: _AnyTable, changes: Mapping[str, Any], where: str) -> _AnyTable:
@@ -331,4 +351,7 @@ def read(path: Path) -> Study:
         StudyError: as :func:`parse`.
         OSError: if it cannot be read.
     """
-    return parse(path.read_text(encoding="utf-8"), str(path))
+    try:
+        return parse(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise StudyError(f"{path}: it is not in UTF-8 ({error})") from error

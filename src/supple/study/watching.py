@@ -77,7 +77,7 @@ class Tally(Watcher):
         Args:
             message: one sentence.
         """
-        self.console.print(message, highlight=False, soft_wrap=True)
+        self.console.print(message, highlight=False, soft_wrap=True, markup=False)
 
     @property
     def steps(self) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import queue
-import signal
 import sys
 import threading
 import time
@@ -59,7 +58,7 @@ class Worker:
                 if not out_of_memory(error):
                     raise
                 self._tell("memory", part=part, message=str(error))
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 self._tell("error", part=part, message=str(error))
 
     def _train(self, number: int) -> None:
@@ -104,8 +103,6 @@ class Worker:
 
 def main() -> None:
     """Serves requests until the input ends; the first line of the input is the options."""
-    # Ctrl-C reaches the whole group of processes; the one that started this one decides what becomes of it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # One thread is fastest for many small networks, and gives the same sums on every machine of a kind.
     torch.set_num_threads(1)
     # Whatever a library prints must not come between the reports.
