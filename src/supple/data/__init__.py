@@ -3,7 +3,7 @@
 from supple.data.fetching import DataSetState, FileState, cache_folder, fetch, state, states
 from supple.data.idx import read_idx
 from supple.data.images import LabelledImages
-from supple.data.loading import NAMES, fashion_mnist, load, mnist, mnist10k, read_labelled_images
+from supple.data.loading import NAMES, cifar10, cifar100, fashion_mnist, load, mnist, mnist10k, read_labelled_images
 from supple.data.sources import DATA_SETS, DataSet
 
 __all__ = [
@@ -14,6 +14,8 @@ __all__ = [
     "FileState",
     "LabelledImages",
     "cache_folder",
+    "cifar10",
+    "cifar100",
     "fashion_mnist",
     "fetch",
     "load",
