@@ -1,5 +1,6 @@
 """Data sets: finding or downloading their files, and reading them."""
 
+from supple.data.augmentation import Augmentation, channel_statistics
 from supple.data.fetching import DataSetState, FileState, cache_folder, fetch, state, states
 from supple.data.idx import read_idx
 from supple.data.images import LabelledImages
@@ -9,11 +10,13 @@ from supple.data.sources import DATA_SETS, DataSet
 __all__ = [
     "DATA_SETS",
     "NAMES",
+    "Augmentation",
     "DataSet",
     "DataSetState",
     "FileState",
     "LabelledImages",
     "cache_folder",
+    "channel_statistics",
     "cifar10",
     "cifar100",
     "fashion_mnist",

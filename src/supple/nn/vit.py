@@ -12,7 +12,6 @@ from supple.nn.stacked import initialize
 from supple.nn.transformer import Attention, EncoderBlock, FeedForward, layer_norm
 from supple.structure.description import Consumer, Excluded, Feature, Slice, UnitGroup, Units
 
-
 _RESIDUAL = "its outputs are added up in a residual stream"
 
 
