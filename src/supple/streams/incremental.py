@@ -145,7 +145,7 @@ class ClassIncrementalStream:
 
     Example:
         >>> from supple.data import LabelledImages
-        >>> pictures = LabelledImages(torch.zeros(40, 8, 8, dtype=torch.uint8), torch.arange(40) % 4, 4, "toy")
+        >>> pictures = LabelledImages(torch.arange(40 * 64).view(40, 8, 8).byte(), torch.arange(40) % 4, 4, "toy")
         >>> stream = ClassIncrementalStream(pictures, pictures, first=2, step=2, epochs=3, validation=1, batch_size=6)
         >>> [stream.classes(epoch) for epoch in range(stream.epochs)]
         [2, 2, 2, 4, 4, 4]
