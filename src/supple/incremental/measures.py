@@ -116,7 +116,7 @@ def evaluate(
         loss += nn.functional.cross_entropy(outputs, labels, reduction="sum")
         right += hits(outputs.mT.unsqueeze(0), labels.view(1, 1, -1))[0]
     network.train(training)
-    return loss / len(part), right / len(part)
+    return loss / len(part), right.double() / len(part)
 
 
 @torch.no_grad()
