@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 import supple
 from supple.data import LabelledImages
 from supple.incremental import IncrementalTraining
+from supple.optim import one_cycle
 from supple.study import checkpoint
 
 
@@ -156,6 +157,18 @@ def test_the_product_of_step_size_and_weight_decay_is_constant(cycle):
         if cycle is None
         else min(group["momentum"] for group in seen) < 0.88
     )
+
+
+@pytest.mark.parametrize(("decay", "share"), [(2e-6, 0.22), (6e-6, 0.66)])
+def test_how_much_decay_the_momentum_carries_over(decay, share):
+    """What docs/incremental.md says, for the 2,500 steps of the study's first classes, by the formulas of SGD."""
+    weight, momentum, steps, weights = 1.0, 0.0, 2500, []
+    for step in range(2 * steps):
+        lr = one_cycle(step % steps, steps, 0.01 / 25, 0.01, 0.01 / 25e4)
+        momentum = 0.9 * momentum + decay / lr * weight
+        weight -= lr * momentum
+        weights.append(weight)
+    assert weights[steps + 29] / weights[steps - 1] == pytest.approx(1 - share, abs=0.005)
 
 
 def test_outputs_of_classes_that_have_not_come_learn_nothing():
