@@ -94,7 +94,7 @@ _FASHION_MNIST = DataSet(
 _CIFAR10 = DataSet(
     name="cifar10",
     title="CIFAR-10",
-    licence="none stated",
+    licence="licence not stated",
     digests=MappingProxyType(
         {
             "data_batch_1.bin": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
@@ -114,7 +114,7 @@ _CIFAR10 = DataSet(
 _CIFAR100 = DataSet(
     name="cifar100",
     title="CIFAR-100",
-    licence="none stated",
+    licence="licence not stated",
     digests=MappingProxyType(
         {
             "train.bin": "f31298fc616915fa142368359df1c4ca2ae984d6915ca468b998a5ec6aeebf29",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -89,6 +90,19 @@ class EpochMetrics:
     diverged: bool
     start: AdditionStart | None = None
     end: AdditionEnd | None = None
+
+    @classmethod
+    def of_a_diverged_run(cls, epoch: int, classes: int) -> EpochMetrics:
+        """What is said of an epoch after the run diverged.
+
+        Args:
+            epoch: which epoch.
+            classes: classes seen so far.
+
+        Returns:
+            Losses that are not a number, and accuracies of 0.
+        """
+        return cls(epoch, classes, *(math.nan, 0.0) * 3, reinitialized=0, diverged=True)
 
 
 @torch.no_grad()

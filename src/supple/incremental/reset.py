@@ -59,7 +59,8 @@ def reset(network: ViT, optimizer: torch.optim.Optimizer, parts: Collection[str]
         ValueError: if there is no such part.
     """
     names = dict.fromkeys(name for part in parts for name in parameters_of(network, part))
-    initialize(network, network.initial_distributions(), torch.tensor([network.seed]), names, time=addition)
+    seed = torch.tensor([network.seed], device="cpu")
+    initialize(network, network.initial_distributions(), seed, names, time=addition)
     parameters = dict(network.named_parameters())
     for name in parameters if "momentum" in parts else names:
         optimizer.state.pop(parameters[name], None)

@@ -18,7 +18,7 @@ from supple.methods import Chain, Method
 from supple.metrics import hits
 from supple.nn import ViT
 from supple.optim.one_cycle import one_cycle
-from supple.streams.incremental import ClassIncrementalStream, Epoch, Part
+from supple.streams.incremental import ClassIncrementalStream, Part
 
 _DROPOUT = random.purpose("incremental", "dropout")
 
@@ -132,8 +132,7 @@ class IncrementalTraining:
         addition, classes = self.stream.addition(epoch), self.stream.classes(epoch)
         if self.diverged:
             self.epoch += 1
-            nan = math.nan
-            return EpochMetrics(epoch, classes, nan, 0.0, nan, 0.0, nan, 0.0, 0, True)
+            return EpochMetrics.of_a_diverged_run(epoch, classes)
         self._broken_off = True
         first, last = epoch % self.stream.epochs_each == 0, (epoch + 1) % self.stream.epochs_each == 0
         start = self._begin(addition) if first else None
@@ -148,18 +147,18 @@ class IncrementalTraining:
         end = self._end(classes, validation_accuracy, test_accuracy) if last and not self.diverged else None
         self.epoch, self._broken_off = epoch + 1, False
         return EpochMetrics(
-            epoch,
-            classes,
-            loss,
-            accuracy,
-            validation_loss,
-            validation_accuracy,
-            test_loss,
-            test_accuracy,
-            reinitialized,
-            self.diverged,
-            start,
-            end,
+            epoch=epoch,
+            classes=classes,
+            loss=loss,
+            accuracy=accuracy,
+            validation_loss=validation_loss,
+            validation_accuracy=validation_accuracy,
+            test_loss=test_loss,
+            test_accuracy=test_accuracy,
+            reinitialized=reinitialized,
+            diverged=self.diverged,
+            start=start,
+            end=end,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -228,11 +227,14 @@ class IncrementalTraining:
         epoch, done = self.stream.epoch(index), (index % self.stream.epochs_each) * self.stream.steps(index)
         losses = torch.zeros((), dtype=torch.float64, device=self._device)
         right = torch.zeros((), dtype=torch.int64, device=self._device)
+        on_gpu = self._device.type == "cuda"
+        generator = torch.cuda.default_generators[self._device.index] if on_gpu else torch.default_generator
+        seeds = _dropout_seeds(self.stream.seed, index, len(epoch))
         self.network.train()
-        with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
-            for step, ((x, y), seed) in enumerate(zip(epoch, self._dropout_seeds(index, epoch), strict=True), start=1):
+        with torch.random.fork_rng([self._device] if on_gpu else []):
+            for step, ((x, y), seed) in enumerate(zip(epoch, seeds, strict=True), start=1):
                 self._schedule(done + step - 1, len(epoch) * self.stream.epochs_each)
-                torch.manual_seed(seed)
+                generator.manual_seed(seed)
                 loss, hit = self._step(x, y, epoch.classes)
                 losses += loss
                 right += hit
@@ -264,11 +266,6 @@ class IncrementalTraining:
                 low, high = self.cycle_momentum
                 group["momentum"] = one_cycle(step, steps, high, low, high)
 
-    def _dropout_seeds(self, index: int, epoch: Epoch) -> list[int]:
-        """A 64-bit seed a step."""
-        words = random.words(torch.tensor([self.stream.seed]), _DROPOUT, index, 2 * len(epoch))[0].tolist()
-        return [high << 32 | low for high, low in zip(words[::2], words[1::2], strict=True)]
-
     def _evaluate(self, part: Part, classes: int) -> tuple[float, float]:
         """Loss and accuracy on images as they are."""
 
@@ -283,3 +280,9 @@ class IncrementalTraining:
 
     def _reinitialized(self) -> int:
         return 0 if self.method is None else int(self.method.reinitialized.total)
+
+
+def _dropout_seeds(seed: int, epoch: int, steps: int) -> list[int]:
+    """A 64-bit seed a step."""
+    words = random.words(torch.tensor([seed], device="cpu"), _DROPOUT, epoch, 2 * steps).view(-1, 2)
+    return [high << 32 | low for high, low in words.tolist()]

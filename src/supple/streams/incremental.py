@@ -175,7 +175,7 @@ class ClassIncrementalStream:
         self.epochs_each = epochs
         self.sizes = (*range(first, total, step), total)
         self._seed = torch.tensor([seed], device=device)
-        self.order = random.permutation(torch.tensor([seed]), _CLASSES, 0, train.classes)[0, :total]
+        self.order = random.permutation(torch.tensor([seed], device="cpu"), _CLASSES, 0, train.classes)[0, :total]
         self.training = _part(train, self.order, validation, None, "for training", device)
         self.validation = _part(train, self.order, 0, validation, "for validation", device)
         self.test = _part(test, self.order, 0, None, "for test", device)
