@@ -92,8 +92,9 @@ def assert_same(architecture: dict[str, Any], optimizer: str, method: str, steps
     torch.testing.assert_close(loss, expected_loss, rtol=1e-6, atol=1e-9)
     assert torch.equal(count, expected_count)
     for (name, one), other in zip(fast.named_parameters(), slow.parameters(), strict=True):
-        # An entry reinitialized in one of the two only would differ by the size of a weight.
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7, msg=lambda text, name=name: f"{name}: {text}")
+        # An entry reinitialized in one of the two only would differ by the size of a weight, some 0.3. Rounding grows
+        # over the steps, most where a layer norm divides by little.
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -134,9 +135,12 @@ def test_unit_methods_with_crelu_and_skip(method: str, options: dict[str, Any]) 
 def test_losses_agree_in_single_precision(hidden: int) -> None:
     _, loss, count = trained({"hidden": hidden}, "SGDW", "SWR", dtype=torch.float32)
     _, expected, expected_count = trained({"hidden": hidden}, "SGDW", "SWR", dtype=torch.float32, general=True)
-    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
-    # A utility within rounding of the bound may fall on either side of it.
+    # A utility within rounding of the bound may fall on either side of it, and from there on two networks differ.
+    same = count == expected_count
+    assert same.sum() >= 4
+    torch.testing.assert_close(loss[same], expected[same], rtol=1e-4, atol=1e-5)
     assert ((count - expected_count).abs() <= 1e-4 * expected_count).all()
+    torch.testing.assert_close(loss, expected, rtol=0.05, atol=0)
 
 
 @pytest.mark.parametrize("method", ["base", "S&P", "SWR", "CBP", "ReDo"])

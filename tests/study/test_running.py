@@ -18,11 +18,12 @@ import pytest
 from cli_runs import run as command
 from cli_runs import words
 
-from supple.study import files, load, running
+from supple.study import crew, files, load, running
 from supple.study.manifest import open_manifest
+from supple.study.mistakes import StudyError
 from supple.study.order import Order
 from supple.study.results import MANIFEST
-from supple.study.spec import StudyError, from_dict
+from supple.study.spec import from_dict
 
 STUDY = """
 title = "tiny"
@@ -71,9 +72,9 @@ def order(folder: Path, **changes: Any) -> Order:
     return Order(study, "tiny", folder, processes=processes, command="supple run tiny.toml")
 
 
-def start(study: Path, out: Path) -> subprocess.Popen[str]:
+def start(study: Path, out: Path, processes: int = 2) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "supple", "run", str(study), "--out", str(out), "--processes", "2"],
+        [sys.executable, "-m", "supple", "run", str(study), "--out", str(out), "--processes", str(processes)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -127,6 +128,33 @@ def test_killed_and_interrupted_it_ends_with_the_same_files(tmp_path: Path) -> N
     assert len(results.manifest["sessions"]) == 3
     assert results.runs["done"].unique().to_list() == [12]
     assert results.tasks.select(pl.len()).collect().item() == 2 * 3 * 12
+
+
+FULL_DISK = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+sys.argv[1:] = ["run", *sys.argv[1:]]
+from supple.cli import main
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of the size of files are of POSIX")
+def test_after_a_full_disk_it_goes_on(finished: Path, tmp_path: Path) -> None:
+    """A limit of the size of files, which a checkpoint exceeds, stands for the disk."""
+    study = tmp_path / "tiny.toml"
+    text = STUDY.replace("tasks = 12", "tasks = 2").replace("disturbances = 1", "")
+    study.write_text(text.replace("[methods.cbp]\nmaturity = 5\nreplacement_rate = 0.02\n", ""))
+    folder = tmp_path / "out"
+    command = [sys.executable, "-c", FULL_DISK, str(study), "--out", str(folder), "--processes", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"Error: cannot write {folder}/parts/0000/{CHECKPOINT}: " in done.stderr
+    assert "Not complete; the same command goes on where it was." in done.stdout
+    process = start(study, folder, processes=1)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, output
+    assert all_files(folder) == all_files(finished)
 
 
 def test_only_what_is_missing_is_run(tmp_path: Path) -> None:
@@ -202,14 +230,14 @@ def test_a_folder_of_another_version_or_of_something_else(finished: Path, tmp_pa
 def test_where_memory_runs_out_half_of_the_networks_go_on(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Said(running.Watcher):
+    class Said(crew.Watcher):
         def __init__(self) -> None:
             self.messages: list[str] = []
 
         def say(self, message: str) -> None:
             self.messages.append(message)
 
-    monkeypatch.setattr(running, "WORKER", [sys.executable, str(Path(__file__).with_name("short_of_memory.py"))])
+    monkeypatch.setattr(crew, "WORKER", [sys.executable, str(Path(__file__).with_name("short_of_memory.py"))])
     watcher = Said()
     outcome = running.run(order(tmp_path), watcher)
     assert outcome.complete
@@ -229,7 +257,7 @@ def test_one_process_at_a_time(finished: Path) -> None:
 
 
 def test_a_worker_that_fails_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "WORKER", [sys.executable, "-c", "raise SystemExit(3)"])
+    monkeypatch.setattr(crew, "WORKER", [sys.executable, "-c", "raise SystemExit(3)"])
     outcome = running.run(order(tmp_path))
     assert not outcome.complete
     assert outcome.errors == ["a worker process ended with code 3; what it printed stands above"]

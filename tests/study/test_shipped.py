@@ -7,7 +7,8 @@ import math
 import pytest
 
 from supple.study import shipped
-from supple.study.spec import Study, StudyError, read
+from supple.study.mistakes import StudyError
+from supple.study.spec import Study, read
 
 # hidden, layer norm, optimizer, step size; L2; shrink and perturb (L2, variance); CBP (maturity, rate); ReDo
 # (frequency, threshold); SWR (frequency, factor).

@@ -7,7 +7,8 @@ import itertools
 import pytest
 
 from supple.study.grid import expand
-from supple.study.spec import StudyError, parse
+from supple.study.mistakes import StudyError
+from supple.study.spec import parse
 
 GOOD = """
 title = "a study"

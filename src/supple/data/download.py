@@ -166,7 +166,8 @@ def _advice(source: DataSet, file: str, folder: Path, reasons: list[str]) -> str
     return (
         f"{source.title}: {file} could not be downloaded.\n"
         + "\n".join(f"  {reason}" for reason in reasons)
-        + f"\nTo do without this, get {count} file{'s' * (count > 1)}, each from any one of its addresses:\n{listed}\n"
+        + f"\nTo try again: supple data fetch {source.name}"
+        f"\nTo do without this, get {count} file{'s' * (count > 1)}, each from any one of its addresses:\n{listed}\n"
         f"and put what you got, {form}, into\n  {folder}\n"
         "or into a folder of your own that you give with --data-dir (data_dir= in Python). Files are compared with "
         "their SHA-256. The data set mnist10k is part of supple and needs no download."

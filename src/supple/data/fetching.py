@@ -178,7 +178,8 @@ def _local(source: DataSet, file: str, folder: Path, verify: bool) -> Found:
         names = " nor ".join(_names(source, file))
         raise FileNotFoundError(
             f"{source.title}: neither {names} is in any of {places}. Put it into one of them, give "
-            "another folder with --data-dir (data_dir= in Python), or leave the option out to download the data set"
+            "another folder with --data-dir (data_dir= in Python), or leave the option out and download the "
+            f"data set: supple data fetch {source.name}"
         )
     if verify and not found.verified:
         raise ValueError(

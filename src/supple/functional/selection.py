@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-def threshold(utility: Tensor, factor: Tensor) -> Tensor:
+def threshold(utility: Tensor, factor: Tensor, mean: Tensor | None = None) -> Tensor:
     """Selects utility <= factor * mean(utility); nothing where the factor is 0 or the mean is not finite.
 
     With a factor above 0 an entry of utility 0 is always selected, since utilities are 0 or more.
@@ -19,13 +19,14 @@ def threshold(utility: Tensor, factor: Tensor) -> Tensor:
     Args:
         utility: [R, n], 0 or more.
         factor: [R], 0 or more.
+        mean: [R], the mean utility; None: worked out. Given where it is known already, or the utilities are a part.
 
     Returns:
         bool [R, n].
 
     Source: Hernandez-Garcia et al. (arXiv 2508.00212), threshold pruning; Sokar et al. (2023), equation 1, for units.
     """
-    bound = factor.to(utility.dtype) * utility.mean(dim=1)
+    bound = factor.to(utility.dtype) * (utility.mean(dim=1) if mean is None else mean)
     bound = torch.where((factor > 0) & bound.isfinite(), bound, -math.inf)
     return utility <= bound.unsqueeze(1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
@@ -12,10 +13,16 @@ from torch import Tensor, nn
 
 from supple.functional import random
 from supple.functional.initial import Distribution, from_dict, to_dict
+from supple.functional.sharding import block_of, is_sharded, local
 from supple.methods.checks import Setting, check_arguments, choice, in_range, one_a_replica
-from supple.methods.counts import Counts, Reinitialized
+from supple.methods.chosen_parameters import Selectors, chosen_parameters
+from supple.methods.counts import Counts, Reinitialized, Skips
+from supple.methods.drawing import New
 from supple.methods.features import FeatureReader
 from supple.methods.optimizer_state import FreshState
+from supple.methods.places import Places
+from supple.methods.wrapping import unwrapped, unwrapped_optimizer
+from supple.methods.writing import write
 from supple.nn.stacked import Stacked
 from supple.structure.initial import initial_distributions
 from supple.structure.overrides import Overrides
@@ -26,11 +33,15 @@ class Method(ABC):
 
     Call :meth:`step` after ``optimizer.step()`` and before the gradients are cleared. The network is an ordinary
     module, which is a population of one, or a :class:`supple.nn.Stacked` one, whose settings and seeds may differ by
-    replica.
+    replica. Its parameters may be sharded by ``torch.distributed.fsdp.fully_shard``; then every process makes the same
+    method and calls everything that it calls, together.
 
     Args:
-        model: the network.
+        model: the network; what ``torch.compile`` or ``DistributedDataParallel`` made of it stands for it.
         optimizer: its optimizer; needed where ``optimizer_state="fresh"``.
+        include: which parameters it acts on: a name or pattern over names, a class of module, a function of name and
+            parameter, or several of these; None: all that train.
+        exclude: which of them it does not act on.
         optimizer_state: "keep" leaves the optimizer's state of reinitialized entries as it is; "fresh" sets it to what
             the optimizer gives a new entry.
         seed: seed of the method's random numbers, or one a replica; None: the stacked network's own seeds, else 0.
@@ -45,24 +56,24 @@ class Method(ABC):
         model: nn.Module,
         optimizer: torch.optim.Optimizer | None = None,
         *,
+        include: Selectors | None = None,
+        exclude: Selectors | None = None,
         optimizer_state: Literal["keep", "fresh"] = "keep",
         seed: int | Sequence[int] | Tensor | None = None,
     ) -> None:
         check_arguments(model, optimizer)
+        model, self._data_parallel = unwrapped(model)
         self.model = model
-        self.optimizer = optimizer
+        self.optimizer = optimizer = None if optimizer is None else unwrapped_optimizer(optimizer)
         self.stacked = isinstance(model, Stacked)
         self.replicas = model.replicas if isinstance(model, Stacked) else 1
-        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        if not self.parameters:
-            raise ValueError(
-                f"{type(model).__name__} has no parameter with requires_grad=True; there is nothing to act on"
-            )
-        for name, parameter in self.parameters.items():
-            if not parameter.is_floating_point():
-                raise ValueError(
-                    f"parameter {name} is {parameter.dtype}; only floating-point parameters can be acted on"
-                )
+        self.parameters = chosen_parameters(model, include, exclude)
+        self.sharded = any(map(is_sharded, self.parameters.values()))
+        if self.sharded and self.stacked:
+            raise ValueError("a stacked network cannot be sharded; give each process replicas of its own instead")
+        # Of one network's parameter each.
+        self.blocks = {name: block_of(p.detach()[0] if self.stacked else p) for name, p in self.parameters.items()}
+        self._places = Places(model, self.parameters)
         self.device = next(iter(self.parameters.values())).device
         if seed is None:
             seed = model.seeds if isinstance(model, Stacked) else 0
@@ -70,7 +81,8 @@ class Method(ABC):
         if seeds.is_floating_point():
             raise TypeError(f"seed is {seed!r}; it has to be a whole number")
         self.seed = seeds.to(self.device, torch.int64).expand(self.replicas)
-        self.settings: dict[str, Any] = {}
+        given = {"include": include, "exclude": exclude}
+        self.settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         choice("optimizer_state", optimizer_state, ("keep", "fresh"))
         self.fresh_state: FreshState | None = None
         if optimizer_state == "fresh":
@@ -83,6 +95,7 @@ class Method(ABC):
         self._stated: set[str] = set()
         self.steps = 0
         self._counts = Counts(self.replicas, self.device)
+        self._skips = Skips(type(self).__name__, self.replicas, self.device)
         self._closed = False
 
     # What a method writes.
@@ -132,18 +145,36 @@ class Method(ABC):
         """Acts on the network once; after ``optimizer.step()``, before ``zero_grad()``.
 
         Raises:
-            RuntimeError: if the method was closed, or what it needs of the training step is missing.
+            RuntimeError: if the method was closed, the model has got other parameters, or what it needs of the training
+                step is missing.
+
+        Warns:
+            UserWarning: the first time that something was skipped, on a CPU; elsewhere :attr:`skipped` says so when it
+                is read.
         """
         if self._closed:
             raise RuntimeError(f"{type(self).__name__} was closed; make a new one to go on")
+        self._places.check()
         self.steps += 1
         self._act()
+        if self.device.type == "cpu":
+            self._skips.warn(stacklevel=4)
 
     @property
     def reinitialized(self) -> Reinitialized:
         """How many entries (or hidden units) the last step and all steps so far reinitialized, as tensors."""
         counts = self._counts.at(self.steps)
         return counts if self.stacked else Reinitialized(counts.last[0], counts.total[0])
+
+    @property
+    def skipped(self) -> Tensor:
+        """How often a parameter (or layer of hidden units) was left alone because its utilities were not all finite.
+
+        Gradients or features that are infinite or NaN, as after an overflow, say nothing about usefulness. int64, a
+        scalar, or [R] for a stacked network. Reading it warns once if there were any.
+        """
+        self._skips.warn(stacklevel=3)
+        return self._skips.total.clone() if self.stacked else self._skips.total[0].clone()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on as if never stopped: numbers, strings, lists, dicts and tensors; no settings.
@@ -154,6 +185,7 @@ class Method(ABC):
             "method": type(self).__name__,
             "steps": self.steps,
             **self._counts.at(self.steps)._asdict(),
+            "skipped": self._skips.total.clone(),
             "shapes": {name: list(parameter.shape) for name, parameter in self.parameters.items()},
             "initial": {name: to_dict(distribution) for name, distribution in self.distributions.items()},
             **self._state(),
@@ -184,12 +216,7 @@ class Method(ABC):
         differing |= set(state["initial"]) ^ set(self.distributions)
         if differing:
             raise ValueError(f"the state is of another network: the two differ in {', '.join(sorted(differing))}")
-        present = {id(parameter) for parameter in self.model.parameters()}
-        if any(id(parameter) not in present for parameter in self.parameters.values()):
-            raise RuntimeError(
-                "the model's parameters were replaced after this method was made, as by load_state_dict(assign=True); "
-                "make the method after that, or load without assign"
-            )
+        self._places.check()
         saved = {name: from_dict(entry) for name, entry in state["initial"].items() if name not in self._stated}
         before, self.steps = self.steps, int(state["steps"])
         try:
@@ -199,6 +226,7 @@ class Method(ABC):
             raise
         self.distributions |= saved
         self._counts.restore(self.steps, state["last"], state["total"])
+        self._skips.restore(state["skipped"])
 
     def close(self) -> None:
         """Takes away all hooks. The network trains on as if the method had never been there."""
@@ -244,26 +272,37 @@ class Method(ABC):
         numbers = one_a_replica(name, value, self.replicas if self.stacked else None, "number")
         return in_range(name, numbers, low, high, whole).expand(self.replicas)
 
-    def _take_initial(self, overrides: Overrides | None, names: Iterable[str]) -> None:
+    def _take_initial(self, overrides: Overrides | None, names: Iterable[str], only_means: bool = False) -> None:
         """Works out the initial distributions of the named parameters.
+
+        Args:
+            overrides: what the user states.
+            names: the parameters.
+            only_means: whether only the means matter, which are known of trained parameters too.
 
         Raises:
             ValueError: if one of them is not known.
         """
-        initial = initial_distributions(self.model, overrides, optimizer=self.optimizer)
-        self.distributions = initial.require(names)
+        with warnings.catch_warnings():
+            if only_means:
+                warnings.filterwarnings("ignore", "The model looks trained already")
+            initial = initial_distributions(self.model, overrides, optimizer=self.optimizer)
+        self.distributions = initial.require_means(names) if only_means else initial.require(names)
         self._stated = {name for name, entry in initial.items() if entry.source == "override"}
         self.fixed_rows = {name: entry.fixed_row for name, entry in initial.items() if entry.fixed_row is not None}
 
     def _rows(self, tensor: Tensor) -> Tensor:
-        """A tensor of the network with the replicas in front: itself if stacked, else a view with a leading 1."""
-        return tensor.detach() if self.stacked else tensor.detach().unsqueeze(0)
+        """A tensor of the network with the replicas in front: itself if stacked, else a view with a leading 1.
+
+        Of a sharded tensor, the block that this process holds.
+        """
+        return local(tensor) if self.stacked else local(tensor).unsqueeze(0)
 
     def _gradient(self, name: str) -> Tensor:
         """The gradient of a parameter with the replicas in front.
 
         Raises:
-            RuntimeError: if there is none.
+            RuntimeError: if there is none, or it is sparse.
         """
         gradient = self.parameters[name].grad
         if gradient is None:
@@ -271,9 +310,18 @@ class Method(ABC):
                 f"{type(self).__name__} needs the gradient of {name}, which is None. Call step() after backward() and "
                 "before optimizer.zero_grad()"
             )
+        if gradient.layout != torch.strided:
+            raise RuntimeError(
+                f"the gradient of {name} is sparse, which {type(self).__name__} cannot read; make the layer with "
+                "sparse=False, leave it out with exclude=... where the method has it, or choose a utility that reads "
+                "no gradients"
+            )
+        placements = self.blocks[name].placements
+        if placements and gradient.placements != placements:  # type: ignore[attr-defined]
+            gradient = gradient.redistribute(placements=placements)  # type: ignore[attr-defined]
         return self._rows(gradient)
 
-    def _reinitialize(self, name: str, rows: slice | Tensor, chosen: Tensor, new: Tensor | float) -> None:
+    def _reinitialize(self, name: str, rows: slice | Tensor, chosen: Tensor, new: New) -> None:
         """Gives chosen entries of a parameter new values, and fresh optimizer state where asked for, and counts them.
 
         A parameter that has been frozen stays as it is. The row of an embedding that stands for padding stays as it is.
@@ -282,22 +330,21 @@ class Method(ABC):
             name: the parameter.
             rows: which replicas.
             chosen: bool [rows, ...], which of their entries; written into.
-            new: [rows, ...] or a number.
+            new: [rows, ...], a number, or a draw.
         """
-        parameter = self.parameters[name]
+        parameter, block = self.parameters[name], self.blocks[name]
         if not parameter.requires_grad:
             return
-        weight = self._rows(parameter)
-        states = self.fresh_state.entries(parameter) if self.fresh_state else []
-        if name in self.fixed_rows:
-            chosen[:, self.fixed_rows[name]] = False
-        values = torch.where(chosen, new.to(weight.dtype) if isinstance(new, Tensor) else new, weight[rows])
-        weight[rows] = values
-        shape = (-1,) + (1,) * (weight.ndim - 1)
-        for state, offset, slope in states:
-            fresh = offset[rows].view(shape) + slope[rows].view(shape) * values
-            self._rows(state)[rows] = torch.where(chosen, fresh, self._rows(state)[rows])
-        self._counts.add(self.steps, chosen.reshape(len(chosen), -1).sum(dim=1), rows)
+        if name in self.fixed_rows and 0 <= (row := self.fixed_rows[name] - block.offset[0]) < block.shape[0]:
+            chosen[:, row] = False
+        number = chosen.reshape(len(chosen), -1).sum(dim=1)
+        self._counts.add(self.steps, block.total(number), rows)
+        fresh = self._fresh_states(parameter)
+        states = [(self._rows(state), offset, slope) for state, offset, slope in fresh]
+        write(self._rows(parameter), states, rows, chosen, number, new)
+
+    def _fresh_states(self, parameter: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+        return self.fresh_state.entries(parameter) if self.fresh_state else []
 
     def _purpose(self, *parts: str) -> int:
         return random.purpose(type(self).__name__, *parts)
@@ -306,4 +353,6 @@ class Method(ABC):
 def _show(value: Any) -> str:
     if isinstance(value, Tensor):
         return str(value.tolist())
-    return repr(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_show, value))}]"
+    return value.__name__ if isinstance(value, type) else repr(value)

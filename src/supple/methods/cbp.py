@@ -57,11 +57,13 @@ class CBP(UnitMethod):
         features: "before_norm" or "after_norm", where a normalization follows the activation.
         initial: initial distributions where they are not to be worked out; see :func:`supple.initial_distributions`.
         optimizer_state: "keep" or "fresh"; see :class:`supple.methods.Method`.
+        process_group: the processes that train this network together, where ``model`` does not tell; see
+            :class:`supple.methods.unit_method.UnitMethod`.
         seed: seed of the random numbers, or one a replica.
 
     Raises:
         ValueError: if a setting is out of range, the hidden units are not found, or the initial distribution of an
-            incoming weight is not known.
+            incoming weight is not known, or several processes run and ``process_group`` is missing.
 
     Example:
         >>> import torch, supple
@@ -96,6 +98,7 @@ class CBP(UnitMethod):
         features: Literal["before_norm", "after_norm"] = "before_norm",
         initial: Overrides | None = None,
         optimizer_state: Literal["keep", "fresh"] = "keep",
+        process_group: Any = None,
         seed: int | Sequence[int] | Tensor | None = None,
     ) -> None:
         super().__init__(
@@ -106,6 +109,7 @@ class CBP(UnitMethod):
             features=features,
             initial=initial,
             optimizer_state=optimizer_state,
+            process_group=process_group,
             seed=seed,
         )
         matures = self._setting("maturity", maturity, 0, whole=True)
@@ -126,10 +130,14 @@ class CBP(UnitMethod):
         )
         self._mean_readers: list[FeatureReader] = []
         self._mean: list[Tensor | None] = [None] * len(self.groups)
+        self._absorbs = absorb_mean
         self._attach()
         if absorb_mean:
             self._mean_readers = [self._reader(group, True, _identity) for group in self.groups]
         self._look_ahead()
+
+    def _reads_means(self) -> bool:
+        return self._absorbs
 
     def _all_readers(self) -> list[FeatureReader]:
         return super()._all_readers() + self._mean_readers
@@ -143,6 +151,7 @@ class CBP(UnitMethod):
 
     def _act(self) -> None:
         if self._moving or self._schedule.due:
+            self._share_features()
             for number, counts in enumerate(self._schedule.counts):
                 self._act_on(number, counts)
         self._schedule.advance()
@@ -161,6 +170,11 @@ class CBP(UnitMethod):
                 if reader is not None:
                     reader.take()
             return
+        with self._opened(self.groups[number]):
+            self._replace_lowest(number, counts, rows)
+
+    def _replace_lowest(self, number: int, counts: Tensor, rows: slice | Tensor | None) -> None:
+        """Brings averages up to date, and replaces the given numbers of units in the given replicas (None: in none)."""
         mean = self._features(number, self._mean_readers[number]) if self._mean_readers else None
         if self._moving:
             self._update_averages(number, mean)
@@ -169,6 +183,7 @@ class CBP(UnitMethod):
         utility = (
             self._corrected(self._average[number], number)[rows] if self._moving else self._unit_utility(number, rows)
         )
+        finite = utility.isfinite()
         # Eligible units come first whatever their utility, so that their number is always enough.
         utility = torch.nan_to_num(utility, nan=torch.finfo(utility.dtype).max)
         eligible = self.steps - self._born[number][rows] > self._maturity[rows]
@@ -177,25 +192,37 @@ class CBP(UnitMethod):
         local, place = torch.where(torch.arange(int(counts.max())) < counts.unsqueeze(1))
         local, place = (t.to(self.device, non_blocking=True) for t in (local, place))
         chosen = order[local, place]
+        # Units whose utility is not finite come last, and if it is their turn it passes: nothing is known of them.
+        valid = finite[local, chosen]
+        self._skips.add(
+            torch.zeros_like(finite[:, 0], dtype=torch.int64).index_add_(0, local, (~valid).long()) == 0, rows
+        )
         replicas = local if isinstance(rows, slice) else rows[local]
         if mean is not None:
             self._absorb(
-                number, replicas, chosen, self._corrected(self._mean[number], number) if self._moving else mean
+                number, replicas, chosen, self._corrected(self._mean[number], number) if self._moving else mean, valid
             )
-        self._replace(self.groups[number], replicas, chosen)
-        self._born[number][replicas, chosen] = self.steps
-        if self._moving:
-            self._average[number][replicas, chosen] = 0
-            if self._mean[number] is not None:
-                self._mean[number][replicas, chosen] = 0  # type: ignore[index]
+        self._replace(self.groups[number], replicas, chosen, valid)
+        for kept, new in ((self._born[number], self.steps), *((average, 0) for average in self._averages(number))):
+            old = kept[replicas, chosen]
+            kept[replicas, chosen] = torch.where(valid.view(-1, *(1,) * (old.ndim - 1)), new, old)
+
+    def _averages(self, number: int) -> list[Tensor]:
+        mean = self._mean[number]
+        return [*self._average[number : number + 1], *([] if mean is None else [mean])] if self._moving else []
 
     def _update_averages(self, number: int, mean: Tensor | None) -> None:
-        average = self._average[number]
-        decay = self._decay.to(average.dtype)
-        average.mul_(decay).add_((1 - decay) * self._unit_utility(number))
+        utility = self._unit_utility(number)
+        self._skips.add(utility.isfinite().all(dim=1))
+        self._average[number].copy_(self._averaged(self._average[number], utility))
         if mean is not None:
-            old, decay = self._mean[number], decay.to(mean.dtype).view(-1, 1, 1, 1)
-            self._mean[number] = (0 if old is None else old * decay) + (1 - decay) * mean
+            old = self._mean[number]
+            self._mean[number] = self._averaged(torch.zeros_like(mean) if old is None else old, mean)
+
+    def _averaged(self, average: Tensor, value: Tensor) -> Tensor:
+        """A moving average with one more value; where the value is not finite, the average as it is."""
+        decay = self._decay.to(average.dtype).view(-1, *(1,) * (average.ndim - 1))
+        return torch.where(value.isfinite(), average * decay + (1 - decay) * value, average)
 
     def _corrected(self, average: Tensor | None, number: int) -> Tensor:
         """A moving average divided by 1 - decay^age, the weight its terms have together."""
@@ -204,13 +231,14 @@ class CBP(UnitMethod):
         weight = (1 - self._decay**age).to(average.dtype)
         return average / weight.view(*weight.shape, *(1,) * (average.ndim - 2))
 
-    def _absorb(self, number: int, rows: Tensor, chosen: Tensor, mean: Tensor) -> None:
+    def _absorb(self, number: int, rows: Tensor, chosen: Tensor, mean: Tensor, valid: Tensor) -> None:
         """Adds the mean contribution of units about to be replaced to the biases of the layers that read them."""
         group = self.groups[number]
         for consumer in group.consumers:
             if consumer.bias is not None and self._tensors[consumer.bias].requires_grad:
-                bias = self._rows(self._tensors[consumer.bias])
-                bias.index_add_(0, rows, self._contribution(group, consumer, rows, chosen, mean).to(bias.dtype))
+                bias = self._tensor(consumer.bias)
+                added = self._contribution(group, consumer, rows, chosen, mean).to(bias.dtype)
+                bias.index_add_(0, rows, torch.where(valid.unsqueeze(1), added, 0))
 
     def _contribution(self, group: UnitGroup, consumer: Consumer, rows: Tensor, chosen: Tensor, mean: Tensor) -> Tensor:
         """What each unit adds to a reading layer's outputs on average, [M, outputs]."""

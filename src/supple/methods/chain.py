@@ -49,6 +49,12 @@ class Chain:
             last, total = last + part.last, total + part.total
         return Reinitialized(last, total)
 
+    @property
+    def skipped(self) -> Tensor:
+        """How often something was left alone because its utilities were not all finite, in all methods together."""
+        parts = [method.skipped for method in self.methods]
+        return torch.stack(parts).sum(dim=0)
+
     def state_dict(self) -> dict[str, Any]:
         """The states of all methods."""
         return {"method": "Chain", "methods": [method.state_dict() for method in self.methods]}

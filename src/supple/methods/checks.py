@@ -19,19 +19,15 @@ def check_arguments(model: Any, optimizer: Any) -> None:
     """Checks what a method is made for.
 
     Args:
-        model: has to be a module that ``torch.compile`` has not wrapped.
+        model: has to be a module.
         optimizer: has to be None, or an optimizer that holds a parameter of the model.
 
     Raises:
         TypeError: if one of them is something else.
-        ValueError: if the model is compiled, or the optimizer is another model's.
+        ValueError: if the optimizer is another model's.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}; it has to be a torch.nn.Module")
-    if hasattr(model, "_orig_mod"):
-        raise ValueError(
-            "model comes from torch.compile; make the method first, with the module itself, then compile it"
-        )
     if optimizer is None:
         return
     if not isinstance(optimizer, torch.optim.Optimizer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,9 @@ class FeatureReader:
     """Means of what a group of units puts out, over all examples since they were last taken.
 
     Forward passes are read in training mode and with gradients enabled only, so evaluating the network in between does
-    not count. Several passes before a step (gradient accumulation) count as one large batch.
+    not count. Several passes before a step (gradient accumulation) count as one large batch. What gradient
+    checkpointing computes a second time, during the backward pass, counts only where the first time did not. A copy of
+    the network (``copy.deepcopy``, an average of weights) reads nothing.
 
     Args:
         model: the network.
@@ -33,7 +36,8 @@ class FeatureReader:
         self.enabled = False
         self.feature, self._units, self._stacked, self._reduce = feature, units, stacked, reduce
         self._sum: Tensor | None = None
-        self._examples = 0
+        self._examples: int | Tensor = 0
+        self._read_forward = False
         module = model.get_submodule(feature.module)
         self._handle: RemovableHandle
         if feature.where == "input":
@@ -51,6 +55,12 @@ class FeatureReader:
     def _read(self, module: nn.Module, activations: Any) -> None:
         if not (self.enabled and module.training and torch.is_grad_enabled()):
             return
+        # A compiled network recomputes in graphs of its own, which call no hooks.
+        if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
+            if self._read_forward:
+                return
+        else:
+            self._read_forward = True
         if not isinstance(activations, Tensor):
             raise TypeError(
                 f"features are read at the {self.feature.where} of module {self.feature.module!r}, which is a "
@@ -81,10 +91,34 @@ class FeatureReader:
         Returns:
             [R, n, copies, repeat] as the layout says; None if nothing was read.
         """
-        total, examples = self._sum, self._examples
-        self._sum, self._examples = None, 0
+        total, examples = self.take_sum()
         return None if total is None else total / examples
+
+    def take_sum(self) -> tuple[Tensor | None, int | Tensor]:
+        """The sum over all examples since they were last taken, and their number, and starts again.
+
+        Returns:
+            ([R, n, copies, repeat], number of examples); (None, 0) if nothing was read.
+        """
+        total, examples = self._sum, self._examples
+        self._sum, self._examples, self._read_forward = None, 0, False
+        return total, examples
+
+    def put_sum(self, total: Tensor, examples: int | Tensor) -> None:
+        """Puts back what :meth:`take_sum` took, or what all processes took together.
+
+        Args:
+            total: [R, n, copies, repeat].
+            examples: number of examples.
+        """
+        self._sum, self._examples = total, examples
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FeatureReader:
+        idle = copy.copy(self)
+        idle.enabled, idle._sum, idle._examples = False, None, 0
+        return idle
 
     def close(self) -> None:
         """Takes the hook away."""
+        self.enabled = False  # a network that was compiled with the hook goes on calling it
         self._handle.remove()

@@ -42,11 +42,13 @@ class ReDo(UnitMethod):
         features: "before_norm" or "after_norm", where a normalization follows the activation.
         initial: initial distributions where they are not to be worked out; see :func:`supple.initial_distributions`.
         optimizer_state: "keep" or "fresh"; see :class:`supple.methods.Method`.
+        process_group: the processes that train this network together, where ``model`` does not tell; see
+            :class:`supple.methods.unit_method.UnitMethod`.
         seed: seed of the random numbers, or one a replica.
 
     Raises:
         ValueError: if a setting is out of range, the hidden units are not found, or the initial distribution of an
-            incoming weight is not known.
+            incoming weight is not known, or several processes run and ``process_group`` is missing.
 
     Example:
         >>> import torch, supple
@@ -77,6 +79,7 @@ class ReDo(UnitMethod):
         features: Literal["before_norm", "after_norm"] = "before_norm",
         initial: Overrides | None = None,
         optimizer_state: Literal["keep", "fresh"] = "keep",
+        process_group: Any = None,
         seed: int | Sequence[int] | Tensor | None = None,
     ) -> None:
         super().__init__(
@@ -87,6 +90,7 @@ class ReDo(UnitMethod):
             features=features,
             initial=initial,
             optimizer_state=optimizer_state,
+            process_group=process_group,
             seed=seed,
         )
         period = self._setting("frequency", frequency, 1, whole=True)
@@ -108,11 +112,16 @@ class ReDo(UnitMethod):
         self._look_ahead()
         if rows is None:
             return
+        self._share_features()
         for number, group in enumerate(self.groups):
-            mask = selection.threshold(self._unit_utility(number, rows), self._threshold[rows])
-            local, chosen, valid = chosen_pairs(mask)
-            replicas = local if isinstance(rows, slice) else rows[local]
-            self._replace(group, replicas, chosen, valid)
+            with self._opened(group):
+                utility = self._unit_utility(number, rows)
+                mean = utility.mean(dim=1)
+                self._skips.add(mean.isfinite(), rows)
+                mask = selection.threshold(utility, self._threshold[rows], mean)
+                local, chosen, valid = chosen_pairs(mask)
+                replicas = local if isinstance(rows, slice) else rows[local]
+                self._replace(group, replicas, chosen, valid)
 
     def _load_state(self, state: dict[str, Any]) -> None:
         super()._load_state(state)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from supple.methods.base import Method
 from supple.methods.checks import Setting
+from supple.methods.chosen_parameters import Selectors
 from supple.methods.due import even_rows_of
 
 
@@ -27,6 +28,9 @@ class L2(Method):
         model: the network, ordinary or stacked.
         optimizer: not used; taken so that all methods are made alike.
         l2: share taken off a step, 0 to 1.
+        include: which parameters it acts on: a name or pattern over names, a class of module (its direct parameters), a
+            function of name and parameter, or several of these; None: all that train.
+        exclude: which of them it does not act on, given in the same way.
         seed: not used; there is nothing random.
 
     Raises:
@@ -50,9 +54,11 @@ class L2(Method):
         optimizer: torch.optim.Optimizer | None = None,
         *,
         l2: Setting = 1e-4,
+        include: Selectors | None = None,
+        exclude: Selectors | None = None,
         seed: int | Sequence[int] | Tensor | None = None,
     ) -> None:
-        super().__init__(model, optimizer, seed=seed)
+        super().__init__(model, optimizer, include=include, exclude=exclude, seed=seed)
         share = self._setting("l2", l2, 0, 1)
         self._shrunk = even_rows_of(share > 0, self.device)
         if isinstance(self._shrunk, Tensor):
@@ -102,6 +108,9 @@ class ShrinkAndPerturb(L2):
         optimizer: not used; taken so that all methods are made alike.
         l2: share taken off a step, 0 to 1.
         variance: variance of the noise a step, 0 or more.
+        include: which parameters it acts on: a name or pattern over names, a class of module (its direct parameters), a
+            function of name and parameter, or several of these; None: all that train.
+        exclude: which of them it does not act on, given in the same way.
         seed: seed of the noise, or one a replica.
 
     Raises:
@@ -126,9 +135,11 @@ class ShrinkAndPerturb(L2):
         *,
         l2: Setting = 1e-4,
         variance: Setting = 1e-7,
+        include: Selectors | None = None,
+        exclude: Selectors | None = None,
         seed: int | Sequence[int] | Tensor | None = None,
     ) -> None:
-        super().__init__(model, optimizer, l2=l2, seed=seed)
+        super().__init__(model, optimizer, l2=l2, include=include, exclude=exclude, seed=seed)
         std = self._setting("variance", variance, 0).sqrt()
         self._perturbed = even_rows_of(std > 0, self.device)
         self._std = self._for_each_parameter(std, self._perturbed)
@@ -138,7 +149,7 @@ class ShrinkAndPerturb(L2):
         distinct, self._seed_of = torch.unique(self.seed[self._perturbed], return_inverse=True)
         self._seeds_differ = self._seed_of.tolist() == list(range(len(self._seed_of)))
         self._generators = {seed: torch.Generator(self.device) for seed in distinct.tolist()}
-        self._bundles = _bundles({name: self._rows(p)[0].numel() for name, p in self.parameters.items()})
+        self._bundles = _bundles({name: block.whole.numel() for name, block in self.blocks.items()})
 
     def _act(self) -> None:
         super()._act()
@@ -157,7 +168,9 @@ class ShrinkAndPerturb(L2):
                     continue
                 weight, std = self._rows(self.parameters[name]), self._std[name]
                 drawn = part if self._seeds_differ else part[self._seed_of]
-                drawn = drawn.view(-1, *weight.shape[1:]).to(weight.dtype)
+                # Of a sharded parameter everybody draws the noise of the whole, and takes what belongs to its block.
+                block = self.blocks[name]
+                drawn = block.of(drawn.view(-1, *block.whole), leading=1).to(weight.dtype)
                 if isinstance(self._perturbed, slice):
                     weight[self._perturbed].addcmul_(drawn, std)
                 else:

@@ -10,12 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from supple.functional import random, selection
-from supple.functional.initial import Constant, sample
+from supple.functional.initial import Constant
+from supple.functional.sharding import gathered
 from supple.functional.utility import weight_gradient, weight_magnitude, weight_random
 from supple.methods.base import Method
 from supple.methods.checks import Setting, choice, restore
+from supple.methods.chosen_parameters import Selectors
+from supple.methods.drawing import Draw, New
 from supple.methods.due import Due
 from supple.structure.overrides import Overrides
+from supple.structure.rules import padding_rows
 
 _ENTRIES = 1 << 18
 """How many entries are worked on at a time: few enough that their utilities and new values take little memory, many
@@ -36,13 +40,26 @@ class SWR(Method):
                  k = floor(factor * numel) + Bernoulli(frac(factor * numel))
         w[chosen] = a draw from w's initial distribution    reinit="resample"
                     the mean of that distribution           reinit="mean"
+                    w when the method was made              reinit="initial"
 
     With ``decay`` d above 0 the utility is a moving average over all steps, u = d u + (1 - d) u_now, set to zero for
     the whole tensor when the tensor is due. Parameters whose gradient is None in a step are left alone in that step.
 
     With gradient accumulation g is what accumulated in ``.grad``. Selection depends on the utilities of a tensor only
     up to a common factor, so a loss scaled for mixed precision selects the same entries. A tensor whose utilities are
-    not all finite, as after an overflow, is left alone in that step.
+    not all finite, as after an overflow, is left alone in that step, which :attr:`skipped` counts.
+
+    For fine-tuning, ``reinit="initial"`` goes back to the values at the start, the pretrained ones; nothing has to be
+    known of initial distributions then. It keeps one copy of the parameters it acts on, in their type and beside them,
+    and saves it in :meth:`state_dict`. With ``reinit="mean"`` too a pretrained model will do: where the distribution is
+    not known, the mean is that of PyTorch's rule for the layer, 0 for weights and biases and 1 for the scales of
+    normalizations.
+
+    An embedding of many rare tokens gets a gradient of exactly 0 in most rows of most steps, and entries of utility 0
+    are always chosen by the threshold: leave it out with ``exclude=torch.nn.Embedding`` if that is not wanted.
+
+    If parameters are sharded (``fully_shard``), the mean is that of the whole tensor, which takes one number from every
+    process; the proportional choice gathers the utilities of one tensor at a time.
 
     Args:
         model: the network, ordinary or stacked.
@@ -52,15 +69,19 @@ class SWR(Method):
             At 0 nothing is ever reinitialized.
         utility: "gradient", "magnitude" or "random".
         pruning: "threshold" or "proportional".
-        reinit: "resample" or "mean".
+        reinit: "resample", "mean" or "initial".
         decay: decay of the moving average of the utility, 0 (the utility of the step alone) <= decay < 1.
+        include: which parameters it acts on: a name or pattern over names, a class of module (its direct parameters), a
+            function of name and parameter, or several of these; None: all that train.
+        exclude: which of them it does not act on, given in the same way.
         initial: initial distributions by parameter name, pattern or module class, where they are not to be worked out;
             see :func:`supple.initial_distributions`.
         optimizer_state: "keep" or "fresh"; see :class:`supple.methods.Method`.
         seed: seed of the random numbers, or one a replica.
 
     Raises:
-        ValueError: if a setting is out of range, or the initial distribution of a parameter is not known.
+        ValueError: if a setting is out of range, no parameter is left, or the initial distribution of a parameter is
+            not known.
 
     Example:
         >>> import torch, supple
@@ -88,27 +109,38 @@ class SWR(Method):
         factor: Setting = 1e-5,
         utility: Literal["gradient", "magnitude", "random"] = "gradient",
         pruning: Literal["threshold", "proportional"] = "threshold",
-        reinit: Literal["resample", "mean"] = "resample",
+        reinit: Literal["resample", "mean", "initial"] = "resample",
         decay: Setting = 0.0,
+        include: Selectors | None = None,
+        exclude: Selectors | None = None,
         initial: Overrides | None = None,
         optimizer_state: Literal["keep", "fresh"] = "keep",
         seed: int | Sequence[int] | Tensor | None = None,
     ) -> None:
-        super().__init__(model, optimizer, optimizer_state=optimizer_state, seed=seed)
+        super().__init__(model, optimizer, include=include, exclude=exclude, optimizer_state=optimizer_state, seed=seed)
         period = self._setting("frequency", frequency, 1, whole=True)
         at_most = 1.0 if choice("pruning", pruning, ("threshold", "proportional")) == "proportional" else math.inf
         self._factor = self._setting("factor", factor, 0, at_most).to(self.device)
         self.utility = choice("utility", utility, ("gradient", "magnitude", "random"))
         self.pruning = pruning
-        self.reinit = choice("reinit", reinit, ("resample", "mean"))
+        self.reinit = choice("reinit", reinit, ("resample", "mean", "initial"))
         self.settings |= {"utility": utility, "pruning": pruning, "reinit": reinit}
         self._decay = self._setting("decay", decay, 0, 1 - 2.0**-24).to(self.device)
         self._due = Due(period, self._factor.cpu() > 0, self.device)
-        self._take_initial(initial, self.parameters)
+        self._start: dict[str, Tensor] = {}
+        if reinit == "initial":
+            if initial is not None:
+                raise ValueError(
+                    'initial=... means nothing with reinit="initial", which goes back to the values at start'
+                )
+            self._start = {name: self._rows(parameter).clone() for name, parameter in self.parameters.items()}
+            self.fixed_rows = padding_rows(self.model)
+        else:
+            self._take_initial(initial, self.parameters, only_means=reinit == "mean")
         self._average: dict[str, Tensor] = {}
         if bool((self._decay > 0).any()):
             self._average = {
-                name: torch.zeros_like(weight_magnitude(self._rows(parameter)).reshape(self.replicas, -1))
+                name: torch.zeros_like(weight_magnitude(self._rows(parameter)), memory_format=torch.contiguous_format)
                 for name, parameter in self.parameters.items()
             }
 
@@ -122,17 +154,22 @@ class SWR(Method):
 
     def _act(self) -> None:
         rows = self._due(self.steps)
-        if rows is None and not self._average:
+        # Whoever calls step() at the wrong place hears of it at the first step, not when the first one is due.
+        first = self.steps == 1 and not self.stacked and self.utility == "gradient"
+        if rows is None and not self._average and not first:
             return
         names = [name for name, p in self.parameters.items() if p.grad is not None or self.utility != "gradient"]
         if not names:
             raise RuntimeError("SWR found no gradient: call step() after backward() and before optimizer.zero_grad()")
+        if rows is None and not self._average:
+            return
         for name in names:
             if self._average:
-                average, decay = self._average[name], self._decay.to(self._average[name].dtype).unsqueeze(1)
+                average = self._average[name].view(self.replicas, -1)
+                decay = self._decay.to(average.dtype).unsqueeze(1)
                 average.mul_(decay).add_((1 - decay) * self._utility(name, slice(None)))
             for part in () if rows is None else self._parts(name, rows):
-                utility = self._average[name][part] if self._average else self._utility(name, part)
+                utility = average[part] if self._average else self._utility(name, part)
                 self._act_on(name, part, utility)
                 if self._average:
                     self._average[name][part] = 0
@@ -155,29 +192,58 @@ class SWR(Method):
             values = weight_gradient(weight[rows], self._gradient(name)[rows])
         elif self.utility == "magnitude":
             values = weight_magnitude(weight[rows])
-        else:
+        elif self.blocks[name].mesh is None:
             values = weight_random(self.seed[rows], self._purpose("utility", name), self.steps, weight.shape[1:])
+        else:
+            index = self.blocks[name].every_index(self.device).unsqueeze(0)
+            values = random.uniform_at(
+                self.seed.view(-1, *(1,) * (index.ndim - 1)), self._purpose("utility", name), self.steps, index
+            )
         return values.reshape(len(values), -1)
 
     def _select(self, name: str, rows: slice | Tensor, utility: Tensor) -> Tensor:
         """Which entries to reinitialize, bool [rows, entries]."""
+        block = self.blocks[name]
+        mean = block.total(utility.sum(dim=1)) / block.whole.numel() if block.mesh else utility.mean(dim=1)
+        finite = mean.isfinite()
+        self._skips.add(finite, rows)
         if self.pruning == "threshold":
-            return selection.threshold(utility, self._factor[rows])
+            return selection.threshold(utility, self._factor[rows], mean)
         chance = random.uniform(self.seed[rows], self._purpose("count", name), self.steps, 1)[:, 0]
-        count = selection.proportional_count(utility.shape[1], self._factor[rows], chance)
-        return selection.lowest(utility, count * utility.sum(dim=1).isfinite())
+        count = selection.proportional_count(block.whole.numel(), self._factor[rows], chance) * finite
+        if block.mesh is None:
+            return selection.lowest(utility, count)
+        # Which entries are the lowest shows only when all are seen together.
+        whole = gathered(block.join(utility.view(1, *block.shape)))
+        chosen = selection.lowest(whole.flatten(1), count).view(1, *block.whole)
+        return block.of(chosen, leading=1).flatten(1)
 
     def _act_on(self, name: str, rows: slice | Tensor, utility: Tensor) -> None:
         shape = self._rows(self.parameters[name]).shape[1:]
-        chosen = self._select(name, rows, utility).view(-1, *shape)
+        chosen = self._select(name, rows, utility).reshape(len(utility), *shape)
+        self._reinitialize(name, rows, chosen, self._new(name, rows))
+
+    def _new(self, name: str, rows: slice | Tensor) -> New:
+        """What chosen entries become."""
+        if self.reinit == "initial":
+            return self._start[name][rows]
         distribution = self.distributions[name]
-        new: Tensor | float = distribution.mean
-        if self.reinit == "resample" and not isinstance(distribution, Constant):
-            new = sample(distribution, self.seed[rows], self._purpose("resample", name), self.steps, shape)
-        self._reinitialize(name, rows, chosen, new)
+        if self.reinit == "mean" or isinstance(distribution, Constant):
+            return distribution.mean
+        return Draw(distribution, self.seed[rows], self._purpose("resample", name), self.steps, self.blocks[name])
+
+    def _kept(self) -> dict[str, dict[str, Tensor]]:
+        return {"average": self._average, "start": self._start}
 
     def _state(self) -> dict[str, Any]:
-        return {"average": {name: average.clone() for name, average in self._average.items()}}
+        return {
+            kind: {name: self.blocks[name].join(tensor.clone()) for name, tensor in tensors.items()}
+            for kind, tensors in self._kept().items()
+        }
 
     def _load_state(self, state: Mapping[str, Any]) -> None:
-        restore(self._average, state["average"])
+        own = {(kind, name): tensor for kind, tensors in self._kept().items() for name, tensor in tensors.items()}
+        saved = {(kind, name): tensor for kind in self._kept() for name, tensor in state[kind].items()}
+        restore(
+            own, {key: self.blocks[key[1]].split(tensor) if key in own else tensor for key, tensor in saved.items()}
+        )

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from supple.functional.initial import sample_at
+from supple.functional.sharding import gathered, is_sharded, opened
 from supple.functional.utility import unit_activation, unit_contribution, unit_gradient, unit_magnitude
 from supple.methods.base import Method
 from supple.methods.checks import choice
 from supple.methods.features import FeatureReader
+from supple.methods.processes import data_groups, share
 from supple.structure.description import Excluded, Slice, UnitGroup, Units
 from supple.structure.find import units as find_units
 from supple.structure.overrides import Overrides
@@ -33,11 +36,13 @@ class UnitMethod(Method):
             after it ("after_norm").
         initial: initial distributions where they are not to be worked out; see :func:`supple.initial_distributions`.
         optimizer_state: "keep" or "fresh".
+        process_group: the processes that train this network together, where ``model`` does not tell, as a
+            ``DistributedDataParallel`` or a sharded network does; their features count as those of one large batch.
         seed: seed of the random numbers, or one a replica.
 
     Raises:
-        ValueError: if a setting is out of range, the hidden units are not found or do not fit the model, or the initial
-            distribution of an incoming weight is not known.
+        ValueError: if a setting is out of range, the hidden units are not found or do not fit the model, the initial
+            distribution of an incoming weight is not known, or several processes run and ``process_group`` is missing.
     """
 
     def __init__(
@@ -50,9 +55,11 @@ class UnitMethod(Method):
         features: Literal["before_norm", "after_norm"] = "before_norm",
         initial: Overrides | None = None,
         optimizer_state: Literal["keep", "fresh"] = "keep",
+        process_group: Any = None,
         seed: int | Sequence[int] | Tensor | None = None,
     ) -> None:
         super().__init__(model, optimizer, optimizer_state=optimizer_state, seed=seed)
+        model = self.model
         self.utility = choice("utility", utility, ("contribution", "magnitude", "activation", "gradient"))
         self.settings["utility"] = utility
         if choice("features", features, ("before_norm", "after_norm")) != "before_norm":
@@ -62,6 +69,8 @@ class UnitMethod(Method):
         first = {id(parameter): name for name, parameter in model.named_parameters()}
         self._names = {name: first.get(id(tensor), name) for name, tensor in self._tensors.items()}
         self._modules = dict(model.named_modules(remove_duplicate=False))
+        self._whole: dict[str, Tensor] = {}
+        self._given_group = self._data_parallel if process_group is None else process_group
         self.units = self._without_frozen(find_units(model) if units is None else units)
         self.groups = self.units.groups
         self._take_initial(initial, dict.fromkeys(self._names[name] for name in _redrawn(self.groups)))
@@ -70,6 +79,8 @@ class UnitMethod(Method):
 
     def _attach(self) -> None:
         """Starts to read features; the end of a constructor, so that one that fails leaves no hooks behind."""
+        reads_features = self.utility in ("contribution", "activation") or self._reads_means()
+        self._groups = data_groups(self.model, self._given_group, reads_features)
         if self.utility in ("contribution", "activation"):
             self._readers = [self._reader(group, self._after_norm) for group in self.groups]
 
@@ -97,7 +108,8 @@ class UnitMethod(Method):
                         f"{type(self.model).__name__} has no parameter or buffer {part.tensor!r}, named by {group.name}"
                     )
                 try:
-                    self._view(part, group)
+                    tensor = torch.empty(self._tensors[part.tensor].shape, device="meta")
+                    part.view(tensor, group.size, leading=int(self.stacked))
                 except ValueError as error:
                     raise ValueError(f"units of {group.name}: {error}") from error
             weights = [*group.incoming, *(consumer.weight for consumer in group.consumers)]
@@ -140,9 +152,34 @@ class UnitMethod(Method):
         for reader in self._all_readers():
             reader.close()
 
+    def _reads_means(self) -> bool:
+        """Whether features are read for anything else than the utility."""
+        return False
+
+    def _share_features(self) -> None:
+        """Makes features those of the whole batch, where several processes have parts of it."""
+        if self._groups:
+            share(self._all_readers(), self._groups)
+
+    @contextmanager
+    def _opened(self, group: UnitGroup) -> Iterator[None]:
+        """Gathers the tensors of a group that are sharded.
+
+        A unit's weights lie on several processes. All of them do the same with the whole tensors of one layer.
+        """
+        names = {self._names[name] for name in _tensors(group)} if self.sharded else set()
+        with opened({name: self._tensors[name] for name in names if is_sharded(self._tensors[name])}) as self._whole:
+            yield
+        self._whole = {}
+
+    def _tensor(self, name: str) -> Tensor:
+        """A parameter or buffer with the replicas in front; of an opened group, the whole of it."""
+        whole = self._whole.get(self._names[name])
+        return self._rows(self._tensors[name]) if whole is None else whole.unsqueeze(0)
+
     def _view(self, part: Slice, group: UnitGroup, tensor: Tensor | None = None) -> Tensor:
-        """Entries of a parameter or buffer (or a tensor shaped like it) that belong to the group, [R, n, ...]."""
-        return part.view(self._rows(self._tensors[part.tensor] if tensor is None else tensor), group.size, leading=1)
+        """Entries of a parameter or buffer (or a tensor [R, ...] like it) that belong to the group, [R, n, ...]."""
+        return part.view(self._tensor(part.tensor) if tensor is None else tensor, group.size, leading=1)
 
     def _unit_utility(self, number: int, rows: slice | Tensor = slice(None)) -> Tensor:
         """Utility of a group's units in the given replicas, [rows, n]."""
@@ -156,10 +193,14 @@ class UnitMethod(Method):
             return unit_contribution(activation, outgoing)
         if self.utility == "magnitude":
             return unit_magnitude(outgoing)
-        gradients = [
-            consumer.weight.view(self._gradient(self._names[consumer.weight.tensor]), group.size, leading=1)[rows]
-            for consumer in group.consumers
-        ]
+        gradients = []
+        for consumer in group.consumers:
+            name = self._names[consumer.weight.tensor]
+            gradient = self._gradient(name)
+            block = self.blocks[name]
+            if block.mesh is not None:
+                gradient = gathered(block.join(gradient))
+            gradients.append(self._view(consumer.weight, group, gradient)[rows])
         return unit_gradient(outgoing, gradients)
 
     def _features(self, number: int, reader: FeatureReader) -> Tensor:
@@ -168,7 +209,10 @@ class UnitMethod(Method):
         if means is None:
             raise RuntimeError(
                 f"{type(self).__name__} saw no forward pass of {self.groups[number].name} in training mode since its "
-                "last step: call step() once after each training step, and model.train() before training"
+                "last step: call step() once after each training step, and model.train() before training. A compiled "
+                "model notices only methods that were made before its first forward pass (torch.compiler.reset() makes "
+                "it compile again), and a replayed CUDA graph calls no hooks: there choose utility='magnitude' or "
+                "'gradient'"
             )
         return means
 
@@ -222,13 +266,12 @@ class UnitMethod(Method):
         view = self._view(part, group)
         new = _keep_invalid(view, rows, chosen, value, valid)
         view[rows, chosen] = new
-        if self.fresh_state is None or not tensor.requires_grad:
-            return
-        for state, offset, slope in self.fresh_state.entries(tensor):
+        for state, offset, slope in self._fresh_states(tensor) if tensor.requires_grad else ():
             lead = (-1,) + (1,) * (view.ndim - 2)
-            state_view = self._view(part, group, state)
             fresh = offset[rows].view(lead) + slope[rows].view(lead) * new
-            state_view[rows, chosen] = _keep_invalid(state_view, rows, chosen, fresh, valid)
+            with opened({"state": state} if is_sharded(state) else {}) as whole:
+                state_view = self._view(part, group, self._rows(whole.get("state", state)))
+                state_view[rows, chosen] = _keep_invalid(state_view, rows, chosen, fresh, valid)
 
 
 def _keep_invalid(view: Tensor, rows: Tensor, chosen: Tensor, value: Tensor | float, valid: Tensor | None) -> Tensor:
@@ -245,6 +288,11 @@ def _parts(group: UnitGroup) -> Iterator[Slice]:
         yield consumer.weight
     for norm in group.norms:
         yield from (part for part in (norm.scale, norm.shift, norm.running_mean, norm.running_var) if part is not None)
+
+
+def _tensors(group: UnitGroup) -> Iterator[str]:
+    yield from (part.tensor for part in _parts(group))
+    yield from (consumer.bias for consumer in group.consumers if consumer.bias is not None)
 
 
 def _redrawn(groups: Sequence[UnitGroup]) -> dict[str, None]:

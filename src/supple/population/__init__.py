@@ -2,7 +2,7 @@
 
 from supple.population.disturbance import Disturbance
 from supple.population.fast import FastStep
-from supple.population.parts import cut, train_in_parts
+from supple.population.parts import cut
 from supple.population.population import Population, TaskMetrics
 
-__all__ = ["Disturbance", "FastStep", "Population", "TaskMetrics", "cut", "train_in_parts"]
+__all__ = ["Disturbance", "FastStep", "Population", "TaskMetrics", "cut"]

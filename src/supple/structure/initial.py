@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from supple.functional.initial import Constant, Distribution, Normal, Uniform
+from supple.functional.sharding import gathered
 from supple.structure.description import format_row
 from supple.structure.goodness import Summary, agrees, summarize
 from supple.structure.inference import Inference, infer, spread
@@ -31,11 +32,14 @@ class Initial:
         source: how that is known: ``"override"``, ``"own rule of ..."``, ``"rule of torch.nn.Linear"``,
             ``"values: ..."``, or ``"unknown: "`` and the reason.
         fixed_row: the padding row of an embedding, which is never reinitialized, or None.
+        rule: what PyTorch's layer draws this parameter from by itself, whether it was drawn from that or not; None for
+            other modules.
     """
 
     distribution: Distribution | None
     source: str
     fixed_row: int | None = None
+    rule: Distribution | None = None
 
 
 class InitialDistributions(Mapping[str, Initial]):
@@ -90,6 +94,28 @@ class InitialDistributions(Mapping[str, Initial]):
                 "Or freeze the parameter with requires_grad_(False)."
             )
         return required
+
+    def require_means(self, names: Iterable[str]) -> dict[str, Distribution]:
+        """Distributions of which only the mean matters: those that are known, and else the constant mean of the rule.
+
+        Whatever a weight of PyTorch's layers is drawn from, its mean is 0, and that of a normalization's scale is 1.
+
+        Args:
+            names: the parameters.
+
+        Returns:
+            Distribution by parameter name.
+
+        Raises:
+            ValueError: if a parameter has neither a known distribution nor a rule.
+        """
+        names = list(names)
+        means: dict[str, Distribution] = {
+            name: Constant(entry.rule.mean)
+            for name, entry in self._entries.items()
+            if entry.distribution is None and entry.rule is not None
+        }
+        return self.require(name for name in names if name not in means) | {n: means[n] for n in names if n in means}
 
     def __repr__(self) -> str:
         rows = [("parameter", "shape", "distribution", "source")]
@@ -147,7 +173,8 @@ def initial_distributions(
             entries[name] = Initial(*own[name], fixed_row)
         else:
             found, sign = _judge(parameter, rules.get(name, []), fixed_row)
-            entries[name] = Initial(found.distribution, found.source, fixed_row)
+            rule = next((distribution for distribution, _ in rules.get(name, [])), None)
+            entries[name] = Initial(found.distribution, found.source, fixed_row, rule)
             signs += [f"{name} {sign}"] if sign else []
     if signs:
         entries = {name: _doubted(initial) for name, initial in entries.items()}
@@ -199,7 +226,8 @@ def _judge(parameter: Tensor, rules: list[_Statement], fixed_row: int | None) ->
         return Inference(
             None, f"unknown: entries of {parameter.dtype} are not told; state what they were drawn from"
         ), ""
-    summary = summarize(parameter, fixed_row)
+    # A sharded parameter is gathered: all its values tell, and the same on every process.
+    summary = summarize(gathered(parameter), fixed_row)
     for distribution, source in rules:
         if agrees(distribution, summary):
             return Inference(distribution, source, recognized=True), ""
@@ -232,7 +260,7 @@ def _doubted(initial: Initial) -> Initial:
     """What remains known of a parameter when the model was trained: its values may fit an initializer by accident."""
     if not initial.source.startswith("values: ") or isinstance(initial.distribution, Constant):
         return initial
-    return Initial(None, "unknown: the values of a trained model do not tell", initial.fixed_row)
+    return replace(initial, distribution=None, source="unknown: the values of a trained model do not tell")
 
 
 def _trained_already(signs: list[str]) -> str:

@@ -73,22 +73,52 @@ def resolve(model: nn.Module, overrides: Overrides) -> dict[str, Distribution]:
         TypeError: if a key is neither a string nor a class of module, or a value no distribution.
     """
     first = {id(parameter): name for name, parameter in model.named_parameters()}
-    every = {name: first[id(parameter)] for name, parameter in model.named_parameters(remove_duplicate=False)}
+    every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     ranked: list[dict[str, Distribution]] = [{}, {}, {}]  # by class, by pattern, by name
     for key, value in overrides.items():
-        if isinstance(key, type) and issubclass(key, nn.Module):
-            ranked[0].update(_by_class(model, first, key, value))
-        elif not isinstance(key, str):
-            raise TypeError(f"override key {key!r} is neither a parameter name, a pattern, nor a class of module")
-        elif key in every:
-            ranked[2][every[key]] = checked(value, f"the override of {key!r}")
-        else:
-            matches = [name for name in every if fnmatchcase(name, key)] if any(c in key for c in "*?[") else []
-            if not matches:
-                raise ValueError(f"override key {key!r} matches no parameter of the model{nearest(key, every)}")
+        names = names_matching(model, key)
+        if isinstance(key, str):
             distribution = checked(value, f"the override of {key!r}")
-            ranked[1].update({every[name]: distribution for name in matches})
+            ranked[2 if key in every else 1].update(dict.fromkeys(names, distribution))
+        else:
+            ranked[0].update(_by_class(model, first, key, value))
     return {**ranked[0], **ranked[1], **ranked[2]}
+
+
+def names_matching(model: nn.Module, key: str | type[nn.Module], what: str = "override key") -> list[str]:
+    """The parameters that a key speaks of.
+
+    Args:
+        model: the model.
+        key: a parameter name; a glob pattern over names; or a class of module, which means the direct parameters of
+            every module of that class or a subclass.
+        what: what the key was given for, for the error.
+
+    Returns:
+        Names as in ``model.named_parameters()``, each once. A shared parameter may be spoken of by any of its names.
+
+    Raises:
+        ValueError: if the key matches no parameter.
+        TypeError: if the key is neither a string nor a class of module.
+    """
+    first = {id(parameter): name for name, parameter in model.named_parameters()}
+    if isinstance(key, type) and issubclass(key, nn.Module):
+        modules = [module for module in model.modules() if isinstance(module, key)]
+        found = dict.fromkeys(first[id(p)] for module in modules for p in module.parameters(recurse=False))
+        if not found:
+            classes = {type(m).__name__ for m in model.modules() if next(m.parameters(recurse=False), None) is not None}
+            near = nearest(key.__name__, sorted(classes))
+            raise ValueError(f"{what} {key.__name__} matches no module with parameters of its own{near}")
+        return list(found)
+    if not isinstance(key, str):
+        raise TypeError(f"{what} {key!r} is neither a parameter name, a pattern, nor a class of module")
+    every = {name: first[id(parameter)] for name, parameter in model.named_parameters(remove_duplicate=False)}
+    if key in every:
+        return [every[key]]
+    matches = [name for name in every if fnmatchcase(name, key)] if any(c in key for c in "*?[") else []
+    if not matches:
+        raise ValueError(f"{what} {key!r} matches no parameter of the model{nearest(key, every)}")
+    return list(dict.fromkeys(every[name] for name in matches))
 
 
 def _by_class(
@@ -100,10 +130,6 @@ def _by_class(
     modules = [module for module in model.modules() if isinstance(module, key)]
     direct = [dict(module.named_parameters(recurse=False)) for module in modules]
     relative = list(dict.fromkeys(name for parameters in direct for name in parameters))
-    if not relative:
-        classes = {type(m).__name__ for m in model.modules() if next(m.parameters(recurse=False), None) is not None}
-        near = nearest(key.__name__, sorted(classes))
-        raise ValueError(f"override key {key.__name__} matches no module with parameters of its own{near}")
     given = value if isinstance(value, Mapping) else dict.fromkeys(relative, value)
     for name, distribution in given.items():
         if name not in relative:

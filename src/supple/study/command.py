@@ -17,8 +17,11 @@ from rich.markup import escape
 
 from supple.options import DataDir, DataName, Device, Verify, plain_errors, writable
 from supple.study import shipped
-from supple.study.running import Order, Outcome, run
-from supple.study.spec import Study, StudyError, from_dict, nearest, read
+from supple.study.crew import Outcome
+from supple.study.mistakes import StudyError, nearest
+from supple.study.order import Order
+from supple.study.running import run
+from supple.study.spec import Study, from_dict, read
 from supple.study.watching import Bars, Lines
 
 

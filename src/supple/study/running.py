@@ -6,13 +6,8 @@ import hashlib
 import json
 import os
 import platform
-import queue
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
@@ -23,66 +18,12 @@ import supple
 from supple import data
 from supple.data import LabelledImages
 from supple.study import files
+from supple.study.crew import Crew, Outcome, Watcher
 from supple.study.manifest import Manifest, differences, open_manifest
+from supple.study.mistakes import StudyError
 from supple.study.order import Order, part_size, process_count
 from supple.study.results import MANIFEST
-from supple.study.spec import Study, StudyError
-
-WORKER = [sys.executable, "-m", "supple.study.worker"]
-"""The command of a worker process."""
-
-
-@dataclass
-class Outcome:
-    """How a run ended.
-
-    Args:
-        complete: whether all that was to be run has been.
-        errors: what went wrong in parts, a message each.
-        halved: how often a part was halved because memory ran out.
-    """
-
-    complete: bool = False
-    errors: list[str] = field(default_factory=list)
-    halved: int = 0
-
-
-class Watcher:
-    """What follows a run; this one says nothing."""
-
-    def start(self, parts: Mapping[int, tuple[int, int]], tasks: int, steps: int) -> None:
-        """Called when it is known what is to be trained, and again where a part was halved.
-
-        Args:
-            parts: for each part (its runs, tasks it has learned).
-            tasks: tasks of each run.
-            steps: steps a task.
-        """
-
-    def step(self, part: int, task: int, step: int) -> None:
-        """Called now and then with how far a part has come.
-
-        Args:
-            part: the part.
-            task: the task it learns.
-            step: steps of that task that it has taken.
-        """
-
-    def task(self, part: int, task: int, accuracy: Sequence[tuple[str, float]]) -> None:
-        """Called after each task of a part.
-
-        Args:
-            part: the part.
-            task: the task that was learned.
-            accuracy: with the name of each column's method its accuracy, averaged over seeds.
-        """
-
-    def say(self, message: str) -> None:
-        """Called with what somebody should know.
-
-        Args:
-            message: one sentence.
-        """
+from supple.study.spec import Study
 
 
 def prepare(order: Order) -> tuple[Manifest, list[int]]:
@@ -167,145 +108,10 @@ def run(order: Order, watcher: Watcher | None = None, stop: threading.Event | No
         manifest, parts = prepare(order)
         began = time.monotonic()
         try:
-            return _Crew(order, manifest, parts, watcher, stop).train()
+            return Crew(order, manifest, parts, watcher, stop).train()
         finally:
             manifest.sessions[-1]["seconds"] = round(time.monotonic() - began, 1)
             manifest.write()
-
-
-class _Crew:
-    """Worker processes that train parts, each one part after another."""
-
-    def __init__(
-        self, order: Order, manifest: Manifest, parts: Sequence[int], watcher: Watcher, stop: threading.Event
-    ) -> None:
-        self.order, self.manifest, self.watcher, self.stop = order, manifest, watcher, stop
-        self.tasks = manifest.study.run.tasks
-        done = {number: manifest.part(number).done for number in parts}
-        self.waiting = [number for number in parts if done[number] < self.tasks]
-        watcher.start(
-            {number: (manifest.part(number).size, done[number]) for number in parts}, self.tasks, manifest.steps
-        )
-        self.outcome = Outcome()
-        self.events: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
-        self.processes: dict[int, subprocess.Popen[str]] = {}
-        self.busy: dict[int, int] = {}
-
-    def train(self) -> Outcome:
-        count = min(process_count(self.order), len(self.waiting))
-        try:
-            for number in range(count):
-                self.processes[number] = self._start(number)
-            while self.processes:
-                if self.stop.is_set():
-                    self._send_all({"stop": True})
-                try:
-                    number, event = self.events.get(timeout=0.2)
-                except queue.Empty:
-                    continue
-                self._handle(number, event)
-        finally:
-            for process in self.processes.values():
-                process.kill()
-                process.wait()
-        self.outcome.complete = not self.waiting and not self.outcome.errors and not self.stop.is_set()
-        return self.outcome
-
-    def _start(self, number: int) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            WORKER,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-        )
-        options = {
-            "folder": str(self.order.folder),
-            "tasks": self.tasks,
-            "device": self.order.device,
-            "data_dir": None if self.order.data_dir is None else str(self.order.data_dir),
-            "verify": self.order.verify,
-        }
-        self._send(process, options)
-
-        def listen() -> None:
-            assert process.stdout is not None
-            for line in process.stdout:
-                self.events.put((number, json.loads(line)))
-            self.events.put((number, None))
-
-        threading.Thread(target=listen, daemon=True).start()
-        return process
-
-    def _send(self, process: subprocess.Popen[str], request: dict[str, Any]) -> None:
-        try:
-            assert process.stdin is not None
-            process.stdin.write(json.dumps(request) + "\n")
-            process.stdin.flush()
-        except (BrokenPipeError, ValueError):
-            return  # it has ended, which its output tells too
-
-    def _send_all(self, request: dict[str, Any]) -> None:
-        for process in self.processes.values():
-            self._send(process, request)
-
-    def _handle(self, number: int, event: dict[str, Any] | None) -> None:
-        kind = event["event"] if event else None
-        if event is None:
-            self._ended(number)
-        elif kind == "step":
-            self.watcher.step(event["part"], event["task"], event["step"])
-        elif kind == "task":
-            self.watcher.task(event["part"], event["task"], event["accuracy"])
-        else:
-            self.busy.pop(number, None)
-            if kind == "memory":
-                self._halve(event["part"], event["message"])
-            elif kind == "error":
-                self.outcome.errors.append(event["message"])
-                # What went wrong with one part, such as a full disk, would go wrong with the next.
-                self.stop.set()
-            self._next(number)
-
-    def _next(self, number: int) -> None:
-        """Gives a worker its next part, or lets it end."""
-        if self.waiting and not self.stop.is_set():
-            self.busy[number] = self.waiting.pop(0)
-            self._send(self.processes[number], {"part": self.busy[number]})
-        else:
-            self._send(self.processes[number], {"stop": True})
-
-    def _ended(self, number: int) -> None:
-        process = self.processes.pop(number)
-        code, part = process.wait(), self.busy.pop(number, None)
-        if code == 0:
-            return
-        if part is not None and code == -9 and not self.stop.is_set():
-            # The kernel kills what takes more memory than there is.
-            self._halve(part, "the process was killed, as happens where memory runs out")
-            self.processes[number] = self._start(number)
-            return
-        self.outcome.errors.append(f"a worker process ended with code {code}; what it printed stands above")
-        self.stop.set()
-
-    def _halve(self, part: int, message: str) -> None:
-        if self.manifest.part(part).size == 1:
-            self.outcome.errors.append(f"one network does not fit into memory: {message}")
-            self.stop.set()
-            return
-        self.watcher.say(f"Memory ran out with {self.manifest.part(part).size} networks; going on with half of them.")
-        folder = self.manifest.part(part).folder
-        for file in sorted(folder.glob("*.*")):
-            file.unlink()
-        other = self.manifest.halve(part)
-        self.manifest.write()
-        self.outcome.halved += 1
-        self.waiting[:0] = [part, other]
-        self.watcher.start(
-            {number: (self.manifest.part(number).size, self.manifest.part(number).done) for number in self.waiting},
-            self.tasks,
-            self.manifest.steps,
-        )
 
 
 def _united(old: Study, new: Study) -> Study:

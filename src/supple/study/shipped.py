@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from supple.study.spec import StudyError
+from supple.study.mistakes import StudyError
 
 _PACKAGE = Path(__file__).parents[1]
 

@@ -36,7 +36,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -50,31 +49,12 @@ from supple.data import NAMES
 from supple.nn import ACTIVATIONS, Architecture
 from supple.study.grid import Point, expand
 from supple.study.kinds import KINDS, check_settings
+from supple.study.mistakes import StudyError, explain, nearest
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-
-class StudyError(ValueError):
-    """A study file that cannot be run; the message names the file and the key, and says what is allowed."""
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """What to say of a name that is not known.
-
-    Args:
-        name: the name.
-        known: the names there are.
-
-    Returns:
-        Such as "there is no 'srw'. Did you mean swr? There are base, swr."
-    """
-    known = list(known)
-    near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.4)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    return f"there is no {name!r}.{hint} There are {', '.join(known)}."
 
 
 def _one_of(known: Iterable[str]) -> BeforeValidator:
@@ -292,52 +272,7 @@ def _changed(table: _AnyTable, changes: Mapping[str, Any], where: str) -> _AnyTa
     try:
         return type(table)(**{**table.model_dump(), **changes})
     except ValidationError as error:
-        raise StudyError("; ".join(_explain(error, where, type(table)))) from error
-
-
-_FIXED = {
-    "problem": "all networks of a study see the same tasks",
-    "run": "all runs of a study are equally long and have the same seeds",
-    "measure": "the same is measured in all runs of a study",
-}
-"""Tables whose settings cannot be a grid, and why."""
-
-
-_TABLES: Mapping[str, type[_Table]] = {
-    "problem": Problem,
-    "network": Network,
-    "optimizer": Optimizer,
-    "run": Length,
-    "measure": Measure,
-}
-
-
-def _explain(error: ValidationError, where: str = "", table: type[_Table] = Study) -> list[str]:
-    """What is wrong with a table, a line a mistake."""
-    lines = []
-    for mistake in error.errors():
-        *path, last = [str(part) for part in mistake["loc"]] or [""]
-        place = ".".join(filter(None, (where, *path, last)))
-        value, first = mistake.get("input"), (path or [last])[0]
-        message = mistake["msg"].removeprefix("Value error, ")
-        if mistake["type"] == "extra_forbidden":
-            owner = _TABLES[first] if path else table
-            lines.append(f"{place}: {nearest(last, owner.model_fields)}")
-        elif mistake["type"] == "missing":
-            lines.append(f"{place} is missing")
-        elif isinstance(value, list) and first in _FIXED and last != "seeds":
-            lines.append(
-                f"{place} is {value}; it cannot be a grid, because {_FIXED[first]}. Write a study file for each value"
-            )
-        elif isinstance(value, list) and first in ("network", "optimizer") and last != "betas":
-            lines.append(
-                f"{place} is {value}; a grid belongs to a method, as in [methods.base] {place} = {value}, so that it "
-                "is known which methods it is for"
-            )
-        else:
-            shown = "" if isinstance(value, dict) or str(value) in message else f" is {value!r}"
-            lines.append(f"{place}{shown}: {message}".removeprefix(": "))
-    return lines
+        raise StudyError("; ".join(explain(error, type(table), where))) from error
 
 
 def parse(text: str, name: str) -> Study:
@@ -379,7 +314,7 @@ def from_dict(content: Mapping[str, Any], name: str) -> Study:
     except StudyError as error:
         raise StudyError(f"{name}: {error}") from error
     except ValidationError as error:
-        raise StudyError("\n".join(f"{name}: {line}" for line in _explain(error))) from error
+        raise StudyError("\n".join(f"{name}: {line}" for line in explain(error, Study))) from error
     return study
 
 

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from supple.study.running import Watcher
+from supple.study.crew import Watcher
 
 _SHOWN = 12
 """Methods whose accuracy is shown while a study runs."""
@@ -102,8 +102,8 @@ class Tally(Watcher):
     def accuracies(self) -> dict[str, float]:
         """Accuracy on the latest tasks of the parts, by method."""
         sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-        for methods in self._accuracy.values():
-            for method, (value, weight) in methods.items():
+        for part in sorted(self._accuracy):
+            for method, (value, weight) in self._accuracy[part].items():
                 sums[method][0] += value * weight
                 sums[method][1] += weight
         return {method: total / weight for method, (total, weight) in sums.items()}

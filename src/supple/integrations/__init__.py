@@ -1,0 +1,1 @@
+"""Methods in trainers people use: one module a library, which is imported only there."""

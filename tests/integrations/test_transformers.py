@@ -1,0 +1,163 @@
+"""A method in the Trainer of transformers does what it does in a plain loop, also after a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import supple
+
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+
+from supple.integrations.transformers import PlasticityCallback  # noqa: E402
+
+METHODS = {
+    "SWR": lambda model, optimizer: supple.SWR(
+        model, optimizer, frequency=2, factor=0.3, decay=0.5, optimizer_state="fresh"
+    ),
+    "CBP": lambda model, optimizer: supple.CBP(model.body, optimizer, maturity=2, replacement_rate=0.1, decay=0.9),
+    "chain": lambda model, optimizer: supple.chain(
+        supple.ShrinkAndPerturb(model, variance=1e-6),
+        supple.SWR(model, optimizer, frequency=3, factor=0.3, utility="magnitude", reinit="initial"),
+    ),
+}
+LR, EXAMPLES, BATCH = 0.02, 48, 8
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 2))
+
+    def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        logits = self.body(x)
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+def data() -> list[dict[str, Any]]:
+    x = torch.randn(EXAMPLES, 5, generator=torch.Generator().manual_seed(1))
+    return [{"x": row, "labels": int(row[0] > 0)} for row in x]
+
+
+class InOrder(transformers.Trainer):
+    """Goes through the data in order, so that a plain loop can follow."""
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        return torch.utils.data.SequentialSampler(data())
+
+
+def fit(
+    name: str, folder: Path, steps: int, resume: bool | str = False, accumulate: int = 1, **options: Any
+) -> tuple[Model, PlasticityCallback]:
+    model, callback = Model(), PlasticityCallback(METHODS[name], **options)
+    arguments = transformers.TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=BATCH,
+        gradient_accumulation_steps=accumulate,
+        max_steps=9,
+        learning_rate=LR,
+        lr_scheduler_type="constant",
+        max_grad_norm=0.0,
+        save_steps=4,
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+        logging_strategy="no",
+    )
+    optimizer = torch.optim.Adam(model.parameters(), lr=LR)
+    scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    trainer = InOrder(
+        model, arguments, train_dataset=data(), callbacks=[callback, Stop(steps)], optimizers=(optimizer, scheduler)
+    )
+    trainer.train(resume_from_checkpoint=resume or None)
+    return model, callback
+
+
+class Stop(transformers.TrainerCallback):
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_training_stop = state.global_step >= self.steps
+
+
+def plain(name: str, steps: int, accumulate: int = 1) -> tuple[Model, supple.Method]:
+    model = Model()
+    optimizer = torch.optim.Adam(model.parameters(), lr=LR)
+    method = METHODS[name](model, optimizer)
+    batches = torch.utils.data.DataLoader(data(), batch_size=BATCH)
+    done, number = 0, 0
+    while done < steps:
+        for number, one in enumerate(batches):
+            (model(**one)["loss"] / accumulate).backward()
+            if (number + 1) % accumulate == 0 and done < steps:
+                optimizer.step()
+                method.step()
+                optimizer.zero_grad()
+                done += 1
+    return model, method
+
+
+def assert_same(one: nn.Module, other: nn.Module) -> None:
+    theirs = other.state_dict()
+    assert all(torch.equal(value, theirs[key]) for key, value in one.state_dict().items())
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("name", METHODS)
+def test_training_is_a_plain_loop(name: str, accumulate: int, tmp_path: Path) -> None:
+    model, callback = fit(name, tmp_path, 9, accumulate=accumulate)
+    expected, method = plain(name, 9, accumulate)
+    assert callback.method is not None
+    assert int(callback.method.reinitialized.total) == int(method.reinitialized.total) > 0
+    assert_same(model, expected)
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_going_on_from_a_checkpoint_is_as_never_having_stopped(name: str, tmp_path: Path) -> None:
+    whole, expected = fit(name, tmp_path / "whole", 9)
+    fit(name, tmp_path / "part", 4)
+    resumed, callback = fit(name, tmp_path / "part", 9, resume=True)
+    assert_same(resumed, whole)
+    assert callback.method is not None
+    assert expected.method is not None
+    assert int(callback.method.reinitialized.total) == int(expected.method.reinitialized.total)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_loop_of_accelerate_is_a_plain_loop(name: str) -> None:
+    import accelerate
+
+    accelerator = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=3)
+    model = Model()
+    optimizer = torch.optim.Adam(model.parameters(), lr=LR)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    method = METHODS[name](model, optimizer)
+    for _ in range(2):
+        for one in torch.utils.data.DataLoader(data(), batch_size=BATCH):
+            with accelerator.accumulate(model):
+                accelerator.backward(model(**one)["loss"])
+                optimizer.step()
+                if accelerator.sync_gradients:
+                    method.step()
+                optimizer.zero_grad()
+    expected, plainly = plain(name, 4, 3)
+    assert method.reinitialized.total == plainly.reinitialized.total
+    assert_same(model, expected)
+
+
+def test_a_checkpoint_elsewhere_is_named(tmp_path: Path) -> None:
+    fit("SWR", tmp_path / "part", 4)
+    checkpoint = tmp_path / "part" / "checkpoint-4"
+    with pytest.raises(FileNotFoundError, match="checkpoint=folder"):
+        fit("SWR", tmp_path / "other", 5, resume=str(checkpoint))
+    _, callback = fit("SWR", tmp_path / "other", 5, resume=str(checkpoint), checkpoint=checkpoint)
+    assert callback.method is not None
+    assert callback.method.steps == 5  # type: ignore[union-attr]

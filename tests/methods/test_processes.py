@@ -1,0 +1,64 @@
+"""Two processes that train one network do what one process does, whether each holds all of it or half."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import two_processes
+from two_processes import COPIED, METHODS, STEPS, train
+
+pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of the two processes found."""
+    folder = tmp_path_factory.mktemp("processes")
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, two_processes.__file__, str(rank), str(folder)], stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    problems = [process.communicate(timeout=240)[1] for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], "\n".join(problems)
+    return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [*((name, how) for name in METHODS for how in ("parallel", "sharded")), *((name, "copied") for name in COPIED)],
+)
+def test_two_processes_do_what_one_does(name: str, how: str, found: list[dict[str, Any]]) -> None:
+    expected = train(name)
+    for rank in found:
+        run = rank[f"{how} {name}"]
+        assert run["counts"] == expected["counts"]
+        for step in range(STEPS):
+            for key, mask in expected["changes"][step].items():
+                assert torch.equal(run["changes"][step][key], mask), (step, key)
+        for kind in ("values", "moments"):
+            for key, value in expected[kind].items():
+                torch.testing.assert_close(run[kind][key], value, rtol=1e-9, atol=1e-12)
+    for kind in ("values", "moments"):
+        for key, value in found[0][f"{how} {name}"][kind].items():
+            assert torch.equal(value, found[1][f"{how} {name}"][kind][key])
+    assert bool(sum(expected["counts"]) > 3) is (name not in ("L2", "S&P"))
+
+
+def test_what_is_not_said_or_not_known_is_refused(found: list[dict[str, Any]]) -> None:
+    for rank in found:
+        assert "Pass the DistributedDataParallel module" in rank["errors"]["unknown group"]
+        assert "a stacked network cannot be sharded" in rank["errors"]["stacked"]
+        assert "not where tensor parallelism divides the features" in rank["errors"]["tensor parallel"]
+
+
+def test_blocks_are_where_they_are_said_to_be(found: list[dict[str, Any]]) -> None:
+    for rank in found:
+        assert len(rank["blocks"]) == 12
+        assert all(rank["blocks"].values()), rank["blocks"]

@@ -1,0 +1,130 @@
+"""Gradients and features that are infinite or NaN: the tensor or layer is left alone, counted, and said once."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import supple
+from supple.nn import StackedMLP
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 30), nn.ReLU(), nn.Linear(30, 3))
+
+
+def backward(model: nn.Module, bad: float | None = None) -> None:
+    model.zero_grad()
+    model(torch.randn(5, 6, generator=torch.Generator().manual_seed(0))).square().sum().backward()
+    if bad is not None:
+        model[2].weight.grad[0, 7] = bad  # type: ignore[index]
+
+
+METHODS = {
+    "SWR": lambda m: supple.SWR(m, frequency=1, factor=0.5),
+    "SWR proportional": lambda m: supple.SWR(m, frequency=1, factor=0.5, pruning="proportional"),
+    "ReDo": lambda m: supple.ReDo(m, frequency=1, threshold=0.5, utility="gradient"),
+}
+
+
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("name", METHODS)
+def test_it_is_counted_and_said_once(name: str, bad: float) -> None:
+    model = network()
+    method = METHODS[name](model)
+    assert int(method.skipped) == 0
+    before = model[2].weight.detach().clone()
+    for step in range(3):
+        backward(model, bad if step != 1 else None)
+        if step == 0:
+            with pytest.warns(UserWarning, match=f"{type(method).__name__} left a parameter or layer alone") as said:
+                method.step()
+            assert said[0].filename == __file__
+            assert torch.equal(model[2].weight, before)
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                method.step()
+    assert int(method.skipped) == 2
+    again = METHODS[name](network())
+    again.load_state_dict(method.state_dict())
+    with pytest.warns(UserWarning, match="left a parameter"):
+        assert int(again.skipped) == 2
+
+
+@pytest.mark.filterwarnings("ignore:CBP left")
+def test_units_of_unknown_utility_keep_their_turn_and_age() -> None:
+    """An overflow passes; then as many are replaced as had been due."""
+    model = network()
+    method = supple.CBP(model, maturity=0, replacement_rate=0.1, utility="gradient")
+    backward(model)
+    with torch.no_grad():
+        model[2].weight.grad.fill_(math.nan)  # type: ignore[union-attr]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    method.step()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert (int(method.reinitialized.total), int(method.skipped)) == (0, 1)
+    backward(model)
+    method.step()
+    assert int(method.reinitialized.last) == 3
+
+
+@pytest.mark.filterwarnings("ignore:CBP left")
+def test_an_overflow_does_not_stay_in_a_moving_average() -> None:
+    model = network()
+    method = supple.CBP(model, maturity=0, replacement_rate=1e-3, decay=0.9, absorb_mean=True)
+    for step in range(3):
+        x = torch.randn(5, 6)
+        model(x * (math.inf if step == 1 else 1)).sum().backward()
+        method.step()
+    assert int(method.skipped) == 1
+    state = method.state_dict()
+    assert all(bool(part.isfinite().all()) for part in (*state["average"], *state["mean"]))
+
+
+@pytest.mark.filterwarnings("ignore:SWR left")
+def test_each_replica_is_skipped_on_its_own() -> None:
+    model = StackedMLP([0, 1, 2], 5, 8, 3, 1)
+    method = supple.SWR(model, frequency=1, factor=0.5)
+    model(torch.randn(6, 5)).square().sum().backward()
+    model.output.weight.grad[1, 0, 0] = math.inf  # type: ignore[union-attr,index]
+    method.step()
+    assert method.skipped.tolist() == [0, 1, 0]
+    method.skipped.add_(5)
+    assert method.skipped.tolist() == [0, 1, 0]
+
+
+@pytest.mark.filterwarnings("ignore:SWR left")
+def test_a_scaler_that_overflows_costs_one_turn(monkeypatch: Any) -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    method = supple.SWR(model, optimizer, frequency=1, factor=0.3)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    for step in range(4):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = model(torch.randn(5, 6)).square().mean()
+        scaler.scale(loss * (math.inf if step == 2 else 1)).backward()
+        before = [p.detach().clone() for p in model.parameters()]
+        scaler.step(optimizer)
+        scaler.update()
+        method.step()
+        same = [torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True)]
+        assert all(same) is (step == 2)
+    assert int(method.skipped) == 4
+    assert all(bool(p.isfinite().all()) for p in model.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:SWR left")
+def test_a_chain_adds_up() -> None:
+    model = network()
+    method = supple.chain(supple.L2(model), METHODS["SWR"](model), METHODS["SWR"](model))
+    backward(model, math.nan)
+    method.step()
+    assert int(method.skipped) == 2

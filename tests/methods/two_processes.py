@@ -1,0 +1,208 @@
+"""One training run by one process, or by two that share each batch: what test_processes.py compares."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import supple
+from supple.functional.sharding import block_of, gathered, local
+
+STEPS, CUT, BATCH = 7, 4, 12
+
+Make = Callable[[nn.Module, torch.optim.Optimizer], supple.Method]
+METHODS: dict[str, Make] = {
+    "L2": lambda m, o: supple.L2(m, o, l2=1e-2),
+    "S&P": lambda m, o: supple.ShrinkAndPerturb(m, o, l2=1e-3, variance=1e-4),
+    "SWR": lambda m, o: supple.SWR(m, o, frequency=3, factor=0.3, optimizer_state="fresh"),
+    "SWR many": lambda m, o: supple.SWR(m, o, frequency=3, factor=2.0),
+    "SWR proportional": lambda m, o: supple.SWR(m, o, frequency=3, factor=0.2, pruning="proportional", reinit="mean"),
+    "SWR averaged": lambda m, o: supple.SWR(m, o, frequency=3, factor=0.3, decay=0.7),
+    "SWR random": lambda m, o: supple.SWR(m, o, frequency=3, factor=0.3, utility="random"),
+    "SWR initial": lambda m, o: supple.SWR(m, o, frequency=3, factor=0.3, utility="magnitude", reinit="initial"),
+    "CBP": lambda m, o: supple.CBP(m, o, maturity=2, replacement_rate=0.15, optimizer_state="fresh"),
+    "CBP gradient": lambda m, o: supple.CBP(m, o, maturity=2, replacement_rate=0.15, utility="gradient"),
+    "CBP of 2024": lambda m, o: supple.CBP(
+        m, o, maturity=2, replacement_rate=0.15, decay=0.9, counting="draw", absorb_mean=True
+    ),
+    "ReDo": lambda m, o: supple.ReDo(m, o, frequency=3, threshold=0.5, optimizer_state="fresh"),
+    "ReDo magnitude": lambda m, o: supple.ReDo(m, o, frequency=3, threshold=0.95, utility="magnitude"),
+}
+
+COPIED = ["SWR", "CBP", "ReDo"]
+
+
+def network() -> nn.Sequential:
+    """Layers of 8 and 7 units, so that one divides by two and one does not, and a scale of one entry."""
+    torch.manual_seed(0)
+    layers = [nn.Linear(5, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 7), nn.ReLU(), nn.Linear(7, 1)]
+    return nn.Sequential(*layers).double()
+
+
+def batch(step: int, rank: int, world: int) -> tuple[Tensor, Tensor]:
+    x = torch.randn(BATCH, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(step))
+    x[:, 2] = 0  # weights without a gradient
+    return x[rank::world], (x[:, :1] * x[:, 1:2])[rank::world]
+
+
+def values(model: nn.Module) -> dict[str, Tensor]:
+    return {name: gathered(p).clone() for name, p in model.named_parameters()}
+
+
+def sharded(model: nn.Module) -> nn.Module:
+    """The first layer on its own, the rest as one."""
+    from torch.distributed.fsdp import fully_shard
+
+    fully_shard(model[0])  # type: ignore[index]
+    return fully_shard(model)
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """Sharded over one process, with a copy on each of two."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    return fully_shard(model, mesh=init_device_mesh("cpu", (2, 1), mesh_dim_names=("copies", "blocks")))
+
+
+def parallel(model: nn.Module) -> nn.Module:
+    return nn.parallel.DistributedDataParallel(model)
+
+
+def train(
+    name: str, wrap: Callable[[nn.Module], nn.Module] = lambda m: m, rank: int = 0, world: int = 1
+) -> dict[str, Any]:
+    """A run, and what its method did."""
+    wrapped = wrap(network())
+    model = wrapped.module if isinstance(wrapped, nn.parallel.DistributedDataParallel) else wrapped
+    optimizer = torch.optim.Adam(wrapped.parameters(), lr=0.02)
+    method = METHODS[name](wrapped, optimizer)
+    changes, counts = [], []
+    for step in range(STEPS):
+        if step == CUT:
+            # Saved, and loaded by a method made anew; a sharded state is whole when it is gathered.
+            state = {"steps": whole(method.state_dict())}
+            method.close()
+            method = remade(name, wrapped, optimizer)
+            method.load_state_dict(state["steps"])
+        x, y = batch(step, rank, world)
+        optimizer.zero_grad()
+        (wrapped(x) - y).square().mean().backward()
+        optimizer.step()
+        before = {key: local(p).clone() for key, p in model.named_parameters()}
+        method.step()
+        own = {key: (p, (local(p) != before[key]).unsqueeze(0)) for key, p in model.named_parameters()}
+        changes.append({key: gathered(block_of(p).join(mask))[0] for key, (p, mask) in own.items()})
+        counts.append(method.reinitialized.last.clone())
+    moments = {key: gathered(optimizer.state[p]["exp_avg"]) for key, p in model.named_parameters()}
+    return {"changes": changes, "counts": counts, "values": values(model), "moments": moments}
+
+
+def remade(name: str, wrapped: nn.Module, optimizer: torch.optim.Optimizer) -> supple.Method:
+    """A new method for trained parameters: those of a fresh network stand in while it is made."""
+    parameters = list(wrapped.parameters())
+    trained = [p.detach().clone() for p in parameters]
+    optimizer.state, kept = type(optimizer.state)(dict), optimizer.state
+    with torch.no_grad():
+        for p, fresh in zip(parameters, network().parameters(), strict=True):
+            local(p).copy_(block_of(p).of(fresh))
+        method = METHODS[name](wrapped, optimizer)
+        for p, value in zip(parameters, trained, strict=True):
+            p.copy_(value)
+    optimizer.state = kept
+    return method
+
+
+def whole(state: Any) -> Any:
+    if isinstance(state, dict):
+        return {key: whole(value) for key, value in state.items()}
+    return gathered(state) if isinstance(state, Tensor) else state
+
+
+def sharded_stack() -> nn.Module:
+    from torch.distributed.fsdp import fully_shard
+
+    from supple.nn import StackedMLP
+
+    return fully_shard(StackedMLP([0, 1], 5, 8, 3, 1))
+
+
+def errors() -> dict[str, str]:
+    """What is refused where two processes run."""
+
+    def message(make: Callable[[], object]) -> str:
+        try:
+            make()
+        except ValueError as error:
+            return str(error)
+        return "nothing was refused"
+
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
+
+    mesh = init_device_mesh("cpu", (2,))
+    tensor_parallel = parallelize_module(network(), mesh, {"0": ColwiseParallel()})
+    # Features of a mean need no group where the processes are said to train networks of their own.
+    alone = [torch.distributed.new_group([rank]) for rank in range(2)][torch.distributed.get_rank()]
+    supple.CBP(network(), process_group=alone).close()
+    supple.CBP(network(), utility="magnitude").close()
+    return {
+        "unknown group": message(lambda: supple.CBP(network())),
+        "stacked": message(lambda: supple.L2(sharded_stack())),
+        "tensor parallel": message(lambda: supple.ReDo(tensor_parallel, units=supple.units(network()))),
+    }
+
+
+def blocks() -> dict[str, bool]:
+    """Whether each block is where it is said to be, for tensors divided in all ways that are known."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
+
+    mesh = init_device_mesh("cpu", (2,))
+    found = {}
+    for shape in ((4, 3), (3, 5), (1, 2), (5,)):
+        ways: list[Placement] = [Replicate(), *(Shard(dim) for dim in range(len(shape)))]
+        for way in ways:
+            whole = torch.arange(float(torch.Size(shape).numel())).view(shape)
+            tensor = distribute_tensor(whole, mesh, [way])
+            block, own = block_of(tensor), local(tensor)
+            joined = block.join(own.unsqueeze(0))
+            found[f"{shape} {way}"] = (
+                torch.equal(block.every_index(own.device).to(own.dtype), own)
+                and torch.equal(gathered(joined)[0], whole)
+                and torch.equal(block.split(joined)[0], own)
+                and torch.equal(block.split(whole.unsqueeze(0))[0], own)
+                and float(block.total(own.sum())) == float(whole.sum())
+            )
+    partial = DTensor.from_local(torch.ones(2), mesh, [Partial()], run_check=False)
+    try:
+        block_of(partial)
+    except ValueError:
+        found["a sum that was not carried out"] = True
+    return found
+
+
+def main(rank: int, folder: str) -> None:
+    """What each of the two processes does."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+    )
+    found: dict[str, Any] = {"errors": errors(), "blocks": blocks()}
+    for name in METHODS:
+        found[f"parallel {name}"] = train(name, parallel, rank, 2)
+        found[f"sharded {name}"] = train(name, sharded, rank, 2)
+        if name in COPIED:
+            found[f"copied {name}"] = train(name, copied, rank, 2)
+    torch.save(found, Path(folder) / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])
