@@ -81,6 +81,8 @@ def test_data_lists_and_fetches(folder, tmp_path, monkeypatch):
         ["mnist10k", "yes", "yes"],
         ["mnist", "no", "no"],
         ["fashion_mnist", "no", "no"],
+        ["cifar10", "no", "no"],
+        ["cifar100", "no", "no"],
     ]
     result = run("data", "fetch", "mnist", "--data-dir", folder)
     assert result.exit_code == 1

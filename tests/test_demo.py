@@ -126,8 +126,9 @@ def test_attributions():
     """Authors and licence of every data set that can be loaded."""
     for name in data.NAMES:
         title, _, rest = attribution(name).partition(" (")
-        assert "MNIST" in title
-        assert rest.endswith(f"; {data.DATA_SETS['mnist' if name == 'mnist10k' else name].licence})")
+        known = data.DATA_SETS["mnist" if name == "mnist10k" else name]
+        assert title.endswith(known.title)
+        assert rest.endswith(f"; {known.licence})")
         assert re.search(r"(19|20)\d\d", rest)
     assert attribution("another") == attribution("another", own=True) == ""
 

@@ -86,7 +86,7 @@ def test_load_by_name(tmp_path):
         data.load("mnist10k", verify=False)
     with pytest.raises(ValueError, match="in no folder: leave data_dir out"):
         data.load("mnist10k", tmp_path)
-    with pytest.raises(ValueError, match="'cifar'; there are mnist, fashion_mnist, and mnist10k"):
+    with pytest.raises(ValueError, match="'cifar'; there are mnist, fashion_mnist, cifar10, cifar100, and mnist10k"):
         data.load("cifar")
     assert set(data.NAMES) == {*DATA_SETS, "mnist10k"}
 
@@ -134,3 +134,5 @@ def test_labelled_images_that_do_not_fit(change, error, message):
 
 def test_labelled_images_says_what_it_is():
     assert repr(GOOD) == "LabelledImages(mine: 3 images of 2 x 2, 3 classes)"
+    colour = replace(GOOD, images=torch.zeros(3, 3, 4, 5, dtype=torch.uint8))
+    assert repr(colour) == "LabelledImages(mine: 3 images of 3 x 4 x 5, 3 classes)"

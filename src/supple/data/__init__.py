@@ -1,19 +1,24 @@
 """Data sets: finding or downloading their files, and reading them."""
 
+from supple.data.augmentation import Augmentation, channel_statistics
 from supple.data.fetching import DataSetState, FileState, cache_folder, fetch, state, states
 from supple.data.idx import read_idx
 from supple.data.images import LabelledImages
-from supple.data.loading import NAMES, fashion_mnist, load, mnist, mnist10k, read_labelled_images
+from supple.data.loading import NAMES, cifar10, cifar100, fashion_mnist, load, mnist, mnist10k, read_labelled_images
 from supple.data.sources import DATA_SETS, DataSet
 
 __all__ = [
     "DATA_SETS",
     "NAMES",
+    "Augmentation",
     "DataSet",
     "DataSetState",
     "FileState",
     "LabelledImages",
     "cache_folder",
+    "channel_statistics",
+    "cifar10",
+    "cifar100",
     "fashion_mnist",
     "fetch",
     "load",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from supple.data.archive import read_member
 from supple.data.idx import decompress
 from supple.data.sources import DataSet
 
@@ -57,30 +60,68 @@ class ProgressBar:
         return progress
 
 
-def _download_decompressed(url: str, output_file: str | IO[bytes], _pooch: Any) -> None:
-    """Downloads a file and undoes its compression: a downloader for pooch, which then checks the digest.
-
-    Pooch hands in a temporary file beside the final one and moves it there only when all is well.
-    """
+def _download(url: str, target: str | IO[bytes]) -> None:
+    """Downloads into a file, with a progress bar."""
     import pooch
 
-    name = url.rsplit("/", 1)[-1]
-    bar, compressed = ProgressBar(name), io.BytesIO()
+    bar = ProgressBar(url.rsplit("/", 1)[-1])
     # Some servers offer to undo the compression on the way, and the length they announce is then wrong.
     downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16, headers={"Accept-Encoding": "identity"})
     try:
-        downloader(url, compressed, None)
+        downloader(url, target, None)
     finally:
         bar.close()
+
+
+def _as_it_is(url: str, output_file: str | IO[bytes], _pooch: Any) -> None:
+    """Downloads a file: a downloader for pooch, which then checks the digest.
+
+    Pooch hands in a temporary file beside the final one and moves it there only when all is well.
+    """
+    _download(url, output_file)
+
+
+def _decompressed(url: str, output_file: str | IO[bytes], _pooch: Any) -> None:
+    """Downloads a file and undoes its compression: a downloader for pooch, as :func:`_as_it_is`."""
+    compressed = io.BytesIO()
+    _download(url, compressed)
     # Whether the mirror sent the data compressed or not is no matter, so no ".gz" in the name.
-    Path(str(output_file)).write_bytes(decompress(compressed.getvalue(), name.removesuffix(".gz")))
+    name = url.rsplit("/", 1)[-1].removesuffix(".gz")
+    Path(str(output_file)).write_bytes(decompress(compressed.getvalue(), name))
+
+
+def _retrieve(url: str, digest: str, file: str, folder: Path, downloader: Any) -> Path:
+    """Downloads a file into a folder unless it is there and right."""
+    import pooch
+
+    return Path(pooch.retrieve(url, digest, fname=file, path=folder, downloader=downloader))
+
+
+def _unpack(source: DataSet, path: Path, folder: Path) -> None:
+    """Puts the files of an archive into a folder, each whole and checked, and removes the archive.
+
+    Raises:
+        ValueError: if a file is not in the archive or its content is not that of the data set.
+    """
+    assert source.archive is not None
+    for file, digest in source.digests.items():
+        content = read_member(path, source.archive, file)
+        if (found := hashlib.sha256(content).hexdigest()) != digest:
+            raise ValueError(f"the SHA-256 of {file} in {source.archive.name} is {found}, not {digest}")
+        unfinished = folder / f"{file}.{os.getpid()}.part"
+        try:
+            unfinished.write_bytes(content)
+            unfinished.replace(folder / file)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    path.unlink()
 
 
 def download(source: DataSet, file: str, folder: Path) -> Path:
     """Downloads a file from the first mirror of a data set that gives the right content.
 
-    A file that is there already and right is left alone, and one that is not right is replaced. Nothing incomplete or
-    wrong ever stands under the file's name.
+    Where files come in an archive, all of them are put into the folder. A file that is there already and right is left
+    alone, and one that is not right is replaced. Nothing incomplete or wrong ever stands under the file's name.
 
     Args:
         source: the data set.
@@ -95,33 +136,39 @@ def download(source: DataSet, file: str, folder: Path) -> Path:
         ConnectionError: if no mirror gave it; the message says what went wrong with each, and how to do without.
     """
     try:
-        import pooch
+        import pooch  # noqa: F401
     except ModuleNotFoundError as error:
         reasons = ['downloads need pooch: run pip install ".[study]" in a clone of supple']
         raise ModuleNotFoundError(_advice(source, file, folder, reasons)) from error
     reasons = []
     for mirror in source.mirrors:
-        url = f"{mirror}{file}.gz"
+        url = _address(source, mirror, file)
         try:
-            path = pooch.retrieve(
-                url, f"sha256:{source.digests[file]}", fname=file, path=folder, downloader=_download_decompressed
-            )
+            if source.archive is None:
+                return _retrieve(url, f"sha256:{source.digests[file]}", file, folder, _decompressed)
+            _unpack(source, _retrieve(url, f"md5:{source.archive.md5}", source.archive.name, folder, _as_it_is), folder)
+            return folder / file
         except (OSError, ValueError) as error:  # what requests raises is an OSError
             reasons.append(f"{url}: {error}")
-        else:
-            return Path(path)
     raise ConnectionError(_advice(source, file, folder, reasons))
+
+
+def _address(source: DataSet, mirror: str, file: str) -> str:
+    """Where a mirror has a file, or the archive that holds it."""
+    return f"{mirror}{source.archive.name if source.archive else f'{file}.gz'}"
 
 
 def _advice(source: DataSet, file: str, folder: Path, reasons: list[str]) -> str:
     """What went wrong with a download, and what to do by hand."""
-    files = "\n".join(f"  {mirror}{name}.gz" for name in source.digests for mirror in source.mirrors)
+    addresses = dict.fromkeys(_address(source, mirror, name) for name in source.digests for mirror in source.mirrors)
+    listed = "\n".join(f"  {address}" for address in addresses)
+    count, form = (1, "as it is") if source.archive else (len(source.digests), "as they are or uncompressed")
     return (
         f"{source.title}: {file} could not be downloaded.\n"
         + "\n".join(f"  {reason}" for reason in reasons)
         + f"\nTo try again: supple data fetch {source.name}"
-        f"\nTo do without this, get these {len(source.digests)} files, each from any one of its addresses:\n{files}\n"
-        f"and put them, as they are or uncompressed, into\n  {folder}\n"
+        f"\nTo do without this, get {count} file{'s' * (count > 1)}, each from any one of its addresses:\n{listed}\n"
+        f"and put what you got, {form}, into\n  {folder}\n"
         "or into a folder of your own that you give with --data-dir (data_dir= in Python). Files are compared with "
         "their SHA-256. The data set mnist10k is part of supple and needs no download."
     )

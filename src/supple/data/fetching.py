@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from supple.data.archive import read_member
 from supple.data.download import download
 from supple.data.idx import read_content
 from supple.data.sources import DATA_SETS, DataSet, data_set
@@ -23,7 +24,7 @@ class Found:
     """A file of a data set in a folder.
 
     Args:
-        path: where it lies, plain or compressed.
+        path: where it lies, plain or compressed, or the archive that it lies in.
         content: its uncompressed content.
         verified: whether the content is that of the data set.
     """
@@ -122,13 +123,25 @@ def check_own_files(data_dir: str | os.PathLike[str] | None, verify: bool) -> No
         )
 
 
+def _names(source: DataSet, file: str) -> tuple[str, ...]:
+    """What a file, or the archive that holds it, may be called."""
+    return (file, f"{file}.gz", *([source.archive.name] if source.archive else []))
+
+
 def _candidates(source: DataSet, file: str, folder: Path) -> list[Path]:
     """Where a file may lie in a folder, the likeliest place first.
 
     The folders of the data set come before the folder itself, because files of other data sets have the same names.
     """
     places = [folder / name for name in (source.name, *source.folders)] + [folder, folder / "raw"]
-    return [place / name for place in places for name in (file, f"{file}.gz")]
+    return [place / name for place in places for name in _names(source, file)]
+
+
+def _read(source: DataSet, file: str, path: Path) -> bytes:
+    """The uncompressed content of a file, which lies there by itself or in the archive."""
+    if source.archive is not None and path.name == source.archive.name:
+        return read_member(path, source.archive, file)
+    return read_content(path)
 
 
 def find(source: DataSet, file: str, folder: Path, verify: bool = True) -> Found | None:
@@ -149,7 +162,7 @@ def find(source: DataSet, file: str, folder: Path, verify: bool = True) -> Found
     """
     first = None
     for path in filter(Path.is_file, _candidates(source, file, folder)):
-        content = read_content(path)
+        content = _read(source, file, path)
         found = Found(path, content, hashlib.sha256(content).hexdigest() == source.digests[file])
         if found.verified or not verify:
             return found
@@ -162,8 +175,9 @@ def _local(source: DataSet, file: str, folder: Path, verify: bool) -> Found:
     found = find(source, file, folder, verify)
     if found is None:
         places = ", ".join(dict.fromkeys(str(path.parent) for path in _candidates(source, file, folder)))
+        names = " nor ".join(_names(source, file))
         raise FileNotFoundError(
-            f"{source.title}: neither {file} nor {file}.gz is in any of {places}. Put it into one of them, give "
+            f"{source.title}: neither {names} is in any of {places}. Put it into one of them, give "
             "another folder with --data-dir (data_dir= in Python), or leave the option out and download the "
             f"data set: supple data fetch {source.name}"
         )
@@ -196,8 +210,9 @@ def obtain(source: DataSet, file: str, data_dir: str | os.PathLike[str] | None =
     Args:
         source: the data set.
         file: name of the file, without ".gz"; a key of ``source.digests``.
-        data_dir: a folder with the files, compressed or not, in itself or in a subfolder named after the data set.
-            It is only read; nothing is downloaded. None: the cache, and where the file is missing there, a download.
+        data_dir: a folder with the files, compressed or not, or with the archive that holds them, in itself or in a
+            subfolder named after the data set. It is only read; nothing is downloaded. None: the cache, and where the
+            file is missing there, a download.
         verify: whether the content of a file in ``data_dir`` has to be that of the data set. What is downloaded is
             always verified.
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """Grey images, each with the number of its class.
+    """Grey or colour images, each with the number of its class.
 
     Args:
-        images: uint8 [N, H, W], brightness from 0 to 255.
+        images: uint8 [N, H, W], or [N, C, H, W] with C colours, brightness from 0 to 255.
         labels: int64 [N], 0 <= label < classes.
         classes: number of classes.
         name: what the set is called, in errors and results.
@@ -34,10 +34,10 @@ class LabelledImages:
                 f"{self.name}: images have element type {self.images.dtype} and labels {self.labels.dtype}; they have "
                 "to be torch.uint8 and torch.int64"
             )
-        if self.images.ndim != 3 or self.labels.ndim != 1:
+        if self.images.ndim not in (3, 4) or self.labels.ndim != 1:
             raise ValueError(
                 f"{self.name}: images have shape {tuple(self.images.shape)} and labels {tuple(self.labels.shape)}; "
-                "they have to be [N, H, W] and [N]"
+                "they have to be [N, H, W] or [N, C, H, W], and [N]"
             )
         if len(self.images) != len(self.labels):
             raise ValueError(f"{self.name}: {len(self.images)} images but {len(self.labels)} labels")
@@ -51,5 +51,5 @@ class LabelledImages:
         return len(self.labels)
 
     def __repr__(self) -> str:
-        height, width = self.images.shape[1:]
-        return f"LabelledImages({self.name}: {len(self)} images of {height} x {width}, {self.classes} classes)"
+        size = " x ".join(map(str, self.images.shape[1:]))
+        return f"LabelledImages({self.name}: {len(self)} images of {size}, {self.classes} classes)"

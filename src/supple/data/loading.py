@@ -8,7 +8,8 @@ from os import PathLike
 import numpy as np
 import torch
 
-from supple.data.fetching import check_own_files, obtain
+from supple.data.cifar import parse_cifar
+from supple.data.fetching import Found, check_own_files, obtain
 from supple.data.idx import decompress, parse_idx, read_content
 from supple.data.images import LabelledImages
 from supple.data.sources import DATA_SETS, data_set
@@ -57,8 +58,34 @@ def read_labelled_images(
     return _assemble((str(images), read_content(images)), (str(labels), read_content(labels)), classes, name)
 
 
+_CIFAR_LABELS = {"cifar10": (10,), "cifar100": (20, 100)}
+"""Number of classes that each label byte of a record counts."""
+
+
 def _fetched(name: str, data_dir: str | PathLike[str] | None, train: bool, verify: bool) -> LabelledImages:
-    """Training or test images of a data set of ten classes in MNIST's four files."""
+    """Training or test images of a data set that can be fetched."""
+    read = _cifar if name in _CIFAR_LABELS else _mnist_like
+    return read(name, data_dir, train, verify)
+
+
+def _cifar(name: str, data_dir: str | PathLike[str] | None, train: bool, verify: bool) -> LabelledImages:
+    source, labels = data_set(name), _CIFAR_LABELS[name]
+    parts = []
+    for file in source.digests:
+        if file.startswith("test") != train:
+            found = obtain(source, file, data_dir, verify=verify)
+            parts.append(parse_cifar(found.content, _place(found, file), labels))
+    images, numbers = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    return LabelledImages(images, numbers, labels[-1], name)
+
+
+def _place(found: Found, file: str) -> str:
+    """Where a file lies, for errors; one that is in an archive is named too."""
+    return str(found.path) if found.path.name.startswith(file) else f"{file} in {found.path}"
+
+
+def _mnist_like(name: str, data_dir: str | PathLike[str] | None, train: bool, verify: bool) -> LabelledImages:
+    """Images of ten classes in MNIST's four files."""
     part = "train" if train else "t10k"
     images, labels = (
         obtain(data_set(name), f"{part}-{kind}", data_dir, verify=verify)
@@ -113,6 +140,50 @@ def fashion_mnist(
     algorithms", arXiv 1708.07747, 2017.
     """
     return _fetched("fashion_mnist", data_dir, train, verify)
+
+
+def cifar10(data_dir: str | PathLike[str] | None = None, train: bool = True, *, verify: bool = True) -> LabelledImages:
+    """CIFAR-10: colour photographs, 32 x 32, 10 classes, 50,000 for training and 10,000 for testing.
+
+    Args:
+        data_dir: folder with the archive of the binary version, or with the files from it; None: the cache, filled by a
+            download where needed. See :func:`supple.data.fetching.obtain`.
+        train: whether to read the training or the test images.
+        verify: whether files in ``data_dir`` have to be those of CIFAR-10.
+
+    Returns:
+        The images and labels.
+
+    Raises:
+        FileNotFoundError: if a file is not in ``data_dir``.
+        ValueError: if a file is not the right one or is damaged.
+        ConnectionError: if the archive could not be downloaded.
+
+    Source: Krizhevsky, "Learning multiple layers of features from tiny images", University of Toronto, 2009.
+    """
+    return _fetched("cifar10", data_dir, train, verify)
+
+
+def cifar100(data_dir: str | PathLike[str] | None = None, train: bool = True, *, verify: bool = True) -> LabelledImages:
+    """CIFAR-100: colour photographs, 32 x 32, 100 (fine) classes, 50,000 for training and 10,000 for testing.
+
+    Args:
+        data_dir: folder with the archive of the binary version, or with the files from it; None: the cache, filled by a
+            download where needed. See :func:`supple.data.fetching.obtain`.
+        train: whether to read the training or the test images.
+        verify: whether files in ``data_dir`` have to be those of CIFAR-100.
+
+    Returns:
+        The images and labels.
+
+    Raises:
+        FileNotFoundError: if a file is not in ``data_dir``.
+        ValueError: if a file is not the right one or is damaged.
+        ConnectionError: if the archive could not be downloaded.
+
+    Source: Krizhevsky, "Learning multiple layers of features from tiny images", University of Toronto, 2009.
+    """
+    return _fetched("cifar100", data_dir, train, verify)
 
 
 def mnist10k() -> LabelledImages:

@@ -8,6 +8,21 @@ from types import MappingProxyType
 
 
 @dataclass(frozen=True)
+class Archive:
+    """One gzip-compressed tar archive that holds all files of a data set.
+
+    Args:
+        name: name of the archive.
+        md5: MD5 of the archive as it is, compressed; for downloads.
+        folder: the folder inside the archive that holds the files.
+    """
+
+    name: str
+    md5: str
+    folder: str
+
+
+@dataclass(frozen=True)
 class DataSet:
     """A data set of files that can be fetched.
 
@@ -17,9 +32,11 @@ class DataSet:
         licence: the licence of its files.
         digests: for each file, without ".gz", the SHA-256 of its uncompressed content. Compressed files differ from
             mirror to mirror; what is in them does not.
-        mirrors: addresses of folders with the files, gzip-compressed, each ending in "/"; tried in this order.
+        mirrors: addresses of folders with the files, gzip-compressed, or with the archive, each ending in "/"; tried in
+            this order.
         folders: further names of the folder that holds the files where other programs put them.
         reference: who made it and where it was published; empty where that is not known.
+        archive: the archive that the files come in; None where each is fetched by itself.
     """
 
     name: str
@@ -29,6 +46,7 @@ class DataSet:
     mirrors: tuple[str, ...]
     folders: tuple[str, ...] = ()
     reference: str = ""
+    archive: Archive | None = None
 
 
 _MNIST = DataSet(
@@ -71,7 +89,45 @@ _FASHION_MNIST = DataSet(
     reference="Xiao, Rasul and Vollgraf, arXiv 1708.07747, 2017",
 )
 
-DATA_SETS: dict[str, DataSet] = {source.name: source for source in (_MNIST, _FASHION_MNIST)}
+# The authors publish the MD5 of each archive. The SHA-256 of the files inside are those that another library
+# (torchvision for Ruby) checks.
+_CIFAR10 = DataSet(
+    name="cifar10",
+    title="CIFAR-10",
+    licence="licence not stated",
+    digests=MappingProxyType(
+        {
+            "data_batch_1.bin": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
+            "data_batch_2.bin": "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
+            "data_batch_3.bin": "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
+            "data_batch_4.bin": "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
+            "data_batch_5.bin": "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
+            "test_batch.bin": "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
+        }
+    ),
+    mirrors=("https://www.cs.toronto.edu/~kriz/",),
+    folders=("cifar-10-batches-bin",),
+    reference="Krizhevsky, Learning multiple layers of features from tiny images, 2009",
+    archive=Archive("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530", "cifar-10-batches-bin"),
+)
+
+_CIFAR100 = DataSet(
+    name="cifar100",
+    title="CIFAR-100",
+    licence="licence not stated",
+    digests=MappingProxyType(
+        {
+            "train.bin": "f31298fc616915fa142368359df1c4ca2ae984d6915ca468b998a5ec6aeebf29",
+            "test.bin": "d8b1e6b7b3bee4020055f0699b111f60b1af1e262aeb93a0b659061746f8224a",
+        }
+    ),
+    mirrors=("https://www.cs.toronto.edu/~kriz/",),
+    folders=("cifar-100-binary",),
+    reference="Krizhevsky, Learning multiple layers of features from tiny images, 2009",
+    archive=Archive("cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8", "cifar-100-binary"),
+)
+
+DATA_SETS: dict[str, DataSet] = {source.name: source for source in (_MNIST, _FASHION_MNIST, _CIFAR10, _CIFAR100)}
 """The data sets that can be fetched, by name."""
 
 

@@ -2,7 +2,7 @@
 
 from supple.metrics.accuracy import hits
 from supple.metrics.activations import Activations, activations, dead_share, output_and_activations
-from supple.metrics.dead import dead_units
+from supple.metrics.dead import dead_units, dormant_units
 from supple.metrics.magnitude import mean_magnitude
 from supple.metrics.rank import feature_rank
 
@@ -11,6 +11,7 @@ __all__ = [
     "activations",
     "dead_share",
     "dead_units",
+    "dormant_units",
     "feature_rank",
     "hits",
     "mean_magnitude",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from supple.metrics.dead import dead_units
-from supple.nn import MLP, StackedMLP
+from supple.nn import MLP, StackedMLP, ViT
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,8 +17,9 @@ class Activations:
     """Activations of a network, or of a stack of R, on E examples.
 
     Args:
-        hidden: output of the activation function of each hidden layer, [E, width], or [R, E, width].
-        last: what the output layer receives, the same shape.
+        hidden: output of the activation function of each hidden layer, [E, width], or [R, E, width]; of a transformer
+            that in each block, [E, tokens, width].
+        last: what the output layer receives, [E, width], or [R, E, width].
     """
 
     hidden: list[Tensor]
@@ -26,7 +27,7 @@ class Activations:
 
 
 @torch.no_grad()
-def activations(network: MLP | StackedMLP, x: Tensor) -> Activations:
+def activations(network: MLP | StackedMLP | ViT, x: Tensor) -> Activations:
     """Activations of a network on the given examples.
 
     Args:
@@ -39,7 +40,7 @@ def activations(network: MLP | StackedMLP, x: Tensor) -> Activations:
     return output_and_activations(network, x)[1]
 
 
-def output_and_activations(network: MLP | StackedMLP, x: Tensor) -> tuple[Tensor, Activations]:
+def output_and_activations(network: MLP | StackedMLP | ViT, x: Tensor) -> tuple[Tensor, Activations]:
     """Output and activations of a network on the given examples, in evaluation mode.
 
     Args:

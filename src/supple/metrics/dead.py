@@ -1,4 +1,4 @@
-"""Dead units: hidden units that say the same on every example."""
+"""Dead and dormant units: hidden units that say the same, or hardly anything, on every example."""
 
 from __future__ import annotations
 
@@ -23,3 +23,18 @@ def dead_units(features: Tensor, saturated: Sequence[float], tolerance: float) -
     """
     near = torch.stack([(features - value).abs() <= tolerance for value in saturated]).any(dim=0)
     return near.all(dim=-2)
+
+
+def dormant_units(features: Tensor, most: float = 0.01) -> Tensor:
+    """Which units put out at most a small value on all examples. A value below 0 counts as none, however large.
+
+    Args:
+        features: [..., E, n], outputs of n units on E examples.
+        most: the largest output of a dormant unit.
+
+    Returns:
+        bool [..., n].
+
+    Source: Hernandez-Garcia et al. (arXiv 2508.00212), correlates of loss of plasticity in the vision transformer.
+    """
+    return (features <= most).all(dim=-2)

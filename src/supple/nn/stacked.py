@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -155,8 +155,14 @@ class StackedLayerNorm(torch.nn.Module):
 
 
 @torch.no_grad()
-def initialize(module: torch.nn.Module, distributions: Mapping[str, Distribution], seeds: Tensor) -> None:
-    """Draws every parameter of one network, or of a stacked one, as a function of its seed and name.
+def initialize(
+    module: torch.nn.Module,
+    distributions: Mapping[str, Distribution],
+    seeds: Tensor,
+    names: Collection[str] | None = None,
+    time: int = 0,
+) -> None:
+    """Draws parameters of one network, or of a stacked one, as a function of seed, name and time.
 
     A parameter on the meta device, which has no values, is left as it is.
 
@@ -164,13 +170,17 @@ def initialize(module: torch.nn.Module, distributions: Mapping[str, Distribution
         module: one network (one seed), or a :class:`Stacked` one.
         distributions: what each parameter is drawn from, by its name in the network.
         seeds: int64 [1] for one network, [R] for a stacked one.
+        names: the parameters to draw; None: all.
+        time: 0 when the network is made; another number each time that something is drawn again.
     """
     parameters = {name: parameter for name, parameter in module.named_parameters() if not parameter.is_meta}
+    if names is not None:
+        parameters = {name: parameters[name] for name in names}
     if not parameters:
         return
     # Replicas that share a seed share their values, so each seed is drawn once.
     distinct, which = torch.unique(seeds.cpu(), return_inverse=True)
     for name, parameter in parameters.items():
         shape = parameter.shape[1:] if isinstance(module, Stacked) else parameter.shape
-        values = initial.sample(distributions[name], distinct, random.purpose("initial", name), 0, shape)
+        values = initial.sample(distributions[name], distinct, random.purpose("initial", name), time, shape)
         parameter.copy_(values[which].view(parameter.shape))

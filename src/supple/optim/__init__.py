@@ -1,7 +1,8 @@
-"""Optimizers for stacked parameters: a step size and a weight decay a replica."""
+"""Optimizers for stacked parameters, with a step size and a weight decay a replica; the one-cycle schedule."""
 
 from supple.optim.adamw import AdamW
+from supple.optim.one_cycle import one_cycle
 from supple.optim.replicated import ReplicatedOptimizer
 from supple.optim.sgdw import SGDW
 
-__all__ = ["SGDW", "AdamW", "ReplicatedOptimizer"]
+__all__ = ["SGDW", "AdamW", "ReplicatedOptimizer", "one_cycle"]

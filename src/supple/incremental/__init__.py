@@ -1,0 +1,6 @@
+"""Class-incremental training of a vision transformer."""
+
+from supple.incremental.measures import AdditionEnd, AdditionStart, EpochMetrics
+from supple.incremental.training import IncrementalTraining
+
+__all__ = ["AdditionEnd", "AdditionStart", "EpochMetrics", "IncrementalTraining"]
