@@ -150,6 +150,13 @@ def test_c5(tmp_path):
     assert [one.what for one in partial.missing] == ["SWR with magnitude/proportional/mean in the large network"]
 
 
+def test_c5_is_about_the_runs_that_have_the_variants(tmp_path):
+    """Longer runs of SWR as it usually is, beside them, are no reason to say that variants are missing."""
+    usual = setting(tmp_path, "large", ladder(), tasks=120)
+    found = verdict("C5", [usual, setting(tmp_path, "large", eight())])
+    assert (found.verdict, len(found.evidence), found.missing) == (YES, 7, [])
+
+
 @pytest.mark.parametrize(("size", "expected"), [(0.01, YES), (0.5, NO)])
 def test_c6(tmp_path, size, expected):
     rows = [
@@ -248,3 +255,20 @@ def test_the_studies_run_what_the_settings_say(key):
     given = {f"network.{name}": value for name, value in base.network.model_dump().items()}
     given |= {f"optimizer.{name}": value for name, value in base.optimizer.model_dump().items()}
     assert setting_of(given) == key
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"network.depth": 1},
+        {"network.layer_norm": "before"},
+        {"network.skip": "after"},
+        {"network.activation": "tanh"},
+        {"network.hidden": 50},
+        {"optimizer.name": "rmsprop"},
+    ],
+)
+def test_other_networks_are_of_no_setting(changes):
+    given = {"network.hidden": 100, "network.depth": 3, "network.layer_norm": "after", "optimizer.name": "sgd"}
+    assert setting_of(given) == "large_layer_norm"
+    assert setting_of({**given, **changes}) is None

@@ -174,7 +174,9 @@ def best_variant(runs: pl.DataFrame, kind: IntervalKind = "student") -> Claim:
     """
     gathered = Collector(runs)
     for setting in ("large", "small"):
-        trials = gathered.trials(setting, ("swr",), optional=setting == "small", study=VARIANTS[setting])
+        trials = gathered.trials(
+            setting, ("swr",), optional=setting == "small", study=VARIANTS[setting], variety=list(variants()[0])
+        )
         if trials is None:
             continue
         found = {}

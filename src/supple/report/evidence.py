@@ -75,7 +75,12 @@ class Collector:
         self.found: dict[str, Trials] = {}
 
     def trials(
-        self, setting: str, kinds: Sequence[str], optional: bool = False, study: str | None = None
+        self,
+        setting: str,
+        kinds: Sequence[str],
+        optional: bool = False,
+        study: str | None = None,
+        variety: Sequence[str] = ("kind",),
     ) -> Trials | None:
         """The runs of a setting; what is missing is noted.
 
@@ -84,11 +89,12 @@ class Collector:
             kinds: the methods that are compared.
             optional: whether nothing is noted.
             study: name of the study that has them; None: that of the setting.
+            variety: the columns in which what is compared differs.
 
         Returns:
             The runs; None if there are none.
         """
-        found = trials_of(self.runs, setting, kinds)
+        found = trials_of(self.runs, setting, kinds, variety)
         there = set() if found is None else set(found.runs["kind"])
         lacking = [kind for kind in kinds if kind not in there]
         if found is not None:

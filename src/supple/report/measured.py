@@ -196,7 +196,7 @@ def measure(results: Results) -> Measured:
         )
     windows = Windows(tasks)
     kept = results.runs.filter(pl.col("done") >= tasks)
-    # A network whose loss is not a number gives its accuracy as that of guessing, or none at all, which is 0.
+    # A network whose outputs are not numbers classifies nothing rightly.
     accuracy, task = pl.col("accuracy").fill_nan(0.0), pl.col("task")
     last = task == tasks - 1
     numbers = (

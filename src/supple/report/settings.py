@@ -21,6 +21,9 @@ LEAST_TASKS = 10
 PAPER_IMAGES = 60_000
 """Images of a task there."""
 
+PAPER_BATCH = 30
+"""Images of a batch there."""
+
 _OUTCOMES = ("seed", "early", "late", "change", "diverged")
 _DISTURBANCES = ("loss", "gradient", "mean", "std")
 _NOT_SETTINGS = {"run", "method", "kind", "seed", "point", "part", "done", "dead", "rank", "weight_magnitude"}
@@ -65,6 +68,7 @@ class Trials:
         tasks: tasks of a run that are counted.
         images: images of a task; 0 where it is not known.
         data: name of the images.
+        batch_size: images a batch; 0 where it is not known.
         study: name of the study that the first of them are from.
         command: what goes on with it, without its seeds.
         runs: a row a run: "kind", "method", "seed", "configuration" (the method's settings as text), its settings under
@@ -75,6 +79,7 @@ class Trials:
     tasks: int
     images: int
     data: str
+    batch_size: int
     study: str
     command: str
     runs: pl.DataFrame
@@ -94,6 +99,8 @@ class Trials:
             parts.append(f"{self.images:,} instead of {PAPER_IMAGES:,} images a task")
         if self.data not in ("mnist", "mnist10k"):
             parts.append(f"images of {self.data}")
+        if self.batch_size not in (0, PAPER_BATCH):
+            parts.append(f"batches of {self.batch_size} instead of {PAPER_BATCH}")
         return ", ".join(parts)
 
 
@@ -118,17 +125,20 @@ def all_trials(folders: Iterable[Measured]) -> pl.DataFrame:
     return first.unique(["world", "kind", "configuration", "seed"], keep="first", maintain_order=True)
 
 
-def trials_of(runs: pl.DataFrame, setting: str, kinds: Sequence[str]) -> Trials | None:
+def trials_of(
+    runs: pl.DataFrame, setting: str, kinds: Sequence[str], variety: Sequence[str] = ("kind",)
+) -> Trials | None:
     """The runs of a setting that are to be compared with each other.
 
     Runs that differ in anything but the method are not compared. Where a setting was run in several ways, such as with
-    several step sizes or at several scales, it is the way in which most of the kinds were run; of several that with
-    the most tasks, and then with the most runs.
+    several step sizes or at several scales, it is the way in which most of what is compared was run; of several that
+    with the most tasks, and then with the most runs.
 
     Args:
         runs: from :func:`all_trials`.
         setting: a key of :data:`SETTINGS`.
         kinds: the kinds that are to be compared.
+        variety: the columns in which what is compared differs.
 
     Returns:
         The runs; None if there are none of :data:`LEAST_TASKS` tasks or more.
@@ -136,14 +146,16 @@ def trials_of(runs: pl.DataFrame, setting: str, kinds: Sequence[str]) -> Trials 
     here = runs.filter(pl.col("setting") == setting, pl.col("kind").is_in(list(kinds)), pl.col("tasks") >= LEAST_TASKS)
     if here.is_empty():
         return None
+    compared = pl.struct([name for name in variety if name in here.columns] or ["kind"])
     ranked = (
         here.group_by("world")
-        .agg(pl.col("kind").n_unique(), pl.col("tasks").first(), pl.len())
-        .sort("kind", "tasks", "len", "world", descending=True)
+        .agg(compared.n_unique().alias("compared"), pl.col("tasks").first(), pl.len())
+        .sort("compared", "tasks", "len", "world", descending=True)
     )
     found = here.filter(pl.col("world") == ranked["world"][0])
     first = found.row(0, named=True)
-    return Trials(first["tasks"], first["images"], first["data"], first["study"], first["command"], found)
+    facts = ("tasks", "images", "data", "batch_size", "study", "command")
+    return Trials(runs=found, **{name: first[name] for name in facts})
 
 
 def going_on(measured: Measured, seeds: bool = True) -> str:
@@ -221,6 +233,7 @@ def _described(measured: Measured) -> pl.DataFrame:
         study=pl.lit(measured.name),
         command=pl.lit(going_on(measured, seeds=False)),
         data=pl.lit(str(problem.get("data", ""))),
+        batch_size=pl.lit(int(problem.get("batch_size", 0))),
         **{name: pl.Series(values, dtype=pl.String) for name, values in columns.items()},
     )
     return frame.join(measured.disturbances().select("run", *_DISTURBANCES), on="run", how="left").drop("run")
@@ -251,9 +264,11 @@ def setting_of(given: Mapping[str, Any]) -> str | None:
         and not given.get("network.skip")
         and not given.get("network.reparameterized")
     )
-    described = (given.get("network.hidden"), given.get("network.layer_norm") not in (None, "", "none"), optimizer)
+    norm = given.get("network.layer_norm")
+    usual = plain and given.get("network.depth") in (None, 3) and norm in (None, "", "none", "after")
+    described = (given.get("network.hidden"), norm == "after", optimizer)
     for key, setting in SETTINGS.items():
-        if plain and described == (setting.hidden, setting.layer_norm, setting.optimizer):
+        if usual and described == (setting.hidden, setting.layer_norm, setting.optimizer):
             return key
     return None
 

@@ -22,7 +22,9 @@ UNANIMOUS = 6
 """So many pairs that all say the same are clear without an interval: by the sign test p is 2 / 2^6 = 0.031, or less."""
 
 LEVEL = 0.05
-"""The probability with which a claim that is true may be called contradicted."""
+"""Level of the tests that contradict a claim, all of its statements taken together. A difference that is claimed to be
+above 0 and is smaller than the margin counts as none: such a claim is contradicted although it is true to the letter.
+"""
 
 
 class Verdict(str, Enum):
