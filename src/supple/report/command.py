@@ -62,7 +62,7 @@ def report_command(
     for section in report.sections:
         console.print(f"\n[bold]{escape(section.measured.title)}[/]", highlight=False)
         if section.partial:
-            console.print(f"[bold]Partial:[/] {section.partial}", highlight=False, soft_wrap=True)
+            console.print(f"[bold]Partial:[/] {escape(section.partial)}", highlight=False, soft_wrap=True)
         console.print(escape(section.answer), highlight=False, soft_wrap=True)
     console.print(f"\n{claims_summary(report.claims)}", highlight=False, soft_wrap=True)
     table = Table(box=None, padding=(0, 1), show_header=False)
