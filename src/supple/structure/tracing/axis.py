@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from supple.structure.description import Norm, Slice
@@ -46,6 +47,7 @@ class Axis:
         parts: neighbouring outputs that were cut out of these, by first output and number.
         whole: the axis that this was cut out of.
         partner: an axis that is one with this: unit i of both is the same unit.
+        joined: the axes whose partner this is.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Axis:
     parts: dict[tuple[int, int], Axis] = field(default_factory=dict)
     whole: Axis | None = None
     partner: Axis | None = None
+    joined: list[Axis] = field(default_factory=list)
 
     def exclude(self, reason: str, rank: int = 1) -> None:
         """Notes why these units cannot be replaced; of equally good reasons the first stays.
@@ -88,6 +91,31 @@ class Axis:
         mine, others = self.root(), other.root()
         if mine is not others:
             others.partner = mine
+            mine.joined.append(others)
+
+    def same(self) -> list[Axis]:
+        """All axes that are one with this, with itself."""
+        found = [self.root()]
+        for axis in found:  # it grows
+            found += axis.joined
+        return found
+
+    def comes_from(self, others: Collection[Axis]) -> bool:
+        """Whether these outputs are computed from any of others.
+
+        Args:
+            others: the others.
+
+        Returns:
+            True or False.
+        """
+        earlier = set(others)
+        for axis in others:
+            # What is computed from all outputs of a layer is computed from each part of them.
+            while axis.whole is not None:
+                axis = axis.whole
+                earlier.add(axis)
+        return not earlier.isdisjoint(self.ancestors)
 
     def part(self, start: int, size: int) -> Axis:
         """Neighbouring outputs as an axis of their own, as in a layer whose output is split in two.

@@ -105,8 +105,11 @@ def _gate(record: Record, first: Axis, second: Axis) -> None:
     """A unit that is the product of two: both are the same unit, unless one is computed from the other."""
     first.touch()
     second.touch()
-    if first in second.ancestors or second in first.ancestors:
-        for axis in (first, second):
+    if first.root() is second.root():
+        return
+    ones, others = first.same(), second.same()
+    if any(a.comes_from(others) for a in ones) or any(b.comes_from(ones) for b in others):
+        for axis in (*ones, *others):
             axis.exclude(f"{record.place} multiplies them with features that are computed from them")
     else:
         first.join(second)

@@ -111,6 +111,9 @@ def _obstacle(record: Record, members: list[Axis], readings: list[Reading], outp
         return "no Linear or Conv reads them"
     if output:
         return "they are also an output of the model"
+    made = {axis.incoming.tensor for axis in members}
+    if tensor := next((reading.weight.tensor for reading in readings if reading.weight.tensor in made), ""):
+        return f"{tensor} both makes them and reads them"
     parts = [(reading.weight, axis.size) for axis in members for reading in axis.readings]
     for axis in members:
         own = [*axis.bias, *(part for norm in axis.norms for part in (norm.scale, norm.shift))]

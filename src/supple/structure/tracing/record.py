@@ -243,7 +243,8 @@ class Record:
         source, target = read[0].owner, made[0].owner
         assert isinstance(source, Entries)
         assert isinstance(target, Entries)
-        ancestors = x.everything()
+        # A product of units lies in a tensor as one of its factors.
+        ancestors = frozenset(other for axis in x.everything() for other in axis.same())
         ancestors = ancestors.union(*(axis.ancestors for axis in ancestors))
         incoming = Slice(target.tensor, target.dim, target.start)
         out = Axis(layer_name(target.tensor), made[0].units * (groups if out_dim == 1 else 1), incoming, ancestors)

@@ -1,0 +1,79 @@
+"""Models in which something that looks like hidden units is not; what is found has to be right by what it does."""
+
+import pytest
+import torch
+from torch import nn
+from traced_checks import assert_replacing_silences
+from traced_models import rows
+
+import supple
+
+
+class Model(nn.Module):
+    """A function of modules and an input, behind a layer of hidden units."""
+
+    def __init__(self, function, **modules):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(4, 7), nn.Linear(7, 5)
+        for name, module in modules.items():
+            setattr(self, name, module)
+        self.function = function
+
+    def forward(self, x):
+        return self.function(self, self.second(self.first(x).relu()))
+
+
+def linear(inputs=6, outputs=6, **options):
+    return nn.Linear(inputs, outputs, **options)
+
+
+def found_in(model, example=None):
+    """Names of the groups, which have to be right by what they do, and reasons by name of what was left out."""
+    example = rows(4) if example is None else example
+    found = supple.units(model, example)
+    assert_replacing_silences(model, example, found)
+    return [group.name for group in found], {item.name: item.reason for item in found.excluded}
+
+
+def gated(self, x):
+    a, b = self.a(x), self.b(x)
+    return self.o(self.c(a * b) * b)
+
+
+def gated_by_a_gate(self, x):
+    a, b = self.a(x), self.b(x).relu()
+    return self.o(self.c(a * b) * a)
+
+
+def gated_by_a_class(self, x):
+    a, b, d = self.a(x), self.b(x), self.d(x)
+    return self.o(d * b), self.p(self.c(a) * d), self.q(a * b)
+
+
+@pytest.mark.parametrize("function", [gated, gated_by_a_gate, gated_by_a_class])
+def test_a_layer_is_not_one_with_what_it_is_computed_from(function):
+    model = Model(
+        function, **{name: linear(5) for name in "abd"}, c=linear(), **{name: linear(6, 2) for name in "opq"}
+    )
+    names, reasons = found_in(model)
+    assert names[0] == "first"
+    assert not any("*" in name for name in names[1:] if "c" in name)
+    assert "computed from them" in reasons["c"]
+
+
+def test_a_gate_of_what_another_gate_produced():
+    def function(self, x):
+        return self.o(self.c(self.a(x) * self.b(x)) * self.d(x))
+
+    model = Model(function, **{name: linear(5) for name in "abd"}, c=linear(), o=linear(6, 2))
+    assert found_in(model)[0] == ["first", "second", "a * b", "c * d"]
+
+
+def test_a_half_of_a_layer_gates_what_the_other_half_is_read_by():
+    def function(self, x):
+        gate, hidden = self.a(x).chunk(2, -1)
+        return self.o(self.c(hidden) * gate)
+
+    model = Model(function, a=linear(5, 12), c=linear(), o=linear(6, 2))
+    assert found_in(model)[0] == ["first", "second", "a[0:6] * c", "a[6:12]"]
