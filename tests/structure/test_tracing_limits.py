@@ -53,9 +53,7 @@ def gated_by_a_class(self, x):
 
 @pytest.mark.parametrize("function", [gated, gated_by_a_gate, gated_by_a_class])
 def test_a_layer_is_not_one_with_what_it_is_computed_from(function):
-    model = Model(
-        function, **{name: linear(5) for name in "abd"}, c=linear(), **{name: linear(6, 2) for name in "opq"}
-    )
+    model = Model(function, **{name: linear(5) for name in "abd"}, c=linear(), **{name: linear(6, 2) for name in "opq"})
     names, reasons = found_in(model)
     assert names[0] == "first"
     assert not any("*" in name for name in names[1:] if "c" in name)
@@ -77,3 +75,35 @@ def test_a_half_of_a_layer_gates_what_the_other_half_is_read_by():
 
     model = Model(function, a=linear(5, 12), c=linear(), o=linear(6, 2))
     assert found_in(model)[0] == ["first", "second", "a[0:6] * c", "a[6:12]"]
+
+
+def test_running_statistics_of_two_layers():
+    def function(self, x):
+        return self.o(self.norm(self.b(self.norm(self.a(x)).relu())).relu())
+
+    model = Model(function, a=linear(5), b=linear(), o=linear(6, 2), norm=nn.BatchNorm1d(6, affine=False))
+    names, reasons = found_in(model)
+    assert names == ["first", "second"]
+    assert reasons["a"] == reasons["b"] == "norm.running_mean is used 2 times in one forward pass"
+    assert [group.name for group in supple.units(model.eval(), rows(4))] == names
+
+
+AFTER = {
+    "directly": (lambda product, shift: product + shift, True),
+    "behind a view": (lambda product, shift: product.unsqueeze(1).squeeze(1) + shift, True),
+    "behind an activation": (lambda product, shift: product.sigmoid() + shift, False),
+    "behind a scale": (lambda product, shift: 0.5 * product + shift, False),
+    "subtracted": (lambda product, shift: product - shift, False),
+    "doubled": (lambda product, shift: torch.add(product, shift, alpha=2), False),
+}
+
+
+@pytest.mark.parametrize("name", AFTER)
+def test_a_consumers_bias_is_what_is_added_to_its_product(name):
+    function, direct = AFTER[name]
+    model = Model(lambda self, x: self.o(function(self.c(self.a(x).relu()), self.shift)), a=linear(5), o=linear(6, 2))
+    model.c, model.shift = linear(bias=False), nn.Parameter(torch.zeros(6))
+    groups = {group.name: group for group in supple.units(model, rows(4))}
+    assert groups["a"].consumers[0].bias == ("shift" if direct else None)
+    assert [part.tensor for part in groups["c"].bias] == ["shift"]
+    found_in(model)

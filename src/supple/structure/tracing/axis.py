@@ -38,7 +38,9 @@ class Axis:
         ancestors: the outputs of earlier weights that they are computed from.
 
     Attributes:
+        token: of the values that the weight produced; see :class:`State`.
         bias: their biases.
+        direct: the biases that were added to just these values.
         norms: normalizations of them.
         readings: the weights that read them.
         output: whether the model gives them out.
@@ -54,7 +56,9 @@ class Axis:
     size: int
     incoming: Slice
     ancestors: frozenset[Axis] = frozenset()
+    token: int = 0
     bias: list[Slice] = field(default_factory=list)
+    direct: list[Slice] = field(default_factory=list)
     norms: list[Norm] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     output: bool = False
@@ -136,8 +140,8 @@ class Axis:
                 size,
                 _shifted(self.incoming, start),
                 self.ancestors,
-                [_shifted(bias, start) for bias in self.bias],
-                [_norm_part(norm, start) for norm in self.norms],
+                bias=[_shifted(bias, start) for bias in self.bias],
+                norms=[_norm_part(norm, start) for norm in self.norms],
                 output=self.output,
                 whole=self,
             )

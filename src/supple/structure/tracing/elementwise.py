@@ -47,10 +47,14 @@ def pointwise(record: Record, call: Call) -> Value:
     if followed and others and call.name not in _SCALING:
         for pieces in dims:
             _lose(pieces, _added(record, call), loose)
+    produced = {
+        p.owner for pieces in dims for p in pieces if isinstance(p.owner, Axis) and p.state.token == p.owner.token
+    }
+    direct = produced if call.name == "add" and call.arguments.get("alpha", 1) == 1 else set()
     dims = [renewed(pieces, call.name not in _LINEAR, scaled=bool(others)) for pieces in dims]
     for tensor, value in zip(call.tensors, call.values, strict=True):
         if value.kind == Kind.PARAMETER:
-            _with_parameter(record, call, dims, tensor, value)
+            _with_parameter(record, call, dims, tensor, value, direct)
     return Value(call.kind, tuple(dims), frozenset(loose))
 
 
@@ -115,8 +119,10 @@ def _gate(record: Record, first: Axis, second: Axis) -> None:
         first.join(second)
 
 
-def _with_parameter(record: Record, call: Call, dims: list[Pieces], tensor: Tensor, value: Value) -> None:
-    """A parameter that is added to units is a bias, one they are multiplied with a scale."""
+def _with_parameter(
+    record: Record, call: Call, dims: list[Pieces], tensor: Tensor, value: Value, direct: set[Axis]
+) -> None:
+    """A parameter that is added to units is a bias, to ``direct`` just as it is; one they are multiplied with a scale."""
     offset = len(dims) - tensor.ndim
     for dim, pieces in enumerate(dims):
         for run in record.runs(pieces):
@@ -129,6 +135,8 @@ def _with_parameter(record: Record, call: Call, dims: list[Pieces], tensor: Tens
                 run.axis.exclude(f"{call.name} in {record.place} combines them with something that is computed")
             elif call.name in ("add", "sub"):
                 run.axis.bias.append(part)
+                if run.axis in direct:
+                    run.axis.direct.append(part)
             elif call.name == "mul":
                 run.axis.norms.append(Norm(scale=part))
             else:

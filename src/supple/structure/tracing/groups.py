@@ -116,8 +116,10 @@ def _obstacle(record: Record, members: list[Axis], readings: list[Reading], outp
         return f"{tensor} both makes them and reads them"
     parts = [(reading.weight, axis.size) for axis in members for reading in axis.readings]
     for axis in members:
-        own = [*axis.bias, *(part for norm in axis.norms for part in (norm.scale, norm.shift))]
-        parts += [(part, axis.size) for part in own if part is not None]
+        own = [*axis.bias]
+        for norm in axis.norms:
+            own += filter(None, (norm.scale, norm.shift, norm.running_mean, norm.running_var))
+        parts += [(part, axis.size) for part in own]
     return next(filter(None, (_several_uses(record, *part) for part in parts)), "")
 
 
@@ -150,8 +152,8 @@ def _same_values(one: Reading, other: Reading, layout: Slice) -> bool:
 
 
 def _bias(model: nn.Module, reading: Reading) -> str | None:
-    """Name of the bias of the layer that reads units, if it has one entry for each of its outputs."""
-    for part in reading.out.bias:
+    """Name of what is added to just the product of a layer that reads units, if it has one entry for each output."""
+    for part in reading.out.direct:
         if model.get_parameter(part.tensor).shape == (reading.out.size,):
             return part.tensor
     return None

@@ -189,9 +189,10 @@ class Record:
         Returns:
             What it gives out.
         """
-        for tensor in parameters[:2]:
-            if tensor is not None:
-                self.use(self.value(tensor))
+        for tensor in (tensor for tensor in parameters if tensor is not None):
+            self.use(self.value(tensor))
+            if id(tensor) in self._buffers:
+                self._uses[self._buffers[id(tensor)]].append({})
         for place, pieces in enumerate(value.dims):
             for run in self.runs(pieces):
                 if not dim <= place < dim + channel:
@@ -256,7 +257,9 @@ class Record:
                 run.axis.exclude(f"{out.name}, which reads them, is a grouped convolution (groups={groups})")
             part = run.slice(source.tensor, source.dim, source.start)
             run.axis.readings.append(Reading(part, layer_name(source.tensor), run.key, run.before_norm, out))
-        return self._product(x, x_dim, (Piece(out, out.size, state=State.new()),))
+        state = State.new()
+        out.token = state.token
+        return self._product(x, x_dim, (Piece(out, out.size, state=state),))
 
     def _product(self, x: Value, x_dim: int, made: Pieces) -> Value:
         dims = [renewed(pieces) for pieces in x.dims]
