@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from traced_checks import assert_replacing_silences
 from traced_models import rows
 
 import supple
+from supple.structure.tracing import trace
 
 
 class Model(nn.Module):
@@ -107,3 +109,39 @@ def test_a_consumers_bias_is_what_is_added_to_its_product(name):
     assert groups["a"].consumers[0].bias == ("shift" if direct else None)
     assert [part.tensor for part in groups["c"].bias] == ["shift"]
     found_in(model)
+
+
+@pytest.mark.parametrize(("kind", "used"), [("linear", r"b\.weight"), ("norm", r"n\.\w+")])
+def test_a_function_that_keeps_the_original_is_named_with_the_remedy(kind, used):
+    model = Model(
+        lambda self, x: (self.b(self.a(x).relu()), self.extra(x)), a=linear(5), b=linear(6, 2), n=nn.BatchNorm1d(5)
+    )
+    model.extra = (lambda x: F.linear(model.b.weight, model.b.weight)) if kind == "linear" else lambda x: model.n(x)
+    with pytest.raises(ValueError, match=rf"cannot trace Model: in module the model .* uses {used} of .*a method"):
+        trace(model, rows(4))
+
+
+class Remembering(nn.Module):
+    """Adds what it computed in the call before."""
+
+    def __init__(self, keep):
+        super().__init__()
+        self.a, self.u, self.o, self.keep = linear(4), linear(6, 4), linear(6, 2), keep
+        self.register_buffer("last", None)
+        self.memory = {"steps": [], "self": self}
+
+    def forward(self, x):
+        kept = self.last if self.keep == "buffer" else (self.memory["steps"] or [None])[-1]
+        hidden = self.a(x if kept is None else x + self.u(kept)).relu()
+        if self.keep == "buffer":
+            self.last = hidden.detach()
+        elif self.keep == "list":
+            self.memory["steps"].append(hidden.detach() * 2)
+        return self.o(hidden)
+
+
+@pytest.mark.parametrize("keep", ["buffer", "list"])
+def test_features_that_are_kept_for_the_next_call(keep):
+    reasons = {item.name: item.reason for item in trace(Remembering(keep), rows(4)).excluded}
+    assert reasons["a"] == "they are kept on the model between calls"
+    assert [group.name for group in trace(Remembering("nothing"), rows(4))] == ["a"]
