@@ -1,10 +1,15 @@
 """Models in which something that looks like hidden units is not; what is found has to be right by what it does."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from traced_checks import assert_replacing_silences
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn.utils import prune
+from traced_checks import assert_replacing_silences, assert_untouched, everything
 from traced_models import rows
 
 import supple
@@ -145,3 +150,41 @@ def test_features_that_are_kept_for_the_next_call(keep):
     reasons = {item.name: item.reason for item in trace(Remembering(keep), rows(4)).excluded}
     assert reasons["a"] == "they are kept on the model between calls"
     assert [group.name for group in trace(Remembering("nothing"), rows(4))] == ["a"]
+
+
+def test_wrapped_models():
+    model = Model(lambda self, x: x)
+    found = supple.units(model, rows(4))
+    assert supple.units(torch.compile(model), rows(4)).groups == found.groups
+    assert supple.units(torch.compile(nn.Sequential(linear(), linear())))[0].incoming == (supple.Slice("0.weight"),)
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(model)
+        assert supple.units(torch.compile(wrapped), rows(4)).groups == found.groups
+        sharded = fully_shard(copy.deepcopy(model), mesh=init_device_mesh("cpu", (1,)))
+        with pytest.raises(ValueError, match=r"Model: its parameters are sharded; call supple\.units before fully_sh"):
+            supple.units(sharded, rows(4))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_one_number_for_each_example_is_a_residual_at_any_batch_size(batch):
+    model = Model(lambda self, x: self.o(self.a(x).relu() + x[:, :1]), a=linear(5), o=linear(6, 2))
+    names, reasons = found_in(model, torch.randn(batch, 4))
+    assert names == ["first"]
+    assert "residual stream" in reasons["a"]
+    scalar = Model(lambda self, x: self.o(self.a(x).relu() + x.detach().mean()), a=linear(5), o=linear(6, 2))
+    assert "second" in {item.name for item in supple.units(scalar, torch.randn(batch, 4)).excluded}
+
+
+def test_hooks_of_others_do_not_run():
+    model, seen = Model(lambda self, x: x), []
+    model.first.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    model.second.register_forward_pre_hook(lambda module, inputs, keywords: seen.append(inputs), with_kwargs=True)
+    before = everything(model)
+    assert len(supple.units(model, rows(4))) == 1
+    assert not seen
+    assert_untouched(model, before)
+    prune.random_unstructured(model.first, "weight", 0.5)
+    assert "computed" in {item.name: item.reason for item in trace(model, rows(4)).excluded}["first"]

@@ -43,7 +43,7 @@ def pointwise(record: Record, call: Call) -> Value:
     if places and not set.intersection(*places):
         for pieces in dims:
             _lose(pieces, f"{call.name} in {record.place} combines each of them with many others", loose)
-    others = [t for t, v in activations if not v.axes() and t.numel() > 1 and t is not call.arguments.get("condition")]
+    others = [t for t, v in activations if not v.axes() and t.ndim > 0 and t is not call.arguments.get("condition")]
     if followed and others and call.name not in _SCALING:
         for pieces in dims:
             _lose(pieces, _added(record, call), loose)

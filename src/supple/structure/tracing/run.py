@@ -175,7 +175,16 @@ def _watch(model: nn.Module, record: Record) -> None:
         module.register_forward_hook(after)
 
     for name, module in model.named_modules():
+        _drop_hooks(module)
         watch(name, module)
+
+
+def _drop_hooks(module: nn.Module) -> None:
+    """Removes hooks of others, which are not to see the copy; those of PyTorch compute weights, as in pruning."""
+    for hooks in (module._forward_pre_hooks, module._forward_hooks):
+        for key, hook in list(hooks.items()):
+            if not any(kind.__module__.startswith("torch.nn.utils.") for kind in type(hook).__mro__):
+                del hooks[key]
 
 
 class _OriginalUsedError(Exception):
