@@ -188,3 +188,60 @@ def test_hooks_of_others_do_not_run():
     assert_untouched(model, before)
     prune.random_unstructured(model.first, "weight", 0.5)
     assert "computed" in {item.name: item.reason for item in trace(model, rows(4)).excluded}["first"]
+
+
+@pytest.mark.parametrize("take", [lambda w: w[1], lambda w: w.unbind(0)[2]])
+def test_one_of_several_weights_in_a_parameter(take):
+    def function(self, x):
+        hidden = F.linear(self.a(x).relu(), take(self.weights)).relu()
+        return self.o(self.b(hidden) + take(self.biases))
+
+    model = Model(function, a=linear(5), b=linear(), o=linear(6, 2))
+    model.weights, model.biases = nn.Parameter(torch.randn(3, 6, 6)), nn.Parameter(torch.randn(3, 6))
+    names, reasons = found_in(model)
+    assert names == ["first", "second"]
+    assert reasons["weights"] == "its weight is one of several in the parameter weights"
+    assert reasons["a"] == "the model reads them with one of several weights in the parameter weights"
+    assert "or one of several in a parameter" in reasons["b"]
+
+
+def test_the_place_of_a_single_unit_that_cannot_be_told():
+    def function(self, x):
+        hidden = self.a(x)
+        return self.p(self.o(hidden).relu()), self.q(self.b(hidden.squeeze(-1).unsqueeze(-1)).relu())
+
+    model = Model(function, a=linear(5, 1), o=linear(1), b=linear(1), p=linear(6, 2), q=linear(6, 2))
+    names, reasons = found_in(model)
+    assert names == ["first", "second", "o", "b"]
+    assert reasons == {"a": "unsqueeze in the model leaves open along which dimension it lies"}
+    model.function = lambda self, x: self.p(self.o(self.a(x).view(-1, 1).tanh()).relu())
+    assert found_in(model)[0] == ["first", "second", "a", "o"]
+
+
+def test_parts_of_parts():
+    def function(self, x):
+        q, hidden = self.a(x).split([4, 8], -1)
+        gate, up = hidden.chunk(2, -1)
+        return self.p(q), self.o(gate.sigmoid() * up)
+
+    model = Model(function, a=linear(5, 12), p=linear(4, 2), o=linear(4, 2))
+    assert found_in(model) == (["first", "second", "a[0:4]", "a[4:12]"], {})
+    groups = {group.name: group for group in supple.units(model, rows(4).double())}
+    assert groups["a[4:12]"].incoming == (supple.Slice("a.weight", start=4), supple.Slice("a.weight", start=8))
+    assert groups["a[4:12]"].bias == (supple.Slice("a.bias", start=4), supple.Slice("a.bias", start=8))
+
+    def some(self, x):
+        gate, up = self.a(x)[:, 2:10].chunk(2, -1)
+        return self.p(gate), up, self.o(gate)
+
+    model = Model(some, a=linear(5, 12), p=linear(4, 2), o=linear(4, 2))
+    assert found_in(model)[0] == ["first", "second", "a[2:6]"]
+
+    def both(self, x):
+        hidden = self.a(x)[:, 4:]
+        return self.p(hidden[:, :4]), self.o(hidden)
+
+    model = Model(both, a=linear(5, 12), p=linear(4, 2), o=linear(8, 2))
+    names, reasons = found_in(model)
+    assert names == ["first", "second"]
+    assert reasons["a"] == "they are read both as a whole and in parts"

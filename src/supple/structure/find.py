@@ -36,9 +36,10 @@ def units(model: nn.Module, example: Any = None) -> Units:
     operations, as in ``o(h * g), o2(h)``, it is the input of the first of those that have the fewest inputs a unit.
 
     Args:
-        model: the model, also inside ``torch.compile`` or ``DistributedDataParallel``. Neither it nor a random number generator is changed. It is traced in the mode it is in,
-            training or evaluation, which has to be that in which the method will see it if the two use other layers.
-            Hooks on its modules do not run, but for those of PyTorch itself, such as pruning.
+        model: the model, also inside ``torch.compile`` or ``DistributedDataParallel``. Neither it nor a random number
+            generator is changed. It is traced in the mode it is in, training or evaluation, which has to be that in
+            which the method will see it if the two use other layers. Hooks on its modules do not run, but for those of
+            PyTorch itself, such as pruning.
         example: what the model takes in, of which only the shapes matter: a tensor, a tuple of arguments, or a mapping
             of keyword arguments (where the model takes one mapping, a tuple of it).
 

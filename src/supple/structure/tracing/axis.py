@@ -48,6 +48,7 @@ class Axis:
         rank: how good the reason is.
         parts: neighbouring outputs that were cut out of these, by first output and number.
         whole: the axis that this was cut out of.
+        first: the first of them, counted in the outputs of the weight.
         partner: an axis that is one with this: unit i of both is the same unit.
         joined: the axes whose partner this is.
     """
@@ -66,6 +67,7 @@ class Axis:
     rank: int = 0
     parts: dict[tuple[int, int], Axis] = field(default_factory=dict)
     whole: Axis | None = None
+    first: int = 0
     partner: Axis | None = None
     joined: list[Axis] = field(default_factory=list)
 
@@ -135,8 +137,10 @@ class Axis:
             return self
         if (start, size) not in self.parts:
             overlap = any(start < first + n and first < start + size for first, n in self.parts)
+            first = self.first + start
+            layer = self.name if self.whole is None else self.name.rpartition("[")[0]
             part = Axis(
-                f"{self.name}[{start}:{start + size}]",
+                f"{layer}[{first}:{first + size}]",
                 size,
                 _shifted(self.incoming, start),
                 self.ancestors,
@@ -144,6 +148,7 @@ class Axis:
                 norms=[_norm_part(norm, start) for norm in self.norms],
                 output=self.output,
                 whole=self,
+                first=first,
             )
             self.parts[start, size] = part
             if self.reason:
@@ -151,6 +156,12 @@ class Axis:
             if overlap or self.readings:
                 self.exclude("parts of them that overlap are read")
         return self.parts[start, size]
+
+    def give_out(self) -> None:
+        """Notes that the model gives these units out."""
+        self.output = True
+        for part in self.parts.values():
+            part.give_out()
 
     def touch(self) -> None:
         """Has to be called before anything is noted of all units: where parts were cut out, that is one thing twice."""

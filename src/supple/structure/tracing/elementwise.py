@@ -122,7 +122,7 @@ def _gate(record: Record, first: Axis, second: Axis) -> None:
 def _with_parameter(
     record: Record, call: Call, dims: list[Pieces], tensor: Tensor, value: Value, direct: set[Axis]
 ) -> None:
-    """A parameter that is added to units is a bias, to ``direct`` just as it is; one they are multiplied with a scale."""
+    """A parameter that is added to units is a bias (to ``direct`` as it is), one they are multiplied with a scale."""
     offset = len(dims) - tensor.ndim
     for dim, pieces in enumerate(dims):
         for run in record.runs(pieces):
@@ -132,7 +132,8 @@ def _with_parameter(
                 continue
             part = record.entries(value, lies, run)
             if part is None:
-                run.axis.exclude(f"{call.name} in {record.place} combines them with something that is computed")
+                what = "something that is computed or one of several in a parameter"
+                run.axis.exclude(f"{call.name} in {record.place} combines them with {what}")
             elif call.name in ("add", "sub"):
                 run.axis.bias.append(part)
                 if run.axis in direct:

@@ -51,13 +51,21 @@ def _classes(record: Record) -> Iterator[list[Axis]]:
     """Axes that are the same units, each with its parts in its place."""
     classes: dict[Axis, list[Axis]] = {}
     for whole in record.axes:
-        reasons = {part.reason for part in whole.parts.values()}
-        together = len(reasons) == 1 and "" not in reasons
-        for axis in [whole] if together or not whole.parts else whole.parts.values():
-            if together:
-                axis.reason = axis.reason or reasons.pop()
+        for axis in _apart(whole):
             classes.setdefault(axis.root(), []).append(axis)
     yield from classes.values()
+
+
+def _apart(axis: Axis) -> list[Axis]:
+    """The smallest parts that an axis was cut into; the axis itself if all are left out for the same reason."""
+    if not axis.parts:
+        return [axis]
+    parts = [small for part in axis.parts.values() for small in _apart(part)]
+    reasons = {part.reason for part in parts}
+    if len(reasons) == 1 and "" not in reasons:
+        axis.reason = axis.reason or reasons.pop()
+        return [axis]
+    return parts
 
 
 def _name(members: list[Axis]) -> str:

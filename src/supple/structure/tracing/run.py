@@ -79,9 +79,7 @@ def run(model: nn.Module, example: Any) -> Record:
         raise ValueError(_failure(kind, record, error, example)) from error
     for tensor in _tensors(output):
         for axis in record.value(tensor).axes():
-            axis.output = True
-            for part in axis.parts.values():
-                part.output = True
+            axis.give_out()
     for name, module in twin.named_modules():
         for tensor in _tensors(vars(module)):
             for axis in record.value(tensor).everything():
@@ -288,8 +286,8 @@ def _failure(kind: str, record: Record, error: Exception, example: Any) -> str:
         )
     if isinstance(error, _OriginalUsedError):
         return (
-            f"cannot trace {kind}: in module {record.place} a function uses {error} of the model it was made with, as a "
-            "lambda in __init__ with self in it does, so that a copy of the model does not use its own; make it a method"
+            f"cannot trace {kind}: in module {record.place} a function uses {error} of the model it was made with, as "
+            "a lambda in __init__ with self in it does, and not that of the copy that is traced; make it a method"
         )
     shapes = ", ".join(str(tuple(tensor.shape)) for tensor in _tensors(example))
     reason = str(error).strip().split("\n")[0].rstrip(".") or "no message"
