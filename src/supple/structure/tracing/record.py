@@ -189,10 +189,11 @@ class Record:
         Returns:
             What it gives out.
         """
-        for tensor in (tensor for tensor in parameters if tensor is not None):
-            self.use(self.value(tensor))
-            if id(tensor) in self._buffers:
-                self._uses[self._buffers[id(tensor)]].append({})
+        for tensor in parameters:
+            if tensor is not None:
+                self.use(self.value(tensor))
+                if id(tensor) in self._buffers:
+                    self._uses[self._buffers[id(tensor)]].append({})
         for place, pieces in enumerate(value.dims):
             for run in self.runs(pieces):
                 if not dim <= place < dim + channel:
