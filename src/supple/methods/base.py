@@ -21,11 +21,12 @@ from supple.methods.drawing import New
 from supple.methods.features import FeatureReader
 from supple.methods.optimizer_state import FreshState
 from supple.methods.places import Places
-from supple.methods.wrapping import unwrapped, unwrapped_optimizer
+from supple.methods.wrapping import unwrapped_optimizer
 from supple.methods.writing import write
 from supple.nn.stacked import Stacked
 from supple.structure.initial import initial_distributions
 from supple.structure.overrides import Overrides
+from supple.structure.wrapping import unwrapped
 
 
 class Method(ABC):

@@ -6,9 +6,11 @@ from typing import Any
 
 from torch import nn
 
+from supple.functional.sharding import is_sharded
 from supple.structure.description import Units
 from supple.structure.sequential import is_chain, sequential
 from supple.structure.tracing import trace
+from supple.structure.wrapping import unwrapped
 
 _BY_HAND = (
     "Describe the hidden units by hand: supple.Units([supple.UnitGroup(...), ...]) with the names of the weights that "
@@ -30,9 +32,14 @@ def units(model: nn.Module, example: Any = None) -> Units:
     A network of this package, or any module with a method ``hidden_units()`` that returns :class:`Units`, says it
     itself.
 
+    Features are read at one place of the model for each group: where several layers read the units behind different
+    operations, as in ``o(h * g), o2(h)``, it is the input of the first of those that have the fewest inputs a unit.
+
     Args:
-        model: the model. Neither it nor a random number generator is changed. It is traced in the mode it is in,
-            training or evaluation, which has to be that in which the method will see it if the two use other layers.
+        model: the model, also inside ``torch.compile`` or ``DistributedDataParallel``. Neither it nor a random number
+            generator is changed. It is traced in the mode it is in, training or evaluation, which has to be that in
+            which the method will see it if the two use other layers. Hooks on its modules do not run, but for those of
+            PyTorch itself, such as pruning.
         example: what the model takes in, of which only the shapes matter: a tensor, a tuple of arguments, or a mapping
             of keyword arguments (where the model takes one mapping, a tuple of it).
 
@@ -40,8 +47,8 @@ def units(model: nn.Module, example: Any = None) -> Units:
         The units, a group a layer, in order, with the layers that were left out and why. Prints as a table.
 
     Raises:
-        ValueError: if the model is of another kind and there is no example, does not run on the example, or has no
-            hidden units; the message says what to do.
+        ValueError: if the model is of another kind and there is no example, does not run on the example, has sharded
+            parameters (``fully_shard``), or has no hidden units; the message says what to do.
         TypeError: if the model's own ``hidden_units()`` gives anything but :class:`Units`.
 
     Example:
@@ -53,6 +60,7 @@ def units(model: nn.Module, example: Any = None) -> Units:
         >>> [group.name for group in supple.units(model, torch.zeros(1, 5, 4))]
         ['linear1']
     """
+    model, _ = unwrapped(model)
     kind = type(model).__name__
     # Asked of the class: an attribute of this name may be anything, such as a number of units.
     if callable(getattr(type(model), "hidden_units", None)):
@@ -63,6 +71,11 @@ def units(model: nn.Module, example: Any = None) -> Units:
                 "supple.UnitGroup(...)"
             )
     elif example is not None:
+        if any(map(is_sharded, model.parameters())):
+            raise ValueError(
+                f"cannot trace {kind}: its parameters are sharded; call supple.units before fully_shard and pass the "
+                "result as units=..."
+            )
         try:
             found = trace(model, example)
         except ValueError as error:

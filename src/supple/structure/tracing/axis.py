@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from supple.structure.description import Norm, Slice
@@ -37,7 +38,9 @@ class Axis:
         ancestors: the outputs of earlier weights that they are computed from.
 
     Attributes:
+        token: of the values that the weight produced; see :class:`State`.
         bias: their biases.
+        direct: the biases that were added to just these values.
         norms: normalizations of them.
         readings: the weights that read them.
         output: whether the model gives them out.
@@ -45,14 +48,18 @@ class Axis:
         rank: how good the reason is.
         parts: neighbouring outputs that were cut out of these, by first output and number.
         whole: the axis that this was cut out of.
+        first: the first of them, counted in the outputs of the weight.
         partner: an axis that is one with this: unit i of both is the same unit.
+        joined: the axes whose partner this is.
     """
 
     name: str
     size: int
     incoming: Slice
     ancestors: frozenset[Axis] = frozenset()
+    token: int = 0
     bias: list[Slice] = field(default_factory=list)
+    direct: list[Slice] = field(default_factory=list)
     norms: list[Norm] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     output: bool = False
@@ -60,7 +67,9 @@ class Axis:
     rank: int = 0
     parts: dict[tuple[int, int], Axis] = field(default_factory=dict)
     whole: Axis | None = None
+    first: int = 0
     partner: Axis | None = None
+    joined: list[Axis] = field(default_factory=list)
 
     def exclude(self, reason: str, rank: int = 1) -> None:
         """Notes why these units cannot be replaced; of equally good reasons the first stays.
@@ -88,6 +97,31 @@ class Axis:
         mine, others = self.root(), other.root()
         if mine is not others:
             others.partner = mine
+            mine.joined.append(others)
+
+    def same(self) -> list[Axis]:
+        """All axes that are one with this, with itself."""
+        found = [self.root()]
+        for axis in found:  # it grows
+            found += axis.joined
+        return found
+
+    def comes_from(self, others: Collection[Axis]) -> bool:
+        """Whether these outputs are computed from any of others.
+
+        Args:
+            others: the others.
+
+        Returns:
+            True or False.
+        """
+        earlier = set(others)
+        for axis in others:
+            # What is computed from all outputs of a layer is computed from each part of them.
+            while axis.whole is not None:
+                axis = axis.whole
+                earlier.add(axis)
+        return not earlier.isdisjoint(self.ancestors)
 
     def part(self, start: int, size: int) -> Axis:
         """Neighbouring outputs as an axis of their own, as in a layer whose output is split in two.
@@ -103,15 +137,18 @@ class Axis:
             return self
         if (start, size) not in self.parts:
             overlap = any(start < first + n and first < start + size for first, n in self.parts)
+            first = self.first + start
+            layer = self.name if self.whole is None else self.name.rpartition("[")[0]
             part = Axis(
-                f"{self.name}[{start}:{start + size}]",
+                f"{layer}[{first}:{first + size}]",
                 size,
                 _shifted(self.incoming, start),
                 self.ancestors,
-                [_shifted(bias, start) for bias in self.bias],
-                [_norm_part(norm, start) for norm in self.norms],
+                bias=[_shifted(bias, start) for bias in self.bias],
+                norms=[_norm_part(norm, start) for norm in self.norms],
                 output=self.output,
                 whole=self,
+                first=first,
             )
             self.parts[start, size] = part
             if self.reason:
@@ -119,6 +156,12 @@ class Axis:
             if overlap or self.readings:
                 self.exclude("parts of them that overlap are read")
         return self.parts[start, size]
+
+    def give_out(self) -> None:
+        """Notes that the model gives these units out."""
+        self.output = True
+        for part in self.parts.values():
+            part.give_out()
 
     def touch(self) -> None:
         """Has to be called before anything is noted of all units: where parts were cut out, that is one thing twice."""

@@ -43,14 +43,18 @@ def pointwise(record: Record, call: Call) -> Value:
     if places and not set.intersection(*places):
         for pieces in dims:
             _lose(pieces, f"{call.name} in {record.place} combines each of them with many others", loose)
-    others = [t for t, v in activations if not v.axes() and t.numel() > 1 and t is not call.arguments.get("condition")]
+    others = [t for t, v in activations if not v.axes() and t.ndim > 0 and t is not call.arguments.get("condition")]
     if followed and others and call.name not in _SCALING:
         for pieces in dims:
             _lose(pieces, _added(record, call), loose)
+    produced = {
+        p.owner for pieces in dims for p in pieces if isinstance(p.owner, Axis) and p.state.token == p.owner.token
+    }
+    direct = produced if call.name == "add" and call.arguments.get("alpha", 1) == 1 else set()
     dims = [renewed(pieces, call.name not in _LINEAR, scaled=bool(others)) for pieces in dims]
     for tensor, value in zip(call.tensors, call.values, strict=True):
         if value.kind == Kind.PARAMETER:
-            _with_parameter(record, call, dims, tensor, value)
+            _with_parameter(record, call, dims, tensor, value, direct)
     return Value(call.kind, tuple(dims), frozenset(loose))
 
 
@@ -105,15 +109,20 @@ def _gate(record: Record, first: Axis, second: Axis) -> None:
     """A unit that is the product of two: both are the same unit, unless one is computed from the other."""
     first.touch()
     second.touch()
-    if first in second.ancestors or second in first.ancestors:
-        for axis in (first, second):
+    if first.root() is second.root():
+        return
+    ones, others = first.same(), second.same()
+    if any(a.comes_from(others) for a in ones) or any(b.comes_from(ones) for b in others):
+        for axis in (*ones, *others):
             axis.exclude(f"{record.place} multiplies them with features that are computed from them")
     else:
         first.join(second)
 
 
-def _with_parameter(record: Record, call: Call, dims: list[Pieces], tensor: Tensor, value: Value) -> None:
-    """A parameter that is added to units is a bias, one they are multiplied with a scale."""
+def _with_parameter(
+    record: Record, call: Call, dims: list[Pieces], tensor: Tensor, value: Value, direct: set[Axis]
+) -> None:
+    """A parameter that is added to units is a bias (to ``direct`` as it is), one they are multiplied with a scale."""
     offset = len(dims) - tensor.ndim
     for dim, pieces in enumerate(dims):
         for run in record.runs(pieces):
@@ -123,9 +132,12 @@ def _with_parameter(record: Record, call: Call, dims: list[Pieces], tensor: Tens
                 continue
             part = record.entries(value, lies, run)
             if part is None:
-                run.axis.exclude(f"{call.name} in {record.place} combines them with something that is computed")
+                what = "something that is computed or one of several in a parameter"
+                run.axis.exclude(f"{call.name} in {record.place} combines them with {what}")
             elif call.name in ("add", "sub"):
                 run.axis.bias.append(part)
+                if run.axis in direct:
+                    run.axis.direct.append(part)
             elif call.name == "mul":
                 run.axis.norms.append(Norm(scale=part))
             else:

@@ -51,13 +51,21 @@ def _classes(record: Record) -> Iterator[list[Axis]]:
     """Axes that are the same units, each with its parts in its place."""
     classes: dict[Axis, list[Axis]] = {}
     for whole in record.axes:
-        reasons = {part.reason for part in whole.parts.values()}
-        together = len(reasons) == 1 and "" not in reasons
-        for axis in [whole] if together or not whole.parts else whole.parts.values():
-            if together:
-                axis.reason = axis.reason or reasons.pop()
+        for axis in _apart(whole):
             classes.setdefault(axis.root(), []).append(axis)
     yield from classes.values()
+
+
+def _apart(axis: Axis) -> list[Axis]:
+    """The smallest parts that an axis was cut into; the axis itself if all are left out for the same reason."""
+    if not axis.parts:
+        return [axis]
+    parts = [small for part in axis.parts.values() for small in _apart(part)]
+    reasons = {part.reason for part in parts}
+    if len(reasons) == 1 and "" not in reasons:
+        axis.reason = axis.reason or reasons.pop()
+        return [axis]
+    return parts
 
 
 def _name(members: list[Axis]) -> str:
@@ -111,10 +119,15 @@ def _obstacle(record: Record, members: list[Axis], readings: list[Reading], outp
         return "no Linear or Conv reads them"
     if output:
         return "they are also an output of the model"
+    made = {axis.incoming.tensor for axis in members}
+    if tensor := next((reading.weight.tensor for reading in readings if reading.weight.tensor in made), ""):
+        return f"{tensor} both makes them and reads them"
     parts = [(reading.weight, axis.size) for axis in members for reading in axis.readings]
     for axis in members:
-        own = [*axis.bias, *(part for norm in axis.norms for part in (norm.scale, norm.shift))]
-        parts += [(part, axis.size) for part in own if part is not None]
+        own = [*axis.bias]
+        for norm in axis.norms:
+            own += filter(None, (norm.scale, norm.shift, norm.running_mean, norm.running_var))
+        parts += [(part, axis.size) for part in own]
     return next(filter(None, (_several_uses(record, *part) for part in parts)), "")
 
 
@@ -147,8 +160,8 @@ def _same_values(one: Reading, other: Reading, layout: Slice) -> bool:
 
 
 def _bias(model: nn.Module, reading: Reading) -> str | None:
-    """Name of the bias of the layer that reads units, if it has one entry for each of its outputs."""
-    for part in reading.out.bias:
+    """Name of what is added to just the product of a layer that reads units, if it has one entry for each output."""
+    for part in reading.out.direct:
         if model.get_parameter(part.tensor).shape == (reading.out.size,):
             return part.tensor
     return None

@@ -160,6 +160,8 @@ def _split(pieces: Pieces, sizes: Sequence[int]) -> list[Pieces] | None:
     """What lies along each of several dimensions that were one; None where a unit has no place along one of them."""
     if not pieces:
         return [()] * len(sizes)
+    if len(sizes) > 1 and len(pieces) == pieces[0].units == 1 and isinstance(pieces[0].owner, Axis):
+        return None  # it may lie along each of them
     for place in range(len(sizes)):
         before, after = prod(sizes[:place]), prod(sizes[place + 1 :])
         if all(p.after % after == 0 if p.owner is not None else p.length % after == 0 for p in pieces) and (

@@ -168,12 +168,12 @@ class Record:
             run: the units.
 
         Returns:
-            The entries; None if the tensor is no parameter but was computed.
+            The entries; None if the tensor is no parameter but was computed or is one of several in a parameter.
         """
         if not -len(value.dims) <= dim < len(value.dims) or len(value.dims[dim]) != 1:
             return None
         (piece,) = value.dims[dim]
-        if not isinstance(piece.owner, Entries) or piece.before * piece.after != 1:
+        if not isinstance(piece.owner, Entries) or piece.owner.selected or piece.before * piece.after != 1:
             return None
         return run.slice(piece.owner.tensor, piece.owner.dim, piece.owner.start)
 
@@ -189,9 +189,11 @@ class Record:
         Returns:
             What it gives out.
         """
-        for tensor in parameters[:2]:
+        for tensor in parameters:
             if tensor is not None:
                 self.use(self.value(tensor))
+                if id(tensor) in self._buffers:
+                    self._uses[self._buffers[id(tensor)]].append({})
         for place, pieces in enumerate(value.dims):
             for run in self.runs(pieces):
                 if not dim <= place < dim + channel:
@@ -243,19 +245,29 @@ class Record:
         source, target = read[0].owner, made[0].owner
         assert isinstance(source, Entries)
         assert isinstance(target, Entries)
-        ancestors = x.everything()
+        selected = source.selected or target.selected
+        # A product of units lies in a tensor as one of its factors.
+        ancestors = frozenset(other for axis in x.everything() for other in axis.same())
         ancestors = ancestors.union(*(axis.ancestors for axis in ancestors))
         incoming = Slice(target.tensor, target.dim, target.start)
         out = Axis(layer_name(target.tensor), made[0].units * (groups if out_dim == 1 else 1), incoming, ancestors)
         self.axes.append(out)
+        if selected:
+            out.exclude(f"its weight is one of several in the parameter {source.tensor}")
         if groups != 1:
             out.exclude(f"it is a grouped convolution (groups={groups})")
         for run in self.runs(x.dims[x_dim]):
+            if selected:
+                run.axis.exclude(
+                    f"{self.place} reads them with one of several weights in the parameter {source.tensor}"
+                )
             if groups != 1:
                 run.axis.exclude(f"{out.name}, which reads them, is a grouped convolution (groups={groups})")
             part = run.slice(source.tensor, source.dim, source.start)
             run.axis.readings.append(Reading(part, layer_name(source.tensor), run.key, run.before_norm, out))
-        return self._product(x, x_dim, (Piece(out, out.size, state=State.new()),))
+        state = State.new()
+        out.token = state.token
+        return self._product(x, x_dim, (Piece(out, out.size, state=state),))
 
     def _product(self, x: Value, x_dim: int, made: Pieces) -> Value:
         dims = [renewed(pieces) for pieces in x.dims]

@@ -60,6 +60,8 @@ def run(model: nn.Module, example: Any) -> Record:
         ValueError: if the model cannot be copied, or does not run on the example; the message names the module.
     """
     kind = type(model).__name__
+    own = [*model.named_parameters(), *model.named_buffers()]
+    originals = {id(tensor): (tensor, name) for name, tensor in own}
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     try:
         twin = _twin(model, fake)
@@ -71,15 +73,17 @@ def run(model: nn.Module, example: Any) -> Record:
     for tensor in _tensors((arguments, keywords)):
         record.set(tensor, Value(Kind.ACTIVATION, ((),) * tensor.ndim))
     try:
-        with _taken_apart(), torch.no_grad(), fake, _Operations(record), _Functions(record):
+        with _taken_apart(), torch.no_grad(), fake, _Operations(record, originals), _Functions(record):
             output = twin(*arguments, **keywords)
     except Exception as error:
         raise ValueError(_failure(kind, record, error, example)) from error
     for tensor in _tensors(output):
         for axis in record.value(tensor).axes():
-            axis.output = True
-            for part in axis.parts.values():
-                part.output = True
+            axis.give_out()
+    for name, module in twin.named_modules():
+        for tensor in _tensors(vars(module)):
+            for axis in record.value(tensor).everything():
+                axis.exclude(f"they are kept on {name or 'the model'} between calls")
     return record
 
 
@@ -129,19 +133,23 @@ def _map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
-def _tensors(value: Any, seen: frozenset[int] = frozenset()) -> Iterator[Tensor]:
+def _tensors(value: Any) -> Iterator[Tensor]:
     """Every tensor in a nest of mappings, sequences and plain objects."""
-    if isinstance(value, Tensor):
-        yield value
-    elif id(value) not in seen:
-        seen |= {id(value)}
-        if isinstance(value, Mapping):
-            value = list(value.values())
-        if isinstance(value, Sequence | set) and not isinstance(value, str | bytes):
-            for item in value:
-                yield from _tensors(item, seen)
-        elif hasattr(value, "__dict__") and not isinstance(value, nn.Module | type):
-            yield from _tensors(list(vars(value).values()), seen)
+    # What was seen is kept, so that nothing else gets its id.
+    seen: dict[int, Any] = {}
+    left = [value]
+    while left:
+        value = left.pop()
+        if isinstance(value, Tensor):
+            yield value
+        elif id(value) not in seen:
+            seen[id(value)] = value
+            if isinstance(value, Mapping):
+                value = list(value.values())
+            elif hasattr(value, "__dict__") and not isinstance(value, nn.Module | type | Sequence | set):
+                value = list(vars(value).values())
+            if isinstance(value, Sequence | set) and not isinstance(value, str | bytes | range):
+                left += reversed(list(value))
 
 
 def _watch(model: nn.Module, record: Record) -> None:
@@ -165,23 +173,44 @@ def _watch(model: nn.Module, record: Record) -> None:
         module.register_forward_hook(after)
 
     for name, module in model.named_modules():
+        _drop_hooks(module)
         watch(name, module)
 
 
-class _Operations(TorchDispatchMode):
-    """Sees the operations of ATen."""
+def _drop_hooks(module: nn.Module) -> None:
+    """Removes hooks of others, which are not to see the copy; those of PyTorch compute weights, as in pruning."""
+    for hooks in (module._forward_pre_hooks, module._forward_hooks):
+        for key, hook in list(hooks.items()):
+            if not any(kind.__module__.startswith("torch.nn.utils.") for kind in type(hook).__mro__):
+                del hooks[key]
 
-    def __init__(self, record: Record) -> None:
+
+class _OriginalUsedError(Exception):
+    """An operation takes in a tensor of the model itself, not of the copy."""
+
+
+class _Operations(TorchDispatchMode):
+    """Sees the operations of ATen.
+
+    Args:
+        record: takes what is noted.
+        originals: the parameters and buffers of the model that was copied and their names, by id.
+    """
+
+    def __init__(self, record: Record, originals: Mapping[int, tuple[Tensor, str]]) -> None:
         super().__init__()
-        self.record = record
+        self.record, self.originals = record, originals
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         record = self.record
         record.last = str(func)
+        tensors = list(_tensors([args, list(kwargs.values())]))
+        for tensor in tensors:
+            if id(tensor) in self.originals:
+                raise _OriginalUsedError(self.originals[id(tensor)][1])
         if record.quiet:
             return func(*args, **kwargs)
-        tensors = list(_tensors([args, list(kwargs.values())]))
         # Before the operation, which may change them in place.
         shapes, values = [tensor.shape for tensor in tensors], [record.value(tensor) for tensor in tensors]
         output = func(*args, **kwargs)
@@ -254,6 +283,11 @@ def _failure(kind: str, record: Record, error: Exception, example: Any) -> str:
         return (
             f"cannot trace {kind}: in module {record.place} what it does depends on the values of a tensor ({error}), "
             "but tracing knows shapes only"
+        )
+    if isinstance(error, _OriginalUsedError):
+        return (
+            f"cannot trace {kind}: in module {record.place} a function uses {error} of the model it was made with, as "
+            "a lambda in __init__ with self in it does, and not that of the copy that is traced; make it a method"
         )
     shapes = ", ".join(str(tuple(tensor.shape)) for tensor in _tensors(example))
     reason = str(error).strip().split("\n")[0].rstrip(".") or "no message"

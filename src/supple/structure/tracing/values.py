@@ -26,11 +26,13 @@ class Entries:
         tensor: name of the parameter.
         dim: the dimension.
         start: first entry.
+        selected: whether they are those of one index along another dimension, as of one of several experts.
     """
 
     tensor: str
     dim: int
     start: int = 0
+    selected: bool = False
 
     def part(self, start: int, size: int) -> Entries:
         """Some of the entries.

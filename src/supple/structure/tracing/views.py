@@ -8,7 +8,7 @@ from supple.structure.tracing.axis import Axis
 from supple.structure.tracing.call import Call, Rule
 from supple.structure.tracing.layout import narrow, renewed, reshape
 from supple.structure.tracing.record import Record
-from supple.structure.tracing.values import Pieces, Value
+from supple.structure.tracing.values import Entries, Kind, Pieces, Value
 
 
 def _same(record: Record, call: Call) -> Value:
@@ -19,7 +19,8 @@ def _reshape(record: Record, call: Call) -> Value:
     value, old, new = call.values[0], call.shapes[0], call.outputs[0].shape
     dims, lost = reshape(value.dims, old, new)
     for axis in lost:
-        axis.exclude(f"{call.name} in {record.place} spreads them over several dimensions", rank=0)
+        how = "spreads them over several dimensions" if axis.size > 1 else "leaves open along which dimension it lies"
+        axis.exclude(f"{call.name} in {record.place} {how}", rank=0)
     return replace(value, dims=dims, loose=value.loose | lost)
 
 
@@ -70,8 +71,18 @@ def _cut(record: Record, call: Call) -> list[Value]:
         if not dims[dim] and not whole:
             dims = [renewed(pieces) for pieces in dims]
         dims[dim : dim + 1] = [kept] if out.ndim == len(dims) else []
+        if value.kind == Kind.PARAMETER and call.name in ("select", "unbind"):
+            dims = [_selected(pieces) for pieces in dims]
         results.append(Value(value.kind, tuple(dims), loose))
     return results
+
+
+def _selected(pieces: Pieces) -> Pieces:
+    """The pieces of a parameter of which one index along another dimension was taken."""
+    return tuple(
+        replace(piece, owner=replace(piece.owner, selected=True)) if isinstance(piece.owner, Entries) else piece
+        for piece in pieces
+    )
 
 
 VIEWS: dict[str, Rule] = {

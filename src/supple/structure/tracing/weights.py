@@ -40,9 +40,10 @@ def _product(record: Record, call: Call) -> list[Value] | Value:
     term = call.arguments.get(bias)
     if term is None:
         return result
+    scaled = {call.arguments.get(name, 1) for name in ("alpha", "beta")} != {1}
     added = Call(
         "add",
-        {},
+        {"alpha": None} if scaled else {},
         [call.outputs[0], term],
         [call.outputs[0].shape, term.shape],
         [result, record.value(term)],
@@ -69,6 +70,7 @@ def _convolution(record: Record, call: Call) -> list[Value] | Value:
                 run.axis.exclude("its bias is computed, not a parameter")
             else:
                 run.axis.bias.append(part)
+                run.axis.direct.append(part)
     return result
 
 
