@@ -23,14 +23,17 @@ from torch import Tensor, nn
 
 import supple
 
-SUBJECTS = {
-    "text": ["string.py", "textwrap.py", "difflib.py", "gettext.py", "shlex.py", "tokenize.py"],
-    "networks": ["socket.py", "ssl.py", "smtplib.py", "ftplib.py", "socketserver.py", "ipaddress.py"],
-    "numbers": ["statistics.py", "fractions.py", "random.py", "_pydecimal.py", "numbers.py", "colorsys.py"],
-    "files": ["shutil.py", "tarfile.py", "zipfile.py", "zipfile/__init__.py", "tempfile.py", "pathlib.py", "glob.py"],
-    "dates": ["_pydatetime.py", "datetime.py", "calendar.py", "_strptime.py", "locale.py", "sched.py"],
-    "objects": ["dataclasses.py", "enum.py", "typing.py", "abc.py", "functools.py", "inspect.py", "copy.py"],
+SUBJECTS = {  # modules; which of them there are depends on the version of Python
+    "text": "string textwrap difflib gettext shlex tokenize",
+    "networks": "socket ssl smtplib ftplib socketserver ipaddress",
+    "numbers": "statistics fractions random _pydecimal numbers colorsys",
+    "files": "shutil tarfile zipfile tempfile pathlib glob",
+    "dates": "_pydatetime datetime calendar _strptime locale sched",
+    "objects": "dataclasses enum typing abc functools inspect copy",
 }
+
+CONTEXT = 64
+"""How many bytes the model sees."""
 
 Make = Callable[[nn.Module, torch.optim.Optimizer], supple.Method | None]
 
@@ -55,9 +58,9 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """Tokens [B, T] to logits [B, T, 256] of the next."""
 
-    def __init__(self, context: int, width: int = 64, depth: int = 2, heads: int = 4) -> None:
+    def __init__(self, width: int = 64, depth: int = 2, heads: int = 4) -> None:
         super().__init__()
-        self.tokens, self.positions = nn.Embedding(256, width), nn.Embedding(context, width)
+        self.tokens, self.positions = nn.Embedding(256, width), nn.Embedding(CONTEXT, width)
         self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(depth)))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 256)
 
@@ -69,22 +72,17 @@ class GPT(nn.Module):
 def corpus(subject: str, seed: int, number: int) -> Tensor:
     """The bytes of a subject's modules, int64, renamed by a permutation that belongs to the round."""
     folder = Path(sysconfig.get_paths()["stdlib"])
-    files = [folder / name for name in SUBJECTS[subject] if (folder / name).exists()]
-    text = torch.tensor(list(b"".join(file.read_bytes() for file in files)))
+    files = [folder / f"{module}.py" for module in SUBJECTS[subject].split()]
+    text = torch.tensor(list(b"".join(file.read_bytes() for file in files if file.exists())))
     return torch.randperm(256, generator=torch.Generator().manual_seed(1000 * seed + number))[text]
 
 
 class Learner:
-    """A model, its optimizer and perhaps a method.
-
-    Args:
-        make: makes the method, or gives None.
-        arguments: the program's arguments.
-    """
+    """A model, its optimizer and perhaps a method."""
 
     def __init__(self, make: Make, arguments: argparse.Namespace) -> None:
         torch.manual_seed(arguments.seed)
-        self.model = GPT(arguments.context)
+        self.model = GPT()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=arguments.lr)
         self.method = make(self.model, self.optimizer)
         self.losses: list[float] = []  # one a subject
@@ -108,7 +106,6 @@ def read_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="how often all subjects come (%(default)s)")
     parser.add_argument("--steps", type=int, default=100, help="steps a subject (%(default)s)")
     parser.add_argument("--batch", type=int, default=8, help="pieces of text a step (%(default)s)")
-    parser.add_argument("--context", type=int, default=64, help="bytes a piece (%(default)s)")
     parser.add_argument("--lr", type=float, default=3e-3, help="AdamW's step size (%(default)s)")
     parser.add_argument("--frequency", type=int, default=100, help="SWR: steps between two times (%(default)s)")
     parser.add_argument("--factor", type=float, default=1e-3, help="SWR: share of the mean utility (%(default)s)")
@@ -126,19 +123,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         "plain": lambda model, optimizer: None,
         # Most bytes are in no batch, so that their rows of the embedding have a gradient of 0 and would be drawn again.
         "SWR": lambda model, optimizer: supple.SWR(
-            model,
-            optimizer,
-            frequency=arguments.frequency,
-            factor=arguments.factor,
-            exclude=nn.Embedding,
-            seed=seed,
+            model, optimizer, frequency=arguments.frequency, factor=arguments.factor, exclude=nn.Embedding, seed=seed
         ),
         "CBP": lambda model, optimizer: supple.CBP(
             model,
             optimizer,
             maturity=arguments.maturity,
             replacement_rate=arguments.rate,
-            units=supple.units(model, torch.zeros(1, arguments.context, dtype=torch.int64)),
+            units=supple.units(model, torch.zeros(1, CONTEXT, dtype=torch.int64)),
             seed=seed,
         ),
     }
@@ -152,8 +144,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         text = corpus(subject, seed, number)
         losses = dict.fromkeys(learners, 0.0)
         for _ in range(arguments.steps):
-            starts = torch.randint(len(text) - arguments.context, (arguments.batch, 1), generator=generator)
-            tokens = text[starts + torch.arange(arguments.context + 1)]
+            starts = torch.randint(len(text) - CONTEXT, (arguments.batch, 1), generator=generator)
+            tokens = text[starts + torch.arange(CONTEXT + 1)]
             for name, learner in learners.items():
                 losses[name] += learner.learn(tokens) / arguments.steps
         for name, learner in learners.items():

@@ -40,12 +40,7 @@ def read_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 class Learner:
-    """A network, its optimizer and perhaps a method.
-
-    Args:
-        make: makes the method, or gives None.
-        arguments: the program's arguments.
-    """
+    """A network, its optimizer and perhaps a method."""
 
     def __init__(self, make: Make, arguments: argparse.Namespace) -> None:
         torch.manual_seed(arguments.seed)
