@@ -1,9 +1,9 @@
 """A value network that controls a changing pole: does it go on learning, and what do SWR and CBP change?
 
-Double deep Q-learning with a replay buffer and a target network on gymnasium's CartPole. Every ``--phase`` steps the cart
-changes: its force, the pole's length and mass and gravity are drawn anew, and the observations come in another order
-and with other signs. The agent is not told. The return of a phase is that of the episodes in its second half. At the
-end a fresh agent learns the last phase alone: where it does better, the phases before have cost the ability to learn.
+Double deep Q-learning with a replay buffer and a target network on gymnasium's CartPole. Every ``--phase`` steps the
+cart changes: its force, the pole's length and mass and gravity are drawn anew, and the observations come in another
+order and with other signs. The agent is not told. The return of a phase is that of the episodes in its second half. At
+the end a fresh agent learns the last phase alone.
 
     pip install gymnasium
     python examples/changing_control.py --phases 5

@@ -2,11 +2,10 @@
 
 The corpus is the source code of Python's standard library, a subject after the other: text processing, networks,
 numbers and so on, round after round. In each round the bytes have new names, as if written in another alphabet, so that
-what was learned of one round helps little in the next. The model predicts the next byte, and the loss of a batch is
-measured before it is learned from, in bits a byte. At the end a fresh model learns the last subject alone: where it does
-better, the subjects before have cost the ability to learn.
+what was learned in one round helps less in the next. The model predicts the next byte, and the loss of a batch is
+measured before it is learned from, in bits a byte. At the end a fresh model learns the last subject alone.
 
-    python examples/changing_text.py --rounds 4
+    python examples/changing_text.py --rounds 3
 """
 
 from __future__ import annotations
@@ -101,7 +100,7 @@ class Learner:
 
 
 def read_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    example = "example: python examples/changing_text.py --rounds 4 --factor 1e-3"
+    example = "example: python examples/changing_text.py --rounds 5 --factor 1e-2"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=example)
     parser.add_argument("--rounds", type=int, default=3, help="how often all subjects come (%(default)s)")
     parser.add_argument("--steps", type=int, default=100, help="steps a subject (%(default)s)")

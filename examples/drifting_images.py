@@ -2,8 +2,7 @@
 
 A small convolutional network, trained with Adam, sees the images of MNIST task after task. In each task all pixels are
 in a new order, so that the digits have to be learned anew. Each batch is classified before it is learned from, and the
-accuracy of a task is the mean over its batches. At the end a fresh network learns the last task alone: where it does
-better, the tasks before have cost the ability to learn.
+accuracy of a task is the mean over its batches. At the end a fresh network learns the last task alone.
 
     python examples/drifting_images.py --tasks 60
 """
