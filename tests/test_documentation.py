@@ -13,11 +13,18 @@ import supple
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/usage.md", "docs/incremental.md"])
-def test_code_runs(page: str, tmp_path: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
-    blocks = [block for block in blocks if "cifar100" not in block]
-    assert blocks
+PAGES = ["README.md", "docs/guide.md", "docs/choosing.md", "docs/usage.md", "docs/incremental.md"]
+OPTIONAL = ["lightning", "transformers"]
+
+
+def blocks(page: str, package: str | None = None) -> list[str]:
+    """The code on a page that needs a package (None: that needs none of the optional ones, nor a download)."""
+    found = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
+    found = [block for block in found if "cifar100" not in block]
+    return [block for block in found if package == next((name for name in OPTIONAL if f"import {name}" in block), None)]
+
+
+def run(code: list[str], folder: Path) -> None:
     model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
     names = {
         "torch": torch,
@@ -26,14 +33,48 @@ def test_code_runs(page: str, tmp_path: Path) -> None:
         "optimizer": torch.optim.Adam(model.parameters()),
         "loss_fn": torch.nn.functional.cross_entropy,
         "stream": [(torch.randn(3, 4), torch.tensor([0, 1, 1]))] * 3,
-        "path": tmp_path / "checkpoint.pt",
+        "path": folder / "checkpoint.pt",
     }
-    for block in blocks:
+    for block in code:
         if "method = " in block and "TwoHeads" not in block and "ViT" not in block:
             # Each section of a page begins with a model that was just made.
             names["model"] = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
             names["optimizer"] = torch.optim.Adam(names["model"].parameters())
         exec(block, names)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_code_runs(page: str, tmp_path: Path) -> None:
+    assert blocks(page)
+    run(blocks(page), tmp_path)
+
+
+@pytest.mark.parametrize("package", OPTIONAL)
+def test_code_for_a_trainer_runs(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip(package)
+    if package == "transformers":
+        pytest.importorskip("accelerate")
+    monkeypatch.chdir(tmp_path)
+    (block,) = [block for page in PAGES for block in blocks(page, package)]
+    run([block], tmp_path)
+
+
+def anchors(page: Path) -> set[str]:
+    """What the headings of a page are called in links to it."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), flags=re.MULTILINE)
+    return {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", ["docs/guide.md", "docs/choosing.md", "docs/usage.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    here = ROOT / page
+    links = re.findall(r"\]\((?!https?:)([^)]*)\)", here.read_text())
+    assert links
+    for link in links:
+        path, _, anchor = link.partition("#")
+        target = (here.parent / path).resolve() if path else here
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
 
 
 def test_the_study_file_can_be_read() -> None:

@@ -46,8 +46,7 @@ class FeatureReader:
             self._handle = module.register_forward_hook(self._after)
 
     def _before(self, module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        tensors = (value for value in keywords.values() if isinstance(value, Tensor))
-        self._read(module, inputs[0] if inputs else next(tensors, None))
+        self._read(module, self.feature.argument(inputs, keywords))
 
     def _after(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         self._read(module, output)

@@ -5,6 +5,7 @@ from supple.metrics.activations import Activations, activations, dead_share, out
 from supple.metrics.dead import dead_units, dormant_units
 from supple.metrics.magnitude import mean_magnitude
 from supple.metrics.rank import feature_rank
+from supple.metrics.unit_features import unit_features
 
 __all__ = [
     "Activations",
@@ -16,4 +17,5 @@ __all__ = [
     "hits",
     "mean_magnitude",
     "output_and_activations",
+    "unit_features",
 ]

@@ -6,9 +6,9 @@ have one more dimension in front.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -129,6 +129,20 @@ class Feature:
             ValueError: if the activations do not fit the layout.
         """
         return self.layout.view(activations, units, leading)
+
+    @staticmethod
+    def argument(inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> Any:
+        """What counts as a module's input.
+
+        Args:
+            inputs: its positional arguments.
+            keywords: its keyword arguments.
+
+        Returns:
+            The first argument; called with keywords only, the first of them that is a tensor, or None.
+        """
+        tensors = (value for value in keywords.values() if isinstance(value, Tensor))
+        return inputs[0] if inputs else next(tensors, None)
 
 
 @dataclass(frozen=True)
