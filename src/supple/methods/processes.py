@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from supple.functional.sharding import is_sharded
 from supple.methods.features import FeatureReader
@@ -71,7 +71,7 @@ def share(readers: Iterable[FeatureReader], groups: Sequence[Any], device: torch
         total, examples = reader.take_sum()
         unread.append(total is None)
         sums = torch.zeros(reader.shape) if total is None else total
-        parts += [sums.to(device, torch.float64), torch.full((), examples, dtype=torch.float64, device=device)]
+        parts += [sums.to(device, torch.float64), torch.as_tensor(examples, dtype=torch.float64, device=device)]
     if not parts:
         return
     flat = torch.cat([part.flatten() for part in parts])
