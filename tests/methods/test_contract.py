@@ -342,3 +342,14 @@ def test_a_state_without_what_came_later_is_taken():
     del state["start"]
     with pytest.raises(ValueError, match="it has no start"):
         method.load_state_dict(state)
+
+
+def test_gradients_that_were_set_to_zero_before_are_noticed_at_the_first_step():
+    model = network()
+    method = supple.SWR(model, frequency=100)
+    backward(model)
+    model.zero_grad(set_to_none=False)
+    with pytest.warns(UserWarning, match=r"only gradients of 0.*before optimizer.zero_grad\(\)") as said:
+        method.step()
+    assert said[0].filename == __file__
+    method.step()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -164,9 +165,7 @@ class SWR(Method):
         if not names:
             raise RuntimeError("SWR found no gradient: call step() after backward() and before optimizer.zero_grad()")
         if first:
-            for name in names:
-                self._gradient(name)
-            self._saw_gradients = True
+            self._check_gradients(names)
         if rows is None and not self._average:
             return
         for name in names:
@@ -178,6 +177,18 @@ class SWR(Method):
                     average = self._average[name].view(self.replicas, -1)
                     self._act_on(name, part, average[part], known[part])
                     average[part] = average[part].masked_fill(known[part].unsqueeze(1), 0)
+
+    def _check_gradients(self, names: Sequence[str]) -> None:
+        """Checks once that gradients can be read, and on a CPU, where it costs no waiting, that they are not all 0."""
+        gradients = [self._gradient(name) for name in names]
+        self._saw_gradients = True
+        if self.device.type == "cpu" and not self.sharded and not any(bool(gradient.any()) for gradient in gradients):
+            warnings.warn(
+                "SWR found only gradients of 0, so that every utility is 0. Call step() before optimizer.zero_grad(), "
+                "also with set_to_none=False",
+                UserWarning,
+                stacklevel=5,
+            )
 
     def _update_average(self, name: str) -> Tensor:
         """Adds the step's utilities to the average, except in replicas where they are not all finite.
