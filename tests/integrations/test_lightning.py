@@ -139,3 +139,89 @@ def test_one_of_several_optimizers_has_to_be_named() -> None:
     second.on_fit_start(trainer, module)
     assert second.method is not None
     assert second.method.optimizer is trainer.optimizers[1]
+
+
+class TwoOptimizers(lightning.LightningModule):
+    """Two networks, each with an optimizer; fails in a given step."""
+
+    def __init__(self, fails_at: int | None = None) -> None:
+        super().__init__()
+        self.one, self.two = body(), body()
+        self.automatic_optimization = False
+        self.fails_at = fails_at
+
+    def training_step(self, batch: Any, number: int) -> None:
+        for optimizer, network in zip(self.optimizers(), (self.one, self.two), strict=True):
+            optimizer.zero_grad()
+            self.manual_backward(nn.functional.cross_entropy(network(batch[0]), batch[1]))
+            if number == self.fails_at:
+                raise RuntimeError("the step failed")
+            optimizer.step()
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        return [torch.optim.Adam(network.parameters(), lr=LR) for network in (self.one, self.two)]
+
+
+def fit_two(callbacks: list[Any], epochs: int, module: nn.Module, checkpoint: Path | None = None) -> nn.Module:
+    trainer = lightning.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=any(isinstance(one, lightning.callbacks.ModelCheckpoint) for one in callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loader = torch.utils.data.DataLoader(data(), batch_size=BATCH)
+        trainer.fit(module, loader, ckpt_path=checkpoint, **({"weights_only": True} if checkpoint else {}))
+    return module
+
+
+def test_each_of_two_optimizers_has_a_callback_and_its_state(tmp_path: Path) -> None:
+    def callbacks(folder: str) -> list[Any]:
+        return [
+            PlasticityCallback(lambda module, o: supple.SWR(module.one, o, frequency=2, factor=0.3), optimizer=0),
+            PlasticityCallback(
+                lambda module, o: supple.CBP(module.two, o, maturity=2, replacement_rate=0.1), optimizer=1
+            ),
+            lightning.callbacks.ModelCheckpoint(tmp_path / folder, save_top_k=-1),
+        ]
+
+    whole = fit_two(callbacks("whole"), 2, TwoOptimizers())
+    fit_two(callbacks("part"), 1, TwoOptimizers())
+    (checkpoint,) = (tmp_path / "part").glob("*.ckpt")
+    resumed = fit_two(used := callbacks("rest"), 2, TwoOptimizers(), checkpoint)
+    assert_same(resumed, whole)
+    for callback in used[:2]:
+        assert callback.method.steps == 2 * EXAMPLES // BATCH
+        assert int(callback.method.reinitialized.total) > 0
+
+
+def hooks(module: nn.Module) -> list[Any]:
+    return [hook for part in module.modules() for hook in (*part._forward_hooks, *part._forward_pre_hooks)]
+
+
+def test_a_fit_that_fails_leaves_no_hooks() -> None:
+    callback = PlasticityCallback(lambda module, o: supple.ReDo(module.one, o, frequency=1), optimizer=0)
+    module = TwoOptimizers(fails_at=1)
+    with pytest.raises(RuntimeError, match="the step failed"):
+        fit_two([callback], 1, module)
+    assert not hooks(module)
+    assert callback.method is not None
+    with pytest.raises(RuntimeError, match="was closed"):
+        callback.method.step()
+
+
+def test_a_method_still_open_is_closed_when_fitting_starts_again() -> None:
+    callback = PlasticityCallback(lambda module, o: supple.ReDo(module.body, o, frequency=1))
+    trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    module = Module()
+    trainer.strategy._optimizers = [module.configure_optimizers()]
+    callback.on_fit_start(trainer, module)
+    once = len(hooks(module))
+    callback.on_fit_start(trainer, module)
+    assert len(hooks(module)) == once > 0
+    callback.teardown(trainer, module, "fit")
+    assert not hooks(module)

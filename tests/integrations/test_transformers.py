@@ -52,28 +52,34 @@ class InOrder(transformers.Trainer):
         return torch.utils.data.SequentialSampler(data())
 
 
-def fit(
-    name: str, folder: Path, steps: int, resume: bool | str = False, accumulate: int = 1, **options: Any
-) -> tuple[Model, PlasticityCallback]:
-    model, callback = Model(), PlasticityCallback(METHODS[name], **options)
-    arguments = transformers.TrainingArguments(
+def arguments(folder: Path, accumulate: int = 1, **options: Any) -> transformers.TrainingArguments:
+    return transformers.TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=BATCH,
         gradient_accumulation_steps=accumulate,
-        max_steps=9,
         learning_rate=LR,
         lr_scheduler_type="constant",
         max_grad_norm=0.0,
-        save_steps=4,
         report_to=[],
         disable_tqdm=True,
         use_cpu=True,
         logging_strategy="no",
+        **{"max_steps": 9, "save_steps": 4, **options},
     )
+
+
+def fit(
+    name: str, folder: Path, steps: int, resume: bool | str = False, accumulate: int = 1, **options: Any
+) -> tuple[Model, PlasticityCallback]:
+    model, callback = Model(), PlasticityCallback(METHODS[name], **options)
     optimizer = torch.optim.Adam(model.parameters(), lr=LR)
     scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     trainer = InOrder(
-        model, arguments, train_dataset=data(), callbacks=[callback, Stop(steps)], optimizers=(optimizer, scheduler)
+        model,
+        arguments(folder, accumulate),
+        train_dataset=data(),
+        callbacks=[callback, Stop(steps)],
+        optimizers=(optimizer, scheduler),
     )
     trainer.train(resume_from_checkpoint=resume or None)
     return model, callback
@@ -161,3 +167,64 @@ def test_a_checkpoint_elsewhere_is_named(tmp_path: Path) -> None:
     _, callback = fit("SWR", tmp_path / "other", 5, resume=str(checkpoint), checkpoint=checkpoint)
     assert callback.method is not None
     assert callback.method.steps == 5  # type: ignore[union-attr]
+
+
+class Trial(dict):  # type: ignore[type-arg]
+    """Hyperparameters with a number, as a search gives them to the Trainer."""
+
+    def __init__(self, number: int, **params: float) -> None:
+        super().__init__(params)
+        self.number, self.params = number, params
+
+
+@pytest.mark.parametrize("name", [None, "first"])
+def test_a_trial_of_a_search_of_hyperparameters_has_its_own_folder(
+    name: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Which knows only the trials of libraries that are installed.
+    monkeypatch.setattr("transformers.integrations.hp_params", dict)
+    for number, rate in ((3, 0.01), (4, 0.02)):
+        callback = PlasticityCallback(METHODS["SWR"])
+        trainer = transformers.Trainer(
+            args=arguments(tmp_path, max_steps=1, save_steps=1),
+            train_dataset=data(),
+            model_init=Model,
+            callbacks=[callback],
+        )
+        trainer.hp_search_backend = transformers.trainer_utils.HPSearchBackend.OPTUNA
+        trainer.hp_space = dict
+        trainer.hp_name = None if name is None else lambda trial: f"{name}-{trial.number}"
+        trainer.train(trial=Trial(number, learning_rate=rate))
+        folder = tmp_path / (f"run-{number}" if name is None else f"{name}-{number}") / "checkpoint-1"
+        assert (folder / "supple.safetensors").exists()
+    assert len(list(tmp_path.rglob("supple.safetensors"))) == 2
+
+
+def test_a_trial_whose_folder_is_not_found_hears_what_to_do(tmp_path: Path) -> None:
+    callback = PlasticityCallback(METHODS["SWR"])
+    model = Model()
+    state = transformers.TrainerState(is_hyper_param_search=True, trial_params={"learning_rate": 0.1})
+    callback.on_train_begin(
+        arguments(tmp_path), state, transformers.TrainerControl(), model, torch.optim.SGD(model.parameters(), lr=0.1)
+    )
+    with pytest.raises(FileNotFoundError, match="hp_name="):
+        callback.on_save(arguments(tmp_path), state, transformers.TrainerControl())
+
+
+@pytest.mark.filterwarnings("ignore:The model looks trained already")
+def test_a_training_that_failed_leaves_no_hooks_in_the_next(tmp_path: Path) -> None:
+    class Failing(transformers.TrainerCallback):
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            raise KeyboardInterrupt
+
+    model = Model()
+    callback = PlasticityCallback(lambda model, o: supple.CBP(model.body, o, initial={"*": supple.Normal(0.0, 0.1)}))
+    trainer = transformers.Trainer(
+        model, arguments(tmp_path, save_strategy="no", max_steps=1), train_dataset=data(), callbacks=[callback]
+    )
+    trainer.add_callback(failing := Failing())
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    trainer.remove_callback(failing)
+    trainer.train()
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())

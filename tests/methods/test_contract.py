@@ -285,3 +285,71 @@ def test_counts_are_copies_and_have_the_documented_shape(name):
             count += 7
         assert not method.reinitialized.total.any()
         assert not method.reinitialized.last.any()
+
+
+FAILING = [
+    (lambda m: supple.SWR(m, frequency=2, factor=0.5), 0),
+    (lambda m: supple.SWR(m, frequency=2, factor=0.5), 1),
+    (lambda m: supple.CBP(m, maturity=0, replacement_rate=0.2), 1),
+    (lambda m: supple.ReDo(m, frequency=2, threshold=0.9), 1),
+]
+
+
+@pytest.mark.parametrize(("make", "failing"), FAILING)
+def test_a_step_that_failed_does_not_count_and_may_be_tried_again(make, failing):
+    ends = []
+    for fails in (False, True):
+        model = network()
+        method = make(model)
+        for step in range(4):
+            if fails and step == failing:
+                model.zero_grad()
+                for _ in range(2):
+                    with pytest.raises(RuntimeError, match=r"found no gradient|no forward pass"):
+                        method.step()
+                    assert method.steps == step
+            backward(model, step)
+            method.step()
+        assert int(method.reinitialized.total) > 0
+        ends.append(values(model) | {"total": method.reinitialized.total})
+    assert all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())
+
+
+def test_a_resumed_method_hears_at_once_that_there_are_no_gradients():
+    saved = network()
+    method = supple.SWR(saved, frequency=100)
+    backward(saved)
+    method.step()
+    again = supple.SWR(network(), frequency=100)
+    again.load_state_dict(method.state_dict())
+    with pytest.raises(RuntimeError, match="SWR found no gradient"):
+        again.step()
+
+
+def test_a_state_without_what_came_later_is_taken():
+    """States know neither the number of skips nor the values at the start, where these are not needed."""
+    model = network()
+    backward(model)
+    for make in (supple.L2, supple.SWR, supple.CBP):
+        method = make(model)
+        method.step()
+        state = {key: value for key, value in method.state_dict().items() if key not in ("skipped", "start")}
+        again = make(network())
+        again.load_state_dict(state)
+        assert (again.steps, int(again.skipped)) == (1, 0)
+    method = supple.SWR(model, reinit="initial")
+    state = method.state_dict()
+    del state["start"]
+    with pytest.raises(ValueError, match="it has no start"):
+        method.load_state_dict(state)
+
+
+def test_gradients_that_were_set_to_zero_before_are_noticed_at_the_first_step():
+    model = network()
+    method = supple.SWR(model, frequency=100)
+    backward(model)
+    model.zero_grad(set_to_none=False)
+    with pytest.warns(UserWarning, match=r"only gradients of 0.*before optimizer.zero_grad\(\)") as said:
+        method.step()
+    assert said[0].filename == __file__
+    method.step()

@@ -130,10 +130,11 @@ def test_complex_parameters_are_refused_and_can_be_left_out() -> None:
 
 def test_sparse_gradients_are_refused_by_name() -> None:
     model = nn.Sequential(nn.Embedding(30, 4, sparse=True), nn.Linear(4, 2))
-    method = supple.SWR(model, frequency=1)
     model(torch.tensor([1, 2])).sum().backward()
-    with pytest.raises(RuntimeError, match=r"gradient of 0\.weight is sparse.*sparse=False.*exclude"):
-        method.step()
+    for frequency in (1, 1000):
+        method = supple.SWR(model, frequency=frequency)
+        with pytest.raises(RuntimeError, match=r"gradient of 0\.weight is sparse.*sparse=False.*exclude"):
+            method.step()
     supple.SWR(model, frequency=1, exclude=nn.Embedding).step()
     supple.SWR(model, frequency=1, utility="magnitude").step()
 

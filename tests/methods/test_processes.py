@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import two_processes
-from two_processes import COPIED, METHODS, STEPS, train
+from two_processes import COPIED, METHODS, STEPS, train, unread
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
 
@@ -62,3 +62,14 @@ def test_blocks_are_where_they_are_said_to_be(found: list[dict[str, Any]]) -> No
     for rank in found:
         assert len(rank["blocks"]) == 12
         assert all(rank["blocks"].values()), rank["blocks"]
+
+
+def test_a_process_that_read_nothing_of_a_layer_takes_part(found: list[dict[str, Any]]) -> None:
+    expected = unread(-1)
+    for rank in found:
+        run = rank["unread"]
+        for one, other in zip(run["values"], expected["values"], strict=True):
+            for key, value in other.items():
+                torch.testing.assert_close(one[key], value, rtol=1e-9, atol=1e-12)
+        assert "no forward pass" in run["nothing read"]
+        assert run["steps"] == 4

@@ -128,3 +128,59 @@ def test_a_chain_adds_up() -> None:
     backward(model, math.nan)
     method.step()
     assert int(method.skipped) == 2
+
+
+@pytest.mark.filterwarnings("ignore:SWR left")
+@pytest.mark.parametrize("pruning", ["threshold", "proportional"])
+@pytest.mark.parametrize("last", [False, True])
+def test_an_overflow_leaves_a_moving_average_of_weights_as_it_is(pruning: Any, last: bool) -> None:
+    """One method meets an overflow, the other is not asked in that step; after it both do the same.
+
+    Args:
+        pruning: the setting.
+        last: whether it comes when the tensors are due, which then waits for the next period.
+    """
+    model = network()
+    method = supple.SWR(model, frequency=3, factor=0.5, decay=0.9, pruning=pruning)
+    average = [torch.zeros_like(p) for p in model.parameters()]
+    for step in range(1, 7):
+        model.zero_grad()
+        model(torch.randn(5, 6, generator=torch.Generator().manual_seed(step))).square().sum().backward()
+        overflow = step == (3 if last else 2)
+        if overflow:
+            for p in model.parameters():
+                p.grad.fill_(math.inf)  # type: ignore[union-attr]
+        else:
+            for p, one in zip(model.parameters(), average, strict=True):
+                one.mul_(0.9).add_(0.1 * (p.detach() * p.grad).abs())  # type: ignore[operator]
+        acts = step % 3 == 0 and not overflow
+        if acts:
+            if pruning == "threshold":
+                expected = sum(int((one <= 0.5 * one.mean()).sum()) for one in average)
+            else:
+                expected = sum(one.numel() // 2 for one in average)
+            for one in average:
+                one.zero_()
+        method.step()
+        assert int(method.skipped) == (4 if step >= (3 if last else 2) else 0)
+        got = int(method.reinitialized.last)
+        # Of an odd number of entries, one more or less than half.
+        assert abs(got - expected) <= 1 if acts else got == 0
+        for (name, p), one in zip(model.named_parameters(), average, strict=True):
+            torch.testing.assert_close(method.state_dict()["average"][name][0], one.view(p.shape))
+
+
+@pytest.mark.filterwarnings("ignore:SWR left")
+def test_an_overflow_in_one_replica_is_not_in_the_averages_of_others() -> None:
+    model = StackedMLP([0, 1, 2], 5, 8, 3, 1)
+    method = supple.SWR(model, frequency=3, factor=0.5, decay=[0.9, 0.9, 0.0])
+    for step in range(3):
+        model.zero_grad()
+        model(torch.randn(6, 5)).square().sum().backward()
+        if step == 1:
+            for p in model.parameters():
+                p.grad[1] = math.nan  # type: ignore[index]
+        method.step()
+        assert all(bool(one.isfinite().all()) for one in method.state_dict()["average"].values())
+    assert method.skipped.tolist() == [0, len(list(model.parameters())), 0]
+    assert bool((method.reinitialized.last > 0).all())

@@ -159,6 +159,36 @@ def errors() -> dict[str, str]:
     }
 
 
+def unread(rank: int) -> dict[str, Any]:
+    """What CBP does where one process runs a layer less, or no layer, and where none runs any.
+
+    Args:
+        rank: number of this process, or -1 for one that runs alone, on the examples of both.
+    """
+    model = network()
+    method = supple.CBP(
+        model,
+        maturity=0,
+        replacement_rate=0.15,
+        decay=0.5,
+        absorb_mean=True,
+        process_group=torch.distributed.group.WORLD if rank >= 0 else None,
+    )
+    found = []
+    for step in range(4):
+        for part in (0, 1) if rank < 0 else (rank,):
+            x = torch.randn(3 + part, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2 * step + part))
+            model.train(not (part == 1 and step == 2))
+            (model[:4] if part == 1 and step == 1 else model)(x)
+        method.step()
+        found.append(values(model))
+    try:
+        method.step()
+    except RuntimeError as error:
+        return {"values": found, "steps": method.steps, "nothing read": str(error)}
+    return {"values": found}
+
+
 def blocks() -> dict[str, bool]:
     """Whether each block is where it is said to be, for tensors divided in all ways that are known."""
     from torch.distributed.device_mesh import init_device_mesh
@@ -194,7 +224,7 @@ def main(rank: int, folder: str) -> None:
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=60)
     )
-    found: dict[str, Any] = {"errors": errors(), "blocks": blocks()}
+    found: dict[str, Any] = {"errors": errors(), "blocks": blocks(), "unread": unread(rank)}
     for name in METHODS:
         found[f"parallel {name}"] = train(name, parallel, rank, 2)
         found[f"sharded {name}"] = train(name, sharded, rank, 2)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from supple.functional.sharding import block_of, local
 from supple.methods import Chain, Method
+from supple.methods.wrapping import unwrapped
 
 Factory = Callable[[nn.Module, torch.optim.Optimizer], Method | Chain]
 """Makes a method for a network and its optimizer: ``lambda model, optimizer: supple.SWR(model, optimizer, ...)``."""
@@ -26,7 +27,7 @@ class Beginning:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        tensors = _tensors(model, remove_duplicate=True)
         self._values: dict[str, Tensor] = {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}
 
     @contextmanager
@@ -39,18 +40,37 @@ class Beginning:
 
         Yields:
             Nothing.
+
+        Raises:
+            ValueError: if the network no longer has a parameter or buffer that it had; nothing is changed then.
         """
-        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        known = {name: tensor for name, tensor in tensors.items() if name in self._values}
+        # A parameter may be shared by now, and have the name of another too.
+        tensors = _tensors(model, remove_duplicate=False)
+        missing = [name for name in self._values if name not in tensors]
+        if missing:
+            raise ValueError(
+                f"{type(model).__name__} no longer has {', '.join(missing)}, which it had before a checkpoint was "
+                "loaded, so its first values cannot be put back to make the method; make the layers before training"
+            )
+        known = {name: tensors[name] for name in self._values}
         trained = {name: local(tensor).clone() for name, tensor in known.items()}
         state = optimizer.state
-        optimizer.state = type(state)(dict) if state else state
         with torch.no_grad():
-            for name, tensor in known.items():
-                local(tensor).copy_(block_of(tensor).of(self._values[name]))
             try:
+                optimizer.state = type(state)(dict) if state else state
+                for name, tensor in known.items():
+                    local(tensor).copy_(block_of(tensor).of(self._values[name]))
                 yield
             finally:
                 optimizer.state = state
                 for name, tensor in known.items():
                     local(tensor).copy_(trained[name])
+
+
+def _tensors(model: nn.Module, remove_duplicate: bool) -> dict[str, Tensor]:
+    """Parameters and buffers by the names that they have in the network itself."""
+    network, _ = unwrapped(model)
+    return {
+        **dict(network.named_parameters(remove_duplicate=remove_duplicate)),
+        **dict(network.named_buffers(remove_duplicate=remove_duplicate)),
+    }

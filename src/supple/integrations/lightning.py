@@ -28,7 +28,7 @@ class PlasticityCallback(Callback):
         factory: makes the method from the ``LightningModule`` and its optimizer; it may use a part of the module:
             ``lambda module, optimizer: supple.SWR(module.network, optimizer)``. When several processes train, CBP and
             ReDo are told so with ``process_group=torch.distributed.group.WORLD``.
-        optimizer: number of the optimizer, where there are several.
+        optimizer: number of the optimizer, where there are several; a callback for each of them may be used.
 
     Attributes:
         method: the method, while and after fitting; None before.
@@ -52,6 +52,11 @@ class PlasticityCallback(Callback):
         self._saved: dict[str, Any] | None = None
         self._handle: Any = None
 
+    @property
+    def state_key(self) -> str:
+        """Under which name checkpoints hold the state: one for each optimizer."""
+        return super().state_key if self._number is None else self._generate_state_key(optimizer=self._number)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Keeps the values of the model; whether a checkpoint will be loaded cannot be asked yet.
 
@@ -73,6 +78,7 @@ class PlasticityCallback(Callback):
         Raises:
             ValueError: if there are several optimizers and it was not said which.
         """
+        self._close()
         optimizer = self._optimizer(trainer)
         if self._beginning is None or trainer.ckpt_path is None:
             self.method = self._factory(pl_module, optimizer)
@@ -103,9 +109,24 @@ class PlasticityCallback(Callback):
             pl_module: the module that is trained.
             stage: what begins or ends: "fit" or another.
         """
-        if stage == "fit" and self.method is not None and self._handle is not None:
+        if stage == "fit":
+            self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Takes all hooks away, since ``teardown`` does not come then.
+
+        Args:
+            trainer: the trainer.
+            pl_module: the module that is trained.
+            exception: what ended it.
+        """
+        self._close()
+
+    def _close(self) -> None:
+        if self._handle is not None:
             self._handle.remove()
             self._handle = None
+        if self.method is not None:
             self.method.close()
 
     def state_dict(self) -> dict[str, Any]:

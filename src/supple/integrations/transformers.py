@@ -94,6 +94,9 @@ class PlasticityCallback(TrainerCallback):
         Raises:
             FileNotFoundError: if training goes on from a checkpoint that has no state of a method.
         """
+        # There is no event for a training that failed, so its method is still there.
+        if self.method is not None:
+            self.method.close()
         optimizer = unwrapped_optimizer(optimizer)
         if self._beginning is None or not state.global_step:
             self.method = self._factory(model, optimizer)
@@ -132,12 +135,17 @@ class PlasticityCallback(TrainerCallback):
             state: how far it is.
             control: what it will do next; not changed.
             kwargs: what else it passes; not used.
+
+        Raises:
+            FileNotFoundError: if, in a search of hyperparameters, the folder of the checkpoint is not found.
         """
         assert self.method is not None
         tensors: dict[str, Tensor] = {}
         text = json.dumps(pack(self.method.state_dict(), tensors))
         if state.is_world_process_zero:
-            save_file(tensors, _folder(args, state) / FILE, {"state": text})
+            folder = _folder(args, state)
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, folder / FILE, {"state": text})
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -161,4 +169,24 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _folder(args: TrainingArguments, state: TrainerState) -> Path:
-    return Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
+    """The folder of the checkpoint at this step.
+
+    In a search of hyperparameters each trial has a folder of its own, named by ``hp_name`` or by a number that is not
+    told; it is then the newest whose checkpoint at this step is of a trial with the same parameters.
+    """
+    output, name = Path(args.output_dir or "."), f"checkpoint-{state.global_step}"
+    if not state.is_hyper_param_search:
+        return output / name
+    if state.trial_name is not None:
+        return output / state.trial_name / name
+    found = [path for path in output.glob(f"run-*/{name}/trainer_state.json") if _trial(path) == state.trial_params]
+    if not found:
+        raise FileNotFoundError(
+            f"no folder {output}/run-*/{name} is of the trial with parameters {state.trial_params}; name the folders "
+            "of trials: trainer.hyperparameter_search(..., hp_name=lambda trial: ...)"
+        )
+    return max(found, key=lambda path: path.stat().st_mtime_ns).parent
+
+
+def _trial(path: Path) -> Any:
+    return json.loads(path.read_text())["trial_params"]

@@ -113,6 +113,10 @@ class Method(ABC):
         """Takes back what :meth:`_state` gave."""
         return
 
+    def _optional(self) -> dict[str, Any]:
+        """What stands for parts of a state that a saved one may lack."""
+        return {"skipped": torch.zeros_like(self._skips.total)}
+
     def _release(self) -> None:
         """Takes away what the method attached to the model."""
         return
@@ -165,7 +169,12 @@ class Method(ABC):
             raise RuntimeError(f"{type(self).__name__} was closed; make a new one to go on")
         self._places.check()
         self.steps += 1
-        self._act()
+        try:
+            self._act()
+        except BaseException:
+            # A step that failed may be tried again.
+            self.steps -= 1
+            raise
         if self.device.type == "cpu":
             self._skips.warn(stacklevel=4)
 
@@ -215,6 +224,7 @@ class Method(ABC):
         if state.get("method") != type(self).__name__:
             raise ValueError(f"this is the state of {state.get('method')}, not of {type(self).__name__}")
         own = self.state_dict()
+        state = self._optional() | dict(state)
         missing = [key for key in own if key not in state]
         if missing:
             raise ValueError(f"the state is not complete; it has no {', '.join(missing)}")
@@ -229,7 +239,7 @@ class Method(ABC):
         saved = {name: from_dict(entry) for name, entry in state["initial"].items() if name not in self._stated}
         before, self.steps = self.steps, int(state["steps"])
         try:
-            self._load_state(dict(state))
+            self._load_state(state)
         except BaseException:
             self.steps = before
             raise

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from supple.functional.utility import precise
+from supple.nn.stacked import Stacked
 from supple.structure.description import Feature
 
 
@@ -28,6 +29,9 @@ class FeatureReader:
         units: number of units.
         stacked: whether activations have a replica dimension in front.
         reduce: what is averaged, a function of the features [R, n, ...] of the same shape: magnitude or value.
+
+    Attributes:
+        shape: of the means, [R, n, copies, repeat].
     """
 
     def __init__(
@@ -35,6 +39,8 @@ class FeatureReader:
     ) -> None:
         self.enabled = False
         self.feature, self._units, self._stacked, self._reduce = feature, units, stacked, reduce
+        replicas = model.replicas if isinstance(model, Stacked) else 1
+        self.shape = torch.Size((replicas, units, feature.layout.copies, feature.layout.repeat))
         self._sum: Tensor | None = None
         self._examples: int | Tensor = 0
         self._read_forward = False

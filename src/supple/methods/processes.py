@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from supple.functional.sharding import is_sharded
 from supple.methods.features import FeatureReader
@@ -54,25 +54,31 @@ def data_groups(model: nn.Module, group: Any, reads_features: bool) -> list[Any]
     return []
 
 
-def share(readers: Iterable[FeatureReader], groups: Sequence[Any]) -> None:
+def share(readers: Iterable[FeatureReader], groups: Sequence[Any], device: torch.device) -> None:
     """Replaces what each reader read by what all processes read together: one small sum for all readers.
+
+    A process that read nothing, as where a layer runs only for some examples, adds zeros, so that all add up numbers of
+    the same layers. What no process read stays unread everywhere.
 
     Args:
         readers: the readers, the same on every process.
         groups: process groups, from :func:`data_groups`.
+        device: where the network lies.
     """
-    taken: list[tuple[FeatureReader, Tensor]] = []
-    parts = []
-    for reader in readers:
+    # In double precision: who read nothing does not know in which type the others compute.
+    parts, unread = [], []
+    for reader in (readers := list(readers)):
         total, examples = reader.take_sum()
-        if total is not None:
-            taken.append((reader, total))
-            parts += [total.flatten(), total.new_full((1,), float(examples))]
-    if not taken:
+        unread.append(total is None)
+        sums = torch.zeros(reader.shape) if total is None else total
+        parts += [sums.to(device, torch.float64), torch.as_tensor(examples, dtype=torch.float64, device=device)]
+    if not parts:
         return
-    flat = torch.cat(parts)
+    flat = torch.cat([part.flatten() for part in parts])
     for group in groups:
         torch.distributed.all_reduce(flat, group=group)
-    pieces = flat.split([part.numel() for part in parts])
-    for (reader, total), summed, examples in zip(taken, pieces[::2], pieces[1::2], strict=True):
-        reader.put_sum(summed.view(total.shape).to(total.dtype), examples)
+    pieces = [piece.view(part.shape) for piece, part in zip(flat.split([p.numel() for p in parts]), parts, strict=True)]
+    for reader, alone, total, examples in zip(readers, unread, pieces[::2], pieces[1::2], strict=True):
+        # Only who read nothing has to look, and wait for the device, to learn whether others did.
+        if not alone or examples > 0:
+            reader.put_sum(total, examples)

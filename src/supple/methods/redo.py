@@ -113,19 +113,22 @@ class ReDo(UnitMethod):
 
     def _act(self) -> None:
         rows = self._due(self.steps)
+        if rows is not None:
+            self._share_features()
+            for number, group in enumerate(self.groups):
+                with self._opened(group):
+                    self._replace_dormant(number, rows)
         self._look_ahead()
-        if rows is None:
-            return
-        self._share_features()
-        for number, group in enumerate(self.groups):
-            with self._opened(group):
-                utility = self._unit_utility(number, rows)
-                mean = utility.mean(dim=1)
-                self._skips.add(mean.isfinite(), rows)
-                mask = selection.threshold(utility, self._threshold[rows], mean)
-                local, chosen, valid = chosen_pairs(mask)
-                replicas = local if isinstance(rows, slice) else rows[local]
-                self._replace(group, replicas, chosen, valid)
+
+    def _replace_dormant(self, number: int, rows: slice | Tensor) -> None:
+        """Replaces the units of low utility of one layer, in the given replicas."""
+        utility = self._unit_utility(number, rows)
+        mean = utility.mean(dim=1)
+        self._skips.add(mean.isfinite(), rows)
+        mask = selection.threshold(utility, self._threshold[rows], mean)
+        local, chosen, valid = chosen_pairs(mask)
+        replicas = local if isinstance(rows, slice) else rows[local]
+        self._replace(self.groups[number], replicas, chosen, valid)
 
     def _load_state(self, state: dict[str, Any]) -> None:
         super()._load_state(state)

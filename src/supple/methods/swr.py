@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -47,7 +48,8 @@ class SWR(Method):
 
     With gradient accumulation g is what accumulated in ``.grad``. Selection depends on the utilities of a tensor only
     up to a common factor, so a loss scaled for mixed precision selects the same entries. A tensor whose utilities are
-    not all finite, as after an overflow, is left alone in that step, which :attr:`skipped` counts.
+    not all finite, as after an overflow, is left alone in that step, which :attr:`skipped` counts; its moving average
+    stays as it is.
 
     For fine-tuning, ``reinit="initial"`` goes back to the values at the start, the pretrained ones; nothing has to be
     known of initial distributions then. It keeps one copy of the parameters it acts on, in their type and beside them,
@@ -137,6 +139,7 @@ class SWR(Method):
             self.fixed_rows = padding_rows(self.model)
         else:
             self._take_initial(initial, self.parameters, only_means=reinit == "mean")
+        self._saw_gradients = False
         self._average: dict[str, Tensor] = {}
         if bool((self._decay > 0).any()):
             self._average = {
@@ -159,24 +162,55 @@ class SWR(Method):
     def _act(self) -> None:
         rows = self._due(self.steps)
         # Whoever calls step() at the wrong place hears of it at the first step, not when the first one is due.
-        first = self.steps == 1 and not self.stacked and self.utility == "gradient"
+        first = not self._saw_gradients and not self.stacked and self.utility == "gradient"
         if rows is None and not self._average and not first:
             return
         names = [name for name, p in self.parameters.items() if p.grad is not None or self.utility != "gradient"]
         if not names:
             raise RuntimeError("SWR found no gradient: call step() after backward() and before optimizer.zero_grad()")
+        if first:
+            self._check_gradients(names)
         if rows is None and not self._average:
             return
         for name in names:
-            if self._average:
-                average = self._average[name].view(self.replicas, -1)
-                decay = self._decay.to(average.dtype).unsqueeze(1)
-                average.mul_(decay).add_((1 - decay) * self._utility(name, slice(None)))
+            known = self._update_average(name) if self._average else None
             for part in () if rows is None else self._parts(name, rows):
-                utility = average[part] if self._average else self._utility(name, part)
-                self._act_on(name, part, utility)
-                if self._average:
-                    self._average[name][part] = 0
+                if known is None:
+                    self._act_on(name, part, self._utility(name, part))
+                else:
+                    average = self._average[name].view(self.replicas, -1)
+                    self._act_on(name, part, average[part], known[part])
+                    average[part] = average[part].masked_fill(known[part].unsqueeze(1), 0)
+
+    def _check_gradients(self, names: Sequence[str]) -> None:
+        """Checks once that gradients can be read, and on a CPU, where it costs no waiting, that they are not all 0."""
+        gradients = [self._gradient(name) for name in names]
+        self._saw_gradients = True
+        if self.device.type == "cpu" and not self.sharded and not any(bool(gradient.any()) for gradient in gradients):
+            warnings.warn(
+                "SWR found only gradients of 0, so that every utility is 0. Call step() before optimizer.zero_grad(), "
+                "also with set_to_none=False",
+                UserWarning,
+                stacklevel=5,
+            )
+
+    def _update_average(self, name: str) -> Tensor:
+        """Adds the step's utilities to the average, except in replicas where they are not all finite.
+
+        One overflow would stay in an average until it starts again.
+
+        Args:
+            name: the parameter.
+
+        Returns:
+            bool [R], in which replicas they are all finite.
+        """
+        average, utility = self._average[name].view(self.replicas, -1), self._utility(name, slice(None))
+        known = self._mean(name, utility).isfinite()
+        self._skips.add(known)
+        decay = self._decay.to(average.dtype).unsqueeze(1)
+        average.copy_(torch.where(known.unsqueeze(1), average * decay + (1 - decay) * utility, average))
+        return known
 
     def _parts(self, name: str, rows: slice | Tensor) -> Iterator[slice | Tensor]:
         """The replicas, a few at a time, so that what is computed on the way takes little memory."""
@@ -205,12 +239,20 @@ class SWR(Method):
             )
         return values.reshape(len(values), -1)
 
-    def _select(self, name: str, rows: slice | Tensor, utility: Tensor) -> Tensor:
-        """Which entries to reinitialize, bool [rows, entries]."""
+    def _mean(self, name: str, utility: Tensor) -> Tensor:
+        """Mean utility of a whole tensor in each replica; not finite if one utility is not."""
         block = self.blocks[name]
-        mean = block.total(utility.sum(dim=1)) / block.whole.numel() if block.mesh else utility.mean(dim=1)
+        return block.total(utility.sum(dim=1)) / block.whole.numel() if block.mesh else utility.mean(dim=1)
+
+    def _select(self, name: str, rows: slice | Tensor, utility: Tensor, known: Tensor | None) -> Tensor:
+        """Which entries to reinitialize, bool [rows, entries]; none where the utilities of the step are not known."""
+        block = self.blocks[name]
+        mean = self._mean(name, utility)
+        if known is None:
+            self._skips.add(mean.isfinite(), rows)
+        else:
+            mean = mean.masked_fill(~known, torch.nan)
         finite = mean.isfinite()
-        self._skips.add(finite, rows)
         if self.pruning == "threshold":
             return selection.threshold(utility, self._factor[rows], mean)
         chance = random.uniform(self.seed[rows], self._purpose("count", name), self.steps, 1)[:, 0]
@@ -222,9 +264,9 @@ class SWR(Method):
         chosen = selection.lowest(whole.flatten(1), count).view(1, *block.whole)
         return block.of(chosen, leading=1).flatten(1)
 
-    def _act_on(self, name: str, rows: slice | Tensor, utility: Tensor) -> None:
+    def _act_on(self, name: str, rows: slice | Tensor, utility: Tensor, known: Tensor | None = None) -> None:
         shape = self._rows(self.parameters[name]).shape[1:]
-        chosen = self._select(name, rows, utility).reshape(len(utility), *shape)
+        chosen = self._select(name, rows, utility, known).reshape(len(utility), *shape)
         self._reinitialize(name, rows, chosen, self._new(name, rows))
 
     def _new(self, name: str, rows: slice | Tensor) -> New:
@@ -244,6 +286,9 @@ class SWR(Method):
             kind: {name: self.blocks[name].join(tensor.clone()) for name, tensor in tensors.items()}
             for kind, tensors in self._kept().items()
         }
+
+    def _optional(self) -> dict[str, Any]:
+        return super()._optional() | ({} if self._start else {"start": {}})
 
     def _load_state(self, state: Mapping[str, Any]) -> None:
         own = {(kind, name): tensor for kind, tensors in self._kept().items() for name, tensor in tensors.items()}

@@ -159,7 +159,7 @@ class UnitMethod(Method):
     def _share_features(self) -> None:
         """Makes features those of the whole batch, where several processes have parts of it."""
         if self._groups:
-            share(self._all_readers(), self._groups)
+            share(self._all_readers(), self._groups, self.device)
 
     @contextmanager
     def _opened(self, group: UnitGroup) -> Iterator[None]:
