@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from supple.functional.sharding import block_of, local
 from supple.methods import Chain, Method
-from supple.methods.wrapping import unwrapped
+from supple.structure.wrapping import unwrapped
 
 Factory = Callable[[nn.Module, torch.optim.Optimizer], Method | Chain]
 """Makes a method for a network and its optimizer: ``lambda model, optimizer: supple.SWR(model, optimizer, ...)``."""
