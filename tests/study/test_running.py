@@ -243,6 +243,7 @@ def test_a_damaged_checkpoint_ends_the_run(finished: Path, tmp_path: Path) -> No
         running.run(order(folder))
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_goes_on_where_it_was(finished: Path, tmp_path: Path) -> None:
     """Its results are not taken for those of a machine without memory."""
     killed = threading.Event()
