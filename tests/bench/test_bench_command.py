@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 
 from supple.bench import Plan, Results, command, run
 from supple.bench.command import bench_command, make_plan
-from supple.bench.crew import Crew, cores
+from supple.bench.crew import Crew
 from supple.bench.flops import step_flops
 from supple.bench.table import show
+from supple.study.order import cores
 
 app = typer.Typer()
 app.command()(bench_command)
@@ -159,7 +160,8 @@ def test_workers_end_with_the_crew() -> None:
 def test_no_worker_outlives_an_interrupted_run(how: signal.Signals, tmp_path: Path) -> None:
     program = (
         "from supple.bench import crew\n"
-        "with crew.Crew('testers', 'cpu', [[n] for n in crew.cores()[:1]]) as workers:\n"
+        "from supple.study.order import cores\n"
+        "with crew.Crew('testers', 'cpu', [[n] for n in cores()[:1]]) as workers:\n"
         "    print(workers._processes[0].pid, flush=True)\n"
         "    workers.ask('peak')\n"
         "    print('ready', flush=True)\n"

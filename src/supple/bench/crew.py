@@ -11,13 +11,6 @@ from types import TracebackType
 from typing import Any
 
 
-def cores() -> list[int]:
-    """Numbers of the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
 class Crew:
     """Worker processes that get the same requests at the same time; a context manager, at whose end they are gone.
 

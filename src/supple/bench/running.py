@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from supple.bench.crew import Crew, cores
+from supple.bench.crew import Crew
 from supple.bench.flops import step_flops
 from supple.bench.memory import Footprint
 from supple.bench.plan import Plan, part
 from supple.bench.results import ContenderResult, EngineResult, FootprintResult, Results, Spread, machine
 from supple.bench.settings import action_share, method_settings
 from supple.bench.timing import Sample
+from supple.study.order import cores
 
 Progress = Callable[[int, int, str], object]
 """Called with (work done, all work, what comes next)."""

@@ -50,6 +50,13 @@ class Order:
     command: str = ""
 
 
+def cores() -> list[int]:
+    """Numbers of the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
 def process_count(order: Order) -> int:
     """How many processes train at the same time.
 
@@ -63,7 +70,7 @@ def process_count(order: Order) -> int:
         return order.processes
     if order.device != "cpu":
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(cores())
 
 
 def free_memory(device: str, processes: int) -> int:
