@@ -21,6 +21,7 @@ import torch
 from supple.bench.settings import images
 from supple.study import checkpoint
 from supple.study.part import Part
+from supple.study.permuted import PermutedCourse
 from supple.study.results import CHECKPOINT, TASKS
 from supple.study.shipped import find
 from supple.study.spec import read
@@ -50,12 +51,13 @@ def main() -> None:
     torch.set_num_threads(1)
     study = read(find(options.study)[0])
     with tempfile.TemporaryDirectory() as folder:
-        part = Timed(Path(folder), 0, 0, study.columns, range(options.seeds), study.problem, study.measure)
-        part.train(images(options.images), 1)
+        part = Timed(Path(folder), 0, 0, study.columns, range(options.seeds))
+        course = PermutedCourse(images(options.images), study.problem, study.measure)
+        part.train(course, 1)
         _lengthen(part, options.earlier)
         part.writes, part.seconds = 0, 0.0
         began = time.perf_counter()
-        part.train(images(options.images), 1 + options.earlier + options.tasks)
+        part.train(course, 1 + options.earlier + options.tasks)
         passed = time.perf_counter() - began
         size = sum(file.stat().st_size for file in part.folder.iterdir())
     print(

@@ -67,7 +67,8 @@ def cache(tmp_path, monkeypatch):
 
 
 def toy(*mirrors):
-    return DataSet("toy", "Toy", "CC0", DIGESTS, tuple(getattr(m, "url", m) for m in mirrors), ("TOY/raw",))
+    places = tuple(getattr(m, "url", m) for m in mirrors)
+    return DataSet("toy", "Toy", "CC0", (1, 2, 2), 2, (3, 1), DIGESTS, places, ("TOY/raw",))
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from supple.optim import SGDW, AdamW
 from supple.population import Population
 from supple.streams import PermutedStream
 from supple.study.assembly import assemble, groups
-from supple.study.spec import Column, Measure, Problem
+from supple.study.spec import Column
+from supple.study.tables import Measure, Permuted
 
 CLASSES: dict[str, Any] = {
     "l2": supple.L2,
@@ -24,7 +25,7 @@ CLASSES: dict[str, Any] = {
     "swr": supple.SWR,
 }
 SEEDS = [3, 5]
-PROBLEM, MEASURE = Problem(data="mnist10k", batch_size=10), Measure(examples=40, disturbances=0)
+PROBLEM, MEASURE = Permuted(data="mnist10k", batch_size=10), Measure(examples=40, disturbances=0)
 
 # Words, switches, step sizes and decays differ within one population.
 MIXED: dict[str, dict[str, Any]] = {

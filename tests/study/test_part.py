@@ -20,6 +20,7 @@ from supple.streams import PermutedStream
 from supple.study import checkpoint, files
 from supple.study.assembly import assemble
 from supple.study.part import Part, Stopped
+from supple.study.permuted import PermutedCourse
 from supple.study.results import CHECKPOINT, DISTURBANCES, DISTURBANCES_SCHEMA, TASKS, TASKS_SCHEMA
 
 STUDY = study({name: STRONG[name] for name in ("base", "shrink_and_perturb", "cbp", "redo", "swr")})
@@ -29,7 +30,11 @@ FILES = (TASKS, DISTURBANCES, CHECKPOINT)
 
 def part(folder: Path, **changes: object) -> Part:
     one = study(STUDY.methods, **changes)
-    return Part(folder, 0, 10, one.columns, one.run.seeds, one.problem, one.measure)
+    return Part(folder, 0, 10, one.columns, one.run.seeds)
+
+
+def course() -> PermutedCourse:
+    return PermutedCourse(images(), STUDY.problem, STUDY.measure)
 
 
 def contents(one: Part) -> list[bytes]:
@@ -39,7 +44,7 @@ def contents(one: Part) -> list[bytes]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Part:
     one = part(tmp_path_factory.mktemp("whole"))
-    one.train(images(), TASKS_TOTAL)
+    one.train(course(), TASKS_TOTAL)
     assert one.done == TASKS_TOTAL
     return one
 
@@ -83,11 +88,11 @@ def test_interrupted_at_any_step_it_ends_with_the_same_files(
 
         one = part(folder)
         try:
-            one.train(images(), TASKS_TOTAL, on_step=interrupt)
+            one.train(course(), TASKS_TOTAL, on_step=interrupt)
         except Stopped:
             assert one.done < TASKS_TOTAL
     one = part(folder)
-    one.train(images(), TASKS_TOTAL)
+    one.train(course(), TASKS_TOTAL)
     assert contents(one) == contents(whole)
 
 
@@ -95,10 +100,10 @@ def test_interrupted_at_any_step_it_ends_with_the_same_files(
 def test_more_tasks_later_are_as_if_at_once(tmp_path: Path, optimizer: dict[str, object]) -> None:
     network = {"hidden": 6, "layer_norm": "after"}
     first, second = (part(tmp_path / name, optimizer=optimizer, network=network) for name in ("a", "b"))
-    first.train(images(), 2)
-    first.train(images(), 2)  # nothing is left to do
-    first.train(images(), 3)
-    second.train(images(), 3)
+    first.train(course(), 2)
+    first.train(course(), 2)  # nothing is left to do
+    first.train(course(), 3)
+    second.train(course(), 3)
     assert contents(first) == contents(second)
     assert pl.read_parquet(first.folder / TASKS)["scale_magnitude"].null_count() == 0
 
@@ -111,7 +116,7 @@ def test_a_crash_between_two_writes(
     """At each of the writes after a task, the last of all among them; the rest of the writes do not happen."""
     one = part(tmp_path)
     tasks = TASKS_TOTAL if last else 2
-    one.train(images(), tasks - 1)
+    one.train(course(), tasks - 1)
     real, count = files.replace, itertools.count()
 
     def crash(path: Path, write: object) -> None:
@@ -122,12 +127,12 @@ def test_a_crash_between_two_writes(
     monkeypatch.setattr(files, "replace", crash)
     monkeypatch.setattr(checkpoint, "replace", crash)
     try:
-        one.train(images(), tasks)
+        one.train(course(), tasks)
     except KeyboardInterrupt:
         assert written < len(FILES)
         assert not one.complete(tasks)
     monkeypatch.undo()
-    one.train(images(), TASKS_TOTAL)
+    one.train(course(), TASKS_TOTAL)
     assert contents(one) == contents(whole)
 
 
@@ -137,8 +142,8 @@ def test_what_is_measured_does_not_depend_on_the_company(tmp_path: Path) -> None
 
     def rows(chosen: dict[str, dict[str, float]], method: str) -> list[tuple[int, int, int]]:
         one = study(chosen)
-        trained = Part(tmp_path / "-".join(chosen), 0, 0, one.columns, one.run.seeds, one.problem, one.measure)
-        trained.train(images(), 6)
+        trained = Part(tmp_path / "-".join(chosen), 0, 0, one.columns, one.run.seeds)
+        trained.train(course(), 6)
         frame = pl.read_parquet(trained.folder / DISTURBANCES)
         place, columns = list(chosen).index(method), len(chosen)
         frame = frame.filter(pl.col("run") % columns == place).with_columns(pl.col("run") // columns)
@@ -153,10 +158,10 @@ def test_what_is_measured_does_not_depend_on_the_company(tmp_path: Path) -> None
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     one = part(tmp_path)
-    one.train(images(), 1)
+    one.train(course(), 1)
     (one.folder / CHECKPOINT).write_bytes(b"something else")
     with pytest.raises(ValueError, match=r"checkpoint.safetensors is damaged"):
-        one.train(images(), 2)
+        one.train(course(), 2)
 
 
 def test_disturbances_against_passes_written_out() -> None:

@@ -97,6 +97,14 @@ def wait_for(folder: Path, pattern: str) -> None:
         time.sleep(0.02)
 
 
+def wait_for_session(folder: Path, count: int) -> None:
+    """Waits until a run has begun, and listens to Ctrl-C."""
+    end = time.monotonic() + 120
+    while len(json.loads((folder / "manifest.json").read_text())["sessions"]) < count:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 def test_killed_and_interrupted_it_ends_with_the_same_files(tmp_path: Path) -> None:
     study = tmp_path / "tiny.toml"
     study.write_text(STUDY)
@@ -107,6 +115,7 @@ def test_killed_and_interrupted_it_ends_with_the_same_files(tmp_path: Path) -> N
     process.wait()
     # At once, while the workers of the first may still be there.
     process = start(study, killed)
+    wait_for_session(killed, 2)
     wait_for(killed, "parts/0001/*.parquet")
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=120)[0]

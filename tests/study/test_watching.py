@@ -13,12 +13,12 @@ from supple.study.watching import Bars, Lines, Tally, duration
 def test_a_tally_adds_up() -> None:
     tally = Tally(Console(file=io.StringIO()))
     # Six runs of which two tasks are learned, and three new ones; four tasks of ten steps.
-    tally.start({0: (6, 2), 1: (3, 0)}, tasks=4, steps=10)
+    tally.start({0: (6, 2), 1: (3, 0)}, [10] * 4)
     assert tally.share == pytest.approx(6 * 2 / (9 * 4))
     tally.step(1, 0, 5)
     assert tally.steps == 6 * 2 * 10 + 3 * 5
-    tally.task(1, 0, [("base", 0.5), ("swr", 0.7), ("swr", 0.9)])
-    tally.task(0, 2, [("base", 0.2), ("cbp", 0.4)])
+    tally.stage(1, 1, [("base", 0.5), ("swr", 0.7), ("swr", 0.9)])
+    tally.stage(0, 3, [("base", 0.2), ("cbp", 0.4)])
     assert tally.steps == 6 * 3 * 10 + 3 * 10
     # Base: three runs of part 0 and one of part 1.
     assert tally.accuracies() == pytest.approx({"base": (3 * 0.2 + 0.5) / 4, "cbp": 0.4, "swr": 0.8})
@@ -31,9 +31,9 @@ def test_a_tally_adds_up() -> None:
 def test_what_is_shown(kind: type[Lines] | type[Bars]) -> None:
     file = io.StringIO()
     with kind(Console(file=file, force_terminal=kind is Bars, width=100)) as watcher:
-        watcher.start({0: (2, 0)}, tasks=1, steps=10)
+        watcher.start({0: (2, 0)}, [10])
         watcher.step(0, 0, 5)
-        watcher.task(0, 0, [("swr", 0.25)])
+        watcher.stage(0, 1, [("swr", 0.25)])
         watcher.say("Memory ran out.")
     assert "25.0%" in file.getvalue()
     assert "100.0%" in file.getvalue()

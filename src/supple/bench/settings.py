@@ -27,7 +27,7 @@ BATCH = 30
 STEP_SIZES = {"sgd": 0.05, "adamw": 5e-4}
 """Step size of each optimizer."""
 
-METHODS = tuple(KINDS)
+METHODS = tuple(name for name, kind in KINDS.items() if kind.only is None)
 """Names of the methods; base is plain training."""
 
 Settings = Mapping[str, float]

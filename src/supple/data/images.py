@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +46,19 @@ class LabelledImages:
                 f"{self.name}: labels go from {int(self.labels.min())} to {int(self.labels.max())}, but with "
                 f"classes={self.classes} they have to lie from 0 to {self.classes - 1}"
             )
+
+    def first_of_each_class(self, count: int) -> LabelledImages:
+        """The first images of each class, in their order; of a class with fewer all of them.
+
+        Args:
+            count: images of each class.
+
+        Returns:
+            Their images and labels.
+        """
+        which = nn.functional.one_hot(self.labels, self.classes).cumsum(dim=0)
+        chosen = which.gather(1, self.labels[:, None])[:, 0] <= count
+        return LabelledImages(self.images[chosen], self.labels[chosen], self.classes, self.name)
 
     def __len__(self) -> int:
         return len(self.labels)

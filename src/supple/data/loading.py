@@ -58,25 +58,26 @@ def read_labelled_images(
     return _assemble((str(images), read_content(images)), (str(labels), read_content(labels)), classes, name)
 
 
-_CIFAR_LABELS = {"cifar10": (10,), "cifar100": (20, 100)}
-"""Number of classes that each label byte of a record counts."""
+_COARSE = {"cifar10": (), "cifar100": (20,)}
+"""Number of coarse classes that a label byte in front of that of the class counts."""
 
 
 def _fetched(name: str, data_dir: str | PathLike[str] | None, train: bool, verify: bool) -> LabelledImages:
     """Training or test images of a data set that can be fetched."""
-    read = _cifar if name in _CIFAR_LABELS else _mnist_like
+    read = _cifar if name in _COARSE else _mnist_like
     return read(name, data_dir, train, verify)
 
 
 def _cifar(name: str, data_dir: str | PathLike[str] | None, train: bool, verify: bool) -> LabelledImages:
-    source, labels = data_set(name), _CIFAR_LABELS[name]
+    source = data_set(name)
+    labels = (*_COARSE[name], source.classes)
     parts = []
     for file in source.digests:
         if file.startswith("test") != train:
             found = obtain(source, file, data_dir, verify=verify)
             parts.append(parse_cifar(found.content, _place(found, file), labels))
     images, numbers = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-    return LabelledImages(images, numbers, labels[-1], name)
+    return LabelledImages(images, numbers, source.classes, name)
 
 
 def _place(found: Found, file: str) -> str:
@@ -85,13 +86,12 @@ def _place(found: Found, file: str) -> str:
 
 
 def _mnist_like(name: str, data_dir: str | PathLike[str] | None, train: bool, verify: bool) -> LabelledImages:
-    """Images of ten classes in MNIST's four files."""
-    part = "train" if train else "t10k"
+    """Images in MNIST's four files."""
+    source, part = data_set(name), "train" if train else "t10k"
     images, labels = (
-        obtain(data_set(name), f"{part}-{kind}", data_dir, verify=verify)
-        for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
+        obtain(source, f"{part}-{kind}", data_dir, verify=verify) for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
     )
-    return _assemble((str(images.path), images.content), (str(labels.path), labels.content), 10, name)
+    return _assemble((str(images.path), images.content), (str(labels.path), labels.content), source.classes, name)
 
 
 def mnist(data_dir: str | PathLike[str] | None = None, train: bool = True, *, verify: bool = True) -> LabelledImages:

@@ -30,6 +30,9 @@ class DataSet:
         name: what it is called in settings, and the folder of its files in the cache.
         title: what people call it.
         licence: the licence of its files.
+        shape: (colours, height, width) of an image.
+        classes: number of classes.
+        counts: number of images for training and for test.
         digests: for each file, without ".gz", the SHA-256 of its uncompressed content. Compressed files differ from
             mirror to mirror; what is in them does not.
         mirrors: addresses of folders with the files, gzip-compressed, or with the archive, each ending in "/"; tried in
@@ -42,6 +45,9 @@ class DataSet:
     name: str
     title: str
     licence: str
+    shape: tuple[int, int, int]
+    classes: int
+    counts: tuple[int, int]
     digests: Mapping[str, str]
     mirrors: tuple[str, ...]
     folders: tuple[str, ...] = ()
@@ -53,6 +59,9 @@ _MNIST = DataSet(
     name="mnist",
     title="MNIST",
     licence="CC BY-SA 3.0",
+    shape=(1, 28, 28),
+    classes=10,
+    counts=(60_000, 10_000),
     digests=MappingProxyType(
         {
             "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -73,6 +82,9 @@ _FASHION_MNIST = DataSet(
     name="fashion_mnist",
     title="Fashion-MNIST",
     licence="MIT",
+    shape=(1, 28, 28),
+    classes=10,
+    counts=(60_000, 10_000),
     digests=MappingProxyType(
         {
             "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -95,6 +107,9 @@ _CIFAR10 = DataSet(
     name="cifar10",
     title="CIFAR-10",
     licence="licence not stated",
+    shape=(3, 32, 32),
+    classes=10,
+    counts=(50_000, 10_000),
     digests=MappingProxyType(
         {
             "data_batch_1.bin": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
@@ -115,6 +130,9 @@ _CIFAR100 = DataSet(
     name="cifar100",
     title="CIFAR-100",
     licence="licence not stated",
+    shape=(3, 32, 32),
+    classes=100,
+    counts=(50_000, 10_000),
     digests=MappingProxyType(
         {
             "train.bin": "f31298fc616915fa142368359df1c4ca2ae984d6915ca468b998a5ec6aeebf29",

@@ -1,6 +1,7 @@
 """Class-incremental training of a vision transformer."""
 
 from supple.incremental.measures import AdditionEnd, AdditionStart, EpochMetrics
+from supple.incremental.reset import RESETS
 from supple.incremental.training import IncrementalTraining
 
-__all__ = ["AdditionEnd", "AdditionStart", "EpochMetrics", "IncrementalTraining"]
+__all__ = ["RESETS", "AdditionEnd", "AdditionStart", "EpochMetrics", "IncrementalTraining"]

@@ -48,12 +48,14 @@ class AdditionEnd:
     Args:
         best_epoch: the first epoch with the best validation accuracy.
         validation_accuracy: share of validation images classified rightly.
-        test_accuracy: share of test images of the classes seen so far classified rightly.
+        test_loss: mean loss of the test images of the classes seen so far.
+        test_accuracy: share of them classified rightly.
         class_accuracy: the same for each class, in order of arrival.
     """
 
     best_epoch: int
     validation_accuracy: float
+    test_loss: float
     test_accuracy: float
     class_accuracy: tuple[float, ...]
 

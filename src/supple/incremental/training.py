@@ -144,7 +144,8 @@ class IncrementalTraining:
         if not self.diverged and (self._best is None or validation_accuracy > self._best["accuracy"]):
             self._best = {"epoch": epoch, "accuracy": validation_accuracy, "network": self._values()}
         reinitialized = self._reinitialized() - before
-        end = self._end(classes, validation_accuracy, test_accuracy) if last and not self.diverged else None
+        test = test_loss, test_accuracy
+        end = self._end(classes, validation_accuracy, test) if last and not self.diverged else None
         self.epoch, self._broken_off = epoch + 1, False
         return EpochMetrics(
             epoch=epoch,
@@ -212,15 +213,15 @@ class IncrementalTraining:
             reset(self.network, self.optimizer, self.reset, addition)
         return at_start(self.network, self.stream, addition, self.measured_on)
 
-    def _end(self, classes: int, validation_accuracy: float, test_accuracy: float) -> AdditionEnd:
-        """Ends the training on an addition's classes."""
+    def _end(self, classes: int, validation_accuracy: float, test: tuple[float, float]) -> AdditionEnd:
+        """Ends the training on an addition's classes, after which it has a loss and accuracy on test images."""
         assert self._best is not None
         if self.restore:
             self.network.load_state_dict(self._best["network"])
             validation_accuracy = self._best["accuracy"]
-            test_accuracy = self._evaluate(self.stream.test.of(0, classes), classes)[1]
+            test = self._evaluate(self.stream.test.of(0, classes), classes)
         accuracies = [self._evaluate(self.stream.test.of(k, k + 1), classes)[1] for k in range(classes)]
-        return AdditionEnd(self._best["epoch"], validation_accuracy, test_accuracy, tuple(accuracies))
+        return AdditionEnd(self._best["epoch"], validation_accuracy, *test, tuple(accuracies))
 
     def _learn(self, index: int, progress: Callable[[int], object]) -> tuple[float, float]:
         """Learns the batches of an epoch; returns mean loss and accuracy before learning."""

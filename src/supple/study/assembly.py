@@ -16,7 +16,8 @@ from supple.optim import SGDW, AdamW
 from supple.population import Population
 from supple.streams import PermutedStream
 from supple.study.kinds import KINDS, varies
-from supple.study.spec import Column, Measure, Problem
+from supple.study.spec import Column
+from supple.study.tables import Measure, Optimizer, Permuted
 
 
 def together(column: Column) -> str:
@@ -38,7 +39,7 @@ def assemble(
     images: LabelledImages,
     columns: Sequence[Column],
     seeds: Sequence[int],
-    problem: Problem | None = None,
+    problem: Permuted | None = None,
     measure: Measure | None = None,
     device: torch.device | str = "cpu",
 ) -> Population:
@@ -61,7 +62,7 @@ def assemble(
         ValueError: if there are no columns or no seeds, columns that cannot be trained together, or fewer images than
             a batch has.
     """
-    problem, measure = problem or Problem(), measure or Measure()
+    problem, measure = problem or Permuted(), measure or Measure()
     if len({together(column) for column in columns}) != 1:
         raise ValueError("a population has columns of one network and one kind of optimizer; give one or more of them")
     stream = PermutedStream(images, seeds, problem.batch_size, device)
@@ -82,6 +83,7 @@ def assemble(
 
 def _optimizer(network: StackedMLP, columns: Sequence[Column], seeds: int) -> torch.optim.Optimizer:
     first = columns[0].optimizer
+    assert isinstance(first, Optimizer)
     rates = [column.optimizer.step_size for column in columns]
     decays = [column.optimizer.weight_decay for column in columns]
     replicated: dict[str, Any] = {

@@ -25,7 +25,14 @@ from supple.study.spec import Study, from_dict, read
 from supple.study.watching import Bars, Lines
 
 
-def scale(study: Study, tasks: int | None, seeds: str | None, methods: str | None, data_name: str | None) -> Study:
+def scale(
+    study: Study,
+    tasks: int | None,
+    seeds: str | None,
+    methods: str | None,
+    data_name: str | None,
+    epochs: int | None = None,
+) -> Study:
     """Cuts a study down to what the command line asks for.
 
     Args:
@@ -34,6 +41,7 @@ def scale(study: Study, tasks: int | None, seeds: str | None, methods: str | Non
         seeds: how many seeds, or which, such as "5" or "0,3,7"; None: those of the study.
         methods: names of methods with commas between; None: all.
         data_name: the images; None: those of the study.
+        epochs: epochs of each task, where there are any; None: as many as the study says.
 
     Returns:
         The study as it is run.
@@ -62,11 +70,18 @@ def scale(study: Study, tasks: int | None, seeds: str | None, methods: str | Non
         content["methods"] = {name: content["methods"][name] for name in study.methods if name in chosen}
     if data_name is not None:
         content["problem"]["data"] = data_name
+    if epochs is not None:
+        if "epochs" not in content["problem"]:
+            raise StudyError("--epochs: a task of permuted images is one pass over them; leave it out, or give --tasks")
+        content["problem"]["epochs"] = epochs
     return from_dict(content, "command line")
 
 
 StudyName = Annotated[str, typer.Argument(help="A study file, or the name of a study that comes with supple.")]
 Tasks = Annotated[int | None, typer.Option(min=1, help="Tasks of each run.", show_default="as the study")]
+Epochs = Annotated[
+    int | None, typer.Option(min=1, help="Epochs of each task, where classes are added.", show_default="as the study")
+]
 Seeds = Annotated[
     str | None,
     typer.Option(
@@ -116,6 +131,7 @@ def run_command(
     tasks: Tasks = None,
     seeds: Seeds = None,
     methods: Methods = None,
+    epochs: Epochs = None,
     data_name: Data = None,
     data_dir: DataDir = None,
     verify: Verify = True,
@@ -136,6 +152,8 @@ def run_command(
 
     [dim]$[/] supple run permuted_mnist/small --data-dir ~/datasets/mnist --methods base,swr
 
+    [dim]$[/] supple run incremental_cifar100/regular --device cuda
+
     [dim]$[/] supple run my-study.toml --out results/my-study
     """
     console = Console()
@@ -143,7 +161,7 @@ def run_command(
     with plain_errors():
         path, name = shipped.find(study)
         original = read(path)
-        chosen = scale(original, tasks, seeds, methods, data_name.value if data_name else None)
+        chosen = scale(original, tasks, seeds, methods, data_name.value if data_name else None, epochs)
         folder = out or Path("supple-results") / name
         writable(folder)
         command = shlex.join(["supple", *sys.argv[1:]])

@@ -37,13 +37,12 @@ class Outcome:
 class Watcher:
     """What follows a run; this one says nothing."""
 
-    def start(self, parts: Mapping[int, tuple[int, int]], tasks: int, steps: int) -> None:
+    def start(self, parts: Mapping[int, tuple[int, int]], steps: Sequence[int]) -> None:
         """Called when it is known what is to be trained, and again where a part was halved.
 
         Args:
             parts: for each part (its runs, tasks it has learned).
-            tasks: tasks of each run.
-            steps: steps a task.
+            steps: optimizer steps of each task.
         """
 
     def step(self, part: int, task: int, step: int) -> None:
@@ -55,12 +54,12 @@ class Watcher:
             step: steps of that task that it has taken.
         """
 
-    def task(self, part: int, task: int, accuracy: Sequence[tuple[str, float]]) -> None:
-        """Called after each task of a part.
+    def stage(self, part: int, done: float, accuracy: Sequence[tuple[str, float]]) -> None:
+        """Called after each stage of a part: a task, or an epoch of one.
 
         Args:
             part: the part.
-            task: the task that was learned.
+            done: tasks that have been learned, with the part of the last one.
             accuracy: with the name of each column's method its accuracy, averaged over seeds.
         """
 
@@ -124,9 +123,7 @@ class Crew:
 
     def _tell_parts(self) -> None:
         parts = {number: self.manifest.part(number) for number in self.parts}
-        self.watcher.start(
-            {number: (part.size, part.done) for number, part in parts.items()}, self.tasks, self.manifest.steps
-        )
+        self.watcher.start({number: (part.size, part.done) for number, part in parts.items()}, self.manifest.steps)
 
     def _start(self, number: int) -> subprocess.Popen[str]:
         process = subprocess.Popen(
@@ -174,8 +171,8 @@ class Crew:
             self._ended(number)
         elif kind == "step":
             self.watcher.step(event["part"], event["task"], event["step"])
-        elif kind == "task":
-            self.watcher.task(event["part"], event["task"], event["accuracy"])
+        elif kind == "stage":
+            self.watcher.stage(event["part"], event["done"], event["accuracy"])
         else:
             self.busy.pop(number, None)
             if kind == "memory":

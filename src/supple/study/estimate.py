@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from supple.data import LabelledImages
 from supple.population.parts import out_of_memory
-from supple.study.assembly import assemble, together
+from supple.study.assembly import together
+from supple.study.course import Course
 from supple.study.manifest import Manifest
-from supple.study.order import Order, images_memory, part_memory, part_size, process_count
-from supple.study.part import Part
-from supple.study.spec import Network, Optimizer
+from supple.study.order import Order, part_size, process_count
+from supple.study.tables import CycledSGD, Network, Optimizer, Transformer
 
 
 @dataclass(frozen=True)
@@ -37,8 +33,8 @@ class Estimate:
         seconds: time in one process.
     """
 
-    network: Network
-    optimizer: Optimizer
+    network: Network | Transformer
+    optimizer: Optimizer | CycledSGD
     methods: tuple[str, ...]
     runs: int
     parts: int
@@ -50,14 +46,12 @@ class Estimate:
     seconds: float
 
 
-def estimate(order: Order, images: LabelledImages, seconds: float = 1.5) -> list[Estimate]:
+def estimate(order: Order, course: Course, seconds: float = 1.5) -> list[Estimate]:
     """Trains the largest part of each network and optimizer for a short time, and says what all will take.
-
-    What comes more seldom than the measurement is long, such as SWR's action every 2,048 steps, is left out.
 
     Args:
         order: what is to be run; its folder is neither read nor written.
-        images: what the tasks are made of; only their number and size matter.
+        course: its problem with images, of which only the number and size matter.
         seconds: how long to train each.
 
     Returns:
@@ -67,9 +61,9 @@ def estimate(order: Order, images: LabelledImages, seconds: float = 1.5) -> list
         ValueError: if not even one network fits into the memory, or it runs out all the same.
     """
     study = order.study
-    steps = len(images) // study.problem.batch_size
+    steps = course.steps(study.run.tasks)
     manifest = Manifest(Path(), order.name, study, steps, {}, {})
-    manifest.add_missing(study.columns, study.run.seeds, part_size(order, images))
+    manifest.add_missing(study.columns, study.run.seeds, part_size(order, course))
     parts = [manifest.part(number) for number in range(len(manifest.parts))]
     found = []
     for _, members in itertools.groupby(parts, key=lambda part: together(part.columns[0])):
@@ -77,15 +71,14 @@ def estimate(order: Order, images: LabelledImages, seconds: float = 1.5) -> list
         largest = max(group, key=lambda part: part.size)
         first = largest.columns[0]
         try:
-            rate = _rate(largest, images, order.device, seconds)
+            rate = course.rate(largest.columns, largest.seeds, order.device, seconds)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
             raise ValueError(
                 f"memory ran out with {largest.size} networks ({error}); give less than there is with --memory"
             ) from error
-        runs, length = sum(part.size for part in group), study.run.tasks * steps
-        work = first.network.architecture(images.images[0].numel(), images.classes).multiply_adds
+        runs, length = sum(part.size for part in group), sum(steps)
         found.append(
             Estimate(
                 network=first.network,
@@ -95,11 +88,8 @@ def estimate(order: Order, images: LabelledImages, seconds: float = 1.5) -> list
                 parts=len(group),
                 part=largest.size,
                 steps=length,
-                flops=2 * study.problem.batch_size * work * runs * length,
-                memory=images_memory(images)
-                + part_memory(
-                    first, len(largest.seeds), len(largest.columns), images, min(study.measure.examples, len(images))
-                ),
+                flops=2 * study.problem.batch_size * course.multiply_adds(first) * runs * length,
+                memory=course.images_memory + course.part_memory(first, len(largest.seeds), len(largest.columns)),
                 rate=rate,
                 seconds=runs * length / rate,
             )
@@ -119,26 +109,3 @@ def makespan(found: Sequence[Estimate], order: Order) -> float:
     """
     parts = sum(one.parts for one in found)
     return sum(one.seconds for one in found) / min(process_count(order), max(1, parts))
-
-
-def _rate(part: Part, images: LabelledImages, device: str, seconds: float) -> float:
-    """Network steps a second."""
-    population = assemble(images, part.columns, part.seeds, part.problem, part.measure, device)
-    task = population.stream.task(0)
-    for index in range(min(3, len(task))):
-        population.step(*task.batch(index))
-    start = _timed(lambda: population.measure(task), device)
-    spent: list[float] = []
-    for index in itertools.cycle(range(len(task))):
-        spent.append(_timed(lambda index=index: population.step(*task.batch(index)), device))  # type: ignore[misc]
-        if sum(spent) >= seconds:
-            break
-    return part.size / (sum(spent) / len(spent) + start / len(task))
-
-
-def _timed(work: Callable[[], object], device: str) -> float:
-    began = time.perf_counter()
-    work()
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began

@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
+from supple.incremental import RESETS
 from supple.methods import CBP, L2, SWR, Method, ReDo, ShrinkAndPerturb
 from supple.nn import StackedMLP
+from supple.study.mistakes import nearest
 
 
 @dataclass(frozen=True)
@@ -20,18 +22,20 @@ class Kind:
     """A method that a study can compare.
 
     Args:
-        make: the class of the method; None for plain training.
+        make: the class of the method; None where nothing acts between steps.
         strength: the settings that switch the method off where they are 0.
+        only: the kind of problem that it is for; None: any.
     """
 
     make: type[Method] | None
     strength: tuple[str, ...] = ()
+    only: str | None = None
 
     @property
     def defaults(self) -> dict[str, Any]:
         """The settings that a study may give, with their defaults."""
         if self.make is None:
-            return {}
+            return {} if self.only is None else {"parts": "network"}
         parameters = inspect.signature(self.make.__init__).parameters.values()
         return {
             parameter.name: parameter.default
@@ -47,8 +51,12 @@ KINDS: dict[str, Kind] = {
     "cbp": Kind(CBP, ("replacement_rate",)),
     "redo": Kind(ReDo, ("threshold",)),
     "swr": Kind(SWR, ("factor",)),
+    "reset": Kind(None, only="class_incremental"),
 }
-"""The methods by name; base is plain training."""
+"""The methods by name; base is plain training, and reset draws parts of the network again at each addition of classes.
+
+The setting ``parts`` of reset names them, such as "network" or "head+momentum"; see :data:`supple.incremental.RESETS`.
+"""
 
 
 def settings_in_full(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,6 +116,9 @@ def check_settings(kind: str, settings: Mapping[str, Any]) -> None:
             hint = f" Did you mean {near[0]}?" if near else ""
             has = f"{kind} has {', '.join(defaults)}" if defaults else f"{kind} has no settings"
             raise ValueError(f"there is no setting {name!r}.{hint} {has}.")
+    for part in str(settings.get("parts", "network")).split("+"):
+        if part not in RESETS:
+            raise ValueError(f"parts: {nearest(part, RESETS)} Several are joined by +.")
     if KINDS[kind].make is not None:
         for name, value in settings.items():
             if not isinstance(value, bool | int | float | str):

@@ -17,7 +17,8 @@ from supple.study import files
 from supple.study.assembly import groups
 from supple.study.part import Part
 from supple.study.results import FORMAT, MANIFEST, RUNS, read_manifest
-from supple.study.spec import Column, Measure, Network, Optimizer, Problem, Study
+from supple.study.spec import Column, Study, from_dict
+from supple.study.tables import Table
 
 Size = Callable[[Column, int, int], int]
 """How many runs to train together, from one of their columns, and the numbers of seeds and of columns."""
@@ -31,7 +32,7 @@ class Manifest:
         folder: the folder.
         name: the study's name.
         study: the study as it was run.
-        steps: steps a task.
+        steps: optimizer steps of each task.
         images: "count" and "digest" of the images.
         scaled: what was changed on the command line: "tasks", "seeds", "methods" or "data", each with what the study
             file says and what was run.
@@ -43,7 +44,7 @@ class Manifest:
     folder: Path
     name: str
     study: Study
-    steps: int
+    steps: Sequence[int]
     images: Mapping[str, Any]
     scaled: Mapping[str, Any]
     columns: list[Column] = field(default_factory=list)
@@ -66,8 +67,6 @@ class Manifest:
             entry["first"],
             [self.columns[column] for column in entry["columns"]],
             entry["seeds"],
-            self.study.problem,
-            self.study.measure,
         )
 
     def add_missing(self, columns: Sequence[Column], seeds: Sequence[int], size: Size) -> None:
@@ -137,7 +136,7 @@ class Manifest:
             "name": self.name,
             "study": self.study.model_dump(mode="json"),
             "tasks": self.study.run.tasks,
-            "steps": self.steps,
+            "steps": self.steps[0] if len(set(self.steps)) == 1 else list(self.steps),
             "images": dict(self.images),
             "scaled": dict(self.scaled),
             "columns": [{**column.key(), "point": column.point} for column in self.columns],
@@ -204,13 +203,14 @@ def open_manifest(folder: Path) -> Manifest:
         ValueError: if it is damaged or of another version.
     """
     content = read_manifest(folder)
+    study, steps = from_dict(content["study"], str(folder / MANIFEST)), content["steps"]
     columns = [
         Column(
             entry["method"],
             entry["kind"],
             entry["settings"],
-            Network(**entry["network"]),
-            Optimizer(**entry["optimizer"]),
+            type(study.network)(**entry["network"]),
+            type(study.optimizer)(**entry["optimizer"]),
             entry["point"],
         )
         for entry in content["columns"]
@@ -218,8 +218,8 @@ def open_manifest(folder: Path) -> Manifest:
     return Manifest(
         folder,
         content["name"],
-        Study(**content["study"]),
-        content["steps"],
+        study,
+        [steps] * content["tasks"] if isinstance(steps, int) else steps,
         content["images"],
         content["scaled"],
         columns,
@@ -242,13 +242,14 @@ def differences(manifest: Manifest, study: Study, images: Mapping[str, Any]) -> 
         A line a difference.
     """
     lines = []
-    tables: list[tuple[str, Problem | Measure, Problem | Measure]] = [
+    tables: list[tuple[str, Table, Table]] = [
         ("problem", manifest.study.problem, study.problem),
         ("measure", manifest.study.measure, study.measure),
     ]
     for name, old, new in tables:
         before, after = old.model_dump(), new.model_dump()
-        lines += [_difference(f"{name}.{key}", before[key], after[key]) for key in after if before[key] != after[key]]
+        changed = [key for key in after if before.get(key) != after[key]]
+        lines += [_difference(f"{name}.{key}", before.get(key), after[key]) for key in changed]
     if dict(manifest.images) != dict(images) and not lines:
         lines.append("the images are not the same, though the data set has the same name")
     if study.run.tasks < manifest.study.run.tasks:

@@ -8,17 +8,10 @@ from pathlib import Path
 
 import torch
 
-from supple.data import LabelledImages
-from supple.population.parts import cached
 from supple.study.assembly import groups
+from supple.study.course import Course
 from supple.study.manifest import Size
 from supple.study.spec import Column, Study
-
-_COPIES = {"sgd": 3, "adamw": 7}
-"""Memory of a population, in multiples of its weights: with gradients, averages, and room to work; measured."""
-
-_MEASURING = 16
-"""Bytes that measuring at the start of a task takes for each example and hidden unit; measured."""
 
 
 @dataclass(frozen=True)
@@ -94,42 +87,12 @@ def free_memory(device: str, processes: int) -> int:
     return available * 3 // 4 // processes
 
 
-def part_memory(column: Column, seeds: int, columns: int, images: LabelledImages, examples: int) -> int:
-    """Memory that training a part takes beside the images, Python and torch.
-
-    Args:
-        column: one of its columns.
-        seeds: number of seeds.
-        columns: number of columns.
-        images: what the tasks are made of.
-        examples: on how many examples networks are measured at the start of a task.
-
-    Returns:
-        Bytes: of weights, gradients and averages, of the examples, and of what the networks make of them.
-    """
-    run = _weights(column, images) * _COPIES[column.optimizer.name]
-    made = _MEASURING * examples * column.network.hidden * column.network.depth
-    return seeds * (columns * (run + made) + 2 * 4 * examples * images.images[0].numel())
-
-
-def images_memory(images: LabelledImages) -> int:
-    """Memory that the images take in each process.
-
-    Args:
-        images: what the tasks are made of.
-
-    Returns:
-        Bytes.
-    """
-    return images.images.numel() + 8 * len(images)
-
-
-def part_size(order: Order, images: LabelledImages) -> Size:
+def part_size(order: Order, course: Course) -> Size:
     """How many runs to train together: as many as train fastest and fit, but so few that each process has a part.
 
     Args:
         order: what is to be run.
-        images: what the tasks are made of.
+        course: its problem with the images.
 
     Returns:
         A function of (column, seeds, columns), which raises ValueError where not even one run fits into the memory.
@@ -137,24 +100,18 @@ def part_size(order: Order, images: LabelledImages) -> Size:
     processes = process_count(order)
     pieces = -(-processes // len(groups(order.study.columns)))
     allowed = free_memory(order.device, processes) if order.memory is None else order.memory
-    room, examples = allowed - images_memory(images), min(order.study.measure.examples, len(images))
+    room = allowed - course.images_memory
 
     def size(column: Column, seeds: int, columns: int) -> int:
-        one, two = (part_memory(column, 1, count, images, examples) for count in (1, 2))
+        one, two = (course.part_memory(column, 1, count) for count in (1, 2))
         whole = one + (columns - 1) * (two - one)
         if room < one:
             raise ValueError(
-                f"one network takes {one / 1e6:.1f} MB and the images {images_memory(images) / 1e6:.1f} MB, more than "
+                f"one network takes {one / 1e6:.1f} MB and the images {course.images_memory / 1e6:.1f} MB, more than "
                 f"the {allowed / 1e6:.1f} MB that a process may take; give more with --memory, fewer --processes, or a "
                 "smaller network"
             )
         fitting = room // whole * columns if room >= whole else 1 + (room - one) // (two - one)
-        if order.device == "cpu":
-            fitting = min(fitting, cached(_weights(column, images)))
-        return min(fitting, -(-seeds * columns // pieces))
+        return min(fitting, course.most(column, order.device) or fitting, -(-seeds * columns // pieces))
 
     return size
-
-
-def _weights(column: Column, images: LabelledImages) -> int:
-    return 4 * column.network.architecture(images.images[0].numel(), images.classes).parameter_count

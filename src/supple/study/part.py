@@ -5,25 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import polars as pl
-from torch import Tensor
 
-from supple.data import LabelledImages
-from supple.population import Disturbance, Population, TaskMetrics
 from supple.study import checkpoint, files
-from supple.study.assembly import assemble
-from supple.study.results import (
-    CHECKPOINT,
-    DISTURBANCES,
-    DISTURBANCES_SCHEMA,
-    TASKS,
-    TASKS_SCHEMA,
-    part_folder,
-    tasks_done,
-)
-from supple.study.spec import Column, Measure, Problem
+from supple.study.course import Course, Trainer
+from supple.study.results import CHECKPOINT, part_folder, tasks_done
+from supple.study.spec import Column
 
 _SHARE = 0.01
 """Share of the time that writing may take: a checkpoint is written when the time since the last has earned it."""
@@ -42,25 +30,13 @@ class Part:
         first: number of its first run; the others follow, seed-first.
         columns: C columns.
         seeds: S seeds.
-        problem: the tasks.
-        measure: what is measured.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        number: int,
-        first: int,
-        columns: Sequence[Column],
-        seeds: Sequence[int],
-        problem: Problem,
-        measure: Measure,
-    ) -> None:
+    def __init__(self, folder: Path, number: int, first: int, columns: Sequence[Column], seeds: Sequence[int]) -> None:
         self.number, self.columns, self.seeds = number, columns, seeds
-        self.problem, self.measure = problem, measure
         self.folder = part_folder(folder, number)
         self.size = len(columns) * len(seeds)
-        self.runs = pl.Series("run", range(first, first + self.size), dtype=pl.Int32)
+        self.runs = range(first, first + self.size)
 
     @property
     def done(self) -> int:
@@ -81,20 +57,21 @@ class Part:
 
     def train(
         self,
-        images: LabelledImages,
+        course: Course,
         tasks: int,
         device: str = "cpu",
         on_step: Callable[[int, int], object] = lambda task, step: None,
-        on_task: Callable[[int, TaskMetrics], object] = lambda task, metrics: None,
+        on_stage: Callable[[float, Sequence[float]], object] = lambda done, accuracy: None,
     ) -> None:
         """Learns the tasks that have not been learned yet.
 
         Args:
-            images: what the tasks are made of.
+            course: the problem and its images.
             tasks: how many tasks there are in all.
             device: where to train.
             on_step: called after each step with (task, steps of it); what stops the run raises :class:`Stopped` here.
-            on_task: called after each task with (task, what was measured).
+            on_stage: called after each stage of a task with (tasks that have been learned, with the part of the last
+                one; accuracy of each column).
 
         Raises:
             Stopped: what ``on_step`` raised; what was on the disk stays there.
@@ -102,100 +79,42 @@ class Part:
         """
         if self.complete(tasks):
             return
-        population = assemble(images, self.columns, self.seeds, self.problem, self.measure, device)
-        start = self._resume(population)
+        trainer = course.trainer(self.columns, self.seeds, self.runs, device)
+        self._resume(trainer)
         # The checkpoint comes last, and the table whose rows are counted before it: what a reader finds of the tasks is
         # then all there is of them, and rows that the checkpoint does not know of are left out when it goes on.
-        frames = {
-            DISTURBANCES: self._read(DISTURBANCES, DISTURBANCES_SCHEMA, start),
-            TASKS: self._read(TASKS, TASKS_SCHEMA, start),
-        }
+        frames = {name: self._read(name, course, trainer.stage) for name in course.tables}
         new: dict[str, list[pl.DataFrame]] = {name: [] for name in frames}
         saved, cost = time.monotonic(), 0.0
-        for task in range(start, tasks):
-            metrics = population.train_task(task, lambda step, task=task: on_step(task, step))  # type: ignore[misc]
-            new[TASKS].append(tasks_frame(self.runs, task, metrics))
-            new[DISTURBANCES] += [disturbances_frame(self.runs, task, one) for one in metrics.disturbances]
-            on_task(task, metrics)
-            if task + 1 == tasks or time.monotonic() - saved >= cost / _SHARE:
+        for stage in range(trainer.stage, tasks * course.stages):
+            learned = trainer.learn(lambda step, task=stage // course.stages: on_step(task, step))  # type: ignore[misc]
+            for name, rows in learned.rows.items():
+                new[name].append(rows)
+            on_stage(trainer.stage / course.stages, learned.accuracy)
+            if stage + 1 == tasks * course.stages or time.monotonic() - saved >= cost / _SHARE:
                 began = time.monotonic()
                 for name in frames:
                     frames[name] = pl.concat([frames[name], *new[name]])
                     new[name] = []
-                self._save(population, task + 1, frames)
+                self._save(trainer, frames)
                 saved = time.monotonic()
                 cost = saved - began
 
-    def _read(self, name: str, schema: Any, tasks: int) -> pl.DataFrame:
-        """A frame of earlier tasks; rows beyond the checkpoint are left out, since they will come again."""
-        path = self.folder / name
-        if not tasks or not path.exists():
-            return pl.DataFrame(schema=schema)
-        return pl.read_parquet(path).filter(pl.col("task") < tasks)
+    def _read(self, name: str, course: Course, stage: int) -> pl.DataFrame:
+        """A frame of earlier stages; rows beyond the checkpoint are left out, since they will come again."""
+        path, schema = self.folder / name, course.tables[name]
+        if not stage or not path.exists():
+            return pl.DataFrame(schema=dict(schema))
+        known = pl.col("epoch") < stage if "epoch" in schema else pl.col("task") < stage // course.stages
+        return pl.read_parquet(path).filter(known)
 
-    def _resume(self, population: Population) -> int:
-        """Puts a population where the checkpoint says; returns the number of tasks it has learned."""
+    def _resume(self, trainer: Trainer) -> None:
+        """Puts a trainer where the checkpoint says."""
         path = self.folder / CHECKPOINT
-        if not path.exists():
-            return 0
-        state = checkpoint.load(path)
-        population.network.load_state_dict(state["network"])
-        population.optimizer.load_state_dict(state["optimizer"])
-        if population.method is not None:
-            population.method.load_state_dict(state["method"])
-        return int(state["tasks"])
+        if path.exists():
+            trainer.load_state_dict(checkpoint.load(path))
 
-    def _save(self, population: Population, tasks: int, frames: dict[str, pl.DataFrame]) -> None:
+    def _save(self, trainer: Trainer, frames: dict[str, pl.DataFrame]) -> None:
         for name, frame in frames.items():
             files.replace(self.folder / name, lambda new, frame=frame: frame.write_parquet(new, compression_level=3))  # type: ignore[misc]
-        checkpoint.save(
-            self.folder / CHECKPOINT,
-            {
-                "tasks": tasks,
-                "network": dict(population.network.state_dict()),
-                "optimizer": population.optimizer.state_dict(),
-                "method": None if population.method is None else population.method.state_dict(),
-            },
-        )
-
-
-def tasks_frame(runs: pl.Series, task: int, metrics: TaskMetrics) -> pl.DataFrame:
-    """What was measured of one task.
-
-    Args:
-        runs: numbers of the R runs.
-        task: which task.
-        metrics: what was measured.
-
-    Returns:
-        A row a run, with the columns of :data:`supple.study.results.TASKS_SCHEMA`.
-    """
-    columns: dict[str, Any] = {"run": runs, "task": task}
-    for name in list(TASKS_SCHEMA)[2:]:
-        value = getattr(metrics, name)
-        columns[name] = None if value is None else _numpy(value)
-    return pl.DataFrame(columns).cast(pl.Schema(TASKS_SCHEMA)).select(list(TASKS_SCHEMA))
-
-
-def disturbances_frame(runs: pl.Series, task: int, measured: Disturbance) -> pl.DataFrame:
-    """What one reinitialization changed.
-
-    Args:
-        runs: numbers of the R runs.
-        task: which task.
-        measured: what was measured.
-
-    Returns:
-        A row for each run in which something was reinitialized, with the columns of
-        :data:`supple.study.results.DISTURBANCES_SCHEMA`.
-    """
-    columns: dict[str, Any] = {"run": runs, "task": task, "step": measured.step}
-    for name in list(DISTURBANCES_SCHEMA)[3:]:
-        value = _numpy(getattr(measured, name))
-        columns[name] = value if value.ndim == 1 else value.tolist()
-    frame = pl.DataFrame(columns).cast(pl.Schema(DISTURBANCES_SCHEMA)).select(list(DISTURBANCES_SCHEMA))
-    return frame.filter(pl.col("reinitialized") > 0)
-
-
-def _numpy(value: Tensor) -> Any:
-    return value.detach().to("cpu").numpy()
+        checkpoint.save(self.folder / CHECKPOINT, trainer.state_dict())

@@ -8,13 +8,26 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from supple.bench.settings import images
 from supple.options import Device, plain_errors
 from supple.study import shipped
-from supple.study.command import Data, Memory, Methods, Processes, Seeds, StudyName, Tasks, Where, check_options, scale
+from supple.study.command import (
+    Data,
+    Epochs,
+    Memory,
+    Methods,
+    Processes,
+    Seeds,
+    StudyName,
+    Tasks,
+    Where,
+    check_options,
+    scale,
+)
+from supple.study.courses import blank_course
 from supple.study.estimate import Estimate, estimate, makespan
 from supple.study.order import Order, process_count
 from supple.study.spec import read
+from supple.study.tables import Transformer
 from supple.study.watching import duration
 
 
@@ -23,6 +36,7 @@ def plan_command(
     tasks: Tasks = None,
     seeds: Seeds = None,
     methods: Methods = None,
+    epochs: Epochs = None,
     data_name: Data = None,
     device: Where = Device.cpu,
     processes: Processes = None,
@@ -45,10 +59,9 @@ def plan_command(
     try:
         with plain_errors():
             path, name = shipped.find(study)
-            chosen = scale(read(path), tasks, seeds, methods, data_name.value if data_name else None)
+            chosen = scale(read(path), tasks, seeds, methods, data_name.value if data_name else None, epochs)
             order = Order(chosen, name, Path(), device=device.value, processes=processes, memory=allowed)
-            count = 10_000 if chosen.problem.data == "mnist10k" else 60_000
-            found = estimate(order, images(count))
+            found = estimate(order, blank_course(chosen))
     finally:
         torch.set_num_threads(threads)
     Console().print(_table(found, order))
@@ -80,7 +93,10 @@ def _table(found: list[Estimate], order: Order) -> Table:
 
 
 def _network(one: Estimate) -> str:
-    """Such as "3 x 100 relu, layer_norm after, adamw"."""
+    """Such as "3 x 100 relu, layer_norm after, adamw", or "8 x 384 transformer, reparameterized, sgd"."""
     network, optimizer = one.network, one.optimizer
+    if isinstance(network, Transformer):
+        options = ["reparameterized"] * network.reparameterized
+        return ", ".join([f"{network.depth} x {network.width} transformer", *options, optimizer.name])
     options = [f"{name} {value}" for name in ("skip", "layer_norm") if (value := getattr(network, name))]
     return ", ".join([f"{network.depth} x {network.hidden} {network.activation}", *options, optimizer.name])

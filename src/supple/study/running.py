@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import threading
@@ -14,15 +13,15 @@ import polars as pl
 import torch
 
 import supple
-from supple import data
-from supple.data import LabelledImages
 from supple.study import files
+from supple.study.courses import open_course
 from supple.study.crew import Crew, Outcome, Watcher
 from supple.study.manifest import Manifest, differences, open_manifest
 from supple.study.mistakes import StudyError
 from supple.study.order import Order, part_size, process_count
 from supple.study.results import MANIFEST
 from supple.study.spec import Study
+from supple.study.tables import ClassIncremental
 
 
 def prepare(order: Order) -> tuple[Manifest, list[int]]:
@@ -39,13 +38,9 @@ def prepare(order: Order) -> tuple[Manifest, list[int]]:
         ValueError: if the folder is of another version, or not even one network fits into the memory.
         OSError: if the images cannot be read or the folder not be written.
     """
-    images = data.load(order.study.problem.data, order.data_dir, verify=order.verify)
-    identity = {"count": len(images), "digest": _digest(images)}
-    study, steps = order.study, len(images) // order.study.problem.batch_size
-    if not steps:
-        raise StudyError(
-            f"batch_size is {study.problem.batch_size}, but {images.name} has {len(images)} images; give a smaller one"
-        )
+    study = order.study
+    course = open_course(study, order.data_dir, order.verify)
+    identity, steps = course.identity, course.steps(study.run.tasks)
     if (order.folder / MANIFEST).exists():
         manifest = open_manifest(order.folder)
         found = differences(manifest, study, identity)
@@ -55,11 +50,11 @@ def prepare(order: Order) -> tuple[Manifest, list[int]]:
                 + "\n  ".join(found)
                 + "\nGive another folder with --out, or put the study back as it was."
             )
-        manifest.study = _united(manifest.study, study)
+        manifest.study, manifest.steps = _united(manifest.study, study), steps
     else:
         manifest = Manifest(order.folder, order.name, study, steps, identity, {})
     manifest.scaled = scaled(order.original or study, manifest.study)
-    manifest.add_missing(study.columns, study.run.seeds, part_size(order, images))
+    manifest.add_missing(study.columns, study.run.seeds, part_size(order, course))
     manifest.sessions.append(
         {
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -121,14 +116,16 @@ def scaled(original: Study, run: Study) -> dict[str, list[Any]]:
         run: the study as it is run.
 
     Returns:
-        For each of "tasks", "seeds", "methods" and "data" that differs what the file says, and what is run.
+        For each of "tasks", "epochs", "seeds", "methods" and "data" that differs what the file says, and what is run.
     """
-    pairs = {
+    pairs: dict[str, tuple[Any, Any]] = {
         "tasks": (original.run.tasks, run.run.tasks),
         "seeds": (list(original.run.seeds), list(run.run.seeds)),
         "methods": (list(original.methods), list(run.methods)),
         "data": (original.problem.data, run.problem.data),
     }
+    if isinstance(original.problem, ClassIncremental) and isinstance(run.problem, ClassIncremental):
+        pairs["epochs"] = original.problem.epochs, run.problem.epochs
     return {name: list(pair) for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
@@ -140,12 +137,6 @@ def _united(old: Study, new: Study) -> Study:
             "run": new.run.model_copy(update={"seeds": tuple(dict.fromkeys((*old.run.seeds, *new.run.seeds)))}),
         }
     )
-
-
-def _digest(images: LabelledImages) -> str:
-    digest = hashlib.sha256(images.images.numpy().tobytes())
-    digest.update(images.labels.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def machine(device: str) -> dict[str, Any]:

@@ -38,158 +38,37 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+import torch
+from pydantic import Field, ValidationError, model_validator
 
-from supple.data import NAMES
-from supple.nn import ACTIVATIONS, Architecture
 from supple.study.grid import Point, expand
 from supple.study.kinds import KINDS, check_settings, settings_in_full
 from supple.study.mistakes import StudyError, explain, nearest
+from supple.study.tables import (
+    ClassIncremental,
+    CycledSGD,
+    Length,
+    Measure,
+    MeasureAdditions,
+    Network,
+    Optimizer,
+    Permuted,
+    Table,
+    Transformer,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-
-def _one_of(known: Iterable[str]) -> BeforeValidator:
-    def check(value: Any) -> Any:
-        if not isinstance(value, str) or value not in known:
-            raise ValueError(nearest(value, known))
-        return value
-
-    return BeforeValidator(check)
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-_AnyTable = TypeVar("_AnyTable", bound=_Table)
-
-
-class Problem(_Table):
-    """The tasks.
-
-    Attributes:
-        kind: "permuted", the only one there is: each task its own order of the pixels.
-        data: the images; one of :data:`supple.data.NAMES`.
-        batch_size: images a batch.
-    """
-
-    kind: Annotated[Literal["permuted"], _one_of(["permuted"])] = "permuted"
-    data: Annotated[str, _one_of(NAMES)] = "mnist"
-    batch_size: int = Field(default=30, ge=1)
-
-
-class Network(_Table):
-    """The network; see :class:`supple.nn.Architecture`. Its inputs and outputs are those that the problem needs.
-
-    Attributes:
-        hidden: outputs of each hidden layer.
-        depth: number of hidden layers.
-        activation: one of :data:`supple.nn.ACTIVATIONS`.
-        skip: "after" or "before" the activation, or left out.
-        layer_norm: "after" or "before" the activation, or left out.
-        reparameterized: whether the scale of the normalization is 1 + weight.
-    """
-
-    hidden: int = Field(default=100, ge=1)
-    depth: int = Field(default=3, ge=1)
-    activation: Annotated[str, _one_of(ACTIVATIONS)] = "relu"
-    skip: Literal["after", "before"] | None = None
-    layer_norm: Literal["after", "before"] | None = None
-    reparameterized: bool = False
-
-    @model_validator(mode="after")
-    def _fits(self) -> Network:
-        self.architecture(1, 1)
-        return self
-
-    def architecture(self, inputs: int, outputs: int) -> Architecture:
-        """The network for a problem.
-
-        Args:
-            inputs: inputs that the problem gives.
-            outputs: outputs that the problem asks for.
-
-        Returns:
-            Its architecture.
-        """
-        return Architecture(inputs=inputs, outputs=outputs, **self.model_dump())
-
-
-class Optimizer(_Table):
-    """The optimizer, :class:`supple.optim.SGDW` or :class:`supple.optim.AdamW`.
-
-    Attributes:
-        name: "sgd" or "adamw".
-        step_size: the step size; may differ within a population.
-        weight_decay: share of each weight taken off a step; may differ within a population.
-        momentum: of sgd.
-        betas: of adamw.
-    """
-
-    name: Annotated[Literal["sgd", "adamw"], _one_of(["sgd", "adamw"])] = "sgd"
-    step_size: float = Field(default=0.05, gt=0, allow_inf_nan=False)
-    weight_decay: float = Field(default=0.0, ge=0, le=1)
-    momentum: float = Field(default=0.0, ge=0, lt=1)
-    betas: tuple[float, float] = (0.9, 0.999)
-
-    @model_validator(mode="after")
-    def _fits(self) -> Optimizer:
-        if self.name == "adamw" and self.momentum:
-            raise ValueError("momentum is a setting of sgd; adamw has betas")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas is {self.betas}; each has to be at least 0 and below 1")
-        return self
-
-
-def _seeds(value: Any) -> Any:
-    if isinstance(value, int) and not isinstance(value, bool):
-        if value < 1:
-            raise ValueError(f"it is {value}; give how many seeds, 1 or more, or a list of them")
-        return tuple(range(value))
-    if isinstance(value, list | tuple):
-        if not value:
-            raise ValueError("the list is empty; give how many seeds, 1 or more, or a list of them")
-        for seed in value:
-            if not isinstance(seed, int) or isinstance(seed, bool) or not -(2**63) <= seed < 2**63:
-                raise ValueError(f"{seed!r} is no seed; a seed is a whole number of 64 bits")
-        if len(set(value)) < len(value):
-            raise ValueError("a seed is given twice; each run has a seed of its own")
-    return value
-
-
-class Length(_Table):
-    """How long and how often to train.
-
-    Attributes:
-        tasks: tasks of each run.
-        seeds: how many (those from 0 on), or which.
-    """
-
-    tasks: int = Field(ge=1, strict=True)
-    seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)]
-
-
-class Measure(_Table):
-    """What to measure beside accuracy and loss.
-
-    Attributes:
-        examples: number of examples at the start of each task on which dead units and ranks are measured.
-        disturbances: at how many steps a task, in each run, to measure what the method's step changes at once. It
-            takes two passes over all networks trained together at each step measured, so leave it at 0 in a sweep.
-    """
-
-    examples: int = Field(default=1500, ge=1)
-    disturbances: int = Field(default=0, ge=0)
+_AnyTable = TypeVar("_AnyTable", bound=Table)
 
 
 @dataclass(frozen=True)
@@ -208,8 +87,8 @@ class Column:
     method: str
     kind: str
     settings: Mapping[str, Any]
-    network: Network
-    optimizer: Optimizer
+    network: Network | Transformer
+    optimizer: Optimizer | CycledSGD
     point: str
 
     def key(self) -> dict[str, Any]:
@@ -228,8 +107,8 @@ class Column:
         return json.dumps(self.key(), sort_keys=True)
 
 
-class Study(_Table):
-    """A study: what is compared on what, how often and for how long.
+class Study(Table):
+    """A study: what is compared on what, how often and for how long. Made by :func:`parse` or :func:`from_dict`.
 
     Attributes:
         title: what it is called.
@@ -244,11 +123,11 @@ class Study(_Table):
 
     title: str
     source: str = ""
-    problem: Problem = Problem()
-    network: Network = Network()
-    optimizer: Optimizer = Optimizer()
+    problem: Permuted | ClassIncremental
+    network: Network | Transformer
+    optimizer: Optimizer | CycledSGD
     run: Length
-    measure: Measure = Measure()
+    measure: Measure | MeasureAdditions
     methods: dict[str, dict[str, Any]] = Field(min_length=1)
 
     @cached_property
@@ -280,11 +159,53 @@ class Study(_Table):
                 raise StudyError(f"{where}.{part} is {table!r}; it has to be a table, such as {part}.hidden = 10")
         network = _changed(self.network, tables["network"], f"{where}.network")
         optimizer = _changed(self.optimizer, tables["optimizer"], f"{where}.optimizer")
+        only = KINDS[kind].only
+        if only not in (None, self.problem.kind):
+            raise StudyError(f"{where}: {kind} is for problems of kind {only!r}, but this one is {self.problem.kind!r}")
         try:
             check_settings(kind, given)
         except (TypeError, ValueError) as error:
             raise StudyError(f"{where}: {error}") from error
+        if isinstance(self.problem, ClassIncremental) and isinstance(network, Transformer):
+            try:
+                with torch.device("meta"):
+                    network.network(self.problem, seed=0)
+            except ValueError as error:
+                place = f"{where}.network" if tables["network"] else "network"
+                raise StudyError(f"{place}: {error}") from error
         return Column(name, kind, settings_in_full(kind, given), network, optimizer, point.text)
+
+
+class PermutedStudy(Study):
+    """A study of tasks that are permuted images, learned by multilayer perceptrons."""
+
+    problem: Permuted = Permuted()
+    network: Network = Network()
+    optimizer: Optimizer = Optimizer()
+    measure: Measure = Measure()
+
+
+class IncrementalStudy(Study):
+    """A study of classes that come a few at a time, learned by vision transformers."""
+
+    problem: ClassIncremental
+    network: Transformer = Transformer()
+    optimizer: CycledSGD = CycledSGD()
+    measure: MeasureAdditions = MeasureAdditions()
+
+    @model_validator(mode="after")
+    def _as_many_tasks(self) -> IncrementalStudy:
+        problem = self.problem
+        if self.run.tasks > problem.tasks:
+            raise ValueError(
+                f"run.tasks is {self.run.tasks}, but {problem.first} classes of {problem.data} at first and "
+                f"{problem.step} more each time make {problem.tasks} tasks"
+            )
+        return self
+
+
+STUDIES: Mapping[str, type[Study]] = {"permuted": PermutedStudy, "class_incremental": IncrementalStudy}
+"""The kinds of studies, by the kind of their problem."""
 
 
 def _changed(table: _AnyTable, changes: Mapping[str, Any], where: str) -> _AnyTable:
@@ -328,13 +249,17 @@ def from_dict(content: Mapping[str, Any], name: str) -> Study:
     Raises:
         StudyError: if something in it is unknown or out of range.
     """
+    problem = content.get("problem")
+    kind = problem.get("kind", "permuted") if isinstance(problem, Mapping) else "permuted"
+    if not isinstance(kind, str) or kind not in STUDIES:
+        raise StudyError(f"{name}: problem.kind: {nearest(kind, STUDIES)}")
     try:
-        study = Study(**content)
+        study = STUDIES[kind](**content)
         _ = study.columns
     except StudyError as error:
         raise StudyError(f"{name}: {error}") from error
     except ValidationError as error:
-        raise StudyError("\n".join(f"{name}: {line}" for line in explain(error, Study))) from error
+        raise StudyError("\n".join(f"{name}: {line}" for line in explain(error, STUDIES[kind]))) from error
     return study
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -30,18 +30,18 @@ class Tally(Watcher):
         self._runs: dict[int, int] = {}
         self._done: dict[int, float] = {}
         self._accuracy: dict[int, Mapping[str, tuple[float, int]]] = {}
-        self._tasks = self._steps = 1
+        self._steps: Sequence[int] = ()
+        self._before = [0]
         self._began, self._at_start = time.monotonic(), 0.0
 
-    def start(self, parts: Mapping[int, tuple[int, int]], tasks: int, steps: int) -> None:
+    def start(self, parts: Mapping[int, tuple[int, int]], steps: Sequence[int]) -> None:
         """Takes up what is to be trained.
 
         Args:
             parts: for each part (its runs, tasks it has learned).
-            tasks: tasks of each run.
-            steps: steps a task.
+            steps: optimizer steps of each task.
         """
-        self._tasks, self._steps = tasks, steps
+        self._steps, self._before = steps, [0, *accumulate(steps)]
         for part, (runs, done) in parts.items():
             self._runs[part], self._done[part] = runs, done
         self._began, self._at_start = time.monotonic(), self.steps
@@ -54,17 +54,17 @@ class Tally(Watcher):
             task: the task it learns.
             step: steps of that task that it has taken.
         """
-        self._done[part] = task + step / self._steps
+        self._done[part] = task + step / self._steps[task]
 
-    def task(self, part: int, task: int, accuracy: Sequence[tuple[str, float]]) -> None:
-        """Notes a task and its accuracies, averaged over the points of a grid.
+    def stage(self, part: int, done: float, accuracy: Sequence[tuple[str, float]]) -> None:
+        """Notes how far a part has come and its accuracies, averaged over the points of a grid.
 
         Args:
             part: the part.
-            task: the task that was learned.
+            done: tasks that have been learned, with the part of the last one.
             accuracy: with the name of each column's method its accuracy, averaged over seeds.
         """
-        self._done[part] = task + 1
+        self._done[part] = done
         values: dict[str, list[float]] = defaultdict(list)
         for method, value in accuracy:
             values[method].append(value)
@@ -82,21 +82,28 @@ class Tally(Watcher):
     @property
     def steps(self) -> float:
         """Network steps that have been taken, in this and earlier sessions."""
-        return sum(self._runs[part] * done for part, done in self._done.items()) * self._steps
+        return sum(self._runs[part] * self._taken(done) for part, done in self._done.items())
 
     @property
     def share(self) -> float:
         """Share of all network steps that have been taken."""
-        total = sum(self._runs.values()) * self._tasks * self._steps
-        return self.steps / total if total else 1.0
+        return self.steps / self._total if self._total else 1.0
+
+    @property
+    def _total(self) -> int:
+        return sum(self._runs.values()) * self._before[-1]
+
+    def _taken(self, done: float) -> float:
+        """Steps of a run that has learned so many tasks."""
+        whole = int(done)
+        return self._before[whole] + (done - whole) * self._steps[whole] if done > whole else self._before[whole]
 
     def pace(self) -> str:
         """Network steps a second and the time left, as text."""
         taken, passed = self.steps - self._at_start, time.monotonic() - self._began
         if taken <= 0 or passed <= 0:
             return ""
-        total = sum(self._runs.values()) * self._tasks * self._steps
-        left = (total - self.steps) * passed / taken
+        left = (self._total - self.steps) * passed / taken
         return f"{taken / passed:,.0f} network steps/s, {duration(left)} left"
 
     def accuracies(self) -> dict[str, float]:
@@ -125,22 +132,22 @@ class Lines(Tally):
 
     Args:
         console: where lines go.
-        every: seconds between two lines; the first comes after the first task.
+        every: seconds between two lines; the first comes after the first stage.
     """
 
     def __init__(self, console: Console, every: float = 30.0) -> None:
         super().__init__(console)
         self._every, self._last = every, float("-inf")
 
-    def task(self, part: int, task: int, accuracy: Sequence[tuple[str, float]]) -> None:
+    def stage(self, part: int, done: float, accuracy: Sequence[tuple[str, float]]) -> None:
         """Writes a line if one is due.
 
         Args:
             part: the part.
-            task: the task that was learned.
+            done: tasks that have been learned, with the part of the last one.
             accuracy: with the name of each column's method its accuracy, averaged over seeds.
         """
-        super().task(part, task, accuracy)
+        super().stage(part, done, accuracy)
         if time.monotonic() - self._last >= self._every or self.share == 1:
             self._last = time.monotonic()
             self.say(self.line())
@@ -173,15 +180,15 @@ class Bars(Tally):
         super().step(part, task, step)
         self._show()
 
-    def task(self, part: int, task: int, accuracy: Sequence[tuple[str, float]]) -> None:
+    def stage(self, part: int, done: float, accuracy: Sequence[tuple[str, float]]) -> None:
         """Shows the new accuracies.
 
         Args:
             part: the part.
-            task: the task that was learned.
+            done: tasks that have been learned, with the part of the last one.
             accuracy: with the name of each column's method its accuracy, averaged over seeds.
         """
-        super().task(part, task, accuracy)
+        super().stage(part, done, accuracy)
         self._show()
 
     def _show(self) -> None:

@@ -1,7 +1,7 @@
 """A worker process of a study: trains the parts that it is told to, and tells how it goes.
 
 Requests come on standard input, one JSON object a line: {"part": 3}, or {"stop": true}. What happens goes to standard
-output, one JSON object a line with "event": "ready" (for a part), "step", "task", "done", "memory" (it ran out) or
+output, one JSON object a line with "event": "ready" (for a part), "step", "stage", "done", "memory" (it ran out) or
 "error". The process ends when its input does, so it does not outlive the one that started it.
 """
 
@@ -12,15 +12,15 @@ import queue
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 
-from supple import data
-from supple.population import TaskMetrics
 from supple.population.parts import out_of_memory
 from supple.study import files
+from supple.study.courses import open_course
 from supple.study.manifest import open_manifest
 from supple.study.part import Stopped
 
@@ -41,8 +41,7 @@ class Worker:
         self._answers = answers
         self._requests: queue.Queue[int | None] = queue.Queue()
         self._stop = threading.Event()
-        problem = open_manifest(self.folder).study.problem
-        self._images = data.load(problem.data, options["data_dir"], verify=options["verify"])
+        self._course = open_course(open_manifest(self.folder).study, options["data_dir"], options["verify"])
         threading.Thread(target=self._listen, daemon=True).start()
 
     def serve(self) -> None:
@@ -76,14 +75,13 @@ class Worker:
                 told = now
                 self._tell("step", part=number, task=task, step=step)
 
-        def on_task(task: int, metrics: TaskMetrics) -> None:
-            accuracy = metrics.accuracy.view(len(part.seeds), -1).mean(dim=0).tolist()
+        def on_stage(done: float, accuracy: Sequence[float]) -> None:
             names = [column.method for column in part.columns]
-            self._tell("task", part=number, task=task, accuracy=list(zip(names, accuracy, strict=True)))
+            self._tell("stage", part=number, done=done, accuracy=list(zip(names, accuracy, strict=True)))
 
         # The worker of a run that was killed may need a moment to see that.
         with files.locked(part.folder, wait=30):
-            part.train(self._images, self.tasks, self.device, on_step, on_task)
+            part.train(self._course, self.tasks, self.device, on_step, on_stage)
 
     def _listen(self) -> None:
         for line in sys.stdin:
