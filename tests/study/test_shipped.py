@@ -6,9 +6,10 @@ import math
 
 import pytest
 
+from supple.incremental import RESETS
 from supple.study import shipped
 from supple.study.mistakes import StudyError
-from supple.study.spec import Study, read
+from supple.study.spec import IncrementalStudy, Study, read
 
 # hidden, layer norm, optimizer, step size; L2; shrink and perturb (L2, variance); CBP (maturity, rate); ReDo
 # (frequency, threshold); SWR (frequency, factor).
@@ -54,8 +55,12 @@ def study(name: str) -> Study:
     return read(shipped.find(f"permuted_mnist/{name}")[0])
 
 
-@pytest.mark.parametrize("name", shipped.names())
-def test_each_can_be_read(name: str) -> None:
+PERMUTED = [name for name in shipped.names() if name.startswith("permuted_mnist/")]
+INCREMENTAL = [name for name in shipped.names() if name.startswith("incremental_cifar100/")]
+
+
+@pytest.mark.parametrize("name", PERMUTED)
+def test_each_of_permuted_mnist_can_be_read(name: str) -> None:
     found = read(shipped.find(name)[0])
     assert found.run.tasks == 1000
     assert found.problem.data == "mnist"
@@ -145,13 +150,57 @@ def test_sweeps_of_the_main_settings(name: str) -> None:
 
 
 def test_all_sweeps_have_some_1500_points() -> None:
-    names = [name for name in shipped.names() if "/sweeps/" in name or name.endswith("extra_large")]
+    names = [name for name in PERMUTED if "/sweeps/" in name or name.endswith("extra_large")]
     assert sum(len(read(shipped.find(name)[0]).columns) for name in names) == 1469
     for name in names:
         for column in read(shipped.find(name)[0]).columns:
             if column.settings.get("pruning") == "proportional":
                 assert column.settings["factor"] in (0.01, 0.05, 0.1, 0.2, 0.4, 0.8)
             assert all(not isinstance(value, float) or math.isfinite(value) for value in column.settings.values())
+
+
+@pytest.mark.parametrize("name", INCREMENTAL)
+def test_each_of_incremental_cifar100_can_be_read(name: str) -> None:
+    found = read(shipped.find(name)[0])
+    assert isinstance(found, IncrementalStudy)
+    problem, network = found.problem, found.network
+    assert (problem.data, problem.first, problem.step, problem.epochs, problem.batch_size) == ("cifar100", 5, 5, 100, 90)
+    assert (problem.train_images, problem.test_images, problem.validation, problem.restore) == (None, None, 50, True)
+    assert (problem.flip, problem.padding, problem.rotation) == (0.5, 4, 15)
+    assert found.run.tasks == problem.tasks == 20
+    sizes = (network.patch_size, network.depth, network.heads, network.width, network.hidden, network.dropout)
+    assert sizes == (4, 8, 12, 384, 1536, 0.1)
+    assert network.precision == "float32"
+    assert network.reparameterized == name.endswith("reparameterized")
+    assert (found.optimizer.step_size, found.optimizer.momentum) == (0.01, 0.9)
+    assert found.optimizer.weight_decay == (6e-6 if network.reparameterized else 2e-6)
+    assert not found.optimizer.cycle_momentum
+    assert found.measure.examples == 1000
+
+
+@pytest.mark.parametrize("norm", ["regular", "reparameterized"])
+def test_rows_and_sweeps_of_incremental_cifar100(norm: str) -> None:
+    found = {column.method: column for column in read(shipped.find(f"incremental_cifar100/{norm}")[0]).columns}
+    assert list(found) == ["base", "shrink_and_perturb", "reset", "swr", "cbp", "redo"]
+    settings = {name: column.settings for name, column in found.items()}
+    assert settings["shrink_and_perturb"] == {"l2": 0.0, "variance": 1e-8}
+    assert settings["reset"] == {"parts": "network"}
+    swr = ("gradient", "threshold", "resample", 128, 5e-4)
+    assert tuple(settings["swr"][n] for n in ("utility", "pruning", "reinit", "frequency", "factor")) == swr
+    cbp = ("contribution", 10000, 1e-7)
+    assert tuple(settings["cbp"][name] for name in ("utility", "maturity", "replacement_rate")) == cbp
+    assert tuple(settings["redo"][n] for n in ("utility", "frequency", "threshold")) == ("activation", 128, 5e-4)
+    decays = {name: column.optimizer.weight_decay for name, column in found.items()}
+    others = 2e-6 if norm == "regular" else 6e-6
+    assert decays == {name: 6e-6 if name in ("swr", "cbp", "redo") else others for name in found}
+    # Each sweep has the setting of the table among its points.
+    points = read(shipped.find(f"incremental_cifar100/sweeps/{norm}")[0]).columns
+    assert {column.text for name, column in found.items() if name != "reset"} <= {column.text for column in points}
+
+
+def test_resets_of_incremental_cifar100() -> None:
+    columns = read(shipped.find("incremental_cifar100/resets")[0]).columns
+    assert {column.settings["parts"] for column in columns if column.kind == "reset"} == set(RESETS)
 
 
 def test_finding() -> None:

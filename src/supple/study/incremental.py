@@ -173,7 +173,7 @@ class IncrementalCourse(Course):
         sizes = _transformer(column)
         tokens = self._tokens(sizes)
         # In each layer: norms, projections, residuals and their dropout; hidden units; weights of the attention.
-        made = sizes.depth * tokens * (20 * sizes.width + 6 * sizes.hidden + 4 * sizes.heads * tokens)
+        made = sizes.depth * tokens * (18 * sizes.width + 4 * sizes.hidden + 2 * sizes.heads * tokens)
         weights = sum(parameter.numel() for parameter in self._specimen(column).parameters())
         return seeds * columns * 4 * (_COPIES * weights + self.problem.batch_size * made)
 
