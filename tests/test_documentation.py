@@ -77,16 +77,18 @@ def test_links_lead_somewhere(page: str) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
-def test_the_study_file_can_be_read() -> None:
+def test_the_study_files_can_be_read() -> None:
     pytest.importorskip("pydantic")
     from supple.study.spec import parse
 
-    (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "studies.md").read_text(), flags=re.DOTALL)
-    study = parse(text, "docs/studies.md")
-    assert list(study.methods) == ["base", "swr", "swr_mean", "tanh"]
+    texts = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "studies.md").read_text(), flags=re.DOTALL)
+    methods = [list(parse(text, "docs/studies.md").methods) for text in texts]
+    assert methods == [["base", "swr", "swr_mean", "tanh"], ["base", "reset", "reset_head", "swr"]]
     # What is a comment can be taken out of it.
-    for commented in ("skip", "momentum"):
-        parse(text.replace(f"# {commented}", commented, 1).replace("; ", " # "), "docs/studies.md")
+    for text, options in zip(texts, [("skip", "momentum"), ("train_", "restore", "flip", "dropout")], strict=True):
+        for commented in options:
+            assert f"# {commented}" in text
+            parse(text.replace(f"# {commented}", commented, 1).replace("; ", " # "), "docs/studies.md")
 
 
 def test_numbers_of_runs() -> None:
@@ -95,17 +97,19 @@ def test_numbers_of_runs() -> None:
     from supple.study.spec import read
 
     def runs(name: str) -> int:
-        study = read(shipped.find(f"permuted_mnist/{name}")[0])
+        study = read(shipped.find(name)[0])
         return len(study.columns) * len(study.run.seeds)
 
     page = (ROOT / "docs" / "studies.md").read_text()
-    rows = re.findall(r"^\| (`.*`) \| .* \| ([0-9, ]+)(?: each)? \|$", page, flags=re.MULTILINE)
-    assert len(rows) == 7
-    for names, counts in rows:
-        listed = re.findall(r"`(.*?)`", names)
-        given = [int(count.replace(",", "")) for count in counts.split(", ")]
-        if listed == ["sweeps/..."]:
-            sweeps = [name.removeprefix("permuted_mnist/") for name in shipped.names() if "/sweeps/" in name]
-            assert given == [sum(map(runs, sweeps))]
-        else:
-            assert [runs(name) for name in listed] == given * (len(listed) // len(given))
+    for folder, count in (("permuted_mnist", 7), ("incremental_cifar100", 3)):
+        text = page[page.index(f"In [`studies/{folder}`]") :].partition("\nIn [")[0]
+        rows = re.findall(r"^\| (`.*`) \| .* \| ([0-9, ]+)(?: each)? \|$", text, flags=re.MULTILINE)
+        assert len(rows) == count
+        for names, counts in rows:
+            listed = [f"{folder}/{name}" for name in re.findall(r"`(.*?)`", names)]
+            given = [int(number.replace(",", "")) for number in counts.split(", ")]
+            if listed[0].endswith("..."):
+                sweeps = [name for name in shipped.names() if name.startswith(f"{folder}/sweeps/")]
+                assert given == [sum(map(runs, sweeps))]
+            else:
+                assert [runs(name) for name in listed] == given * (len(listed) // len(given))

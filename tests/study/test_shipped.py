@@ -164,7 +164,13 @@ def test_each_of_incremental_cifar100_can_be_read(name: str) -> None:
     found = read(shipped.find(name)[0])
     assert isinstance(found, IncrementalStudy)
     problem, network = found.problem, found.network
-    assert (problem.data, problem.first, problem.step, problem.epochs, problem.batch_size) == ("cifar100", 5, 5, 100, 90)
+    assert (problem.data, problem.first, problem.step, problem.epochs, problem.batch_size) == (
+        "cifar100",
+        5,
+        5,
+        100,
+        90,
+    )
     assert (problem.train_images, problem.test_images, problem.validation, problem.restore) == (None, None, 50, True)
     assert (problem.flip, problem.padding, problem.rotation) == (0.5, 4, 15)
     assert found.run.tasks == problem.tasks == 20
