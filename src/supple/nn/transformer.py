@@ -7,6 +7,7 @@ import math
 from torch import Tensor, nn
 
 from supple.functional.initial import Constant, Distribution, Uniform
+from supple.nn.dropout import Dropout, dropout
 from supple.nn.norm import ReparameterizedLayerNorm
 
 
@@ -21,6 +22,25 @@ def layer_norm(width: int, reparameterized: bool) -> nn.LayerNorm:
         The layer.
     """
     return (ReparameterizedLayerNorm if reparameterized else nn.LayerNorm)(width, eps=1e-6)
+
+
+def attend(parts: Tensor, p: float) -> Tensor:
+    """For each query the mean of the values, weighted by softmax(Q K^T / sqrt(d)), whose entries are dropped.
+
+    Args:
+        parts: [3, B, heads, T, d]: queries Q, keys K and values V.
+        p: probability that a weight of the mean is dropped, 0 <= p < 1.
+
+    Returns:
+        [B, heads, T, d].
+    """
+    if p and parts.device.type == "cpu":
+        # There is no fused kernel with dropout for a CPU. One copy of all parts spares each product its own.
+        queries, keys, values = parts.contiguous()
+        weights = (queries * queries.shape[-1] ** -0.5 @ keys.mT).softmax(-1)
+        return dropout(weights, p) @ values
+    queries, keys, values = parts
+    return nn.functional.scaled_dot_product_attention(queries, keys, values, dropout_p=p)
 
 
 class Attention(nn.Module):
@@ -52,9 +72,8 @@ class Attention(nn.Module):
         Returns:
             Same shape.
         """
-        queries, keys, values = self.in_projection(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        dropout = self.dropout if self.training else 0.0
-        mixed = nn.functional.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout)
+        parts = self.in_projection(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = attend(parts, self.dropout if self.training else 0.0)
         return self.out_projection(mixed.transpose(1, 2).flatten(2))
 
     def initial_distributions(self) -> dict[str, Distribution]:
@@ -86,9 +105,9 @@ class FeedForward(nn.Module):
         super().__init__()
         self.linear1 = nn.Linear(width, hidden)
         self.activation = nn.GELU()
-        self.dropout1 = nn.Dropout(dropout)
+        self.dropout1 = Dropout(dropout)
         self.linear2 = nn.Linear(hidden, width)
-        self.dropout2 = nn.Dropout(dropout)
+        self.dropout2 = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the layer.
@@ -126,7 +145,7 @@ class EncoderBlock(nn.Module):
         super().__init__()
         self.norm1 = layer_norm(width, reparameterized)
         self.attention = Attention(width, heads, dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm2 = layer_norm(width, reparameterized)
         self.mlp = FeedForward(width, hidden, dropout)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from supple.functional.initial import Constant, Distribution, Normal, TruncatedNormal
+from supple.nn.dropout import Dropout
 from supple.nn.stacked import initialize
 from supple.nn.transformer import Attention, EncoderBlock, FeedForward, layer_norm
 from supple.structure.description import Consumer, Excluded, Feature, Slice, UnitGroup, Units
@@ -84,7 +85,7 @@ class ViT(nn.Module):
             self.patches = nn.Conv2d(channels, width, kernel_size=patch_size, stride=patch_size)
             self.class_token = nn.Parameter(torch.empty(1, 1, width))
             self.positions = nn.Parameter(torch.empty(1, 1 + (image_size // patch_size) ** 2, width))
-            self.dropout = nn.Dropout(dropout)
+            self.dropout = Dropout(dropout)
             blocks = (EncoderBlock(width, heads, hidden, dropout, reparameterized) for _ in range(depth))
             self.blocks = nn.ModuleList(blocks)
             self.norm = layer_norm(width, reparameterized)
