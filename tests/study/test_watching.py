@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from supple.study.watching import Bars, Lines, Tally, duration
+from supple.study.watching import Bars, Lines, Tally, duration, pace
 
 
 def test_a_tally_adds_up() -> None:
@@ -46,3 +46,8 @@ def test_what_is_shown(kind: type[Lines] | type[Bars]) -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.12412, "0.124"), (8.0, "8"), (99.96, "100"), (12743.4, "12,743")])
+def test_paces(value: float, text: str) -> None:
+    assert pace(value) == text

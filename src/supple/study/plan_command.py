@@ -28,7 +28,7 @@ from supple.study.estimate import Estimate, estimate, makespan
 from supple.study.order import Order, process_count
 from supple.study.spec import read
 from supple.study.tables import Transformer
-from supple.study.watching import duration
+from supple.study.watching import duration, pace
 
 
 def plan_command(
@@ -87,7 +87,7 @@ def _table(found: list[Estimate], order: Order) -> Table:
             f"{one.parts:,}",
             f"{one.part:,}",
             f"{one.memory / 1e6:,.0f} MB",
-            f"{one.rate:,.0f}",
+            pace(one.rate),
         )
     return table
 

@@ -104,7 +104,7 @@ class Tally(Watcher):
         if taken <= 0 or passed <= 0:
             return ""
         left = (self._total - self.steps) * passed / taken
-        return f"{taken / passed:,.0f} network steps/s, {duration(left)} left"
+        return f"{pace(taken / passed)} network steps/s, {duration(left)} left"
 
     def accuracies(self) -> dict[str, float]:
         """Accuracy on the latest tasks of the parts, by method."""
@@ -207,6 +207,18 @@ class Bars(Tally):
 
     def __exit__(self, *error: object) -> None:
         self._live.stop()
+
+
+def pace(value: float) -> str:
+    """A number of things a second.
+
+    Args:
+        value: how many a second.
+
+    Returns:
+        Such as "12,743", or "0.124" where it is small.
+    """
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def duration(seconds: float) -> str:
