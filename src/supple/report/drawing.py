@@ -50,17 +50,18 @@ def box(
     return left / size[0], bottom / size[1], 1 - (left + right) / size[0], 1 - (bottom + top) / size[1]
 
 
-def reading_of(width: int, seeds: int) -> list[str]:
+def reading_of(width: int, seeds: int, unit: str = "task") -> list[str]:
     """How a line and its band came about.
 
     Args:
         width: tasks a point averages over.
         seeds: seeds it averages over.
+        unit: what a task is called.
 
     Returns:
         The words, in one part or two.
     """
-    point = f"Each point: mean of {width} tasks" if width > 1 else "Each point: one task"
+    point = f"Each point: mean of {width} {unit}s" if width > 1 else f"Each point: one {unit}"
     if seeds == 1:
         return [f"{point}, one seed"]
     return [f"{point}, {seeds} seeds", "band: 95% interval over seeds"]

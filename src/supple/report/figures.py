@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -66,6 +66,8 @@ def binned_accuracy(
     reading: Sequence[str],
     theme: Theme = LIGHT,
     size: tuple[float, float] = WIDE,
+    axis: Callable[[Axes, Array], None] = task_axis,
+    width: float = 2.0,
 ) -> Figure:
     """Draws accuracy that is averaged over bins of tasks already.
 
@@ -77,6 +79,8 @@ def binned_accuracy(
         reading: how lines and bands came about.
         theme: the colours.
         size: width and height in inches.
+        axis: makes the horizontal axis one of the centres.
+        width: of the lines in points.
 
     Returns:
         The figure.
@@ -93,11 +97,11 @@ def binned_accuracy(
         axes = figure.add_axes(box(size, right=right, bottom=0.6 + rows, top=1.0 if size[0] < 6 else 0.9))
         ends = {}
         for method, curve in curves.items():
-            last = draw_curve(axes, centres, curve, styles[method], theme)
+            last = draw_curve(axes, centres, curve, styles[method], theme, width)
             if last is not None:
                 ends[method] = last
         frame(axes, theme)
-        task_axis(axes, centres)
+        axis(axes, centres)
         axes.yaxis.set_major_formatter(percents)
         _limit_bands(axes)
         if below:

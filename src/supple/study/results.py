@@ -7,6 +7,7 @@
       runs.parquet                       a row a run: one network, with one seed and one set of settings
       parts/0000/tasks.parquet           a row a run and task
       parts/0000/disturbances.parquet    a row a run and measured reinitialization
+      parts/0000/epochs.parquet          a row a run and epoch, where tasks are additions of classes
       parts/0000/checkpoint.safetensors  where the part goes on
 
 docs/results-format.md describes every column. A part is what was trained together in one population.
@@ -34,6 +35,7 @@ MANIFEST = "manifest.json"
 RUNS = "runs.parquet"
 TASKS = "tasks.parquet"
 DISTURBANCES = "disturbances.parquet"
+EPOCHS = "epochs.parquet"
 CHECKPOINT = "checkpoint.safetensors"
 
 TASKS_SCHEMA: Mapping[str, Any] = {
@@ -64,6 +66,33 @@ DISTURBANCES_SCHEMA: Mapping[str, Any] = {
 }
 """Columns of the frame of disturbances; see :class:`supple.population.Disturbance`."""
 
+ADDITIONS_SCHEMA: Mapping[str, Any] = {
+    **TASKS_SCHEMA,
+    "classes": pl.Int32,
+    "dead_before": pl.Float32,
+    "rank_before": pl.Int32,
+    "best_epoch": pl.Int32,
+    "validation_accuracy": pl.Float32,
+    "class_accuracy": pl.List(pl.Float32),
+}
+"""Columns of the frame of tasks where tasks are additions of classes; see
+:class:`supple.incremental.measures.AdditionStart` and ``AdditionEnd``."""
+
+EPOCHS_SCHEMA: Mapping[str, Any] = {
+    "run": pl.Int32,
+    "task": pl.Int32,
+    "epoch": pl.Int32,
+    "classes": pl.Int32,
+    "loss": pl.Float32,
+    "accuracy": pl.Float32,
+    "validation_loss": pl.Float32,
+    "validation_accuracy": pl.Float32,
+    "test_loss": pl.Float32,
+    "test_accuracy": pl.Float32,
+    "reinitialized": pl.Int64,
+}
+"""Columns of the frame of epochs; see :class:`supple.incremental.measures.EpochMetrics`."""
+
 
 @dataclass(frozen=True)
 class Results:
@@ -74,12 +103,15 @@ class Results:
         manifest: the study as it was run ("study", "tasks", "steps", "scaled"), its "parts", and "sessions": when,
             where and by which command it was run.
         runs: a row a run: "run", its number; "method", the name that the study gives it; "kind", the method's own name
-            (base, l2, shrink_and_perturb, cbp, redo, swr); "seed"; "point", the settings of a grid as text, empty where
+            (base, l2, shrink_and_perturb, cbp, redo, swr, reset); "seed"; "point", the settings of a grid as text, empty where
             there is no grid; "part"; "done", how many tasks it has learned; and a column a setting: the method's under
             its own name, such as "frequency", the others as "network.hidden" or "optimizer.step_size".
-        tasks: a row a run and task, with the columns of :data:`TASKS_SCHEMA`, read when it is collected.
+        tasks: a row a run and task, with the columns of :data:`TASKS_SCHEMA`, or of :data:`ADDITIONS_SCHEMA` where
+            tasks are additions of classes, read when it is collected.
         disturbances: a row a run and measured reinitialization, with the columns of :data:`DISTURBANCES_SCHEMA`, read
             when it is collected.
+        epochs: a row a run and epoch, with the columns of :data:`EPOCHS_SCHEMA`, read when it is collected; none where
+            tasks are no additions of classes.
     """
 
     folder: Path
@@ -87,6 +119,7 @@ class Results:
     runs: pl.DataFrame
     tasks: pl.LazyFrame
     disturbances: pl.LazyFrame
+    epochs: pl.LazyFrame
 
 
 def load(folder: str | PathLike[str]) -> Results:
@@ -122,6 +155,7 @@ def load(folder: str | PathLike[str]) -> Results:
         runs.with_columns(done=pl.col("part").replace_strict(done, return_dtype=pl.Int32)),
         _scan(places.values(), TASKS, TASKS_SCHEMA),
         _scan(places.values(), DISTURBANCES, DISTURBANCES_SCHEMA),
+        _scan(places.values(), EPOCHS, EPOCHS_SCHEMA),
     )
 
 
@@ -144,7 +178,7 @@ def _as_it_is(folder: Path, places: Mapping[int, Path]) -> dict[int, Path]:
         for part, place in places.items():
             linked[part].mkdir()
             # A checkpoint knows of no task that the tables do not have, so their order does not matter.
-            for name in (DISTURBANCES, TASKS):
+            for name in (DISTURBANCES, EPOCHS, TASKS):
                 if (place / name).exists():
                     os.link(place / name, linked[part] / name)
     except OSError:
