@@ -100,7 +100,7 @@ def row_groups(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
         room = TOGETHER + 1 - len(known)
         for k in range(0, len(variants), room):
             part = f"-{k // room + 1}" if len(variants) > room else ""
-            what = "networks" if kind == "base" else f"variants of {_kind_label(rows, kind)}"
+            what = {"base": "networks", "reset": "resets"}.get(kind, f"variants of {_kind_label(rows, kind)}")
             groups.append((f"-{kind.replace('_', '-')}{part}", f": {what}", [*known, *variants[k : k + room]]))
     return groups
 

@@ -16,6 +16,7 @@ from supple.report.drawing import (
     WIDE,
     draw_curve,
     frame,
+    limit_bands,
     number,
     powers_of_ten,
     spans_decades,
@@ -37,6 +38,7 @@ class CurvePanel:
         label: makes the label of a tick of the vertical axis.
         bottom: where the vertical axis begins; None: below the lines.
         logarithmic: whether the vertical axis is logarithmic where values span decades.
+        within: where the vertical axis ends at the latest, for what a diverged run makes a very wide band of.
         alike: panels with the same word here have the same vertical axis.
     """
 
@@ -45,6 +47,7 @@ class CurvePanel:
     label: Callable[[float, float | None], str] | None = None
     bottom: float | None = None
     logarithmic: bool = False
+    within: tuple[float, float] | None = None
     alike: str = ""
 
 
@@ -108,7 +111,7 @@ def curve_panels(
             if k >= len(panels):
                 axes.set_visible(False)
                 continue
-            _panel(axes, panels[k], centres, styles, theme, axis)
+            _panel(axes, panels[k], centres, styles, theme, axis, ticks=4 if tall < 2.5 else 6)
             if k + beside < len(panels):
                 axes.set_xlabel("")
         _make_alike(dict(zip(panels, grid.flat, strict=False)))
@@ -124,6 +127,7 @@ def _panel(
     styles: Mapping[str, MethodStyle],
     theme: Theme,
     axis: Callable[[Axes, Array], None],
+    ticks: int,
 ) -> None:
     every = np.concatenate([curve.ravel() for curve in panel.curves.values()])
     logarithmic = panel.logarithmic and spans_decades(every)
@@ -134,10 +138,12 @@ def _panel(
     if logarithmic:
         powers_of_ten(axes, axes.yaxis)
     else:
-        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_formatter(panel.label or (lambda value, place: number(value)))
     axis(axes, centres)
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2.5, 5, 10], integer=True))
+    if panel.within:
+        limit_bands(axes, panel.within)
     if panel.bottom is not None:
         axes.set_ylim(bottom=panel.bottom)
     axes.set_title(panel.title, color=theme.ink, fontsize=9.5, loc="left", pad=5)

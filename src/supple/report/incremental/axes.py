@@ -22,19 +22,17 @@ def epoch_axis(axes: Axes, curves: EpochCurves, theme: Theme) -> None:
         curves: what is drawn in it.
         theme: the colours.
     """
-    ends = np.append(curves.starts[1:], curves.ends[-1])
-    for start in curves.starts[1:]:
+    starts, stops = curves.bounds[:-1], curves.bounds[1:]
+    for start in starts[1:]:
         axes.axvline(start, color=theme.grid, linewidth=0.8, zorder=0)
     figure = axes.get_figure(root=True)
     assert figure is not None
     wide = axes.get_position().width * figure.get_size_inches()[0]
-    every = max(1, int(np.ceil(_LABEL * len(ends) / wide)))
-    labelled = range((len(ends) - 1) % every, len(ends), every)
-    axes.set_xlim(curves.starts[0], ends[-1])
-    axes.set_xticks(
-        [(curves.starts[k] + ends[k]) / 2 for k in labelled], [f"{curves.classes[k]:.0f}" for k in labelled]
-    )
-    each = {int(epochs) for epochs in ends - curves.starts}
+    every = max(1, int(np.ceil(_LABEL * len(starts) / wide)))
+    labelled = range((len(starts) - 1) % every, len(starts), every)
+    axes.set_xlim(starts[0], stops[-1])
+    axes.set_xticks([(starts[k] + stops[k]) / 2 for k in labelled], [str(curves.classes[k]) for k in labelled])
+    each = {int(epochs) for epochs in stops - starts}
     many = f", {each.pop():,} epochs with each number" if len(each) == 1 else ""
     axes.set_xlabel(f"classes seen{many}", color=axes.xaxis.label.get_color(), labelpad=4)
 

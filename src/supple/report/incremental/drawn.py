@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
@@ -102,8 +103,8 @@ class _Group:
         self.pairs = colour_pairs(list(self.styles.values()))
         self.named = ", ".join(style.label for style in self.styles.values())
 
-    def reading(self, width: int = 1, unit: str = "addition", counted: bool = True) -> list[str]:
-        """How lines came about; whether diverged runs are counted."""
+    def reading(self, unit: str, width: int = 1, counted: bool = True) -> list[str]:
+        """How lines came about, and whether diverged runs are counted."""
         found = seeds_reading(self.rows, width, unit)
         return [*found, "a diverged run counts as 0"] if counted and any(row.diverged for row in self.rows) else found
 
@@ -111,56 +112,55 @@ class _Group:
         return {name: curves[name] for name in self.styles if name in curves}
 
     def over_epochs(self, epochs: EpochCurves, accuracy: ByRow) -> Drawn:
-        reading = self.reading(epochs.width, "epoch")
+        reading = self.reading("epoch", epochs.width)
         return Drawn(
             f"{self.key}-accuracy",
             f"Test accuracy over epochs, on the classes seen so far, of {self.named}. It falls where classes come.",
             lambda size, theme: binned_accuracy(
-                epochs.ends, self.of(accuracy), self.styles, f"Test accuracy over epochs{self.title}", reading, theme,
-                size, lambda axes, centres: epoch_axis(axes, epochs, theme), 1.4,
+                epochs.ends, self.of(accuracy), self.styles, f"Test accuracy by epoch{self.title}", reading, theme,
+                size, lambda axes, centres: epoch_axis(axes, epochs, theme), 1.4, crowded=True, within=(0, 1),
             ),
             self.pairs,
         )  # fmt: skip
 
     def at_the_end(self, classes: Array, accuracy: ByRow) -> Drawn:
-        panels = [CurvePanel("test accuracy", self.of(accuracy), percents)]
+        panels = [CurvePanel("test accuracy", self.of(accuracy), percents, within=(0, 1))]
         behind = self.of(from_scratch(self.section, accuracy))
         if behind:
-            panels.append(CurvePanel("against training from scratch, points", behind, points))
+            panels.append(CurvePanel("against training from scratch, points", behind, points, within=(-1, 1)))
         return self._panels(
             "additions",
             f"Test accuracy at the end of each addition of classes{', and the difference from ' * bool(behind)}"
             f"{SCRATCH * bool(behind)}, of {self.named}. The last numbers are in the table.",
-            "At the end of each addition", panels, classes, self.reading(), (len(panels), 1), 2.75,
+            "After each addition", panels, classes, self.reading(unit="end of an addition"), (len(panels), 1), 2.75,
         )  # fmt: skip
 
     def by_arrival(self, arrival: Array, accuracy: ByRow, classes: int) -> Drawn:
         def axis(axes: Axes, centres: Array) -> None:
             arrival_axis(axes, classes)
 
-        reading = self.reading()
-        reading[0] = reading[0].replace("one addition", "classes that came together")
+        reading = self.reading(unit="classes that came together")
         return Drawn(
             f"{self.key}-classes",
             f"Test accuracy of the classes in their order of arrival, in the end, of {self.named}.",
             lambda size, theme: binned_accuracy(
-                arrival, self.of(accuracy), self.styles, f"Old and new classes in the end{self.title}", reading, theme,
-                size, axis,
+                arrival, self.of(accuracy), self.styles, f"Old and new classes{self.title}", reading, theme,
+                size, axis, within=(0, 1),
             ),
             self.pairs,
         )  # fmt: skip
 
     def dormant_units(self, classes: Array, curves: Mapping[str, ByRow]) -> Iterator[Drawn]:
         panels = [
-            CurvePanel("dormant units, classes before", self.of(curves["dead_before"]), percents, 0, alike="dormant"),
-            CurvePanel("dormant units, new classes", self.of(curves["dead"]), percents, 0, alike="dormant"),
-            CurvePanel("feature rank, classes before", self.of(curves["rank_before"]), alike="rank"),
-            CurvePanel("feature rank, new classes", self.of(curves["rank"]), alike="rank"),
+            CurvePanel("dormant, old classes", self.of(curves["dead_before"]), percents, 0, alike="dormant"),
+            CurvePanel("dormant, new classes", self.of(curves["dead"]), percents, 0, alike="dormant"),
+            CurvePanel("rank, old classes", self.of(curves["rank_before"]), alike="rank"),
+            CurvePanel("rank, new classes", self.of(curves["rank"]), alike="rank"),
         ]
         yield from self._where_measured(
             "dormant",
             f"Share of dormant units and rank of the class token as each addition begins, of {self.named}.",
-            "Units and features as an addition begins", panels, classes, (2, 2), 1.9,
+            "Units and features", panels, classes, (2, 2), 1.9,
         )  # fmt: skip
 
     def magnitudes(self, classes: Array, curves: Mapping[str, ByRow]) -> Iterator[Drawn]:
@@ -170,11 +170,11 @@ class _Group:
         ]
         acting = {name: values for name, values in self.of(curves["reinitialized"]).items() if np.nansum(values)}
         if acting:
-            panels.append(CurvePanel("reinitialized an addition", acting, logarithmic=True))
+            panels.append(CurvePanel("reinitialized an addition", acting, logarithmic=True, within=(0, math.inf)))
         yield from self._where_measured(
             "magnitudes",
             f"Mean magnitude of weights and of normalization scales as each addition begins, of {self.named}.",
-            "Weights as an addition begins", panels, classes, (len(panels), 2), 1.9,
+            "Weights and scales", panels, classes, (len(panels), 2), 1.9,
         )  # fmt: skip
 
     def _where_measured(
@@ -185,7 +185,7 @@ class _Group:
             panel for panel in panels if any(np.isfinite(values).any() for values in panel.curves.values())
         ]
         if there:
-            yield self._panels(key, alt, title, there, classes, self.reading(counted=False), columns, tall)
+            yield self._panels(key, alt, title, there, classes, self.reading(unit="start of an addition", counted=False), columns, tall)
 
     def _panels(
         self, key: str, alt: str, title: str, panels: Sequence[CurvePanel], classes: Array, reading: Sequence[str],

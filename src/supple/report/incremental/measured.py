@@ -23,14 +23,14 @@ class EpochCurves:
     Args:
         ends: [points], for each point how many epochs were learned, on average over its epochs.
         accuracy: [points, runs], 0 to 1.
-        starts: [additions], for each addition how many epochs were learned before it.
+        bounds: [additions + 1], epochs that were learned before each addition, and in all.
         classes: [additions], classes seen from then on.
         width: epochs that a point averages over.
     """
 
     ends: Array
     accuracy: Array
-    starts: Array
+    bounds: Array
     classes: Array
     width: int
 
@@ -90,8 +90,8 @@ def epoch_curves(measured: Measured, runs: Sequence[int]) -> EpochCurves | None:
     accuracy = np.full((len(points), len(runs)), np.nan)
     place = {run: k for k, run in enumerate(runs)}
     accuracy[rows["point"].to_numpy(), [place[run] for run in rows["run"]]] = rows["accuracy"].to_numpy()
-    starts, classes = (sizes[name].cast(pl.Float64).to_numpy() for name in ("start", "classes"))
-    return EpochCurves(points["end"].to_numpy(), accuracy, starts, classes, width)
+    bounds = np.array([*sizes["start"], sizes["stop"][-1]], dtype=np.float64)
+    return EpochCurves(points["end"].to_numpy(), accuracy, bounds, sizes["classes"].to_numpy(), width)
 
 
 def class_accuracy(measured: Measured, runs: Sequence[int]) -> tuple[Array, Array]:
