@@ -120,7 +120,7 @@ def test_several_folders_share_a_page(folder, tmp_path, monkeypatch):
     assert "#small-2" in page.links
     assert "Not finished: The study permuted_mnist/small." in page.said
     assert "This is about the 6 runs that have learned all tasks; 6 others are not so far yet." in page.said
-    assert "Of 6 claims of arXiv 2508.00212 these runs support" in page.said
+    assert "Of 7 claims of arXiv 2508.00212 these runs support" in page.said
     assert "C3 " in page.said
 
 

@@ -181,11 +181,11 @@ class _Group:
         self, key: str, alt: str, title: str, panels: Sequence[CurvePanel], classes: Array,
         columns: tuple[int, int], tall: float,
     ) -> Iterator[Drawn]:  # fmt: skip
-        there = [
-            panel for panel in panels if any(np.isfinite(values).any() for values in panel.curves.values())
-        ]
+        there = [panel for panel in panels if any(np.isfinite(values).any() for values in panel.curves.values())]
         if there:
-            yield self._panels(key, alt, title, there, classes, self.reading(unit="start of an addition", counted=False), columns, tall)
+            yield self._panels(
+                key, alt, title, there, classes, self.reading(unit="start of an addition", counted=False), columns, tall
+            )
 
     def _panels(
         self, key: str, alt: str, title: str, panels: Sequence[CurvePanel], classes: Array, reading: Sequence[str],
@@ -201,7 +201,9 @@ class _Group:
 def _overview(section: IncrementalSection) -> Drawn:
     """Final test accuracy of all methods, beside the difference from the first or from training from scratch."""
     if section.scratch is not None:
-        return overview(section, Panel("against scratch, points", section.from_scratch, points), f"that minus {SCRATCH}")
+        return overview(
+            section, Panel("against scratch, points", section.from_scratch, points), f"that minus {SCRATCH}"
+        )
     first = section.rows[0]
     gains = {one.method: one.gain for one in section.summaries if one.method != first.name}
     label = first.style.label
