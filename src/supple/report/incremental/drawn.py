@@ -201,9 +201,8 @@ class _Group:
 def _overview(section: IncrementalSection) -> Drawn:
     """Final test accuracy of all methods, beside the difference from the first or from training from scratch."""
     if section.scratch is not None:
-        return overview(
-            section, Panel("against scratch, points", section.from_scratch, points), f"that minus {SCRATCH}"
-        )
+        against = f"against {section.scratch.style.label}, points"
+        return overview(section, Panel(against, section.from_scratch, points), f"its difference from {SCRATCH}")
     first = section.rows[0]
     gains = {one.method: one.gain for one in section.summaries if one.method != first.name}
     label = first.style.label

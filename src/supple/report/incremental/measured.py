@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -114,5 +115,5 @@ def class_accuracy(measured: Measured, runs: Sequence[int]) -> tuple[Array, Arra
         each = np.array(lists.get(run) or [0.0] * bounds[-1], dtype=np.float64)
         for k in range(measured.tasks):
             found[k, column] = each[bounds[k] : bounds[k + 1]].mean()
-    centres = np.array([(start + 1 + stop) / 2 for start, stop in zip(bounds, bounds[1:], strict=False)])
+    centres = np.array([(start + 1 + stop) / 2 for start, stop in pairwise(bounds)])
     return centres, found

@@ -22,8 +22,8 @@ def incremental_table(section: IncrementalSection) -> Table:
     first, scratch = section.rows[0], section.scratch
     # Where the network trained from scratch comes first, every row is compared with it already.
     against = [f"against {scratch.style.label}"] if scratch is not None and scratch is not first else []
-    header = ["method", "final test accuracy", f"against {first.style.label}", "p (Holm)", *against, "dormant, %",
-              "rank", "reinitialized", "diverged", "seeds"]  # fmt: skip
+    header = ["method", "final", f"against {first.style.label}", "p (Holm)", *against, "diverged", "dormant, %", "rank",
+              "reinitialized", "seeds"]  # fmt: skip
     rows, numbers = [], []
     for row, summary, p in zip(section.rows, section.summaries, section.p, strict=True):
         gain = summary.gain if row is not first else None
@@ -35,10 +35,10 @@ def incremental_table(section: IncrementalSection) -> Table:
                 "–" if gain is None else percent(gain, signed=True),
                 p_text(p),
                 *(["–" if behind is None else percent(behind, signed=True)] * len(against)),
+                f"{row.diverged:,} of {row.count:,}",
                 decimal(100 * row.dead),
                 decimal(row.rank),
                 f"{row.reinitialized:,.0f}" if np.isfinite(row.reinitialized) else "–",
-                f"{row.diverged:,} of {row.count:,}",
                 str(len(row.seeds)),
             ]
         )
@@ -61,7 +61,7 @@ def incremental_table(section: IncrementalSection) -> Table:
             }
         )
     note = (
-        f"Final test accuracy in per cent, with {final_words(section.measured)}; mean over seeds ± half of the 95% "
+        f"Test accuracy in per cent: final is with {final_words(section.measured)}; mean over seeds ± half of the 95% "
         f"interval ({INTERVALS[section.kind]}). Differences are taken seed by seed, in points"
         + (f"; {scratch.style.label} is {SCRATCH}" if scratch is not None else "")
         + ". A run that diverged counts as 0. Dormant units and rank are those on the last new classes before they are "
