@@ -25,7 +25,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 PROBLEM = {
     "kind": "class_incremental", "data": "cifar100", "first": 5, "step": 5, "epochs": 100, "batch_size": 90,
     "validation": 50, "train_images": None, "test_images": None, "restore": True, "flip": 0.5, "padding": 4,
-    "degrees": 15.0,
+    "rotation": 15.0,
 }  # fmt: skip
 
 NETWORK = {
@@ -33,7 +33,7 @@ NETWORK = {
     "precision": "float32", "compiled": False,
 }  # fmt: skip
 
-OPTIMIZER = {"name": "sgd", "step_size": 0.01, "momentum": 0.9, "weight_decay": 6e-6, "cycle_momentum": None}
+OPTIMIZER = {"name": "sgd", "step_size": 0.01, "momentum": 0.9, "weight_decay": 6e-6, "cycle_momentum": False}
 
 
 @dataclass
@@ -174,7 +174,7 @@ def _run(run, row, gain, seed, additions, learned, noise, own_noise, problem):
     tasks, epochs = [], []
     acts = (row.kind or row.name) in ("cbp", "redo", "swr")
     for k in range(learned):
-        classes = problem["first"] + k * problem["step"]
+        classes = min(problem["first"] + k * problem["step"], 100 if problem["data"] == "cifar100" else 10)
         lost = bool(gone[k])
         end = 0.0 if lost else float(accuracy[k])
         tasks.append(

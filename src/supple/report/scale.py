@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from supple.report.drawing import number
+from supple.report.incremental.problem import classes_after
 from supple.report.variants import words
 
 PAPER_TASKS = 1000
@@ -20,8 +21,8 @@ PAPER_BATCH = 30
 PAPER_ADDITIONS = 20
 """Numbers of classes, one after the other, of a class-incremental run there."""
 
-PAPER_FIRST, PAPER_STEP = 5, 5
-"""Classes at first, and more at each addition, there."""
+PAPER_CLASSES = 100
+"""Classes in the end, there."""
 
 PAPER_EPOCHS = 100
 """Epochs with each number of classes there."""
@@ -68,10 +69,9 @@ def incremental_scale(problem: Mapping[str, Any], network: Mapping[str, Any], ad
     parts = []
     if additions < PAPER_ADDITIONS:
         parts.append(f"{additions} of the paper's {PAPER_ADDITIONS} additions")
-    classes = problem.get("first", PAPER_FIRST) + problem.get("step", PAPER_STEP) * (additions - 1)
-    wanted = PAPER_FIRST + PAPER_STEP * (PAPER_ADDITIONS - 1)
-    if classes != wanted:
-        parts.append(f"{classes} instead of {wanted} classes")
+    classes = classes_after(problem, additions) or PAPER_CLASSES
+    if classes != PAPER_CLASSES:
+        parts.append(f"{classes} instead of {PAPER_CLASSES} classes")
     if problem.get("data") != "cifar100":
         parts.append(f"images of {problem.get('data', '')}")
     for name, purpose in (("train_images", "training"), ("test_images", "test")):

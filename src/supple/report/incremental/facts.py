@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from supple.report.drawing import number
+from supple.report.incremental.problem import classes_after
 
 
 def problem_texts(problem: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -44,15 +45,15 @@ def _images(problem: Mapping[str, Any]) -> str:
 
 
 def _augmentation(problem: Mapping[str, Any]) -> str:
-    if not {"flip", "padding", "degrees"} & problem.keys():
+    if not {"flip", "padding", "rotation"} & problem.keys():
         return ""
     parts = []
     if problem.get("flip"):
         parts.append(f"flip with probability {number(problem['flip'])}")
     if problem.get("padding"):
         parts.append(f"crop after padding by {_counted(problem['padding'], 'pixel')}")
-    if problem.get("degrees"):
-        parts.append(f"rotation by up to {number(problem['degrees'])} degrees")
+    if problem.get("rotation"):
+        parts.append(f"rotation by up to {number(problem['rotation'])} degrees")
     return ", ".join(parts) or "none"
 
 
@@ -61,19 +62,19 @@ def length_text(problem: Mapping[str, Any], steps: Any, additions: int) -> str:
 
     Args:
         problem: settings of the problem.
-        steps: optimizer steps of each addition, where they are known.
+        steps: optimizer steps of each addition, or of all where they are alike; 0 where they are not known.
         additions: numbers of classes, one after the other.
 
     Returns:
         Such as "20 numbers of classes, 5 to 100: 2,000 epochs, 1,050,000 steps a network".
     """
     text = _counted(additions, "number") + " of classes"
-    if {"first", "step"} <= problem.keys():
-        last = problem["first"] + problem["step"] * (additions - 1)
+    last = classes_after(problem, additions)
+    if last is not None:
         text += f", {problem['first']} to {last}" if additions > 1 else f", {last}"
     parts = [_counted(additions * problem["epochs"], "epoch")] if problem.get("epochs") else []
-    if isinstance(steps, list):
-        parts.append(_counted(sum(steps), "step"))
+    if steps:
+        parts.append(_counted(sum(steps) if isinstance(steps, list) else steps * additions, "step"))
     return f"{text}: {', '.join(parts)} a network" if parts else text
 
 

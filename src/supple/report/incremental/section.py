@@ -13,6 +13,7 @@ from typing import ClassVar
 from supple.report.bootstrap import IntervalKind, interval_of
 from supple.report.comparison import also, compared
 from supple.report.incremental.measured import classes_seen, final_words
+from supple.report.incremental.problem import classes_after
 from supple.report.measured import Measured
 from supple.report.paired import differences
 from supple.report.section import Row, Section, make_section, nothing
@@ -79,10 +80,8 @@ class IncrementalSection(Section):
     @property
     def so_far(self) -> str:
         """How far the runs of a study that is not finished have come."""
-        problem, additions = self.measured.problem, self.measured.results.manifest["tasks"]
-        known = "first" in problem and "step" in problem
-        of = f" of {problem['first'] + problem['step'] * (additions - 1):,}" if known else ""
-        return f"first {classes_seen(self.measured)[-1]:,}{of} classes"
+        wanted = classes_after(self.measured.problem, self.measured.results.manifest["tasks"])
+        return f"first {classes_seen(self.measured)[-1]:,}{f' of {wanted:,}' if wanted else ''} classes"
 
 
 def make_incremental_section(
