@@ -89,7 +89,7 @@ def optimizer_text(optimizer: Mapping[str, Any], problem: Mapping[str, Any]) -> 
             if optimizer.get("name") != "sgd":
                 parts.append(f"betas {', '.join(map(number, value))}")
         elif name == "cycle_momentum" and value:
-            parts.append("cycled from 0.95 down to 0.85 and back")
+            parts.append("momentum cycled from 0.95 down to 0.85 and back")
         elif name != "name" and value:
             parts.append(f"{setting_words(name)} {number(value)}")
     if problem.get("kind") == "class_incremental":
