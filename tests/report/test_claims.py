@@ -7,7 +7,7 @@ from fake_results import Row, write
 
 from supple.report.claims import CLAIMS, VARIANTS, check_claims, variants
 from supple.report.measured import measure
-from supple.report.settings import SETTINGS, going_on, setting_of
+from supple.report.settings import PERMUTED, SETTINGS, going_on, setting_of
 from supple.report.verdicts import Verdict
 from supple.study import shipped
 from supple.study.results import MANIFEST, load
@@ -18,7 +18,7 @@ YES, NO, OPEN = Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.NOT_ENOUGH
 
 def setting(tmp_path, key, rows, **options):
     """A folder of one of the paper's settings, measured."""
-    described = SETTINGS[key]
+    described = PERMUTED[key]
     network = {"hidden": described.hidden, "layer_norm": "after" if described.layer_norm else None}
     optimizer = {
         "sgd": {},
@@ -220,7 +220,7 @@ def test_runs_of_different_length_or_step_size_are_not_compared(tmp_path):
 
 def test_all_claims_are_there(tmp_path):
     found = check_claims([setting(tmp_path, "small", ladder())])
-    assert [claim.id for claim in found] == list(CLAIMS) == [f"C{k}" for k in range(1, 7)]
+    assert [claim.id for claim in found] == list(CLAIMS) == [f"C{k}" for k in range(1, 8)]
     assert all(claim.text and claim.tested for claim in found)
     for claim in found:
         assert claim.verdict is not OPEN or all(one.what and one.command for one in claim.missing)
@@ -250,11 +250,11 @@ def test_the_studies_that_are_named_come_with_supple():
 @pytest.mark.parametrize("key", SETTINGS)
 def test_the_studies_run_what_the_settings_say(key):
     """Each study's own network and optimizer, as rows of results, are of the setting that names it."""
-    path, _ = shipped.find(SETTINGS[key].study)
-    base = next(column for column in read(path).columns if column.method == "base")
+    study = read(shipped.find(SETTINGS[key].study)[0])
+    base = next(column for column in study.columns if column.method == "base")
     given = {f"network.{name}": value for name, value in base.network.model_dump().items()}
     given |= {f"optimizer.{name}": value for name, value in base.optimizer.model_dump().items()}
-    assert setting_of(given) == key
+    assert setting_of(given, study.problem.kind) == key
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,11 @@
 import csv
 import json
 import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
 
 import pytest
 from cli_runs import run, words, write_images
 from fake_results import Row, write
+from pages import CHROMIUM, Page, opened
 
 from supple.report.files import FORMATS, USUAL
 from supple.study import results as form
@@ -35,31 +33,6 @@ def finished(folder):
     return result, folder / "report"
 
 
-class _Page(HTMLParser):
-    """Collects what a page loads, its ids and links, and its text."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.loads, self.ids, self.links, self.text = [], [], [], []
-        self.feed(html)
-
-    def handle_starttag(self, tag, attributes):
-        for name, value in attributes:
-            if name in ("src", "srcset", "data", "poster") or (name == "href" and tag != "a"):
-                self.loads.append(value)
-            elif name == "href":
-                self.links.append(value)
-            elif name == "id":
-                self.ids.append(value)
-
-    def handle_data(self, text):
-        self.text.append(text)
-
-    @property
-    def said(self):
-        return " ".join(" ".join(self.text).split())
-
-
 def test_it_writes_a_page_figures_and_tables(finished):
     result, out = finished
     written = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
@@ -80,7 +53,7 @@ def test_it_writes_a_page_figures_and_tables(finished):
 
 def test_the_page_stands_alone_and_says_what_was_run(finished):
     html = (finished[1] / "report.html").read_text(encoding="utf-8")
-    page = _Page(html)
+    page = Page(html)
     assert page.loads
     assert all(value.startswith("data:") for value in page.loads)
     assert "@import" not in html
@@ -115,12 +88,12 @@ def test_several_folders_share_a_page(folder, tmp_path, monkeypatch):
     result = run("report", folder, large, other, folder, "--formats", "html")
     assert result.exit_code == 0, result.output
     assert [path.name for path in (tmp_path / "supple-report").iterdir()] == ["report.html"]
-    page = _Page((tmp_path / "supple-report" / "report.html").read_text(encoding="utf-8"))
+    page = Page((tmp_path / "supple-report" / "report.html").read_text(encoding="utf-8"))
     assert {"small", "large", "small-2"} <= set(page.ids)
     assert "#small-2" in page.links
     assert "Not finished: The study permuted_mnist/small." in page.said
     assert "This is about the 6 runs that have learned all tasks; 6 others are not so far yet." in page.said
-    assert "Of 6 claims of arXiv 2508.00212 these runs support" in page.said
+    assert "Of 7 claims of arXiv 2508.00212 these runs support" in page.said
     assert "C3 " in page.said
 
 
@@ -130,7 +103,7 @@ def test_an_unfinished_study_gives_a_partial_report(tmp_path, done):
     result = run("report", folder, "--formats", "html", "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "Partial: This is about the" in words(result)
-    page = _Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    page = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
     assert "Partial. This is about the" in page.said
     assert "To go on supple run permuted_mnist/small" in page.said
 
@@ -155,7 +128,7 @@ def test_what_is_missing_in_the_manifest_is_left_out(tmp_path):
     (folder / form.MANIFEST).write_text(json.dumps(bare))
     result = run("report", folder)
     assert result.exit_code == 0, result.output
-    page = _Page((folder / "report" / "report.html").read_text(encoding="utf-8"))
+    page = Page((folder / "report" / "report.html").read_text(encoding="utf-8"))
     assert "Optimizer" not in page.said
     assert "None" not in page.said
 
@@ -198,32 +171,6 @@ def test_help_has_an_example():
     assert set(USUAL) <= set(FORMATS)
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-PROBE = """<script>addEventListener('error', error => document.title += ' error ' + error.message);
-addEventListener('load', () => { const page = document.documentElement, images = [...document.images];
-document.title += ['', innerWidth, page.scrollWidth <= page.clientWidth, images.length,
-images.filter(one => one.complete && one.naturalWidth > 200 && one.getBoundingClientRect().height > 100).length,
-images.filter(one => one.currentSrc === one.src).length].join(' ') })</script>"""
-
-
-def opened(html, tmp_path, width):
-    """The title of a page in a browser window of some width, to which a probe adds what it found."""
-    (tmp_path / "page.html").write_text(html.replace("</body>", f"{PROBE}</body>"), encoding="utf-8")
-    # Headless Chromium's windows have a least width; a frame can be as narrow as a phone.
-    (tmp_path / "frame.html").write_text(
-        f"<iframe src='page.html' width={width} height=800></iframe><script>addEventListener('load', () => setTimeout("
-        "() => document.body.append('found:' + frames[0].document.title + '.'), 300))</script>"
-    )
-    options = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
-    more = ("--allow-file-access-from-files", "--virtual-time-budget=3000", f"--user-data-dir={tmp_path / 'profile'}")
-    done = subprocess.run(
-        [CHROMIUM, *options, *more, "--dump-dom", f"file://{tmp_path}/frame.html"],
-        capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
-    return re.search(r"found:(supple.*?)\.<", done.stdout)[1]
-
-
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
 @pytest.mark.parametrize(("width", "wide"), [(1000, 4), (375, 0)])
 def test_the_page_opens(finished, tmp_path, width, wide):
@@ -248,7 +195,7 @@ def test_what_supple_run_wrote_can_be_reported(tmp_path):
     assert result.exit_code == 0, result.output
     result = run("report", tmp_path / "results")
     assert result.exit_code == 0, result.output
-    page = _Page((tmp_path / "results" / "report" / "report.html").read_text(encoding="utf-8"))
+    page = Page((tmp_path / "results" / "report" / "report.html").read_text(encoding="utf-8"))
     assert "240 images a task: " in page.said
     assert "3 hidden layers of 5, ReLU, layer norm after the activation" in page.said
     assert "the best of 2 settings" in page.said

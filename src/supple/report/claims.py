@@ -1,4 +1,4 @@
-"""What the paper claims, as tests on runs: C1 to C6 of arXiv 2508.00212.
+"""What the paper claims, as tests on runs: C1 to C7 of arXiv 2508.00212.
 
 "Final accuracy" and "after 10% of tasks" are the windows of :class:`supple.report.measured.Windows`. Methods are
 compared seed by seed, each at the best of the settings that were run, chosen on other seeds
@@ -16,7 +16,7 @@ from supple.report.bootstrap import IntervalKind
 from supple.report.evidence import USUAL, Claim, Collector, final, has, pair, usual
 from supple.report.measured import Measured
 from supple.report.paired import differences
-from supple.report.settings import all_trials
+from supple.report.settings import INCREMENTAL, all_trials
 from supple.report.style import STYLES
 from supple.report.verdicts import Says, Statement
 
@@ -242,6 +242,42 @@ def gentle(runs: pl.DataFrame, kind: IntervalKind = "student") -> Claim:
     )
 
 
+def transformer(runs: pl.DataFrame, kind: IntervalKind = "student") -> Claim:
+    """C7: in the vision transformer SWR keeps test accuracy at the level of CBP and ReDo, with fewer diverging runs.
+
+    Args:
+        runs: from :func:`supple.report.settings.all_trials`.
+        kind: of the intervals.
+
+    Returns:
+        The claim with its evidence.
+    """
+    gathered = Collector(runs)
+    for setting in INCREMENTAL:
+        trials = gathered.trials(setting, ("swr", *UNIT_METHODS))
+        for other in UNIT_METHODS:
+            if trials is None or not has(trials, "swr", other):
+                continue
+            label = STYLES[other].label
+            d, note = pair(trials, "swr", other)
+            lost = [final(trials, usual(trials, name), "diverged")[0] for name in (other, "swr")]
+            some = any(any(of_seed.values()) for of_seed in lost)
+            accuracy = note if some else "; ".join(filter(None, (note, "no run that is compared diverged")))
+            words = f"final test accuracy, SWR − {label}"
+            gathered.add(setting, Statement(words, d, Says.NOT_BELOW, MARGIN, note=accuracy))
+            if some:
+                words = f"share of diverging runs, {label} − SWR"
+                gathered.add(setting, Statement(words, differences(*lost), Says.ABOVE, note=note))
+    return gathered.claim(
+        "C7",
+        "In the vision transformer, SWR keeps test accuracy at least at the level of CBP and ReDo, with fewer "
+        "diverging runs.",
+        "final test accuracy, SWR minus each, not more than half a point below 0; where runs of the two diverged, the "
+        "share of diverging runs, each minus SWR, above 0; with regular and with reparameterized layer norm",
+        kind,
+    )
+
+
 CLAIMS: Mapping[str, Callable[[pl.DataFrame, IntervalKind], Claim]] = {
     "C1": small_network,
     "C2": layer_norm,
@@ -249,6 +285,7 @@ CLAIMS: Mapping[str, Callable[[pl.DataFrame, IntervalKind], Claim]] = {
     "C4": base_loses,
     "C5": best_variant,
     "C6": gentle,
+    "C7": transformer,
 }
 """The tests of the claims. Source: Hernandez-Garcia et al., arXiv 2508.00212."""
 

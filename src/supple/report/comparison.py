@@ -209,7 +209,7 @@ def sentence(
         gaps = {labels[other.method]: gap(best.method, other.method) for other in others if other is not best}
         text += (
             f", while {labels[best.method]}, on average the best method at the end, {_move(best)} and ended "
-            f"{_compared(best.gain)}{_also(gaps)}"
+            f"{compared(best.gain)}{also(gaps)}"
         )
     return text + "."
 
@@ -225,9 +225,17 @@ def _move(summary: Summary, first: str = "", last: str = "") -> str:
     return f"{'rose' if change.mean > 0 else 'fell'} {ends}"
 
 
-def _compared(gain: Interval) -> str:
-    """How far a method is from plain training."""
-    points = f"{abs(100 * gain.mean):.1f} points {'above' if gain.mean >= 0 else 'below'} it"
+def compared(gain: Interval, other: str = "it") -> str:
+    """How far a method is from another one.
+
+    Args:
+        gain: difference of their accuracies.
+        other: what the other one is called.
+
+    Returns:
+        Such as "2.1 points above it (95% interval +1.9 to +2.3)".
+    """
+    points = f"{abs(100 * gain.mean):.1f} points {'above' if gain.mean >= 0 else 'below'} {other}"
     if np.isnan(gain.low):
         return points
     ends = f"95% interval {100 * gain.low:+.1f} to {100 * gain.high:+.1f}".replace("-", "−")
@@ -235,12 +243,20 @@ def _compared(gain: Interval) -> str:
     return f"{points} ({ends}{unclear})"
 
 
-def _also(gaps: Mapping[str, Interval]) -> str:
-    """Which other methods are not clearly behind the best, seed by seed."""
+def also(gaps: Mapping[str, Interval], best: str = "it") -> str:
+    """Which other methods are not clearly behind the best, seed by seed.
+
+    Args:
+        gaps: for the label of each, the accuracy of the best minus its own.
+        best: what the best is called.
+
+    Returns:
+        Such as "; CBP is not clearly behind it"; empty if all are.
+    """
     near = [label for label, gap in gaps.items() if gap.low <= 0]
     if not near:
         return ""
     if len(near) > 4:
-        return f"; {len(near)} others are not clearly behind it"
+        return f"; {len(near)} others are not clearly behind {best}"
     listed = " and ".join([", ".join(near[:-1]), near[-1]] if len(near) > 1 else near)
-    return f"; {listed} {'are' if len(near) > 1 else 'is'} not clearly behind it"
+    return f"; {listed} {'are' if len(near) > 1 else 'is'} not clearly behind {best}"

@@ -4,25 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from supple.report.drawing import (
-    SETTINGS,
-    WIDE,
-    draw_curve,
-    frame,
-    number,
-    percents,
-    powers_of_ten,
-    spans_decades,
-    task_axis,
-    words,
-)
-from supple.report.labels import legend, legend_columns
+from supple.report.drawing import WIDE, percents
+from supple.report.panels import CurvePanel, curve_panels
 from supple.report.statistics import Array
 from supple.report.style import LIGHT, MethodStyle, Theme
 
@@ -82,64 +68,14 @@ def correlates(
     Raises:
         ValueError: if there is nothing to draw.
     """
-    panels = drawn_panels(curves)
-    if not panels:
-        raise ValueError("there is nothing to draw; give curves with finite values")
-    narrow = size[0] < 6
-    columns = 2 if narrow else 3
-    rows = -(-len(panels) // columns)
-    legend_rows = -(-len(styles) // legend_columns(styles, size[0]))
-    top, bottom, panel = 1.05 if narrow else 0.95, 0.6 + 0.2 * legend_rows, 1.75
-    high = top + bottom + rows * panel - 0.35
-    with matplotlib.rc_context({**SETTINGS, "font.size": 9}):
-        figure = Figure(figsize=(size[0], high), facecolor=theme.background)
-        grid = figure.subplots(
-            rows,
-            columns,
-            squeeze=False,
-            gridspec_kw={
-                "left": 0.6 / size[0],
-                "right": 1 - 0.25 / size[0],
-                "top": 1 - (top + 0.1) / high,
-                "bottom": bottom / high,
-                "wspace": 0.36 if not narrow else 0.46,
-                "hspace": 0.55,
-            },
+    panels = [
+        CurvePanel(
+            PANELS[name],
+            curves[name],
+            percents if name == "dead" else None,
+            bottom=0 if name == "dead" else None,
+            logarithmic=name in _LOGARITHMIC,
         )
-        for k, axes in enumerate(grid.flat):
-            if k >= len(panels):
-                axes.set_visible(False)
-                continue
-            _panel(axes, panels[k], centres, curves[panels[k]], styles, theme, last=k + columns >= len(panels))
-        legend(figure, styles, theme, size[0], high)
-        words(figure, title, reading, theme)
-    return figure
-
-
-def _panel(
-    axes: Axes,
-    name: str,
-    centres: Array,
-    curves: Mapping[str, Array],
-    styles: Mapping[str, MethodStyle],
-    theme: Theme,
-    last: bool,
-) -> None:
-    logarithmic = name in _LOGARITHMIC and spans_decades(np.concatenate([curve.ravel() for curve in curves.values()]))
-    for method, curve in curves.items():
-        shown = np.where(curve > 0, curve, np.nan) if logarithmic else curve
-        draw_curve(axes, centres, shown, styles[method], theme, 1.6)
-    frame(axes, theme)
-    if logarithmic:
-        powers_of_ten(axes, axes.yaxis)
-    else:
-        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-        axes.yaxis.set_major_formatter(lambda value, place: number(value))
-    task_axis(axes, centres)
-    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2.5, 5, 10], integer=True))
-    if not last:
-        axes.set_xlabel("")
-    if name == "dead":
-        axes.yaxis.set_major_formatter(percents)
-        axes.set_ylim(bottom=0)
-    axes.set_title(PANELS[name], color=theme.ink, fontsize=9.5, loc="left", pad=5)
+        for name in drawn_panels(curves)
+    ]
+    return curve_panels(centres, panels, styles, title, reading, theme, size)

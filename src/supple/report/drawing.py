@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -50,17 +51,18 @@ def box(
     return left / size[0], bottom / size[1], 1 - (left + right) / size[0], 1 - (bottom + top) / size[1]
 
 
-def reading_of(width: int, seeds: int) -> list[str]:
+def reading_of(width: int, seeds: int, unit: str = "task") -> list[str]:
     """How a line and its band came about.
 
     Args:
         width: tasks a point averages over.
         seeds: seeds it averages over.
+        unit: what a task is called; several words are taken as they are.
 
     Returns:
         The words, in one part or two.
     """
-    point = f"Each point: mean of {width} tasks" if width > 1 else "Each point: one task"
+    point = f"Each point: mean of {width} {unit}s" if width > 1 else f"Each point: {'one ' * (' ' not in unit)}{unit}"
     if seeds == 1:
         return [f"{point}, one seed"]
     return [f"{point}, {seeds} seeds", "band: 95% interval over seeds"]
@@ -121,6 +123,24 @@ def draw_curve(
     marker = style.marker if len(x) == 1 else ""
     axes.plot(x, mean, color=theme.of(style), linewidth=width, linestyle=style.dash, marker=marker, zorder=3)
     return float(x[-1]), float(mean[-1])
+
+
+def limit_bands(axes: Axes, within: tuple[float, float] = (-math.inf, math.inf)) -> None:
+    """Lets lines fill the axes where a band is so wide, as that of a method of which one run failed, that it would not.
+
+    A band may take as much room above and below as the lines take.
+
+    Args:
+        axes: the axes, with all of their lines.
+        within: what no value is below and none above.
+    """
+    points = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
+    low, high = float(points.min()), float(points.max())
+    room = max(high - low, 0.01)
+    bottom, top = axes.get_ylim()
+    # A line at the very edge would be cut in half.
+    edge = 0.02 * room
+    axes.set_ylim(max(bottom, low - room, within[0] - edge), min(top, high + room, within[1] + edge))
 
 
 def task_axis(axes: Axes, centres: Array) -> None:

@@ -66,14 +66,15 @@ def section_figures(section: Section) -> Iterator[Drawn]:
     }
     groups = row_groups(section.rows)
     if len(groups) > 1:
-        yield _overview(section)
+        change = Panel("change, points", {s.method: s.change for s in section.summaries}, points)
+        yield overview(section, change, "its change since 10% of tasks")
     for key, title, rows in groups:
         chosen = {name: {row.name: values[row.name] for row in rows} for name, values in by_row.items()}
         yield from _over_tasks(section, f"{section.key}{key}", title, rows, centres, chosen)
     yield from _disturbances(section)
     for row in section.rows:
         if row.grid:
-            yield _sweep(section, row)
+            yield sweep_figure(section, row)
 
 
 def row_groups(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
@@ -99,7 +100,7 @@ def row_groups(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
         room = TOGETHER + 1 - len(known)
         for k in range(0, len(variants), room):
             part = f"-{k // room + 1}" if len(variants) > room else ""
-            what = "networks" if kind == "base" else f"variants of {_kind_label(rows, kind)}"
+            what = {"base": "networks", "reset": "resets"}.get(kind, f"variants of {_kind_label(rows, kind)}")
             groups.append((f"-{kind.replace('_', '-')}{part}", f": {what}", [*known, *variants[k : k + room]]))
     return groups
 
@@ -108,9 +109,19 @@ def _kind_label(rows: Sequence[Row], kind: str) -> str:
     return next((row.style.label for row in rows if row.name == kind), kind)
 
 
-def _seeds_reading(section: Section, rows: Sequence[Row]) -> list[str]:
+def seeds_reading(rows: Sequence[Row], width: int, unit: str = "task") -> list[str]:
+    """How lines and bands of some methods came about.
+
+    Args:
+        rows: the methods.
+        width: tasks that a point averages over.
+        unit: what a task is called.
+
+    Returns:
+        The words, in parts.
+    """
     counts = {len(row.runs) for row in rows}
-    reading = reading_of(section.measured.bin_width, max(counts))
+    reading = reading_of(width, max(counts), unit)
     if len(counts) > 1:
         reading[0] = reading[0].replace(f"{max(counts)} seeds", f"{min(counts)} to {max(counts)} seeds")
     if any(len(row.points) > 1 for row in rows):
@@ -129,7 +140,7 @@ def _over_tasks(
     """Accuracy, and what was measured beside it, of some methods."""
     styles = {row.name: row.style for row in rows}
     pairs = colour_pairs(list(styles.values()))
-    reading = _seeds_reading(section, rows)
+    reading = seeds_reading(rows, section.measured.bin_width)
     named = ", ".join(row.style.label for row in rows)
     yield Drawn(
         f"{key}-accuracy",
@@ -150,18 +161,24 @@ def _over_tasks(
         )
 
 
-def _overview(section: Section) -> Drawn:
-    """Final accuracy of all methods."""
+def overview(section: Section, beside: Panel, what: str) -> Drawn:
+    """Final accuracy of all methods, and one number more.
+
+    Args:
+        section: the folder.
+        beside: the other number.
+        what: what it is, in words.
+
+    Returns:
+        The figure.
+    """
     values = {summary.method: summary.late for summary in section.summaries}
     order = sorted(section.rows, key=lambda row: -float(values[row.name].mean))
     styles = {row.name: row.style for row in order}
-    panels = [
-        Panel("final accuracy", values, percents),
-        Panel("change, points", {s.method: s.change for s in section.summaries}, _points),
-    ]
+    panels = [Panel("final accuracy", values, percents), beside]
     return Drawn(
         f"{section.key}-overview",
-        "Final accuracy of all methods, and its change since 10% of tasks. The numbers are in the table.",
+        f"Final accuracy of all methods, and {what}. The numbers are in the table.",
         lambda size, theme: dots(
             panels, styles, "All methods, from the best", ["Point: mean over seeds", "bar: 95% interval"], theme, size
         ),
@@ -169,7 +186,16 @@ def _overview(section: Section) -> Drawn:
     )
 
 
-def _points(share: float, place: float | None = None) -> str:
+def points(share: float, place: float | None = None) -> str:
+    """A difference of shares as a tick's label in points.
+
+    Args:
+        share: the difference.
+        place: where the tick is; not used.
+
+    Returns:
+        Such as "+2.5".
+    """
     return f"{100 * share:+.3g}".replace("-", "−") if share else "0"
 
 
@@ -241,8 +267,16 @@ def _place(point: Mapping[str, object], names: Sequence[str], values: Sequence[S
     return at[0], at[1] if len(at) > 1 else 0
 
 
-def _sweep(section: Section, row: Row) -> Drawn:
-    """Final accuracy of one method over its settings."""
+def sweep_figure(section: Section, row: Row) -> Drawn:
+    """Final accuracy of one method over its settings.
+
+    Args:
+        section: the folder.
+        row: the method, which has a grid.
+
+    Returns:
+        The figure.
+    """
     sweep = sweep_of(row)
     first = section.rows[0]
     reference = None

@@ -7,6 +7,7 @@ from typing import Any
 
 from supple.report.attribution import attribution
 from supple.report.drawing import number
+from supple.report.incremental.facts import length_text, problem_texts, transformer_text
 from supple.report.measured import Measured
 from supple.report.section import setting_words
 from supple.report.settings import going_on, image_count
@@ -24,20 +25,19 @@ def study_facts(measured: Measured) -> list[tuple[str, str]]:
     """
     manifest = measured.results.manifest
     study = manifest.get("study") or {}
-    problem = study.get("problem") or {}
-    steps, tasks = manifest.get("steps") or 0, manifest["tasks"]
+    problem, incremental = measured.problem, measured.incremental
     images = image_count(manifest)
     sessions = manifest.get("sessions") or []
     data = str(problem.get("data", ""))
     about = attribution(data, own=any("--no-verify" in str(one.get("command", "")) for one in sessions)) or data
-    length = f"{tasks:,} tasks" + (f" of {steps:,} steps: {tasks * steps:,} steps a network" if steps else "")
+    count = f"{images:,} images{'' if incremental else ' a task'}" if images else ""
     facts = [
         ("Study", measured.name),
-        ("Problem", _problem(problem)),
-        ("Data", ": ".join(filter(None, (f"{images:,} images a task" if images else "", about)))),
+        *(problem_texts(problem) if incremental else [("Problem", _problem(problem))]),
+        ("Data", ": ".join(filter(None, (count, about)))),
         ("Network", network_text(study.get("network") or {})),
         ("Optimizer", optimizer_text(study.get("optimizer") or {}, problem)),
-        ("Length", length),
+        ("Length", _length(manifest, problem, incremental)),
         ("Runs", f"{len(measured.results.runs):,}, {measured.results.runs['seed'].n_unique()} seeds a method"),
         ("Scaled", _scaled(manifest.get("scaled") or {})),
         *_where(sessions),
@@ -59,6 +59,8 @@ def network_text(network: Mapping[str, Any]) -> str:
     """
     if not network:
         return ""
+    if "patch_size" in network:
+        return transformer_text(network)
     parts = [f"{network.get('depth', '?')} hidden layers of {network.get('hidden', '?')}"]
     parts.append(words(str(network.get("activation") or "relu")))
     if network.get("layer_norm"):
@@ -86,8 +88,12 @@ def optimizer_text(optimizer: Mapping[str, Any], problem: Mapping[str, Any]) -> 
         if name == "betas":
             if optimizer.get("name") != "sgd":
                 parts.append(f"betas {', '.join(map(number, value))}")
+        elif name == "cycle_momentum" and value:
+            parts.append("momentum cycled from 0.95 down to 0.85 and back")
         elif name != "name" and value:
             parts.append(f"{setting_words(name)} {number(value)}")
+    if problem.get("kind") == "class_incremental":
+        parts.append("one-cycle schedule at each addition")
     if problem.get("batch_size"):
         parts.append(f"batches of {problem['batch_size']}")
     return ", ".join(parts)
@@ -97,6 +103,13 @@ def _problem(problem: Mapping[str, Any]) -> str:
     if problem.get("kind") == "permuted":
         return "permuted images: each task has its own random order of the pixels, and shows every image once"
     return words(str(problem.get("kind", "")))
+
+
+def _length(manifest: Mapping[str, Any], problem: Mapping[str, Any], incremental: bool) -> str:
+    steps, tasks = manifest.get("steps") or 0, manifest["tasks"]
+    if incremental:
+        return length_text(problem, steps, tasks)
+    return f"{tasks:,} tasks" + (f" of {steps:,} steps: {tasks * steps:,} steps a network" if steps else "")
 
 
 def _scaled(scaled: Mapping[str, Any]) -> str:

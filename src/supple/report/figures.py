@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -15,6 +15,7 @@ from supple.report.drawing import (
     box,
     draw_curve,
     frame,
+    limit_bands,
     percents,
     reading_of,
     task_axis,
@@ -66,6 +67,10 @@ def binned_accuracy(
     reading: Sequence[str],
     theme: Theme = LIGHT,
     size: tuple[float, float] = WIDE,
+    axis: Callable[[Axes, Array], None] = task_axis,
+    width: float = 2.0,
+    crowded: bool = False,
+    within: tuple[float, float] = (-math.inf, math.inf),
 ) -> Figure:
     """Draws accuracy that is averaged over bins of tasks already.
 
@@ -77,6 +82,10 @@ def binned_accuracy(
         reading: how lines and bands came about.
         theme: the colours.
         size: width and height in inches.
+        axis: makes the horizontal axis one of the centres.
+        width: of the lines in points.
+        crowded: whether a narrow figure needs all of its width for the lines.
+        within: where the vertical axis ends at the latest.
 
     Returns:
         The figure.
@@ -84,7 +93,7 @@ def binned_accuracy(
     shown = {method: styles[method] for method in curves}
     longest = max(len(style.label) for style in shown.values())
     # Beside the lines of a narrow figure there is no room for long labels; they go below.
-    below = size[0] < 6 and longest > 10
+    below = size[0] < 6 and (crowded or longest > 10)
     rows = 0.2 * -(-len(shown) // legend_columns(shown, size[0])) + 0.1 if below else 0.0
     right = 0.25 if below else max(0.95, 0.45 + 0.096 * longest)
     size = (size[0], size[1] + rows)
@@ -93,28 +102,16 @@ def binned_accuracy(
         axes = figure.add_axes(box(size, right=right, bottom=0.6 + rows, top=1.0 if size[0] < 6 else 0.9))
         ends = {}
         for method, curve in curves.items():
-            last = draw_curve(axes, centres, curve, styles[method], theme)
+            last = draw_curve(axes, centres, curve, styles[method], theme, width)
             if last is not None:
                 ends[method] = last
         frame(axes, theme)
-        task_axis(axes, centres)
+        axis(axes, centres)
         axes.yaxis.set_major_formatter(percents)
-        _limit_bands(axes)
+        limit_bands(axes, within)
         if below:
             legend(figure, shown, theme, *size)
         else:
             end_labels(axes, ends, shown, theme)
         words(figure, title, reading, theme)
     return figure
-
-
-def _limit_bands(axes: Axes) -> None:
-    """Lets lines fill the axes where a band is so wide, as that of a method of which one run failed, that it would not.
-
-    A band may take as much room above and below as the lines take.
-    """
-    points = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
-    low, high = float(points.min()), float(points.max())
-    room = max(high - low, 0.01)
-    bottom, top = axes.get_ylim()
-    axes.set_ylim(max(bottom, low - room), min(top, high + room))

@@ -12,14 +12,14 @@ from matplotlib.figure import Figure
 from supple.report.bootstrap import IntervalKind
 from supple.report.claims import check_claims
 from supple.report.drawing import NARROW, WIDE, to_pdf, to_png, to_svg, to_themed_svg
-from supple.report.drawn import section_figures
 from supple.report.evidence import Claim
 from supple.report.measured import Measured, measure
-from supple.report.section import Section, make_section
+from supple.report.section import Section
 from supple.report.study_page import Shown, image, render_studies
 from supple.report.style import LIGHT, MethodStyle
-from supple.report.tables import Table, claims_table, methods_table, points_table
+from supple.report.tables import Table, claims_table, points_table
 from supple.report.variants import row_styles
+from supple.report.views import figures_of, section_of, table_of
 from supple.study.results import load
 
 FORMATS = ("html", "svg", "png", "pdf", "md", "tex", "csv")
@@ -82,7 +82,7 @@ def make_report(
     sections: list[Section] = []
     for one in measured:
         progress(f"comparing {one.name}")
-        sections.append(make_section(one, styles, _key(one.name, [section.key for section in sections]), kind))
+        sections.append(section_of(one, styles, _key(one.name, [section.key for section in sections]), kind))
     progress("testing claims")
     return Report(sections, check_claims(measured, kind), styles)
 
@@ -108,7 +108,7 @@ def write_report(
     shown: dict[str, list[Shown]] = {}
     for section in report.sections:
         shown[section.key] = []
-        for drawn in section_figures(section) if {"html", *_FIGURES} & set(formats) else ():
+        for drawn in figures_of(section) if {"html", *_FIGURES} & set(formats) else ():
             progress(f"drawing {drawn.key}")
             wide = drawn.draw(WIDE, LIGHT)
             for name, make in _FIGURES.items():
@@ -133,7 +133,7 @@ def write_report(
 def _tables(report: Report) -> list[Table]:
     found = [claims_table(report.claims)]
     for section in report.sections:
-        found.append(methods_table(section))
+        found.append(table_of(section))
         points = points_table(section)
         if points is not None:
             found.append(points)

@@ -5,8 +5,9 @@ Only sums over tasks leave the Parquet files; the rows of all runs and tasks are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -106,6 +107,16 @@ class Measured:
     def title(self) -> str:
         """The title of the study."""
         return str((self.results.manifest.get("study") or {}).get("title") or self.name)
+
+    @property
+    def problem(self) -> Mapping[str, Any]:
+        """The settings of the study's problem; none where the folder does not know them."""
+        return (self.results.manifest.get("study") or {}).get("problem") or {}
+
+    @property
+    def incremental(self) -> bool:
+        """Whether tasks are additions of classes, and accuracy is that on test images."""
+        return bool(self.problem.get("kind") == "class_incremental")
 
     @property
     def methods(self) -> list[str]:

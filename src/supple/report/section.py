@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -94,6 +94,7 @@ class Section:
     summaries: Sequence[Summary]
     p: Array
     kind: IntervalKind
+    unit: ClassVar[str] = "tasks"
 
     @property
     def styles(self) -> dict[str, MethodStyle]:
@@ -104,18 +105,10 @@ class Section:
     def answer(self) -> str:
         """What the folder shows, in plain words."""
         windows, first = self.measured.windows, self.rows[0]
-        outcomes = {row.name: row.outcome["late"] for row in self.rows}
-
-        def gap(best: str, other: str) -> Interval:
-            d = differences(outcomes[best], outcomes[other])
-            found = interval_of(self.kind)(d) if len(d) else _nothing()
-            # What every pair says is clear, however wide one run that diverged makes the interval.
-            return found._replace(low=np.maximum(found.low, d.min())) if unanimous(d) else found
-
         text = sentence(
             list(self.summaries),
             {row.name: row.style.label for row in self.rows},
-            gap,
+            self.gap,
             f" in {Windows.words(windows.early)}",
             f" in {Windows.words(windows.late)}",
             "plain training" if first.name == "base" else first.style.label,
@@ -127,6 +120,28 @@ class Section:
             text += " One seed gives no interval, so this may be chance."
         return text
 
+    def gap(self, best: str, other: str) -> Interval:
+        """The final accuracy of a method minus that of another, seed by seed.
+
+        Args:
+            best: the name of a row.
+            other: the name of the row that is subtracted.
+
+        Returns:
+            The difference.
+        """
+        outcomes = {row.name: row.outcome["late"] for row in self.rows}
+        d = differences(outcomes[best], outcomes[other])
+        found = interval_of(self.kind)(d) if len(d) else nothing()
+        # What every pair says is clear, however wide one run that diverged makes the interval.
+        return found._replace(low=np.maximum(found.low, d.min())) if unanimous(d) else found
+
+    @property
+    def so_far(self) -> str:
+        """How far the runs of a study that is not finished have come."""
+        measured = self.measured
+        return f"first {measured.tasks:,} of {measured.results.manifest['tasks']:,} tasks"
+
     @property
     def partial(self) -> str:
         """What is missing of a study that is not finished; empty where nothing is."""
@@ -134,7 +149,7 @@ class Section:
         if measured.complete:
             return ""
         wanted, runs = measured.results.manifest["tasks"], len(measured.runs)
-        tasks = f"their first {measured.tasks:,} of {wanted:,} tasks" if measured.tasks < wanted else "all tasks"
+        tasks = f"their {self.so_far}" if measured.tasks < wanted else f"all {self.unit}"
         more = f"; {measured.left_out:,} others are not so far yet" if measured.left_out else ""
         lacking = [name for name in measured.methods if name not in self.styles]
         nothing = f" There is nothing of {', '.join(lacking)} yet." if lacking else ""
@@ -172,7 +187,7 @@ def make_section(
             early=interval(list(row.outcome["early"].values())),
             late=interval(list(row.outcome["late"].values())),
             change=interval(list(row.outcome["change"].values())),
-            gain=interval(gain) if len(gain) else _nothing(),
+            gain=interval(gain) if len(gain) else nothing(),
             dead=row.dead,
             reinitialized=row.reinitialized,
         )
@@ -194,7 +209,12 @@ def setting_words(name: str) -> str:
     return words(name.rpartition(".")[2]) if name != "l2" else "L2"
 
 
-def _nothing() -> Interval:
+def nothing() -> Interval:
+    """The interval of no values.
+
+    Returns:
+        NaN.
+    """
     return Interval(*(np.array(np.nan),) * 3)
 
 

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from supple.report.measured import Measured
-
-PAPER_TASKS = 1000
-"""Tasks of a run in arXiv 2508.00212."""
+from supple.report.scale import incremental_scale, permuted_scale
 
 LEAST_TASKS = 10
 """Runs of fewer tasks are not compared: 10% of them is less than one task."""
-
-PAPER_IMAGES = 60_000
-"""Images of a task there."""
-
-PAPER_BATCH = 30
-"""Images of a batch there."""
 
 _OUTCOMES = ("seed", "early", "late", "change", "diverged")
 _DISTURBANCES = ("loss", "gradient", "mean", "std")
@@ -32,32 +24,73 @@ _NOT_SETTINGS |= {"reinitialized", *_OUTCOMES}
 
 @dataclass(frozen=True)
 class Setting:
-    """A network and an optimizer that the paper compares methods in.
+    """A network that the paper compares methods in.
 
     Args:
         words: what people call it.
         study: name of the study that runs it.
+        least: how many tasks a run has to have.
+    """
+
+    words: str
+    study: str
+    least: int = field(default=LEAST_TASKS, kw_only=True)
+
+
+@dataclass(frozen=True)
+class PermutedSetting(Setting):
+    """A network and an optimizer for permuted images.
+
+    Args:
         hidden: units of a hidden layer.
         layer_norm: whether there is layer normalization.
         optimizer: "sgd", "momentum" or "adamw".
     """
 
-    words: str
-    study: str
     hidden: int
     layer_norm: bool = False
     optimizer: str = "sgd"
 
 
-SETTINGS = {
-    "small": Setting("small network", "permuted_mnist/small", 10),
-    "small_layer_norm": Setting("small network, layer norm", "permuted_mnist/small_layer_norm", 10, layer_norm=True),
-    "large": Setting("large network", "permuted_mnist/large", 100),
-    "large_layer_norm": Setting("large network, layer norm", "permuted_mnist/large_layer_norm", 100, layer_norm=True),
-    "large_momentum": Setting("large network, momentum", "permuted_mnist/large_momentum", 100, optimizer="momentum"),
-    "large_adam": Setting("large network, Adam", "permuted_mnist/large_adam", 100, optimizer="adamw"),
+@dataclass(frozen=True)
+class IncrementalSetting(Setting):
+    """A vision transformer for class-incremental images.
+
+    Args:
+        reparameterized: whether the scale of its layer normalization is 1 + weight.
+    """
+
+    reparameterized: bool
+    # Final accuracy is that after the last addition; one is no addition yet.
+    least: int = field(default=2, kw_only=True)
+
+
+PERMUTED = {
+    "small": PermutedSetting("small network", "permuted_mnist/small", 10),
+    "small_layer_norm": PermutedSetting(
+        "small network, layer norm", "permuted_mnist/small_layer_norm", 10, layer_norm=True
+    ),
+    "large": PermutedSetting("large network", "permuted_mnist/large", 100),
+    "large_layer_norm": PermutedSetting(
+        "large network, layer norm", "permuted_mnist/large_layer_norm", 100, layer_norm=True
+    ),
+    "large_momentum": PermutedSetting(
+        "large network, momentum", "permuted_mnist/large_momentum", 100, optimizer="momentum"
+    ),
+    "large_adam": PermutedSetting("large network, Adam", "permuted_mnist/large_adam", 100, optimizer="adamw"),
 }
-"""The settings. Source: Hernandez-Garcia et al., arXiv 2508.00212."""
+"""The settings with permuted images. Source: Hernandez-Garcia et al., arXiv 2508.00212."""
+
+INCREMENTAL = {
+    "vit": IncrementalSetting("ViT", "incremental_cifar100/regular", reparameterized=False),
+    "vit_reparameterized": IncrementalSetting(
+        "ViT, reparameterized layer norm", "incremental_cifar100/reparameterized", reparameterized=True
+    ),
+}
+"""The settings with class-incremental images. Source: the same."""
+
+SETTINGS: Mapping[str, Setting] = {**PERMUTED, **INCREMENTAL}
+"""All settings."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +99,7 @@ class Trials:
 
     Args:
         tasks: tasks of a run that are counted.
-        images: images of a task; 0 where it is not known.
-        data: name of the images.
-        batch_size: images a batch; 0 where it is not known.
+        scale: how much smaller than the paper's they are; empty where they are not.
         study: name of the study that the first of them are from.
         command: what goes on with it, without its seeds.
         runs: a row a run: "kind", "method", "seed", "configuration" (the method's settings as text), its settings under
@@ -77,9 +108,7 @@ class Trials:
     """
 
     tasks: int
-    images: int
-    data: str
-    batch_size: int
+    scale: str
     study: str
     command: str
     runs: pl.DataFrame
@@ -88,20 +117,6 @@ class Trials:
     def same_seeds(self) -> str:
         """The command with the seeds of these runs."""
         return f"{self.command} --seeds {_seeds(self.runs['seed'].unique().sort().to_list())}"
-
-    @property
-    def scale(self) -> str:
-        """How much smaller than the paper's these runs are; empty where they are not."""
-        parts = []
-        if self.tasks < PAPER_TASKS:
-            parts.append(f"{self.tasks:,} of the paper's {PAPER_TASKS:,} tasks")
-        if self.images and self.images != PAPER_IMAGES:
-            parts.append(f"{self.images:,} instead of {PAPER_IMAGES:,} images a task")
-        if self.data not in ("mnist", "mnist10k"):
-            parts.append(f"images of {self.data}")
-        if self.batch_size not in (0, PAPER_BATCH):
-            parts.append(f"batches of {self.batch_size} instead of {PAPER_BATCH}")
-        return ", ".join(parts)
 
 
 def all_trials(folders: Iterable[Measured]) -> pl.DataFrame:
@@ -141,9 +156,10 @@ def trials_of(
         variety: the columns in which what is compared differs.
 
     Returns:
-        The runs; None if there are none of :data:`LEAST_TASKS` tasks or more.
+        The runs; None if there are none of as many tasks as the setting needs.
     """
-    here = runs.filter(pl.col("setting") == setting, pl.col("kind").is_in(list(kinds)), pl.col("tasks") >= LEAST_TASKS)
+    enough = pl.col("tasks") >= SETTINGS[setting].least
+    here = runs.filter(pl.col("setting") == setting, pl.col("kind").is_in(list(kinds)), enough)
     if here.is_empty():
         return None
     compared = pl.struct([name for name in variety if name in here.columns] or ["kind"])
@@ -154,7 +170,7 @@ def trials_of(
     )
     found = here.filter(pl.col("world") == ranked["world"][0])
     first = found.row(0, named=True)
-    facts = ("tasks", "images", "data", "batch_size", "study", "command")
+    facts = ("tasks", "scale", "study", "command")
     return Trials(runs=found, **{name: first[name] for name in facts})
 
 
@@ -219,24 +235,34 @@ def _described(measured: Measured) -> pl.DataFrame:
     study = manifest.get("study") or {}
     network = _settings(runs, study, "network")
     optimizer = _settings(runs, study, "optimizer")
-    problem = {**(study.get("problem") or {}), "images": image_count(manifest), "tasks": measured.tasks}
+    problem = {**measured.problem, "images": image_count(manifest), "tasks": measured.tasks}
     own = [name for name in runs.columns if "." not in name and name not in _NOT_SETTINGS]
     given = runs.select(own).iter_rows() if own else [()] * len(runs)
     worlds = [
-        (setting_of({**n, **o}), _text({**n, **o, **problem}), _text(dict(zip(own, values, strict=True))))
+        (
+            setting_of({**n, **o}, str(problem.get("kind", "permuted"))),
+            _text({**n, **o, **problem}),
+            _text(dict(zip(own, values, strict=True))),
+            _scale(measured, n),
+        )
         for n, o, values in zip(network, optimizer, given, strict=True)
     ]
-    columns = {name: [row[k] for row in worlds] for k, name in enumerate(("setting", "world", "configuration"))}
+    names = ("setting", "world", "configuration", "scale")
+    columns = {name: [row[k] for row in worlds] for k, name in enumerate(names)}
     frame = runs.select("run", "method", "kind", *_OUTCOMES, *own).with_columns(
         tasks=pl.lit(measured.tasks),
-        images=pl.lit(image_count(manifest)),
         study=pl.lit(measured.name),
         command=pl.lit(going_on(measured, seeds=False)),
-        data=pl.lit(str(problem.get("data", ""))),
-        batch_size=pl.lit(int(problem.get("batch_size", 0))),
         **{name: pl.Series(values, dtype=pl.String) for name, values in columns.items()},
     )
     return frame.join(measured.disturbances().select("run", *_DISTURBANCES), on="run", how="left").drop("run")
+
+
+def _scale(measured: Measured, network: Mapping[str, Any]) -> str:
+    if measured.incremental:
+        plain = {name.removeprefix("network."): value for name, value in network.items()}
+        return incremental_scale(measured.problem, plain, measured.tasks)
+    return permuted_scale(measured.problem, image_count(measured.results.manifest), measured.tasks)
 
 
 def _settings(runs: pl.DataFrame, study: dict[str, Any], group: str) -> list[dict[str, Any]]:
@@ -248,15 +274,19 @@ def _settings(runs: pl.DataFrame, study: dict[str, Any], group: str) -> list[dic
     return [{**common, **dict(zip(columns, values, strict=True))} for values in runs.select(columns).iter_rows()]
 
 
-def setting_of(given: Mapping[str, Any]) -> str | None:
+def setting_of(given: Mapping[str, Any], problem: str = "permuted") -> str | None:
     """Which of the paper's settings a network and optimizer belong to.
 
     Args:
         given: their settings, under names such as "network.hidden".
+        problem: the kind of problem.
 
     Returns:
         A key of :data:`SETTINGS`; None for any other.
     """
+    if problem == "class_incremental":
+        norm = bool(given.get("network.reparameterized"))
+        return next(key for key, setting in INCREMENTAL.items() if setting.reparameterized == norm)
     name = str(given.get("optimizer.name", "sgd"))
     optimizer = "momentum" if name == "sgd" and given.get("optimizer.momentum") else name
     plain = (
@@ -264,10 +294,10 @@ def setting_of(given: Mapping[str, Any]) -> str | None:
         and not given.get("network.skip")
         and not given.get("network.reparameterized")
     )
-    norm = given.get("network.layer_norm")
-    usual = plain and given.get("network.depth") in (None, 3) and norm in (None, "", "none", "after")
-    described = (given.get("network.hidden"), norm == "after", optimizer)
-    for key, setting in SETTINGS.items():
+    place = given.get("network.layer_norm")
+    usual = plain and given.get("network.depth") in (None, 3) and place in (None, "", "none", "after")
+    described = (given.get("network.hidden"), place == "after", optimizer)
+    for key, setting in PERMUTED.items():
         if usual and described == (setting.hidden, setting.layer_norm, setting.optimizer):
             return key
     return None

@@ -14,8 +14,9 @@ from supple.report.evidence import Claim
 from supple.report.facts import study_facts
 from supple.report.section import Section
 from supple.report.style import DARK, LIGHT, MethodStyle
-from supple.report.tables import evidence_texts, methods_table
+from supple.report.tables import evidence_texts
 from supple.report.verdicts import Verdict
+from supple.report.views import table_of
 
 
 @dataclass(frozen=True)
@@ -122,14 +123,16 @@ def render_studies(
         "partial": _partial(sections),
         "answer": first.answer if single else claims_summary(claims),
         "claims": claims_summary(claims) if single else "Open a claim to see its evidence.",
-        "permuted": any(_is_permuted(section) for section in sections),
+        "permuted": any(section.measured.problem.get("kind") == "permuted" for section in sections),
+        "incremental": any(section.measured.incremental for section in sections),
+        "online": any(not section.measured.incremental for section in sections),
     }
     return environment.get_template("study.html.j2").render(
         page=page,
         sections=sections,
         claims=claims,
         figures=figures,
-        tables={section.key: methods_table(section) for section in sections},
+        tables={section.key: table_of(section) for section in sections},
         facts={section.key: study_facts(section.measured) for section in sections},
         styles=styles,
         places={name: k for k, name in enumerate(styles, start=1)},
@@ -145,8 +148,3 @@ def _partial(sections: Sequence[Section]) -> list[str]:
     if len(sections) == 1:
         return [unfinished[0].partial]
     return [f"Not finished: {', '.join(section.measured.title for section in unfinished)}."]
-
-
-def _is_permuted(section: Section) -> bool:
-    study = section.measured.results.manifest.get("study") or {}
-    return bool((study.get("problem") or {}).get("kind") == "permuted")

@@ -83,6 +83,10 @@ STYLES: dict[str, MethodStyle] = {
     "cbp": MethodStyle("CBP", "continual backpropagation", "#009e73", "#22bd92"),
     "redo": MethodStyle("ReDo", "recycling dormant neurons", "#cc79a7", "#dc93bb"),
     "swr": MethodStyle("SWR", "selective weight reinitialization", "#d55e00", "#f07f2a"),
+    # Not quite black: matplotlib leaves black out of SVG files, so that no theme could take its place.
+    "reset": MethodStyle(
+        "scratch", "drawn again at each addition of classes", "#111111", "#fafafa", dash=(0, (1.2, 1.2))
+    ),
 }
 """The methods by name. Source of the colours: Okabe and Ito, "Color universal design", 2008."""
 

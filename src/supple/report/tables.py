@@ -24,6 +24,12 @@ _LATEX = {
     "<": "$<$", ">": "$>$",
 }  # fmt: skip
 
+INTERVALS = {"student": "Student's", "bca": "BCa bootstrap", "percentile": "percentile bootstrap"}
+"""What the kinds of intervals are called."""
+
+SWEPT = "Of a sweep, each seed reports the setting that the other half of the seeds chose."
+"""What has to be said of a sweep."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -139,8 +145,8 @@ def methods_table(section: Section) -> Table:
             percent(summary.change, signed=True),
             percent(summary.gain, signed=True) if compared else "–",
             p_text(p),
-            _decimal(100 * row.dead),
-            _decimal(row.rank),
+            decimal(100 * row.dead),
+            decimal(row.rank),
             f"{row.reinitialized:,.0f}" if np.isfinite(row.reinitialized) else "–",
         ]
         if diverged:
@@ -152,10 +158,10 @@ def methods_table(section: Section) -> Table:
                 "kind": row.kind,
                 "settings": row.settings_text,
                 "points": len(row.points),
-                **_ends("final", summary.late),
-                **_ends("early", summary.early),
-                **_ends("change", summary.change),
-                **(_ends("gain", summary.gain) if compared else {}),
+                **ends_of("final", summary.late),
+                **ends_of("early", summary.early),
+                **ends_of("change", summary.change),
+                **(ends_of("gain", summary.gain) if compared else {}),
                 "p_holm": p,
                 "dead": row.dead,
                 "rank": row.rank,
@@ -165,13 +171,12 @@ def methods_table(section: Section) -> Table:
                 "seeds": len(row.seeds),
             }
         )
-    kinds = {"student": "Student's", "bca": "BCa bootstrap", "percentile": "percentile bootstrap"}
     note = (
         f"Accuracy in per cent: final is {Windows.words(windows.late)}, after 10% {Windows.words(windows.early)}; mean "
-        f"over seeds ± half of the 95% interval ({kinds[section.kind]}). Differences are taken seed by seed."
+        f"over seeds ± half of the 95% interval ({INTERVALS[section.kind]}). Differences are taken seed by seed."
     )
     if swept:
-        note += " Of a sweep, each seed reports the setting that the other half of the seeds chose."
+        note += f" {SWEPT}"
     return Table(
         f"{section.key}-methods", f"{section.measured.title}: methods", header, rows, numbers, note,
         [row.name for row in section.rows],
@@ -235,7 +240,7 @@ def claims_table(claims: Sequence[Claim]) -> Table:
                     "claim_verdict": claim.verdict.value,
                     "setting": statement.place,
                     "difference": statement.words,
-                    **_ends("mean", interval),
+                    **ends_of("mean", interval),
                     "margin": statement.margin,
                     "says": statement.says.value,
                     "pairs": len(statement.differences),
@@ -309,9 +314,26 @@ def p_text(p: float) -> str:
     return "–" if not np.isfinite(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _ends(name: str, interval: Interval) -> dict[str, float]:
+def ends_of(name: str, interval: Interval) -> dict[str, float]:
+    """An interval as numbers of a table.
+
+    Args:
+        name: of the mean.
+        interval: the interval.
+
+    Returns:
+        The mean and both ends by name.
+    """
     return {name: float(interval.mean), f"{name}_low": float(interval.low), f"{name}_high": float(interval.high)}
 
 
-def _decimal(value: float) -> str:
+def decimal(value: float) -> str:
+    """A number with one decimal.
+
+    Args:
+        value: the number.
+
+    Returns:
+        The text; a dash where there is none.
+    """
     return f"{value:.1f}" if np.isfinite(value) else "–"

@@ -17,6 +17,7 @@ _COLOURS: Mapping[str, Sequence[str]] = {
     "shrink_and_perturb": ("#4a7ebb", "#08519c", "#6a8fd0", "#123f73", "#2f6f9f"),
     "cbp": ("#00664b", "#4d9221", "#2aa198", "#7a9a01", "#1b7837"),
     "redo": ("#882255", "#aa4499", "#9970ab", "#c2528b", "#5e3c99"),
+    "reset": ("#e69f00", "#332288", "#8c510a", "#8fa8c8", "#a50f5a"),
     "swr": ("#a3330c", "#d99000", "#8a5a00", "#e8743b", "#6e2c00", "#b8860b", "#c4463a"),
     # Networks trained plainly, and methods that are not among the above: Tol's muted colours without the palest.
     "": ("#332288", "#44aa99", "#999933", "#cc6677", "#117733", "#882255", "#aa4499", "#4f9fc4"),
@@ -28,7 +29,7 @@ _MARKERS = "sD^vPX<>"
 
 _WORDS = {
     "gelu": "GELU", "silu": "SiLU", "relu": "ReLU", "crelu": "CReLU", "elu": "ELU", "l2": "L2", "sgd": "SGD",
-    "adamw": "AdamW", "adam": "Adam", "swr": "SWR", "cbp": "CBP", "redo": "ReDo",
+    "adamw": "AdamW", "adam": "Adam", "swr": "SWR", "cbp": "CBP", "redo": "ReDo", "mlp": "MLP", "vit": "ViT",
 }  # fmt: skip
 
 

@@ -103,15 +103,15 @@ class Results:
         manifest: the study as it was run ("study", "tasks", "steps", "scaled"), its "parts", and "sessions": when,
             where and by which command it was run.
         runs: a row a run: "run", its number; "method", the name that the study gives it; "kind", the method's own name
-            (base, l2, shrink_and_perturb, cbp, redo, swr); "seed"; "point", the settings of a grid as text, empty where
-            there is no grid; "part"; "done", how many tasks it has learned; and a column a setting: the method's under
-            its own name, such as "frequency", the others as "network.hidden" or "optimizer.step_size".
-        tasks: a row a run and task, with the columns of :data:`TASKS_SCHEMA`, read when it is collected.
-            Where classes are added it has the columns of :data:`ADDITIONS_SCHEMA`.
+            (base, l2, shrink_and_perturb, cbp, redo, swr, reset); "seed"; "point", the settings of a grid as text,
+            empty where there is no grid; "part"; "done", how many tasks it has learned; and a column a setting: the
+            method's under its own name, such as "frequency", the others as "network.hidden" or "optimizer.step_size".
+        tasks: a row a run and task, with the columns of :data:`TASKS_SCHEMA`, or of :data:`ADDITIONS_SCHEMA` where
+            tasks are additions of classes, read when it is collected.
         disturbances: a row a run and measured reinitialization, with the columns of :data:`DISTURBANCES_SCHEMA`, read
             when it is collected.
-        epochs: a row a run and epoch, with the columns of :data:`EPOCHS_SCHEMA`, read when it is collected; without
-            rows where images are permuted.
+        epochs: a row a run and epoch, with the columns of :data:`EPOCHS_SCHEMA`, read when it is collected; none where
+            tasks are no additions of classes.
     """
 
     folder: Path
