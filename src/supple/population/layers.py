@@ -19,8 +19,9 @@ from supple.nn import StackedLayerNorm, StackedLinear
 aten = torch.ops.aten
 
 _LONG = 64
-"""Length of the sums from which on a product is faster with the examples in its rows, although its result then has to
-be transposed; ``benchmarks/layout.py`` measures it."""
+"""Width from which on the units of an example are neighbours in memory, and below which the examples of a unit are.
+Products are then computed in the faster way (``benchmarks/layout.py`` measures it), and what meets element by element
+lies alike."""
 
 
 class Sink(Protocol):
@@ -56,20 +57,28 @@ class Linear:
         bias, weight = self.bias.view(len(x), -1, 1), self.weight.view(len(x), -1, inputs)
         if inputs < _LONG:
             return torch.baddbmm(bias, weight, x).view(replicas, outputs, -1)
-        return torch.baddbmm(bias.mT, x.mT, weight.mT).mT.reshape(replicas, outputs, -1)
+        y = torch.baddbmm(bias.mT, x.mT, weight.mT).unflatten(2, (-1, outputs)).transpose(1, 2)  # [S, R / S, B, out]
+        if outputs < _LONG:
+            return y.mT.contiguous().view(replicas, outputs, -1)
+        return y.reshape(replicas, -1, outputs).mT
 
     def backward(self, d: Tensor, sink: Sink, first: bool = False) -> Tensor:
         """dL/dx = W^T d, dL/dW = d x^T, dL/db = sum of d over examples; for the first layer dL/dx is not computed."""
         d_input = d if first else self._back(d)
-        seeds = len(self.x)
-        sink.product(self.weight, d.view(seeds, -1, d.shape[2]), self.x.mT)
+        sink.product(self.weight, self._by_seed(d), self.x.mT)
         sink.gradient(self.bias, d.sum(dim=2))
         return d_input
 
+    def _by_seed(self, d: Tensor) -> Tensor:
+        """dL/dy of the replicas of a seed below each other, [S, R / S * out, B]."""
+        if len(self.x) == len(d) or d.shape[1] < _LONG:
+            return d.reshape(len(self.x), -1, d.shape[2])
+        return d.mT.unflatten(0, (len(self.x), -1)).transpose(1, 2).flatten(2).mT
+
     def _back(self, d: Tensor) -> Tensor:
-        if d.shape[1] < _LONG:
+        if self.weight.shape[2] < _LONG:
             return torch.bmm(self.weight.mT, d)
-        return torch.bmm(d.mT, self.weight).mT.contiguous()
+        return torch.bmm(d.mT, self.weight).mT
 
 
 class Norm:
