@@ -104,12 +104,14 @@ class Norm:
     def backward(self, d: Tensor, sink: Sink) -> Tensor:
         """dL/dx = (e - mean(e) - n mean(e n)) / std, with e = scale d and n the normalized input."""
         along = d * self.normalized
+        d_scale = along.sum(dim=2)
         e = d * self.scale
-        mean = e.mean(dim=1, keepdim=True)
-        projection = (along * self.scale).mean(dim=1, keepdim=True)
-        sink.gradient(self.module.weight, along.sum(dim=2))
+        # In place, memory that is in the cache is used again.
+        projection = along.mul_(self.scale).mean(dim=1, keepdim=True)
+        d_input = e.sub_(e.mean(dim=1, keepdim=True)).sub_(self.normalized.mul_(projection)).mul_(self.inverse)
+        sink.gradient(self.module.weight, d_scale)
         sink.gradient(self.module.bias, d.sum(dim=2))
-        return e.sub_(mean).sub_(self.normalized * projection).mul_(self.inverse)
+        return d_input
 
 
 class Activation:
