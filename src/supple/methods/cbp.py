@@ -190,10 +190,9 @@ class CBP(UnitMethod):
         local, place = (t.to(self.device, non_blocking=True) for t in (local, place))
         chosen = order[local, place]
         # Units whose utility is not finite come last, and if it is their turn it passes: nothing is known of them.
-        valid: Tensor | None = finite[local, chosen]
-        if self.device.type == "cpu" and bool(valid.all()):
-            valid = None
-        else:
+        known = finite[local, chosen]
+        valid = None if self.device.type == "cpu" and bool(known.all()) else known
+        if valid is not None:
             invalid = torch.zeros_like(finite[:, 0], dtype=torch.int64).index_add_(0, local, (~valid).long())
             self._skips.add(invalid == 0, rows)
         replicas = replicas_at(rows, local)

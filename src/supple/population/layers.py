@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from supple.nn import StackedLayerNorm, StackedLinear
+from supple.population.products import Products
 
 aten = torch.ops.aten
 
@@ -45,10 +46,11 @@ class Linear:
 
     Args:
         module: the layer.
+        products: what computes them.
     """
 
-    def __init__(self, module: StackedLinear) -> None:
-        self.weight, self.bias = module.weight, module.bias
+    def __init__(self, module: StackedLinear, products: Products) -> None:
+        self.weight, self.bias, self.products = module.weight, module.bias, products
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x [S, in, B], S dividing R. Returns: [R, out, B]."""
@@ -56,8 +58,9 @@ class Linear:
         replicas, outputs, inputs = self.weight.shape
         bias, weight = self.bias.view(len(x), -1, 1), self.weight.view(len(x), -1, inputs)
         if inputs < _LONG:
-            return torch.baddbmm(bias, weight, x).view(replicas, outputs, -1)
-        y = torch.baddbmm(bias.mT, x.mT, weight.mT).unflatten(2, (-1, outputs)).transpose(1, 2)  # [S, R / S, B, out]
+            return self.products.add(bias, weight, x).view(replicas, outputs, -1)
+        y = self.products.add(bias.mT, x.mT, weight.mT)  # [S, B, R / S * out]
+        y = y.unflatten(2, (-1, outputs)).transpose(1, 2)  # [S, R / S, B, out]
         if outputs < _LONG:
             return y.mT.contiguous().view(replicas, outputs, -1)
         return y.reshape(replicas, -1, outputs).mT
@@ -77,8 +80,8 @@ class Linear:
 
     def _back(self, d: Tensor) -> Tensor:
         if self.weight.shape[2] < _LONG:
-            return torch.bmm(self.weight.mT, d)
-        return torch.bmm(d.mT, self.weight).mT
+            return self.products.product(self.weight.mT, d)
+        return self.products.product(d.mT, self.weight).mT
 
 
 class Norm:
