@@ -125,7 +125,12 @@ def test_interruption_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(["--method", "swt"], "methods has 'swt'"), (["--replicas", "5"], "multiple of settings")],
+    [
+        (["--method", "swt"], "methods has 'swt'"),
+        (["--replicas", "5"], "multiple of settings"),
+        (["--precision", "half"], "precision is 'half'"),
+        (["--precision", "tf32"], "precision is 'tf32', which GPUs have"),
+    ],
 )
 def test_wrong_options_are_explained(options: list[str], message: str) -> None:
     done = CliRunner().invoke(app, options)

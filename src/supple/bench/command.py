@@ -61,6 +61,9 @@ def bench_command(
     replicas: Annotated[int, typer.Option(help="Networks of a population.")] = Plan.replicas,
     settings: Annotated[int, typer.Option(help="Networks of a population that share a seed.")] = Plan.settings,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = Plan.device,
+    precision: Annotated[
+        str, typer.Option(help="Of the engine's matrix products: float32, tf32 (on a GPU) or bfloat16.")
+    ] = Plan.precision,
     quick: Annotated[bool, typer.Option("--quick", help="Half a minute instead of minutes; less exact.")] = False,
     scaling: Annotated[
         bool, typer.Option("--scaling", help="Also time and memory for 32 to 256 networks and one and two tasks.")
@@ -98,6 +101,7 @@ def bench_command(
             replicas=replicas,
             settings=settings,
             device=device,
+            precision=precision,
             scaling=SCALING if scaling else None,
         )
         # A file that cannot be written is to be found out before the work; so it is not opened after it.

@@ -9,6 +9,7 @@ import torch
 from supple.bench.settings import action_share, make_method, make_optimizer, method_settings
 from supple.nn import StackedMLP
 from supple.population import Population
+from supple.population.products import Precision
 from supple.streams import PermutedStream
 
 
@@ -21,6 +22,7 @@ class Engine:
         stream: tasks of S seeds, on the device where to train.
         optimizers: some of :data:`supple.bench.settings.STEP_SIZES`.
         methods: some of :data:`supple.bench.settings.METHODS`. The first optimizer and method are in use at first.
+        precision: of matrix products.
 
     Attributes:
         replicas: R = S * C.
@@ -31,7 +33,13 @@ class Engine:
     """
 
     def __init__(
-        self, hidden: int, settings: int, stream: PermutedStream, optimizers: Sequence[str], methods: Sequence[str]
+        self,
+        hidden: int,
+        settings: int,
+        stream: PermutedStream,
+        optimizers: Sequence[str],
+        methods: Sequence[str],
+        precision: Precision = "float32",
     ) -> None:
         self.hidden, self.stream = hidden, stream
         seeds = [seed for seed in stream.seeds.tolist() for _ in range(settings)]
@@ -43,7 +51,8 @@ class Engine:
             optimizer = make_optimizer(name, self.network)
             for method in methods:
                 acting = make_method(method, self.network, optimizer, method_settings(method, hidden, name))
-                self._populations[name, method] = Population(self.network, optimizer, stream, acting)
+                population = Population(self.network, optimizer, stream, acting, precision=precision)
+                self._populations[name, method] = population
         self.tasks = 0
         self.steps_left = 0
         self.use(optimizers[0], methods[0])

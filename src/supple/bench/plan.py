@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from supple.bench.flops import weights
 from supple.bench.settings import METHODS, STEP_SIZES
+from supple.methods.checks import choice
 from supple.population.parts import cached, cut
+from supple.population.products import PRECISIONS, Precision
 
 DEVICES = ("cpu", "cuda")
 
@@ -29,6 +31,7 @@ class Plan:
         jax: whether JAX is among the contenders; None: where it is installed.
         footprint: width at which memory is measured; None: it is not.
         scaling: numbers of replicas for which time and memory are measured; none by default.
+        precision: of the engine's matrix products where rates are measured, "float32", "tf32" or "bfloat16".
 
     Raises:
         ValueError: if something is out of range; the message names it.
@@ -46,6 +49,7 @@ class Plan:
     jax: bool | None = None
     footprint: int | None = 100
     scaling: tuple[int, ...] = ()
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         for name in ("repeats", "seconds", "replicas", "settings"):
@@ -64,6 +68,8 @@ class Plan:
         self._check("methods", self.methods, METHODS, "base")
         if self.device not in DEVICES:
             raise ValueError(f"device is {self.device!r}; it has to be one of {', '.join(DEVICES)}")
+        if choice("precision", self.precision, PRECISIONS) == "tf32" and self.device != "cuda":
+            raise ValueError("precision is 'tf32', which GPUs have; choose 'float32' or 'bfloat16', or device 'cuda'")
 
     def _check(self, name: str, given: tuple[str, ...], known: tuple[str, ...], needed: str) -> None:
         for one in given:

@@ -58,6 +58,7 @@ class _Width:
             "settings": self.settings,
             "count": self.plan.images,
             "configurations": (self.plan.optimizers, self.plan.methods),
+            "precision": self.plan.precision,
         }
         made = crew.ask_each("make", [{**common, "first_seed": n * seeds} for n in range(count)])
         self.steps = made[0]["steps"]

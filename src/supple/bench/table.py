@@ -35,6 +35,8 @@ def show(results: Results) -> Group:
         f"Permuted MNIST, 784-h-h-h-10, batch 30; medians and ranges of {plan.repeats} x {plan.seconds:g} s\n"
         f"Large matrix products in float32: {results.peak.median:.0f} GFLOP/s ({_ends(results.peak, '{:.0f}')})\n"
     )
+    if plan.precision != "float32":
+        head += f"Products of the engine in {plan.precision}; the other contenders, memory and scaling in float32\n"
     parts: list[Text | Table] = [Text(head), engine_rates(results), Text(), contender_rates(results)]
     if results.footprints:
         parts += [Text(), footprints(results.footprints)]

@@ -26,6 +26,7 @@ from supple.bench.jax_loop import JaxLoop
 from supple.bench.loops import CarefulLoop, PlainLoop
 from supple.bench.memory import footprint
 from supple.bench.settings import BATCH, images
+from supple.population.products import Precision
 from supple.streams import PermutedStream
 
 
@@ -49,6 +50,7 @@ class Worker:
         settings: int,
         count: int,
         configurations: tuple[Sequence[str], Sequence[str]],
+        precision: Precision = "float32",
     ) -> dict[str, Any]:
         """Makes a contender and warms it up: "engine", "plain", "careful" or "jax".
 
@@ -60,6 +62,7 @@ class Worker:
             settings: replicas a seed of the engine.
             count: images a task.
             configurations: optimizers and methods of the engine.
+            precision: of the engine's matrix products.
 
         Returns:
             "steps", the number of steps a task.
@@ -70,7 +73,7 @@ class Worker:
         numbers = range(first_seed, first_seed + seeds)
         if name == "engine":
             stream = PermutedStream(images(count), numbers, BATCH, self.device)
-            self.contender = engine = Engine(hidden, settings, stream, *configurations)
+            self.contender = engine = Engine(hidden, settings, stream, *configurations, precision)
             for optimizer, method in itertools.product(*configurations):
                 engine.use(optimizer, method)
                 timing.warm_up(engine)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from supple.functional.selection import lowest_order
 from supple.functional.utility import precise
 from supple.methods.checks import Setting, choice, restore
-from supple.methods.due import rows_of
+from supple.methods.due import replicas_at, rows_of
 from supple.methods.features import FeatureReader
 from supple.methods.schedule import ReplacementSchedule
-from supple.methods.unit_method import UnitMethod, UnitUtility
+from supple.methods.unit_method import UnitMethod, UnitUtility, where_valid
 from supple.structure.description import Consumer, UnitGroup, Units
 from supple.structure.overrides import Overrides
 
@@ -128,6 +128,7 @@ class CBP(UnitMethod):
             if self._moving
             else []
         )
+        self._due_rows: list[slice | Tensor | None] = []
         self._mean_readers: list[FeatureReader] = []
         self._mean: list[Tensor | None] = [None] * len(self.groups)
         self._absorbs = absorb_mean
@@ -139,8 +140,8 @@ class CBP(UnitMethod):
     def _reads_means(self) -> bool:
         return self._absorbs
 
-    def _all_readers(self) -> list[FeatureReader]:
-        return super()._all_readers() + self._mean_readers
+    def _readers_of(self, number: int) -> list[FeatureReader]:
+        return super()._readers_of(number) + self._mean_readers[number : number + 1]
 
     def due_next(self) -> Tensor:
         """In which replicas the next step reinitializes something, bool [R] on the CPU."""
@@ -150,35 +151,26 @@ class CBP(UnitMethod):
         """In which replicas it ever reinitializes something, bool [R] on the CPU."""
         return self._schedule.active
 
-    def _acts_next(self) -> bool:
-        return self._moving or self._schedule.due
+    def _rows_next(self, number: int) -> slice | Tensor | None:
+        return slice(None) if self._moving else self._due_rows[number]
+
+    def _look_ahead(self) -> None:
+        due = self._schedule.due
+        self._due_rows = [rows_of(counts > 0, self.device) if due else None for counts in self._schedule.counts]
+        super()._look_ahead()
 
     def _act(self) -> None:
         if self._moving or self._schedule.due:
             self._share_features()
-            for number, counts in enumerate(self._schedule.counts):
-                self._act_on(number, counts)
+            for number, rows in enumerate(self._due_rows):
+                if self._moving or rows is not None:
+                    with self._opened(self.groups[number]):
+                        self._replace_lowest(number, rows)
         self._schedule.advance()
         self._look_ahead()
 
-    def _act_on(self, number: int, counts: Tensor) -> None:
-        """Replaces units of one layer.
-
-        Args:
-            number: number of the layer.
-            counts: int64 [R] on the CPU, how many in each replica.
-        """
-        rows = rows_of(counts > 0, self.device)
-        if rows is None and not self._moving:
-            for reader in (self._readers[number], *self._mean_readers[number : number + 1]):
-                if reader is not None:
-                    reader.take()
-            return
-        with self._opened(self.groups[number]):
-            self._replace_lowest(number, counts, rows)
-
-    def _replace_lowest(self, number: int, counts: Tensor, rows: slice | Tensor | None) -> None:
-        """Brings averages up to date, and replaces the given numbers of units in the given replicas (None: in none)."""
+    def _replace_lowest(self, number: int, rows: slice | Tensor | None) -> None:
+        """Brings averages of a layer up to date, and replaces units in the given replicas (None: in none)."""
         mean = self._features(number, self._mean_readers[number]) if self._mean_readers else None
         if self._moving:
             self._update_averages(number, mean)
@@ -192,31 +184,31 @@ class CBP(UnitMethod):
         utility = torch.nan_to_num(utility, nan=torch.finfo(utility.dtype).max)
         eligible = self.steps - self._born[number][rows] > self._maturity[rows]
         order = lowest_order(utility.masked_fill(~eligible, torch.inf))
+        counts = self._schedule.counts[number]
         counts = counts[counts > 0]
         local, place = torch.where(torch.arange(int(counts.max())) < counts.unsqueeze(1))
         local, place = (t.to(self.device, non_blocking=True) for t in (local, place))
         chosen = order[local, place]
         # Units whose utility is not finite come last, and if it is their turn it passes: nothing is known of them.
-        valid = finite[local, chosen]
-        self._skips.add(
-            torch.zeros_like(finite[:, 0], dtype=torch.int64).index_add_(0, local, (~valid).long()) == 0, rows
-        )
-        replicas = local if isinstance(rows, slice) else rows[local]
+        known = finite[local, chosen]
+        valid = None if self.device.type == "cpu" and bool(known.all()) else known
+        if valid is not None:
+            invalid = torch.zeros_like(finite[:, 0], dtype=torch.int64).index_add_(0, local, (~valid).long())
+            self._skips.add(invalid == 0, rows)
+        replicas = replicas_at(rows, local)
         if mean is not None:
-            self._absorb(
-                number, replicas, chosen, self._corrected(self._mean[number], number) if self._moving else mean, valid
-            )
+            corrected = self._corrected(self._mean[number], number)[rows] if self._moving else mean
+            self._absorb(number, replicas, chosen, corrected[local, chosen], valid)
         self._replace(self.groups[number], replicas, chosen, valid)
         for kept, new in ((self._born[number], self.steps), *((average, 0) for average in self._averages(number))):
-            old = kept[replicas, chosen]
-            kept[replicas, chosen] = torch.where(valid.view(-1, *(1,) * (old.ndim - 1)), new, old)
+            kept[replicas, chosen] = where_valid(kept, replicas, chosen, new, valid)
 
     def _averages(self, number: int) -> list[Tensor]:
         mean = self._mean[number]
         return [*self._average[number : number + 1], *([] if mean is None else [mean])] if self._moving else []
 
     def _update_averages(self, number: int, mean: Tensor | None) -> None:
-        utility = self._unit_utility(number)
+        utility = self._unit_utility(number, slice(None))
         self._skips.add(utility.isfinite().all(dim=1))
         self._average[number].copy_(self._averaged(self._average[number], utility))
         if mean is not None:
@@ -235,22 +227,31 @@ class CBP(UnitMethod):
         weight = (1 - self._decay**age).to(average.dtype)
         return average / weight.view(*weight.shape, *(1,) * (average.ndim - 2))
 
-    def _absorb(self, number: int, rows: Tensor, chosen: Tensor, mean: Tensor, valid: Tensor) -> None:
-        """Adds the mean contribution of units about to be replaced to the biases of the layers that read them."""
+    def _absorb(self, number: int, rows: Tensor, chosen: Tensor, means: Tensor, valid: Tensor | None) -> None:
+        """Adds the mean contribution of units about to be replaced to the biases of the layers that read them.
+
+        Args:
+            number: number of the layer.
+            rows: int64 [M], the replica of each unit.
+            chosen: int64 [M], the unit.
+            means: [M, copies, repeat], its mean output.
+            valid: bool [M], whether it is really to be replaced; None: all are.
+        """
         group = self.groups[number]
         for consumer in group.consumers:
             if consumer.bias is not None and self._tensors[consumer.bias].requires_grad:
                 bias = self._tensor(consumer.bias)
-                added = self._contribution(group, consumer, rows, chosen, mean).to(bias.dtype)
-                bias.index_add_(0, rows, torch.where(valid.unsqueeze(1), added, 0))
+                added = self._contribution(group, consumer, rows, chosen, means).to(bias.dtype)
+                bias.index_add_(0, rows, added if valid is None else torch.where(valid.unsqueeze(1), added, 0))
 
-    def _contribution(self, group: UnitGroup, consumer: Consumer, rows: Tensor, chosen: Tensor, mean: Tensor) -> Tensor:
+    def _contribution(
+        self, group: UnitGroup, consumer: Consumer, rows: Tensor, chosen: Tensor, means: Tensor
+    ) -> Tensor:
         """What each unit adds to a reading layer's outputs on average, [M, outputs]."""
         weight = self._view(consumer.weight, group)[rows, chosen]
         before = consumer.weight.dim % (self._tensors[consumer.weight.tensor].ndim - self.stacked)
         after = weight.ndim - 3 - before
-        values = mean[rows, chosen]
-        values = values.view(-1, *(1,) * before, *values.shape[1:], *(1,) * after)
+        values = means.view(-1, *(1,) * before, *means.shape[1:], *(1,) * after)
         # Dimensions are [M, before..., copies, repeat, after...]; the first besides these three counts outputs.
         outputs = 1 if before else 3
         return (weight * values).sum(dim=[dim for dim in range(1, weight.ndim) if dim != outputs])

@@ -42,7 +42,7 @@ class Due:
         return (step % self._frequency == 0) & self._active
 
     def __call__(self, step: int) -> slice | Tensor | None:
-        """Replicas due at this step (1, 2, ...): None for none, ``slice(None)`` for all, else int64 indices."""
+        """Replicas due at this step (1, 2, ...), as :func:`rows_of` gives them."""
         if self._all is None or step < self._smallest:
             return None
         if self._same:
@@ -51,34 +51,41 @@ class Due:
 
 
 def rows_of(due: Tensor, device: torch.device) -> slice | Tensor | None:
-    """Turns a mask on the host into rows: None for none, ``slice(None)`` for all, else int64 indices on the device.
+    """Turns a mask on the host into rows: None for none, a slice where they are evenly spaced, else int64 indices.
+
+    The replicas of one setting of a population are evenly spaced.
 
     Args:
         due: bool [R] on the CPU.
-        device: where the network lies.
+        device: where the network lies, and the indices are to lie.
 
     Returns:
         What indexes a tensor [R, ...]; a slice gives a view without a copy.
     """
-    if bool(due.all()):
+    indices = torch.where(due)[0]
+    numbers = indices.tolist()
+    if not numbers:
+        return None
+    if len(numbers) == len(due):
         return slice(None)
-    indices = torch.where(due)[0]
-    return indices.to(device, non_blocking=True) if len(indices) else None
+    first, last = numbers[0], numbers[-1]
+    step = numbers[1] - first if len(numbers) > 1 else 1
+    if numbers == list(range(first, last + 1, step)):
+        return slice(first, last + 1, step)
+    return indices.to(device, non_blocking=True)
 
 
-def even_rows_of(due: Tensor, device: torch.device) -> slice | Tensor | None:
-    """As :func:`rows_of`, but a slice also where the rows are evenly spaced, as those of one setting of a population.
+def replicas_at(rows: slice | Tensor, places: Tensor) -> Tensor:
+    """The replicas at given places among some rows.
 
     Args:
-        due: bool [R] on the CPU.
-        device: where the network lies.
+        rows: what :func:`rows_of` gave.
+        places: int64 [M], from 0 on.
 
     Returns:
-        What indexes a tensor [R, ...]; a slice gives a view without a copy.
+        int64 [M].
     """
-    indices = torch.where(due)[0]
-    distances = indices.diff().unique()
-    if not len(indices) or len(distances) > 1:
-        return rows_of(due, device)
-    step = int(distances[0]) if len(distances) else 1
-    return slice(int(indices[0]), int(indices[-1]) + 1, step)
+    if isinstance(rows, Tensor):
+        return rows[places]
+    start, step = rows.start or 0, rows.step or 1
+    return places if (start, step) == (0, 1) else places * step + start

@@ -31,16 +31,17 @@ class FeatureReader:
         reduce: what is averaged, a function of the features [R, n, ...] of the same shape: magnitude or value.
 
     Attributes:
-        shape: of the means, [R, n, copies, repeat].
+        enabled: whether forward passes are read.
+        rows: the replicas in which they are read.
     """
 
     def __init__(
         self, model: nn.Module, feature: Feature, units: int, stacked: bool, reduce: Callable[[Tensor], Tensor]
     ) -> None:
         self.enabled = False
+        self.rows: slice | Tensor = slice(None)
         self.feature, self._units, self._stacked, self._reduce = feature, units, stacked, reduce
-        replicas = model.replicas if isinstance(model, Stacked) else 1
-        self.shape = torch.Size((replicas, units, feature.layout.copies, feature.layout.repeat))
+        self._replicas = model.replicas if isinstance(model, Stacked) else 1
         self._sum: Tensor | None = None
         self._examples: int | Tensor = 0
         self._read_forward = False
@@ -50,6 +51,21 @@ class FeatureReader:
             self._handle = module.register_forward_pre_hook(self._before, with_kwargs=True)
         else:
             self._handle = module.register_forward_hook(self._after)
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the means, [rows, n, copies, repeat]."""
+        rows = len(range(self._replicas)[self.rows] if isinstance(self.rows, slice) else self.rows)
+        return torch.Size((rows, self._units, self.feature.layout.copies, self.feature.layout.repeat))
+
+    def look(self, rows: slice | Tensor | None) -> None:
+        """Says in which replicas to read forward passes from now on; what has been read is to be taken before.
+
+        Args:
+            rows: the replicas; None: in none.
+        """
+        self.enabled = rows is not None
+        self.rows = slice(None) if rows is None else rows
 
     def _before(self, module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         self._read(module, self.feature.argument(inputs, keywords))
@@ -80,7 +96,7 @@ class FeatureReader:
         Args:
             activations: what the module takes in or gives out; [R, B, ...] for a stacked network, else [B, ...].
         """
-        activations = activations if self._stacked else activations.unsqueeze(0)
+        activations = activations[self.rows] if self._stacked else activations.unsqueeze(0)
         layout = self.feature.layout
         features = self._reduce(precise(self.feature.view(activations, self._units, leading=1)))
         dim = layout.dim % (activations.ndim - 1) + 2
@@ -94,7 +110,7 @@ class FeatureReader:
         """The means since they were last taken, and starts again.
 
         Returns:
-            [R, n, copies, repeat] as the layout says; None if nothing was read.
+            [rows, n, copies, repeat] as the layout says; None if nothing was read.
         """
         total, examples = self.take_sum()
         return None if total is None else total / examples
@@ -103,7 +119,7 @@ class FeatureReader:
         """The sum over all examples since they were last taken, and their number, and starts again.
 
         Returns:
-            ([R, n, copies, repeat], number of examples); (None, 0) if nothing was read.
+            ([rows, n, copies, repeat], number of examples); (None, 0) if nothing was read.
         """
         total, examples = self._sum, self._examples
         self._sum, self._examples, self._read_forward = None, 0, False
@@ -113,7 +129,7 @@ class FeatureReader:
         """Puts back what :meth:`take_sum` took, or what all processes took together.
 
         Args:
-            total: [R, n, copies, repeat].
+            total: [rows, n, copies, repeat].
             examples: number of examples.
         """
         self._sum, self._examples = total, examples

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from supple.functional import selection
 from supple.methods.checks import Setting
-from supple.methods.due import Due
+from supple.methods.due import Due, replicas_at
 from supple.methods.unit_method import UnitMethod, UnitUtility, chosen_pairs
 from supple.structure.description import UnitGroup, Units
 from supple.structure.overrides import Overrides
@@ -108,8 +108,8 @@ class ReDo(UnitMethod):
         """In which replicas it ever reinitializes something, bool [R] on the CPU."""
         return self._due.active
 
-    def _acts_next(self) -> bool:
-        return self._due(self.steps + 1) is not None
+    def _rows_next(self, number: int) -> slice | Tensor | None:
+        return self._due(self.steps + 1)
 
     def _act(self) -> None:
         rows = self._due(self.steps)
@@ -127,8 +127,7 @@ class ReDo(UnitMethod):
         self._skips.add(mean.isfinite(), rows)
         mask = selection.threshold(utility, self._threshold[rows], mean)
         local, chosen, valid = chosen_pairs(mask)
-        replicas = local if isinstance(rows, slice) else rows[local]
-        self._replace(self.groups[number], replicas, chosen, valid)
+        self._replace(self.groups[number], replicas_at(rows, local), chosen, valid)
 
     def _load_state(self, state: dict[str, Any]) -> None:
         super()._load_state(state)

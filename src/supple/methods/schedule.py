@@ -65,9 +65,10 @@ class ReplacementSchedule:
         self.due = bool(self.counts.any())
         if self.due:
             for places, counts in zip(self._mature_at, self.counts, strict=True):
-                ordered = places.sort(dim=1).values
-                replaced = torch.arange(places.shape[1]) < counts.unsqueeze(1)
-                places.copy_(torch.where(replaced, (self.step + self._maturity + 1).unsqueeze(1), ordered))
+                rows = torch.where(counts > 0)[0]
+                ordered = places[rows].sort(dim=1).values
+                replaced = torch.arange(places.shape[1]) < counts[rows].unsqueeze(1)
+                places[rows] = torch.where(replaced, (self.step + self._maturity[rows] + 1).unsqueeze(1), ordered)
             self._changes_at = self.step + 1
 
     def _drawn(self) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from supple.methods.base import Method
 from supple.methods.checks import Setting
 from supple.methods.chosen_parameters import Selectors
-from supple.methods.due import even_rows_of
+from supple.methods.due import rows_of
 
 
 class L2(Method):
@@ -60,7 +60,7 @@ class L2(Method):
     ) -> None:
         super().__init__(model, optimizer, include=include, exclude=exclude, seed=seed)
         share = self._setting("l2", l2, 0, 1)
-        self._shrunk = even_rows_of(share > 0, self.device)
+        self._shrunk = rows_of(share > 0, self.device)
         if isinstance(self._shrunk, Tensor):
             # Shrinking all replicas, some of them by 0, takes less time than picking out those that shrink.
             self._shrunk = slice(None)
@@ -145,7 +145,7 @@ class ShrinkAndPerturb(L2):
     ) -> None:
         super().__init__(model, optimizer, l2=l2, include=include, exclude=exclude, seed=seed)
         std = self._setting("variance", variance, 0).sqrt()
-        self._perturbed = even_rows_of(std > 0, self.device)
+        self._perturbed = rows_of(std > 0, self.device)
         self._std = self._for_each_parameter(std, self._perturbed)
         if self._perturbed is None:
             return

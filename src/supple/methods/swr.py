@@ -214,14 +214,14 @@ class SWR(Method):
 
     def _parts(self, name: str, rows: slice | Tensor) -> Iterator[slice | Tensor]:
         """The replicas, a few at a time, so that what is computed on the way takes little memory."""
-        replicas = self.replicas if isinstance(rows, slice) else len(rows)
+        replicas = range(self.replicas)[rows] if isinstance(rows, slice) else rows
         length = max(1, _ENTRIES * self.replicas // max(1, self.parameters[name].numel()))
-        if length >= replicas:
+        if length >= len(replicas):
             yield rows
             return
-        for start in range(0, replicas, length):
-            part = slice(start, min(replicas, start + length))
-            yield part if isinstance(rows, slice) else rows[part]
+        for start in range(0, len(replicas), length):
+            part = replicas[start : start + length]
+            yield slice(part.start, part.stop, part.step) if isinstance(part, range) else part
 
     def _utility(self, name: str, rows: slice | Tensor) -> Tensor:
         """Utility of each entry, [rows, entries]."""

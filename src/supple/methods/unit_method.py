@@ -70,6 +70,7 @@ class UnitMethod(Method):
         self._names = {name: first.get(id(tensor), name) for name, tensor in self._tensors.items()}
         self._modules = dict(model.named_modules(remove_duplicate=False))
         self._whole: dict[str, Tensor] = {}
+        self._indices: dict[tuple[Slice, int], tuple[int, int, Tensor]] = {}
         self._given_group = self._data_parallel if process_group is None else process_group
         self.units = self._without_frozen(find_units(model) if units is None else units)
         self.groups = self.units.groups
@@ -124,24 +125,32 @@ class UnitMethod(Method):
         return Units(kept, excluded)
 
     @abstractmethod
-    def _acts_next(self) -> bool:
-        """Whether the next step computes utilities."""
+    def _rows_next(self, number: int) -> slice | Tensor | None:
+        """In which replicas the next step computes utilities of a layer; None: in none."""
 
     def gradients_needed(self) -> bool:
         """Whether the next step reads gradients."""
-        return self.utility == "gradient" and self._acts_next()
+        return self.utility == "gradient" and any(self._rows_next(k) is not None for k in range(len(self.groups)))
 
     def readers_needed(self) -> list[FeatureReader]:
         """What has to read the features of the forward pass before the next step."""
         return [reader for reader in self._all_readers() if reader.enabled]
 
+    def _readers_of(self, number: int) -> list[FeatureReader]:
+        """What reads features of a layer."""
+        reader = self._readers[number]
+        return [] if reader is None else [reader]
+
     def _all_readers(self) -> list[FeatureReader]:
-        return [reader for reader in self._readers if reader is not None]
+        return [reader for number in range(len(self.groups)) for reader in self._readers_of(number)]
 
     def _look_ahead(self) -> None:
-        """Has features read in the next training step only if they are needed then."""
-        for reader in self._all_readers():
-            reader.enabled = self._acts_next()
+        """Has features read in the next training step only where they are needed then."""
+        for number in range(len(self.groups)):
+            if readers := self._readers_of(number):
+                rows = self._rows_next(number)
+                for reader in readers:
+                    reader.look(rows)
 
     def _load_state(self, state: dict[str, Any]) -> None:
         # What was read before belongs to a training step that is given up.
@@ -159,7 +168,7 @@ class UnitMethod(Method):
     def _share_features(self) -> None:
         """Makes features those of the whole batch, where several processes have parts of it."""
         if self._groups:
-            share(self._all_readers(), self._groups, self.device)
+            share(self.readers_needed(), self._groups, self.device)
 
     @contextmanager
     def _opened(self, group: UnitGroup) -> Iterator[None]:
@@ -181,11 +190,11 @@ class UnitMethod(Method):
         """Entries of a parameter or buffer (or a tensor [R, ...] like it) that belong to the group, [R, n, ...]."""
         return part.view(self._tensor(part.tensor) if tensor is None else tensor, group.size, leading=1)
 
-    def _unit_utility(self, number: int, rows: slice | Tensor = slice(None)) -> Tensor:
-        """Utility of a group's units in the given replicas, [rows, n]."""
+    def _unit_utility(self, number: int, rows: slice | Tensor) -> Tensor:
+        """Utility of a group's units in the given replicas, those that :meth:`_rows_next` gave, [rows, n]."""
         group, reader = self.groups[number], self._readers[number]
         if reader is not None:
-            activation = unit_activation(self._features(number, reader)[rows])
+            activation = unit_activation(self._features(number, reader))
             if self.utility == "activation":
                 return activation
         outgoing = [self._view(consumer.weight, group)[rows] for consumer in group.consumers]
@@ -204,7 +213,7 @@ class UnitMethod(Method):
         return unit_gradient(outgoing, gradients)
 
     def _features(self, number: int, reader: FeatureReader) -> Tensor:
-        """What a reader read of a group since the last step, [R, n, copies, repeat]."""
+        """What a reader read of a group since the last step, [rows, n, copies, repeat]."""
         means = reader.take()
         if means is None:
             raise RuntimeError(
@@ -229,9 +238,7 @@ class UnitMethod(Method):
         if not all(self._tensors[part.tensor].requires_grad for part in weights):
             return
         for part in group.incoming:
-            tensor = self._tensors[part.tensor]
-            shape = tensor.shape[1:] if self.stacked else tensor.shape
-            first, stride, offsets = part.index(shape, group.size, self.device)
+            first, stride, offsets = self._index(part, group)
             lead = (-1,) + (1,) * offsets.ndim
             index = first + chosen.view(lead) * stride + offsets
             drawn = sample_at(
@@ -256,6 +263,14 @@ class UnitMethod(Method):
         replaced = torch.ones_like(rows) if valid is None else valid.to(rows.dtype)
         self._counts.add(self.steps, replaced.new_zeros(self.replicas).index_add_(0, rows, replaced))
 
+    def _index(self, part: Slice, group: UnitGroup) -> tuple[int, int, Tensor]:
+        """Where the entries of a unit lie in a tensor, as :meth:`supple.Slice.index` says; worked out once."""
+        key = (part, group.size)
+        if key not in self._indices:
+            shape = self._tensors[part.tensor].shape[int(self.stacked) :]
+            self._indices[key] = part.index(shape, group.size, self.device)
+        return self._indices[key]
+
     def _write(
         self, part: Slice, group: UnitGroup, rows: Tensor, chosen: Tensor, value: Tensor | float, valid: Tensor | None
     ) -> None:
@@ -264,21 +279,36 @@ class UnitMethod(Method):
         if isinstance(tensor, nn.Parameter) and not tensor.requires_grad:
             return
         view = self._view(part, group)
-        new = _keep_invalid(view, rows, chosen, value, valid)
+        new = where_valid(view, rows, chosen, value, valid)
         view[rows, chosen] = new
         for state, offset, slope in self._fresh_states(tensor) if tensor.requires_grad else ():
             lead = (-1,) + (1,) * (view.ndim - 2)
             fresh = offset[rows].view(lead) + slope[rows].view(lead) * new
             with opened({"state": state} if is_sharded(state) else {}) as whole:
                 state_view = self._view(part, group, self._rows(whole.get("state", state)))
-                state_view[rows, chosen] = _keep_invalid(state_view, rows, chosen, fresh, valid)
+                state_view[rows, chosen] = where_valid(state_view, rows, chosen, fresh, valid)
 
 
-def _keep_invalid(view: Tensor, rows: Tensor, chosen: Tensor, value: Tensor | float, valid: Tensor | None) -> Tensor:
-    """The values to write at [rows, chosen]: the new ones, or the old where the unit is not really to be replaced."""
+def where_valid(
+    view: Tensor, rows: Tensor, chosen: Tensor, value: Tensor | float, valid: Tensor | None
+) -> Tensor | float:
+    """What to write at [rows, chosen]: new values, or the old ones where a unit is not really to be replaced.
+
+    Args:
+        view: [R, n, ...].
+        rows: int64 [M], the replica of each unit.
+        chosen: int64 [M], the unit.
+        value: [M, ...] or a number, the new values.
+        valid: bool [M], whether it is really to be replaced; None: all are.
+
+    Returns:
+        [M, ...], or the number.
+    """
+    new = value.to(view.dtype) if isinstance(value, Tensor) else value
+    if valid is None:
+        return new
     old = view[rows, chosen]
-    new = value.to(old.dtype).expand_as(old) if isinstance(value, Tensor) else torch.full_like(old, value)
-    return new if valid is None else torch.where(valid.view((-1,) + (1,) * (old.ndim - 1)), new, old)
+    return torch.where(valid.view((-1,) + (1,) * (old.ndim - 1)), new, old)
 
 
 def _parts(group: UnitGroup) -> Iterator[Slice]:

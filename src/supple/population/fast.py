@@ -19,19 +19,27 @@ from supple.metrics import hits
 from supple.nn import StackedLayerNorm, StackedLinear, StackedMLP
 from supple.optim import SGDW
 from supple.population.layers import Activation, Linear, Norm, Sink
+from supple.population.products import Precision, Products
 
 _Points = dict[tuple[str, str], Tensor]
 
 
 class Gradients:
-    """A sink that keeps gradients in ``.grad``, for any optimizer and method to use."""
+    """A sink that keeps gradients in ``.grad``, for any optimizer and method to use.
+
+    Args:
+        products: what computes them.
+    """
+
+    def __init__(self, products: Products) -> None:
+        self.products = products
 
     def product(self, parameter: Tensor, left: Tensor, right: Tensor) -> None:
         """Writes the product into ``parameter.grad``, whose memory is used again; a frozen parameter has none."""
         if not parameter.requires_grad:
             parameter.grad = None
         else:
-            torch.bmm(left, right, out=_own_gradient(parameter).view(len(left), -1, right.shape[2]))
+            self.products.write(_own_gradient(parameter).view(len(left), -1, right.shape[2]), left, right)
 
     def gradient(self, parameter: Tensor, gradient: Tensor) -> None:
         """Copies the gradient into ``parameter.grad``; a frozen parameter has none."""
@@ -52,16 +60,17 @@ class Descent:
 
     Args:
         optimizer: plain gradient descent, whose step this is.
+        products: what computes them.
     """
 
-    def __init__(self, optimizer: SGDW) -> None:
-        self.optimizer, self.group = optimizer, optimizer.param_groups[0]
+    def __init__(self, optimizer: SGDW, products: Products) -> None:
+        self.optimizer, self.group, self.products = optimizer, optimizer.param_groups[0], products
 
     def product(self, parameter: Tensor, left: Tensor, right: Tensor) -> None:
         """Adds the negative product to the weights in place."""
         if parameter.requires_grad:
             self.optimizer.decay_weights(self.group, [parameter])
-            parameter.view(len(left), -1, right.shape[2]).baddbmm_(left, right, alpha=-1)
+            self.products.take_off(parameter.view(len(left), -1, right.shape[2]), left, right)
 
     def gradient(self, parameter: Tensor, gradient: Tensor) -> None:
         """Takes the gradient off."""
@@ -73,11 +82,11 @@ class Descent:
 class _Block:
     """A hidden layer; :class:`supple.nn.Architecture` says what it computes."""
 
-    def __init__(self, network: StackedMLP, k: int) -> None:
+    def __init__(self, network: StackedMLP, k: int, products: Products) -> None:
         architecture, block = network.architecture, network.blocks[k]
         self.skip = architecture.skip if k else None
         self.place = architecture.layer_norm
-        self.linear = Linear(cast(StackedLinear, block.linear))
+        self.linear = Linear(cast(StackedLinear, block.linear), products)
         self.norm = Norm(cast(StackedLayerNorm, block.norm)) if self.place else None
         self.activation = Activation(architecture.activation)
         self.name = f"blocks.{k}"
@@ -122,12 +131,18 @@ class FastStep:
         network: the networks.
         optimizer: their optimizer. Where it is :class:`supple.optim.SGDW` without momentum and without hooks, with all
             parameters in one group, its update is part of the backward pass, and its ``step`` is not called.
+        precision: of matrix products, "float32", "tf32" or "bfloat16"; see :class:`supple.population.Products`.
+
+    Raises:
+        ValueError: if the precision is none of these, or means nothing for the networks' device or type.
     """
 
-    def __init__(self, network: StackedMLP, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, network: StackedMLP, optimizer: torch.optim.Optimizer, precision: Precision = "float32") -> None:
         self.optimizer = optimizer
-        self.blocks = [_Block(network, k) for k in range(network.architecture.depth)]
-        self.output = Linear(cast(StackedLinear, network.output))
+        output = cast(StackedLinear, network.output)
+        self.products = Products(precision, output.weight)
+        self.blocks = [_Block(network, k, self.products) for k in range(network.architecture.depth)]
+        self.output = Linear(output, self.products)
         self.replicas = network.replicas
 
     @torch.no_grad()
@@ -146,6 +161,10 @@ class FastStep:
             (loss, hits), each [R], before the update: cross-entropy in nats averaged over the batch, and the number of
             examples classified rightly.
         """
+        with self.products.applied():
+            return self._step(x, y, gradients, readers)
+
+    def _step(self, x: Tensor, y: Tensor, gradients: bool, readers: Iterable[FeatureReader]) -> tuple[Tensor, Tensor]:
         logits = self._forward(x.mT, readers)
         target = y.repeat_interleave(self.replicas // len(y), dim=0).unsqueeze(1)
         log_probabilities = logits.log_softmax(dim=1)
@@ -155,11 +174,11 @@ class FastStep:
         d = log_probabilities.exp_()
         d.scatter_add_(1, target, d.new_full((1, 1, 1), -1.0).expand_as(target)).div_(y.shape[1])
         if gradients or not self._descends():
-            self._backward(d, Gradients())
+            self._backward(d, Gradients(self.products))
             self.optimizer.step()
         else:
             # The backward pass is linear, so every gradient comes out multiplied by the step size.
-            sink = Descent(cast(SGDW, self.optimizer))
+            sink = Descent(cast(SGDW, self.optimizer), self.products)
             rate = sink.optimizer.per_parameter(sink.group, "lr", [self.output.bias])[0]
             self._backward(d.mul_(rate.unsqueeze(-1) if rate.ndim else rate), sink)
         return loss, right

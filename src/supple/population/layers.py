@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 
 from supple.nn import StackedLayerNorm, StackedLinear
+from supple.population.products import Products
 
 aten = torch.ops.aten
 
 _LONG = 64
-"""Length of the sums from which on a product is faster with the examples in its rows, although its result then has to
-be transposed; ``benchmarks/layout.py`` measures it."""
+"""Width from which on the units of an example are neighbours in memory, and below which the examples of a unit are.
+Products are then computed in the faster way (``benchmarks/layout.py`` measures it), and what meets element by element
+lies alike."""
 
 
 class Sink(Protocol):
@@ -44,10 +46,11 @@ class Linear:
 
     Args:
         module: the layer.
+        products: what computes them.
     """
 
-    def __init__(self, module: StackedLinear) -> None:
-        self.weight, self.bias = module.weight, module.bias
+    def __init__(self, module: StackedLinear, products: Products) -> None:
+        self.weight, self.bias, self.products = module.weight, module.bias, products
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x [S, in, B], S dividing R. Returns: [R, out, B]."""
@@ -55,21 +58,30 @@ class Linear:
         replicas, outputs, inputs = self.weight.shape
         bias, weight = self.bias.view(len(x), -1, 1), self.weight.view(len(x), -1, inputs)
         if inputs < _LONG:
-            return torch.baddbmm(bias, weight, x).view(replicas, outputs, -1)
-        return torch.baddbmm(bias.mT, x.mT, weight.mT).mT.reshape(replicas, outputs, -1)
+            return self.products.add(bias, weight, x).view(replicas, outputs, -1)
+        y = self.products.add(bias.mT, x.mT, weight.mT)  # [S, B, R / S * out]
+        y = y.unflatten(2, (-1, outputs)).transpose(1, 2)  # [S, R / S, B, out]
+        if outputs < _LONG:
+            return y.mT.contiguous().view(replicas, outputs, -1)
+        return y.reshape(replicas, -1, outputs).mT
 
     def backward(self, d: Tensor, sink: Sink, first: bool = False) -> Tensor:
         """dL/dx = W^T d, dL/dW = d x^T, dL/db = sum of d over examples; for the first layer dL/dx is not computed."""
         d_input = d if first else self._back(d)
-        seeds = len(self.x)
-        sink.product(self.weight, d.view(seeds, -1, d.shape[2]), self.x.mT)
+        sink.product(self.weight, self._by_seed(d), self.x.mT)
         sink.gradient(self.bias, d.sum(dim=2))
         return d_input
 
+    def _by_seed(self, d: Tensor) -> Tensor:
+        """dL/dy of the replicas of a seed below each other, [S, R / S * out, B]."""
+        if len(self.x) == len(d) or d.shape[1] < _LONG:
+            return d.reshape(len(self.x), -1, d.shape[2])
+        return d.mT.unflatten(0, (len(self.x), -1)).transpose(1, 2).flatten(2).mT
+
     def _back(self, d: Tensor) -> Tensor:
-        if d.shape[1] < _LONG:
-            return torch.bmm(self.weight.mT, d)
-        return torch.bmm(d.mT, self.weight).mT.contiguous()
+        if self.weight.shape[2] < _LONG:
+            return self.products.product(self.weight.mT, d)
+        return self.products.product(d.mT, self.weight).mT
 
 
 class Norm:
@@ -95,12 +107,14 @@ class Norm:
     def backward(self, d: Tensor, sink: Sink) -> Tensor:
         """dL/dx = (e - mean(e) - n mean(e n)) / std, with e = scale d and n the normalized input."""
         along = d * self.normalized
+        d_scale = along.sum(dim=2)
         e = d * self.scale
-        mean = e.mean(dim=1, keepdim=True)
-        projection = (along * self.scale).mean(dim=1, keepdim=True)
-        sink.gradient(self.module.weight, along.sum(dim=2))
+        # In place, memory that is in the cache is used again.
+        projection = along.mul_(self.scale).mean(dim=1, keepdim=True)
+        d_input = e.sub_(e.mean(dim=1, keepdim=True)).sub_(self.normalized.mul_(projection)).mul_(self.inverse)
+        sink.gradient(self.module.weight, d_scale)
         sink.gradient(self.module.bias, d.sum(dim=2))
-        return e.sub_(mean).sub_(self.normalized * projection).mul_(self.inverse)
+        return d_input
 
 
 class Activation:

@@ -13,6 +13,7 @@ from supple.metrics import activations, dead_share, feature_rank, hits, mean_mag
 from supple.nn import StackedLayerNorm, StackedMLP
 from supple.population.disturbance import Disturbance, Sampler, step_and_measure
 from supple.population.fast import FastStep
+from supple.population.products import Precision
 from supple.streams import PermutedStream
 from supple.streams.permuted import Task
 
@@ -60,9 +61,12 @@ class Population:
             written-out step of :class:`supple.population.FastStep`. The two agree within rounding.
         measured_on: number of examples at the start of each task on which units and features are measured.
         disturbances: at how many steps a task, in each replica, to measure what the method's step changes at once.
+        precision: of the written-out step's matrix products, "float32", "tf32" or "bfloat16"; see
+            :class:`supple.population.Products`. What is measured between the steps is as torch is set.
 
     Raises:
-        ValueError: if network, optimizer, stream and method do not belong together; the message says which and why.
+        ValueError: if network, optimizer, stream and method do not belong together, or the precision means nothing
+            here; the message says which and why.
     """
 
     def __init__(
@@ -75,13 +79,18 @@ class Population:
         general: bool = False,
         measured_on: int = 1500,
         disturbances: int = 0,
+        precision: Precision = "float32",
     ) -> None:
         _check_together(network, optimizer, stream, method)
+        if general and precision != "float32":
+            raise ValueError(
+                f"precision is {precision!r}, which is of the written-out step; general=True computes as torch is set"
+            )
         self.network, self.optimizer, self.stream, self.method = network, optimizer, stream, method
         self.measured_on = min(measured_on, len(stream.images))
         self.disturbances = disturbances
         self._train = self._general_step if general else self._fast_step
-        self._fast = FastStep(network, optimizer)
+        self._fast = FastStep(network, optimizer, precision)
 
     def train_task(self, index: int, progress: Callable[[int], object] = lambda steps: None) -> TaskMetrics:
         """Learns one task, and leaves the networks as they are after its last step.

@@ -1,0 +1,167 @@
+"""Products in each precision against float64, and that a step is the same calls on the same memory again and again."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import supple
+from supple.nn import StackedMLP
+from supple.optim import SGDW
+from supple.population import FastStep, Population, Products
+from supple.streams import PermutedStream
+
+HERE = torch.zeros(1)
+BFLOAT16, TF32 = 2.0**-8, 2.0**-10  # largest relative errors where 8 and 11 significant bits are kept
+
+
+def factors(device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    left, right = torch.randn(3, 20, 50, generator=generator), torch.randn(3, 50, 30, generator=generator)
+    return left.to(device), right.to(device), torch.randn(3, 20, 30, generator=generator).to(device)
+
+
+def close(found: torch.Tensor, exact: torch.Tensor, size: torch.Tensor, unit: float) -> bool:
+    """Whether the error is that of rounding both factors and the result; size is the product of the magnitudes."""
+    return bool(((found.double() - exact).abs() <= 2.1 * unit * size + unit * exact.abs() + 1e-5).all())
+
+
+@pytest.mark.parametrize(("precision", "unit"), [("float32", 2.0**-20), ("bfloat16", BFLOAT16)])
+def test_products_against_float64(precision: str, unit: float) -> None:
+    products, (left, right, term) = Products(precision, HERE), factors()
+    exact, size = left.double() @ right.double(), left.double().abs() @ right.double().abs()
+    assert close(products.product(left, right), exact, size, unit)
+    assert close(products.add(term, left, right), term + exact, size, unit)
+    for write, expected in ((products.write, exact), (products.take_off, term - exact)):
+        out = term.clone()
+        write(out, left, right)
+        assert out.dtype == torch.float32
+        assert close(out, expected, size, unit)
+
+
+def test_bfloat16_rounds_factors_and_results_and_nothing_else() -> None:
+    left, right, _ = factors()
+    found = Products("bfloat16", HERE).product(left, right)
+    exact = left.bfloat16().double() @ right.bfloat16().double()
+    # Sums are taken in float32 at least: to the last digit of a bfloat16, the result is that of exact sums.
+    assert bool(((found.double() - exact).abs() <= BFLOAT16 * exact.abs() + 1e-4).all())
+    assert torch.equal(found, found.bfloat16().float())
+    assert not torch.equal(found, left @ right)
+
+
+def networks(hidden: int = 70, **optimizer: float) -> tuple[StackedMLP, SGDW, PermutedStream]:
+    stream = PermutedStream(supple.data.mnist10k(), [0, 1])
+    network = StackedMLP([0, 0, 1, 1], stream.features, hidden, stream.classes, layer_norm="after")
+    return network, SGDW(network.parameters(), lr=0.05, **optimizer), stream
+
+
+def losses(precision: Any, method: Any = None, **optimizer: float) -> tuple[torch.Tensor, StackedMLP]:
+    network, descent, stream = networks(**optimizer)
+    acting = method and method(network)
+    population = Population(network, descent, stream, acting, precision=precision)
+    task = stream.task(0)
+    return torch.stack([population.step(*task.batch(k))[0] for k in range(60)]), network
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_training_in_bfloat16_follows_training_in_float32(momentum: float) -> None:
+    exact, _ = losses("float32", momentum=momentum)
+    found, network = losses("bfloat16", momentum=momentum)
+    assert not torch.equal(found, exact)
+    # The first loss differs by rounding alone; later the paths part, but go down the same way.
+    torch.testing.assert_close(found[0], exact[0], rtol=0.02, atol=0.02)
+    torch.testing.assert_close(found[-20:].mean(0), exact[-20:].mean(0), rtol=0.1, atol=0.05)
+    assert exact[-20:].mean() < exact[:5].mean() / 1.5
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+
+
+def test_methods_read_features_and_gradients_of_a_step_in_bfloat16() -> None:
+    def method(network: StackedMLP) -> supple.Chain:
+        return supple.chain(supple.SWR(network, frequency=5, factor=0.1), supple.ReDo(network, threshold=0.5))
+
+    found, _ = losses("bfloat16", method)
+    assert bool(found.isfinite().all())
+
+
+def test_a_precision_that_means_nothing_here_is_refused() -> None:
+    network, optimizer, stream = networks()
+    with pytest.raises(ValueError, match=r"precision is 'half'.*'float32', 'tf32', 'bfloat16'"):
+        FastStep(network, optimizer, "half")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'tf32', which GPUs have, but the networks are on 'cpu'"):
+        Population(network, optimizer, stream, precision="tf32")
+    with pytest.raises(ValueError, match="general=True"):
+        Population(network, optimizer, stream, general=True, precision="bfloat16")
+    on_gpu: Any = SimpleNamespace(device=torch.device("cuda"), dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"networks are torch\.float64"):
+        Products("tf32", on_gpu)
+
+
+@pytest.mark.parametrize("before", ["highest", "medium"])
+def test_tf32_is_set_for_the_step_and_no_longer(before: Any) -> None:
+    on_gpu: Any = SimpleNamespace(device=torch.device("cuda"), dtype=torch.float32)
+    products, default = Products("tf32", on_gpu), torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(before)
+    try:
+        with pytest.raises(KeyError), products.applied():
+            raise KeyError
+        assert torch.get_float32_matmul_precision() == before
+        with products.applied():
+            assert torch.get_float32_matmul_precision() == "high"
+        assert torch.get_float32_matmul_precision() == before
+        with Products("float32", HERE).applied():
+            assert torch.get_float32_matmul_precision() == before
+    finally:
+        torch.set_float32_matmul_precision(default)
+
+
+class Calls(TorchDispatchMode):
+    """Writes down each operation with the shapes of its tensors, and refuses what reads a tensor on the host."""
+
+    READS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[tuple[str, list[torch.Size]]] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(function)
+        assert not any(read in name for read in self.READS), f"{name} reads a tensor on the host"
+        flat = torch.utils._pytree.tree_leaves((args, kwargs))
+        self.made.append((name, [leaf.shape for leaf in flat if isinstance(leaf, torch.Tensor)]))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("hidden", [10, 70])
+def test_a_step_is_the_same_calls_each_time_and_reads_nothing_back(
+    hidden: int, precision: Any, gradients: bool
+) -> None:
+    network, optimizer, stream = networks(hidden)
+    step = FastStep(network, optimizer, precision)
+    x, y = stream.task(0).batch(0)
+    step(x, y, gradients=gradients)  # makes what is kept: step sizes, gradients
+    where = [(p.data_ptr(), None if p.grad is None else p.grad.data_ptr()) for p in network.parameters()]
+    made = []
+    for k in (1, 2):
+        for buffer, new in zip((x, y), stream.task(0).batch(k), strict=True):
+            buffer.copy_(new)
+        with Calls() as calls:
+            step(x, y, gradients=gradients)
+        made.append(calls.made)
+    assert made[0] == made[1] != []
+    assert where == [(p.data_ptr(), None if p.grad is None else p.grad.data_ptr()) for p in network.parameters()]
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(("precision", "unit"), [("float32", 2.0**-20), ("tf32", TF32), ("bfloat16", BFLOAT16)])
+def test_products_against_float64_on_a_gpu(precision: str, unit: float) -> None:
+    left, right, term = factors("cuda")
+    products = Products(precision, left)
+    exact, size = left.double() @ right.double(), left.double().abs() @ right.double().abs()
+    with products.applied():
+        assert close(products.add(term, left, right), term + exact, size, unit)
+        products.take_off(term, left, right)
+    assert close(term, factors("cuda")[2] - exact, size, unit)
