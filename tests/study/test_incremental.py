@@ -251,12 +251,51 @@ def test_a_diverged_run_is_recorded(tmp_path: Path) -> None:
     assert tasks["classes"].to_list() == [4, 7, 10]
 
 
+def test_where_a_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supple.study.part._SHARE", math.inf)  # so that it writes after each epoch
+    one = part(tmp_path, "base")
+    assert one.reached(2) == 0
+
+    def stop(task: int, step: int) -> None:
+        if (task, step) == (1, STEPS[1]):
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        one.train(course(), 3, on_step=stop)
+    assert (one.done, one.reached(2)) == (1, 1.5)
+
+
+def test_seeds_whose_first_classes_are_too_few_for_a_batch() -> None:
+    """With as many images of each class as there are, seeds differ."""
+    one = course(first=1, train_images=None, test_images=None, batch_size=14)
+    enough = [seed for seed in range(40) if len(one_class(seed)) - 4 >= 14]
+    short = [seed for seed in range(40) if len(one_class(seed)) - 4 < 14]
+    assert enough
+    assert short
+    one.steps(2, enough)
+    with pytest.raises(StudyError, match="problem: batch_size is 14"):
+        one.steps(2, [enough[0], short[0]])
+
+
+def one_class(seed: int) -> list[int]:
+    """The images of the class that comes first."""
+    stream = ClassIncrementalStream(TRAIN, TEST, seed, first=1, step=3, epochs=1, validation=1, batch_size=1)
+    return [k for k, label in enumerate(TRAIN.labels.tolist()) if label == int(stream.order[0])]
+
+
+def test_joined_parts_have_one_order() -> None:
+    found = [c.settings["parts"] for c in study(methods={"reset": {"parts": ["mlp+head", "momentum"]}}).columns]
+    assert found == ["head+mlp", "momentum"]
+    with pytest.raises(StudyError, match="is there twice"):
+        study(methods={"reset": {"parts": ["mlp+head", "head+mlp"]}})
+
+
 def test_steps_of_each_task() -> None:
-    assert course().steps(3) == STEPS
+    assert course().steps(3, [0]) == STEPS
     # The last addition brings what is left.
-    assert course(step=4).steps(3) == [2 * (classes * 8 // 6) for classes in (4, 8, 10)]
+    assert course(step=4).steps(3, [0, 1]) == [2 * (classes * 8 // 6) for classes in (4, 8, 10)]
     with pytest.raises(StudyError, match="problem: batch_size is 90"):
-        course(batch_size=90).steps(3)
+        course(batch_size=90).steps(3, [0])
 
 
 def test_products_of_a_step_are_those_torch_counts() -> None:

@@ -205,6 +205,8 @@ def test_only_what_is_missing_is_run(tmp_path: Path) -> None:
         ({"methods": {"swr": {"kind": "l2", "l2": 0.1}}}, "methods.swr.kind: the results have 'swr', .* 'l2'"),
         ({"network": {"hidden": 7, "depth": 2}}, "methods.base.network.hidden: the results have 6, .* 7"),
         ({"optimizer": {"step_size": 0.1}}, "methods.base.optimizer.step_size: the results have 0.05"),
+        # What is in the results already would change too, though only another method is to be run.
+        ({"methods": {"l2": {}}, "network": {"hidden": 7, "depth": 2}}, "methods.base.network.hidden: .* have 6, .* 7"),
         ({"problem": {"data": "mnist10k", "batch_size": 250}}, "problem.batch_size: the results have 500"),
         ({"measure": {"examples": 50}}, "measure.examples: the results have 100"),
         ({"run": {"tasks": 1, "seeds": 2}}, "run.tasks: the results have 2, the study now has 1 .*only grow"),
@@ -215,6 +217,38 @@ def test_what_no_longer_matches_is_refused(finished: Path, changes: dict[str, An
     with pytest.raises(StudyError, match=message):
         running.run(order(finished, **changes))
     assert {path: path.read_bytes() for path in finished.rglob("*.*") if path.is_file()} == before
+
+
+def test_results_that_another_study_cannot_hold_stay_as_they_are(tmp_path: Path) -> None:
+    momentum = {"momentum": {"kind": "base", "optimizer": {"momentum": 0.9}}}
+    first = {"methods": momentum, "run": {"tasks": 1, "seeds": 1}}
+    assert running.run(order(tmp_path, **first)).complete
+    other = {"methods": {"base": {}}, "optimizer": {"name": "adamw"}, "run": {"tasks": 1, "seeds": 1}}
+    with pytest.raises(StudyError, match=r"with the methods .* already, methods.momentum.optimizer: momentum is a"):
+        running.run(order(tmp_path, **other))
+    assert running.run(order(tmp_path, **first)).complete
+
+
+def test_a_part_that_comes_on_between_two_kills_is_not_short_of_memory(tmp_path: Path) -> None:
+    _, parts = running.prepare(order(tmp_path))
+    one = crew.Crew(order(tmp_path), open_manifest(tmp_path), parts, crew.Watcher(), threading.Event())
+    halved: list[int] = []
+
+    class Killed:
+        def wait(self) -> int:
+            return -9
+
+    one._start = lambda number: Killed()  # type: ignore[method-assign, assignment, return-value]
+    one._halve = lambda part, message: halved.append(part)  # type: ignore[method-assign, assignment]
+    for stages in (1, 1, 0):
+        one.processes[0], one.busy[0] = Killed(), 0  # type: ignore[assignment]
+        one._ended(0)
+        assert not halved
+        for _ in range(stages):
+            one._handle(0, {"event": "stage", "part": 0, "done": 0.5, "accuracy": []})
+    one.processes[0], one.busy[0] = Killed(), 0  # type: ignore[assignment]
+    one._ended(0)
+    assert halved == [0]
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +295,7 @@ def test_a_worker_that_is_killed_goes_on_where_it_was(finished: Path, tmp_path: 
         def __init__(self) -> None:
             self.messages: list[str] = []
 
-        def task(self, part: int, task: int, accuracy: Sequence[tuple[str, float]]) -> None:
+        def stage(self, part: int, done: float, accuracy: Sequence[tuple[str, float]]) -> None:
             if not killed.is_set():
                 killed.set()
                 workers = subprocess.run(

@@ -27,6 +27,18 @@ def test_a_tally_adds_up() -> None:
     assert "network steps/s" in tally.pace()
 
 
+def test_tasks_of_unlike_length() -> None:
+    tally = Tally(Console(file=io.StringIO()))
+    tally.start({0: (1, 0.5), 1: (1, 0)}, [10, 20])
+    assert tally.steps == 5
+    tally.stage(0, 1.5, [("base", 0.5)])
+    assert tally.steps == 20
+    # More steps than the task has with the first seed.
+    tally.step(1, 1, 23)
+    tally.step(0, 1, 20)
+    assert tally.share == 1
+
+
 @pytest.mark.parametrize("kind", [Lines, Bars])
 def test_what_is_shown(kind: type[Lines] | type[Bars]) -> None:
     file = io.StringIO()

@@ -94,14 +94,15 @@ class Course(ABC):
         return sum(some.images.numel() + 8 * len(some) for some in self.images)
 
     @abstractmethod
-    def steps(self, tasks: int) -> list[int]:
+    def steps(self, tasks: int, seeds: Sequence[int]) -> list[int]:
         """Optimizer steps of each task.
 
         Args:
             tasks: how many tasks.
+            seeds: the seeds of the runs.
 
         Returns:
-            A number a task.
+            A number a task, of the first seed where they differ by seed.
 
         Raises:
             StudyError: if the images do not suffice; the message says what would do.

@@ -44,7 +44,8 @@ def blank_course(study: Study) -> Course:
     Returns:
         The course.
     """
-    return _course(study, _noise(study.problem.data, 0), _noise(study.problem.data, 1))
+    test = _noise(study.problem.data, 1) if isinstance(study, IncrementalStudy) else None
+    return _course(study, _noise(study.problem.data, 0), test)
 
 
 def _course(study: Study, train: LabelledImages, test: LabelledImages | None) -> Course:

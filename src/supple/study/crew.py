@@ -37,11 +37,11 @@ class Outcome:
 class Watcher:
     """What follows a run; this one says nothing."""
 
-    def start(self, parts: Mapping[int, tuple[int, int]], steps: Sequence[int]) -> None:
+    def start(self, parts: Mapping[int, tuple[int, float]], steps: Sequence[int]) -> None:
         """Called when it is known what is to be trained, and again where a part was halved.
 
         Args:
-            parts: for each part (its runs, tasks it has learned).
+            parts: for each part (its runs, tasks it has learned, with the part of the last one).
             steps: optimizer steps of each task.
         """
 
@@ -94,7 +94,7 @@ class Crew:
         self.events: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
         self.processes: dict[int, subprocess.Popen[str]] = {}
         self.busy: dict[int, int] = {}
-        self.killed: dict[int, int] = {}
+        self.killed: set[int] = set()
 
     def train(self) -> Outcome:
         """Trains all parts.
@@ -123,7 +123,9 @@ class Crew:
 
     def _tell_parts(self) -> None:
         parts = {number: self.manifest.part(number) for number in self.parts}
-        self.watcher.start({number: (part.size, part.done) for number, part in parts.items()}, self.manifest.steps)
+        stages = self.manifest.study.problem.stages
+        progress = {number: (part.size, part.reached(stages)) for number, part in parts.items()}
+        self.watcher.start(progress, self.manifest.steps)
 
     def _start(self, number: int) -> subprocess.Popen[str]:
         process = subprocess.Popen(
@@ -172,6 +174,7 @@ class Crew:
         elif kind == "step":
             self.watcher.step(event["part"], event["task"], event["step"])
         elif kind == "stage":
+            self.killed.discard(event["part"])
             self.watcher.stage(event["part"], event["done"], event["accuracy"])
         else:
             self.busy.pop(number, None)
@@ -197,13 +200,12 @@ class Crew:
         if code == 0 or self.stop.is_set():
             return
         if part is not None and code == -9:
-            # Somebody killed it, or the kernel did because memory ran out: a second time without a task in between
+            # Somebody killed it, or the kernel did because memory ran out: a second time without a stage in between
             # tells.
-            done = self.manifest.part(part).done
-            if self.killed.get(part) == done:
+            if part in self.killed:
                 self._halve(part, "its process was killed twice, as happens where memory runs out")
             else:
-                self.killed[part] = done
+                self.killed.add(part)
                 self.waiting.insert(0, part)
                 self.watcher.say("A worker process was killed; its part goes on from its last checkpoint.")
             self.processes[number] = self._start(number)

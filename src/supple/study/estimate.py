@@ -61,7 +61,7 @@ def estimate(order: Order, course: Course, seconds: float = 1.5) -> list[Estimat
         ValueError: if not even one network fits into the memory, or it runs out all the same.
     """
     study = order.study
-    steps = course.steps(study.run.tasks)
+    steps = course.steps(study.run.tasks, study.run.seeds)
     manifest = Manifest(Path(), order.name, study, steps, {}, {})
     manifest.add_missing(study.columns, study.run.seeds, part_size(order, course))
     parts = [manifest.part(number) for number in range(len(manifest.parts))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -108,7 +108,7 @@ class IncrementalCourse(Course):
             some if count is None else some.first_of_each_class(count)
             for some, count in zip((train, test), counts, strict=True)
         )
-        self.stages = self.problem.epochs
+        self.stages = self.problem.stages
         self.tables = {EPOCHS: EPOCHS_SCHEMA, TASKS: ADDITIONS_SCHEMA}
 
     def stream(self, seed: int, device: str = "cpu") -> ClassIncrementalStream:
@@ -144,19 +144,29 @@ class IncrementalCourse(Course):
         )
         return stream
 
-    def steps(self, tasks: int) -> list[int]:
-        """Optimizer steps of each task, in the order of classes that seed 0 draws.
+    @property
+    def images_memory(self) -> int:
+        """Bytes that the images take: as they were read, and sorted by the arrival of their classes."""
+        return 2 * super().images_memory
+
+    def steps(self, tasks: int, seeds: Sequence[int]) -> list[int]:
+        """Optimizer steps of each task.
 
         Args:
             tasks: how many tasks.
+            seeds: the seeds of the runs.
 
         Returns:
-            A number a task.
+            A number a task, in the order of classes that the first seed draws.
 
         Raises:
-            StudyError: if a class has too few images.
+            StudyError: if a class, or the first classes of a seed, have too few images.
         """
-        stream = self.stream(0)
+        stream = self.stream(seeds[0])
+        if len(set(self.images[0].labels.bincount().tolist())) > 1:
+            # Seeds whose first classes are smaller may not have enough for a batch.
+            for seed in seeds[1:]:
+                self.stream(seed)
         return [stream.epochs_each * stream.steps(task * stream.epochs_each) for task in range(tasks)]
 
     def part_memory(self, column: Column, seeds: int, columns: int) -> int:
@@ -258,6 +268,8 @@ class IncrementalCourse(Course):
     def rate(self, columns: Sequence[Column], seeds: Sequence[int], device: str, seconds: float) -> float:
         """Measures how fast a run is trained.
 
+        Methods cost next to nothing beside a transformer, so that one run stands for all.
+
         Args:
             columns: its column.
             seeds: its seed.
@@ -269,12 +281,13 @@ class IncrementalCourse(Course):
         """
         training = self.training(columns[0], seeds[0], device)
         step = _seconds_a_step(training, device, seconds)
-        part = training.stream.test.of(0, 1)
-        evaluation = timed(
-            lambda: evaluate(training.network, training.network, part, training.stream.augmentation, len(part)), device
-        )
+        stream, size = training.stream, training.evaluation_batch
+        part = replace(stream.test, images=stream.test.images[:size], labels=stream.test.labels[:size])
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=training.precision == "bfloat16"):
+            evaluation = timed(
+                lambda: evaluate(training.network, training.network, part, stream.augmentation, size), device
+            )
         # After each epoch all validation and test images are evaluated; in all epochs they are as many for each step.
-        stream = training.stream
         images = (len(stream.validation) + len(stream.test)) / stream.steps(stream.epochs - 1)
         return 1 / (step + images * evaluation / len(part))
 
@@ -291,22 +304,28 @@ class _Enough(Exception):
 
 
 def _seconds_a_step(training: IncrementalTraining, device: str, seconds: float) -> float:
-    """Seconds that a step takes, measured on the first steps but one, which is slower than all others."""
-    times: list[float] = []
+    """Seconds that a step takes, without the first of an epoch, which comes after evaluations and measurements."""
+    spent: list[float] = []
+    began = last = time.perf_counter()
 
     def note(steps: int) -> None:
+        nonlocal last
         if device != "cpu":
             torch.cuda.synchronize()
-        times.append(time.perf_counter())
-        if len(times) > 1 and times[-1] - times[0] >= seconds:
-            raise _Enough
+        now = time.perf_counter()
+        if steps > 1:
+            spent.append(now - last)
+            if sum(spent) >= seconds:
+                raise _Enough
+        last = now
 
     try:
-        for epoch in itertools.count():
+        for epoch in range(training.stream.epochs):
             training.train_epoch(epoch, note)
-    except (_Enough, IndexError):
+    except _Enough:
         pass
-    return (times[-1] - times[0]) / (len(times) - 1)
+    # Where every epoch is a single step there is nothing between two of them but all that is done.
+    return statistics.fmean(spent) if spent else (last - began) / training.stream.epochs
 
 
 def _transformer(column: Column) -> Transformer:

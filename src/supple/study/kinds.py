@@ -74,6 +74,8 @@ def settings_in_full(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
         value = given.get(name, default)
         number = isinstance(default, int | float) and not isinstance(default, bool)
         found[name] = type(default)(value) if number else value
+    if "parts" in found:
+        found["parts"] = "+".join(part for part in RESETS if part in found["parts"].split("+"))
     return found
 
 

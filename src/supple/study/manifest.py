@@ -15,9 +15,10 @@ import supple
 from supple.population.parts import cut
 from supple.study import files
 from supple.study.assembly import groups
+from supple.study.mistakes import StudyError
 from supple.study.part import Part
 from supple.study.results import FORMAT, MANIFEST, RUNS, read_manifest
-from supple.study.spec import Column, Study, from_dict
+from supple.study.spec import STUDIES, Column, Study
 from supple.study.tables import Table
 
 Size = Callable[[Column, int, int], int]
@@ -203,7 +204,8 @@ def open_manifest(folder: Path) -> Manifest:
         ValueError: if it is damaged or of another version.
     """
     content = read_manifest(folder)
-    study, steps = from_dict(content["study"], str(folder / MANIFEST)), content["steps"]
+    # Its columns are those that were run, so that of the study only the tables are looked at.
+    study, steps = STUDIES[content["study"]["problem"]["kind"]](**content["study"]), content["steps"]
     columns = [
         Column(
             entry["method"],
@@ -255,13 +257,31 @@ def differences(manifest: Manifest, study: Study, images: Mapping[str, Any]) -> 
     if study.run.tasks < manifest.study.run.tasks:
         lines.append(_difference("run.tasks", manifest.study.run.tasks, study.run.tasks) + " (it may only grow)")
     wanted: dict[str, list[Column]] = defaultdict(list)
-    for column in study.columns:
-        wanted[column.method].append(column)
+    try:
+        for column in united(manifest.study, study).columns:
+            wanted[column.method].append(column)
+    except StudyError as error:
+        return [*lines, f"with the methods that are in the results already, {error}"]
     for column in manifest.columns:
-        here = wanted.get(column.method)
+        here = wanted[column.method]
         if here and column.text not in {one.text for one in here}:
             lines += _column_differences(column, here)
     return lines
+
+
+def united(old: Study, new: Study) -> Study:
+    """What a folder holds when two studies have been run into it.
+
+    Args:
+        old: the first.
+        new: the second, with the same problem.
+
+    Returns:
+        The second with the methods and seeds of both.
+    """
+    content = new.model_dump(mode="json")
+    content["run"]["seeds"] = list(dict.fromkeys((*old.run.seeds, *new.run.seeds)))
+    return type(new)(**{**content, "methods": {**old.methods, **new.methods}})
 
 
 def _column_differences(old: Column, wanted: Sequence[Column]) -> list[str]:

@@ -43,6 +43,20 @@ class Part:
         """How many tasks have been learned and are on the disk."""
         return tasks_done(self.folder, self.size)
 
+    def reached(self, stages: int) -> float:
+        """Where the training goes on.
+
+        Args:
+            stages: stages a task.
+
+        Returns:
+            Tasks that have been learned, with the part of the last one.
+        """
+        path = self.folder / CHECKPOINT
+        if stages == 1 or not path.exists():
+            return self.done
+        return checkpoint.number(path, "epoch") / stages
+
     def complete(self, tasks: int) -> bool:
         """Whether so many tasks have been learned, and all of their results are on the disk.
 

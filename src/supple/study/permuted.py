@@ -90,15 +90,17 @@ class PermutedCourse(Course):
     """
 
     def __init__(self, images: LabelledImages, problem: Permuted | None = None, measure: Measure | None = None) -> None:
-        self.stages, self.images = 1, (images,)
+        self.images = (images,)
         self.tables = {DISTURBANCES: DISTURBANCES_SCHEMA, TASKS: TASKS_SCHEMA}
         self.problem, self.measure = problem or Permuted(), measure or Measure()
+        self.stages = self.problem.stages
 
-    def steps(self, tasks: int) -> list[int]:
-        """Optimizer steps of each task.
+    def steps(self, tasks: int, seeds: Sequence[int]) -> list[int]:
+        """Optimizer steps of each task, which are the same for all seeds.
 
         Args:
             tasks: how many tasks.
+            seeds: the seeds of the runs.
 
         Returns:
             A number a task.

@@ -146,6 +146,7 @@ def load(folder: str | PathLike[str]) -> Results:
     runs = _read(folder / RUNS)
     sizes = dict(runs.group_by("part").len().iter_rows())
     places = {part: part_folder(folder, part) for part in sorted(sizes)}
+    added = ((manifest.get("study") or {}).get("problem") or {}).get("kind") == "class_incremental"
     growing = [part for part, place in places.items() if tasks_done(place, sizes[part]) < manifest["tasks"]]
     places |= _as_it_is(folder, {part: places[part] for part in growing})
     done = {part: tasks_done(place, sizes[part]) for part, place in places.items()}
@@ -153,7 +154,7 @@ def load(folder: str | PathLike[str]) -> Results:
         folder,
         manifest,
         runs.with_columns(done=pl.col("part").replace_strict(done, return_dtype=pl.Int32)),
-        _scan(places.values(), TASKS, TASKS_SCHEMA),
+        _scan(places.values(), TASKS, ADDITIONS_SCHEMA if added else TASKS_SCHEMA),
         _scan(places.values(), DISTURBANCES, DISTURBANCES_SCHEMA),
         _scan(places.values(), EPOCHS, EPOCHS_SCHEMA),
     )
@@ -177,8 +178,8 @@ def _as_it_is(folder: Path, places: Mapping[int, Path]) -> dict[int, Path]:
         linked = {part: Path(snapshot.name) / f"{part:04d}" for part in places}
         for part, place in places.items():
             linked[part].mkdir()
-            # A checkpoint knows of no task that the tables do not have, so their order does not matter.
-            for name in (DISTURBANCES, EPOCHS, TASKS):
+            # A run writes the tasks last, so that whoever takes them first misses nothing of them in the others.
+            for name in (TASKS, DISTURBANCES, EPOCHS):
                 if (place / name).exists():
                     os.link(place / name, linked[part] / name)
     except OSError:

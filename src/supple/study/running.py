@@ -16,7 +16,7 @@ import supple
 from supple.study import files
 from supple.study.courses import open_course
 from supple.study.crew import Crew, Outcome, Watcher
-from supple.study.manifest import Manifest, differences, open_manifest
+from supple.study.manifest import Manifest, differences, open_manifest, united
 from supple.study.mistakes import StudyError
 from supple.study.order import Order, part_size, process_count
 from supple.study.results import MANIFEST
@@ -40,7 +40,7 @@ def prepare(order: Order) -> tuple[Manifest, list[int]]:
     """
     study = order.study
     course = open_course(study, order.data_dir, order.verify)
-    identity, steps = course.identity, course.steps(study.run.tasks)
+    identity, steps = course.identity, course.steps(study.run.tasks, study.run.seeds)
     if (order.folder / MANIFEST).exists():
         manifest = open_manifest(order.folder)
         found = differences(manifest, study, identity)
@@ -50,7 +50,7 @@ def prepare(order: Order) -> tuple[Manifest, list[int]]:
                 + "\n  ".join(found)
                 + "\nGive another folder with --out, or put the study back as it was."
             )
-        manifest.study, manifest.steps = _united(manifest.study, study), steps
+        manifest.study, manifest.steps = united(manifest.study, study), steps
     else:
         manifest = Manifest(order.folder, order.name, study, steps, identity, {})
     manifest.scaled = scaled(order.original or study, manifest.study)
@@ -127,16 +127,6 @@ def scaled(original: Study, run: Study) -> dict[str, list[Any]]:
     if isinstance(original.problem, ClassIncremental) and isinstance(run.problem, ClassIncremental):
         pairs["epochs"] = original.problem.epochs, run.problem.epochs
     return {name: list(pair) for name, pair in pairs.items() if pair[0] != pair[1]}
-
-
-def _united(old: Study, new: Study) -> Study:
-    """What a folder holds when both have been run into it."""
-    return new.model_copy(
-        update={
-            "methods": {**old.methods, **new.methods},
-            "run": new.run.model_copy(update={"seeds": tuple(dict.fromkeys((*old.run.seeds, *new.run.seeds)))}),
-        }
-    )
 
 
 def machine(device: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from supple.data import DATA_SETS
+from supple.data import DATA_SETS, NAMES
 from supple.nn import ACTIVATIONS, Architecture, ViT
 from supple.study.mistakes import nearest
 
@@ -27,22 +27,23 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-PERMUTED_DATA = ("mnist", "fashion_mnist", "mnist10k")
-"""Images whose pixels can be permuted."""
-
-
 class Permuted(Table):
     """Tasks that are images with their pixels in another order each; see :class:`supple.streams.PermutedStream`.
 
     Attributes:
         kind: "permuted".
-        data: the images; one of :data:`PERMUTED_DATA`.
+        data: the images; one of :data:`supple.data.NAMES`.
         batch_size: images a batch.
     """
 
     kind: Literal["permuted"] = "permuted"
-    data: Annotated[str, _one_of(PERMUTED_DATA)] = "mnist"
+    data: Annotated[str, _one_of(NAMES)] = "mnist"
     batch_size: int = Field(default=30, ge=1)
+
+    @property
+    def stages(self) -> int:
+        """Stages a task: between two of them training can be taken up."""
+        return 1
 
 
 class ClassIncremental(Table):
@@ -93,6 +94,11 @@ class ClassIncremental(Table):
         if self.padding >= min(known.shape[1:]):
             raise ValueError(f"padding is {self.padding}; it has to be less than the {known.shape[1]} pixels of a side")
         return self
+
+    @property
+    def stages(self) -> int:
+        """Stages a task: between two of them training can be taken up."""
+        return self.epochs
 
     @property
     def tasks(self) -> int:

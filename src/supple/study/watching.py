@@ -34,11 +34,11 @@ class Tally(Watcher):
         self._before = [0]
         self._began, self._at_start = time.monotonic(), 0.0
 
-    def start(self, parts: Mapping[int, tuple[int, int]], steps: Sequence[int]) -> None:
+    def start(self, parts: Mapping[int, tuple[int, float]], steps: Sequence[int]) -> None:
         """Takes up what is to be trained.
 
         Args:
-            parts: for each part (its runs, tasks it has learned).
+            parts: for each part (its runs, tasks it has learned, with the part of the last one).
             steps: optimizer steps of each task.
         """
         self._steps, self._before = steps, [0, *accumulate(steps)]
@@ -54,7 +54,8 @@ class Tally(Watcher):
             task: the task it learns.
             step: steps of that task that it has taken.
         """
-        self._done[part] = task + step / self._steps[task]
+        # Where classes have unlike numbers of images, seeds have unlike numbers of steps.
+        self._done[part] = task + min(1.0, step / self._steps[task])
 
     def stage(self, part: int, done: float, accuracy: Sequence[tuple[str, float]]) -> None:
         """Notes how far a part has come and its accuracies, averaged over the points of a grid.
