@@ -11,7 +11,7 @@ from supple.report.incremental.drawn import from_scratch
 from supple.report.measured import measure
 from supple.report.style import DARK, LIGHT
 from supple.report.variants import row_styles
-from supple.report.views import figures_of, section_of
+from supple.report.views import figures_of, section_of, table_of
 from supple.study.results import load
 
 ROWS = [
@@ -112,13 +112,56 @@ def test_axes(section):
     assert before.get_ylim()[0] == 0
 
 
-def test_differences_are_those_of_a_seed(section):
-    accuracy = {
-        row.name: np.array([[10.0 * k + s for s in range(len(row.runs))]]) for k, row in enumerate(section.rows)
-    }
-    found = from_scratch(section, accuracy)
-    for k, row in enumerate(section.rows):
-        assert found[row.name].tolist() == [[10.0 * (k - 1)] * 3]
+def test_differences_are_those_of_a_seed(tmp_path):
+    """Base has the seeds 0, 1 and 2, scratch 2 and 0 in this order, and SWR one that no other has."""
+    rows = [Row("base", -0.1, seeds=(0, 1, 2)), Row("reset", seeds=(2, 0)), Row("swr", 0.02, seeds=(3,))]
+    section = section_for(tmp_path, rows)
+    accuracy = {"base": [[10.0, 11.0, 12.0]], "reset": [[2.0, 0.5]], "swr": [[7.0]]}
+    found = from_scratch(section, section.rows, {name: np.array(values) for name, values in accuracy.items()})
+    assert {name: values.tolist() for name, values in found.items()} == {"base": [[9.5, 10.0]], "reset": [[0.0, 0.0]]}
+    last = {(run["method"], run["seed"]): run["late"] for run in section.measured.runs.iter_rows(named=True)}
+    gaps = [last["base", seed] - last["reset", seed] for seed in (0, 2)]
+    assert set(section.from_scratch) == {"base"}
+    assert float(section.from_scratch["base"].mean) == pytest.approx(np.mean(gaps))
+    line = line_of(drawn(section)["one-additions"].axes[1], section, "base")
+    assert line.get_ydata()[-1] == pytest.approx(np.mean(gaps))
+    table = table_of(section)
+    assert [row[4] for row in table.rows][1:] == ["–", "–"]
+    assert table.rows[0][4].startswith(f"{100 * np.mean(gaps):+.1f} ± ".replace("-", "−"))
+    assert table.rows[2][2] == "–"
+    assert "SWR" not in {text.get_text() for text in drawn(section)["one-additions"].axes[1].texts}
+
+
+@pytest.mark.parametrize("rows", [["base", "reset"], ["base", "reset", "swr"], ["reset", "swr"]])
+def test_no_seed_in_common(tmp_path, rows):
+    section = section_for(tmp_path, [Row(name, seeds=(k, k + 4)) for k, name in enumerate(rows)])
+    assert section.from_scratch == {}
+    assert len(drawn(section)["one-additions"].axes) == 1
+    for said in (section.answer, *(cell for row in table_of(section).rows for cell in row)):
+        assert "nan" not in said
+    if "swr" in rows:
+        first = "plain training" if rows[0] == "base" else "scratch"
+        assert f"without a seed in common with {first}. None of" in section.answer
+
+
+def test_parts_of_a_run_each_that_are_not_all_done(tmp_path):
+    """The seeds 0 of base, 1 of scratch and 0 of SWR: one pair, and none with scratch."""
+    rows = [Row("base"), Row("reset"), Row("swr", 0.02)]
+    section = section_for(tmp_path, rows, seeds=2, part_runs=1, done={0: 6, 3: 6, 4: 6})
+    assert list(drawn(section)) == KEYS
+    assert "points above plain training. None of 3 runs diverged. One seed gives no interval" in section.answer
+    assert "nan" not in section.answer
+    # The seeds 0 and 1 of base do not make one pair of its differences an interval.
+    section = section_for(tmp_path / "two", rows, seeds=2, part_runs=1, done={0: 6, 1: 6, 3: 6, 4: 6})
+    assert section.answer.endswith("One seed gives no interval, so this may be chance.")
+
+
+def test_an_overview_without_a_seed_in_common(tmp_path):
+    rows = [Row(f"swr_{k}", kind="swr", settings={"factor": 1e-4 * (k + 1)}, seeds=(1, 2)) for k in range(8)]
+    section = section_for(tmp_path, [Row("base", seeds=(1, 2)), Row("reset", seeds=(0,)), *rows], additions=2)
+    overview = next(iter(figures_of(section))).draw(WIDE, LIGHT)
+    assert len(section.from_scratch) == 0
+    assert {axes.get_title(loc="left") for axes in overview.axes} == {"final accuracy", "against base, points"}
 
 
 def test_many_methods(tmp_path):

@@ -134,6 +134,8 @@ def limit_bands(axes: Axes, within: tuple[float, float] = (-math.inf, math.inf))
         axes: the axes, with all of their lines.
         within: what no value is below and none above.
     """
+    if not axes.lines:
+        return
     points = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
     low, high = float(points.min()), float(points.max())
     room = max(high - low, 0.01)

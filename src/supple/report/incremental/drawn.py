@@ -71,15 +71,16 @@ def incremental_figures(section: IncrementalSection) -> Iterator[Drawn]:
             yield sweep_figure(section, row)
 
 
-def from_scratch(section: IncrementalSection, accuracy: ByRow) -> dict[str, Array]:
+def from_scratch(section: IncrementalSection, rows: Sequence[Row], accuracy: ByRow) -> dict[str, Array]:
     """Accuracy minus that of the network trained from scratch, seed by seed.
 
     Args:
         section: the folder.
-        accuracy: for each row [additions, runs of its best point].
+        rows: those that are compared with it.
+        accuracy: for each row of the folder [additions, runs of its best point].
 
     Returns:
-        For each row [additions, seeds that both have]; empty without the network trained from scratch.
+        For each row that has seeds in common with that network [additions, those seeds]; empty if none but itself has.
     """
     if section.scratch is None:
         return {}
@@ -87,11 +88,12 @@ def from_scratch(section: IncrementalSection, accuracy: ByRow) -> dict[str, Arra
     reference = {seeds[run]: k for k, run in enumerate(section.scratch.runs)}
     against = accuracy[section.scratch.name]
     found = {}
-    for row in section.rows:
+    for row in rows:
         both = [(k, reference[seeds[run]]) for k, run in enumerate(row.runs) if seeds[run] in reference]
-        own, other = (list(places) for places in zip(*both, strict=True)) if both else ([], [])
-        found[row.name] = accuracy[row.name][:, own] - against[:, other]
-    return found
+        if both:
+            own, other = (list(places) for places in zip(*both, strict=True))
+            found[row.name] = accuracy[row.name][:, own] - against[:, other]
+    return found if found.keys() - {section.scratch.name} else {}
 
 
 class _Group:
@@ -125,7 +127,7 @@ class _Group:
 
     def at_the_end(self, classes: Array, accuracy: ByRow) -> Drawn:
         panels = [CurvePanel("test accuracy", self.of(accuracy), percents, within=(0, 1))]
-        behind = self.of(from_scratch(self.section, accuracy))
+        behind = from_scratch(self.section, self.rows, accuracy)
         if behind:
             panels.append(CurvePanel("against training from scratch, points", behind, points, within=(-1, 1)))
         return self._panels(
@@ -200,10 +202,14 @@ class _Group:
 
 def _overview(section: IncrementalSection) -> Drawn:
     """Final test accuracy of all methods, beside the difference from the first or from training from scratch."""
-    if section.scratch is not None:
+    if section.scratch is not None and section.from_scratch:
         against = f"against {section.scratch.style.label}, points"
         return overview(section, Panel(against, section.from_scratch, points), f"its difference from {SCRATCH}")
     first = section.rows[0]
-    gains = {one.method: one.gain for one in section.summaries if one.method != first.name}
+    gains = {
+        one.method: one.gain
+        for one in section.summaries
+        if one.method != first.name and np.isfinite(one.gain.mean)
+    }
     label = first.style.label
     return overview(section, Panel(f"against {label}, points", gains, points), f"its difference from {label}")
