@@ -16,6 +16,7 @@ from supple.report.bootstrap import IntervalKind, interval_of
 from supple.report.comparison import also, compared
 from supple.report.incremental.measured import classes_seen, final_words
 from supple.report.incremental.problem import classes_after
+from supple.report.incremental.resets import whole
 from supple.report.measured import Measured
 from supple.report.paired import differences
 from supple.report.section import Row, Section, make_section
@@ -116,5 +117,10 @@ def make_incremental_section(
 
 def _scratch(rows: Sequence[Row]) -> Row | None:
     """The row of the whole network drawn again, that under the method's own name if there are several."""
-    whole = [row for row in rows if row.kind == "reset" and row.settings.get("parts", "network") == "network"]
-    return next((row for row in whole if row.name == row.kind), whole[0] if whole else None)
+    anew = [row for row in rows if row.kind == "reset" and all(map(whole, _parts(row)))]
+    return next((row for row in anew if row.name == row.kind), anew[0] if anew else None)
+
+
+def _parts(row: Row) -> Sequence[str | None]:
+    """What a row draws again, at each of its points."""
+    return row.grid.get("parts", [row.settings.get("parts")])
