@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 from fake_incremental import Row, write
 from figure_texts import texts_of, texts_outside
+from matplotlib.figure import Figure
 
-from supple.report.drawing import NARROW, WIDE
+from supple.report.drawing import NARROW, WIDE, limit_bands
 from supple.report.drawn import row_groups
+from supple.report.incremental.axes import epoch_axis
 from supple.report.incremental.drawn import from_scratch
+from supple.report.incremental.measured import EpochCurves
 from supple.report.measured import measure
 from supple.report.style import DARK, LIGHT
 from supple.report.variants import row_styles
@@ -110,6 +113,40 @@ def test_axes(section):
     before, new = figures["one-dormant"].axes[:2]
     assert before.get_ylim() == new.get_ylim()
     assert before.get_ylim()[0] == 0
+
+
+def test_marks_of_additions_do_not_count_as_lines_that_fill_the_axes(tmp_path):
+    axes = Figure().add_axes((0.1, 0.1, 0.8, 0.8))
+    limit_bands(axes)
+    epochs = np.arange(1.0, 7.0)
+    curves = EpochCurves(epochs, np.zeros((6, 1)), np.array([0.0, 3.0, 6.0]), np.array([5, 10]), 1)
+    axes.fill_between(epochs, 0.0, 1.0)
+    epoch_axis(axes, curves, LIGHT)
+    limit_bands(axes)
+    assert axes.get_ylim()[0] < 0.01
+    axes.plot(epochs, np.linspace(0.6, 0.7, 6))
+    limit_bands(axes, (0, 1))
+    assert axes.get_ylim() == pytest.approx((0.5, 0.8))
+    # Two seeds that are far apart make a band of nearly everything.
+    section = section_for(tmp_path, [Row("base")], seeds=2, additions=2, noise=0.2, problem={"epochs": 100})
+    axes = drawn(section)["one-accuracy"].axes[0]
+    values = line_of(axes, section, "base").get_ydata()
+    room = values.max() - values.min()
+    assert axes.get_ylim()[0] >= max(0, values.min() - room) - 0.02 * room - 1e-9
+
+
+@pytest.mark.parametrize(("epochs", "words"), [(1, "1 epoch with"), (3, "3 epochs with")])
+def test_epochs_of_each_number_of_classes(tmp_path, epochs, words):
+    section = section_for(tmp_path, ROWS[:1], seeds=1, additions=2, problem={"epochs": epochs})
+    assert drawn(section)["one-accuracy"].axes[0].get_xlabel() == f"classes seen, {words} each number"
+
+
+def test_figures_say_what_becomes_of_runs_that_diverged(section):
+    shown = {key: " ".join(text.get_text() for text in figure.texts) for key, figure in drawn(section).items()}
+    assert "once diverged a run counts as 0" in shown["one-accuracy"]
+    assert "a diverged run counts as 0" in shown["one-additions"]
+    for key in ("one-dormant", "one-magnitudes"):
+        assert "without diverged runs" in shown[key]
 
 
 def test_differences_are_those_of_a_seed(tmp_path):

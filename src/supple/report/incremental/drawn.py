@@ -105,16 +105,16 @@ class _Group:
         self.pairs = colour_pairs(list(self.styles.values()))
         self.named = ", ".join(style.label for style in self.styles.values())
 
-    def reading(self, unit: str, width: int = 1, counted: bool = True) -> list[str]:
-        """How lines came about, and whether diverged runs are counted."""
+    def reading(self, unit: str, width: int = 1, diverged: str = "a diverged run counts as 0") -> list[str]:
+        """How lines came about, and what diverged runs, where there are any, count as."""
         found = seeds_reading(self.rows, width, unit)
-        return [*found, "a diverged run counts as 0"] if counted and any(row.diverged for row in self.rows) else found
+        return [*found, diverged] if any(row.diverged for row in self.rows) else found
 
     def of(self, curves: ByRow) -> dict[str, Array]:
         return {name: curves[name] for name in self.styles if name in curves}
 
     def over_epochs(self, epochs: EpochCurves, accuracy: ByRow) -> Drawn:
-        reading = self.reading("epoch", epochs.width)
+        reading = self.reading("epoch", epochs.width, "once diverged a run counts as 0")
         return Drawn(
             f"{self.key}-accuracy",
             f"Test accuracy over epochs, on the classes seen so far, of {self.named}. It falls where classes come.",
@@ -186,8 +186,9 @@ class _Group:
         there = [panel for panel in panels if any(np.isfinite(values).any() for values in panel.curves.values())]
         if there:
             yield self._panels(
-                key, alt, title, there, classes, self.reading(unit="start of an addition", counted=False), columns, tall
-            )
+                key, alt, title, there, classes, self.reading("start of an addition", diverged="without diverged runs"),
+                columns, tall,
+            )  # fmt: skip
 
     def _panels(
         self, key: str, alt: str, title: str, panels: Sequence[CurvePanel], classes: Array, reading: Sequence[str],
@@ -207,9 +208,7 @@ def _overview(section: IncrementalSection) -> Drawn:
         return overview(section, Panel(against, section.from_scratch, points), f"its difference from {SCRATCH}")
     first = section.rows[0]
     gains = {
-        one.method: one.gain
-        for one in section.summaries
-        if one.method != first.name and np.isfinite(one.gain.mean)
+        one.method: one.gain for one in section.summaries if one.method != first.name and np.isfinite(one.gain.mean)
     }
     label = first.style.label
     return overview(section, Panel(f"against {label}, points", gains, points), f"its difference from {label}")
