@@ -167,8 +167,8 @@ def test_all_that_is_smaller_is_said(tmp_path):
     assert incremental_scale(problem, network, 4) == (
         "4 of the paper's 20 additions, 10 instead of 100 classes, 2 classes at first and 3 at each addition instead "
         "of 5, images of fashion_mnist, 150 training images of a class instead of all, 40 test images of a class "
-        "instead of all, 10 instead of 50 validation images of a class, 10 instead of 100 epochs an addition, patch size 7 "
-        "instead of 4, depth 2 instead of 8, heads 2 instead of 12, width 32 instead of 384, hidden 64 instead "
+        "instead of all, 10 instead of 50 validation images of a class, 10 instead of 100 epochs an addition, patch "
+        "size 7 instead of 4, depth 2 instead of 8, heads 2 instead of 12, width 32 instead of 384, hidden 64 instead "
         "of 1536, batches of 30 instead of 90"
     )
     assert incremental_scale({**PROBLEM, "validation": 0}, NETWORK, 20) == (

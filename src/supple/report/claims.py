@@ -278,8 +278,8 @@ def transformer(runs: pl.DataFrame, kind: IntervalKind = "student") -> Claim:
         "diverging runs.",
         "final test accuracy, SWR minus each, not more than half a point below 0, without seeds of which both "
         "diverged; SWR does not diverge more often than each, by the exact sign test on seeds of which one of the two "
-        "diverged; with regular and with reparameterized layer norm. Where nothing diverged only that and accuracy were tested, "
-        "not that SWR diverges less often",
+        "diverged; with regular and with reparameterized layer norm. Where nothing diverged only that and accuracy "
+        "were tested, not that SWR diverges less often",
         kind,
     )
 
