@@ -48,6 +48,7 @@ class Row:
         grid: points, each a pair of settings and what they add to the accuracy.
         diverged: seeds that diverge halfway.
         dead: share of dormant units at the last addition, on the new classes.
+        seeds: its seeds in the order of its runs; None: as many as the folder has, from 0.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Row:
     grid: list[tuple[dict[str, Any], float]] = field(default_factory=list)
     diverged: tuple[int, ...] = ()
     dead: float = 0.1
+    seeds: tuple[int, ...] | None = None
 
 
 def write(
@@ -101,7 +103,7 @@ def write(
     for row in rows:
         kind = row.kind or row.name
         for point, gain in row.grid or [({}, 0.0)]:
-            for seed in range(seeds):
+            for seed in row.seeds if row.seeds is not None else range(seeds):
                 runs.append(
                     {
                         "run": len(runs),

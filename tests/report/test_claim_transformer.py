@@ -1,6 +1,7 @@
 """Claim C7, about the vision transformer: verdicts follow effects planted in class-incremental folders."""
 
 import fake_results
+import numpy as np
 import pytest
 from fake_incremental import NETWORK, PROBLEM, Row, write
 
@@ -72,9 +73,9 @@ def test_a_method_exactly_two_points_better(tmp_path):
     [
         ({"cbp": ALL, "redo": ALL}, [1, 1], YES),
         ({"swr": ALL}, [-1, -1], NO),
-        ({"redo": (1,)}, [1 / 6], OPEN),  # one in six may be chance
+        ({"redo": (1,)}, [1 / 6], YES),  # not worse for SWR than if none had
         ({"redo": (1, 2), "swr": (3,)}, [-1 / 6, 1 / 6], OPEN),
-        ({"cbp": (1,), "redo": (1,), "swr": (1,)}, [0, 0], OPEN),
+        ({"cbp": (1,), "redo": (1,), "swr": (1,)}, [0, 0], YES),
     ],
 )
 def test_diverging_runs(tmp_path, diverged, shares, expected):
@@ -83,12 +84,30 @@ def test_diverging_runs(tmp_path, diverged, shares, expected):
     judged = [one for one in found.evidence if "diverging" in one.statement.words]
     assert [float(one.interval.mean) for one in judged] == pytest.approx(2 * shares)
     for one in judged:
-        assert one.statement.says is Says.ABOVE
+        assert one.statement.says is Says.NOT_BELOW
+        assert np.isnan(one.interval.low)
         assert "of 6 runs diverged" in one.statement.note
     # A run that diverged counts with an accuracy of 0.
     accuracy = next(one for one in found.evidence if one.statement.words == "final test accuracy, SWR − ReDo")
     gap = 0.02 + (len(diverged.get("redo", ())) * 0.63 - len(diverged.get("swr", ())) * 0.65) / 6
     assert float(accuracy.interval.mean) == pytest.approx(gap, abs=0.01)
+
+
+def test_what_diverges_in_both_says_nothing_about_accuracy(tmp_path):
+    found = claim(both(tmp_path, three(diverged=dict.fromkeys(("swr", "cbp", "redo"), ALL))))
+    assert found.verdict is OPEN
+    accuracy = [one for one in found.evidence if "accuracy" in one.statement.words]
+    assert all(one.verdict is OPEN and len(one.statement.differences) == 0 for one in accuracy)
+    assert all(one.statement.note.endswith("without 6 of which both diverged") for one in accuracy)
+    found = claim(both(tmp_path, three(diverged=dict.fromkeys(("swr", "cbp"), (2,)))))
+    assert [len(one.statement.differences) for one in found.evidence if "accuracy" in one.statement.words] == [5, 6] * 2
+    assert float(found.evidence[0].interval.mean) == pytest.approx(0.03, abs=0.003)
+
+
+def test_the_claim_says_what_is_tested_where_nothing_diverged(tmp_path):
+    found = claim(both(tmp_path, three()))
+    assert "SWR does not diverge more often than each" in found.tested
+    assert "Where nothing diverged only that and accuracy were tested" in found.tested
 
 
 def test_settings_that_are_swept_count_at_their_best(tmp_path):
@@ -142,14 +161,18 @@ def test_all_that_is_smaller_is_said(tmp_path):
     assert incremental_scale(PROBLEM, NETWORK, 20) == ""
     problem = {
         **PROBLEM, "data": "fashion_mnist", "first": 2, "step": 3, "epochs": 10, "train_images": 150,
-        "test_images": 40, "batch_size": 30,
+        "test_images": 40, "validation": 10, "batch_size": 30,
     }  # fmt: skip
     network = {**NETWORK, "patch_size": 7, "depth": 2, "heads": 2, "width": 32, "hidden": 64}
     assert incremental_scale(problem, network, 4) == (
-        "4 of the paper's 20 additions, 10 instead of 100 classes, images of fashion_mnist, 150 training images of a "
-        "class instead of all, 40 test images of a class instead of all, 10 instead of 100 epochs an addition, patch "
+        "4 of the paper's 20 additions, 10 instead of 100 classes, 2 classes at first and 3 at each addition instead "
+        "of 5, images of fashion_mnist, 150 training images of a class instead of all, 40 test images of a class "
+        "instead of all, 10 instead of 50 validation images of a class, 10 instead of 100 epochs an addition, patch "
         "size 7 instead of 4, depth 2 instead of 8, heads 2 instead of 12, width 32 instead of 384, hidden 64 instead "
         "of 1536, batches of 30 instead of 90"
+    )
+    assert incremental_scale({**PROBLEM, "validation": 0}, NETWORK, 20) == (
+        "0 instead of 50 validation images of a class"
     )
     found = claim([folder(tmp_path, "vit", three(), network={"depth": 2})])
     assert found.scale == {

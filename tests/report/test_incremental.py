@@ -11,10 +11,12 @@ import pytest
 from fake_incremental import Row, write
 from scipy import stats
 
+from supple.report.files import make_report
 from supple.report.incremental import measured as incremental
 from supple.report.incremental.measured import class_accuracy, classes_seen, epoch_curves, final_words
 from supple.report.incremental.problem import classes_after
 from supple.report.measured import measure
+from supple.report.style import STYLES
 from supple.report.tables import points_table
 from supple.report.variants import row_styles
 from supple.report.views import section_of, table_of
@@ -155,6 +157,42 @@ def test_the_network_from_scratch_is_all_of_it(tmp_path):
     assert section_for(tmp_path / "head", [ROWS[0], head]).scratch is None
     whole = Row("anew", kind="reset")
     assert section_for(tmp_path / "both", [ROWS[0], head, whole]).scratch.name == "anew"
+
+
+@pytest.mark.parametrize(
+    ("settings", "grid", "scratch"),
+    [
+        ({"parts": "network+momentum"}, [], True),
+        ({}, [({"parts": "network"}, 0.0), ({"parts": "momentum+network"}, -0.05)], True),
+        ({}, [({"parts": "network"}, 0.0), ({"parts": "head"}, -0.05)], False),
+        ({}, [({"parts": "network"}, -0.05), ({"parts": "head"}, 0.0)], False),
+    ],
+)
+def test_every_point_of_the_network_from_scratch_is_all_of_it(tmp_path, settings, grid, scratch):
+    section = section_for(tmp_path, [ROWS[0], Row("reset", settings=settings, grid=grid)])
+    assert (section.scratch is not None) == scratch
+
+
+@pytest.mark.parametrize(
+    ("settings", "grid", "label"),
+    [
+        ({}, [], "scratch"),
+        ({"parts": "network+momentum"}, [], "scratch"),
+        ({"parts": "head"}, [], "reset head"),
+        ({"parts": "layer_norms"}, [], "reset layer norms"),
+        ({}, [({"parts": "network"}, 0.0), ({"parts": "head"}, -0.05)], "reset"),
+    ],
+)
+def test_only_the_whole_network_is_called_scratch(tmp_path, settings, grid, label):
+    rows = [ROWS[0], Row("reset", settings=settings, grid=grid)]
+    report = make_report([write(tmp_path / "one", rows, **OPTIONS)])
+    style = report.sections[0].rows[1].style
+    assert style.label == label
+    assert (style == STYLES["reset"]) == (label == "scratch")
+    assert report.styles["reset"] == style
+    # A page has one style for a name.
+    both = [tmp_path / "one", write(tmp_path / "two", [ROWS[0], Row("reset")], **OPTIONS)]
+    assert (make_report(both).styles["reset"] == STYLES["reset"]) == (label == "scratch")
 
 
 def test_the_answer(section, tmp_path):

@@ -4,14 +4,17 @@ import numpy as np
 import pytest
 from fake_incremental import Row, write
 from figure_texts import texts_of, texts_outside
+from matplotlib.figure import Figure
 
-from supple.report.drawing import NARROW, WIDE
+from supple.report.drawing import NARROW, WIDE, limit_bands
 from supple.report.drawn import row_groups
+from supple.report.incremental.axes import epoch_axis
 from supple.report.incremental.drawn import from_scratch
+from supple.report.incremental.measured import EpochCurves
 from supple.report.measured import measure
 from supple.report.style import DARK, LIGHT
 from supple.report.variants import row_styles
-from supple.report.views import figures_of, section_of
+from supple.report.views import figures_of, section_of, table_of
 from supple.study.results import load
 
 ROWS = [
@@ -112,13 +115,90 @@ def test_axes(section):
     assert before.get_ylim()[0] == 0
 
 
-def test_differences_are_those_of_a_seed(section):
-    accuracy = {
-        row.name: np.array([[10.0 * k + s for s in range(len(row.runs))]]) for k, row in enumerate(section.rows)
-    }
-    found = from_scratch(section, accuracy)
-    for k, row in enumerate(section.rows):
-        assert found[row.name].tolist() == [[10.0 * (k - 1)] * 3]
+def test_marks_of_additions_do_not_count_as_lines_that_fill_the_axes(tmp_path):
+    axes = Figure().add_axes((0.1, 0.1, 0.8, 0.8))
+    limit_bands(axes)
+    epochs = np.arange(1.0, 7.0)
+    curves = EpochCurves(epochs, np.zeros((6, 1)), np.array([0.0, 3.0, 6.0]), np.array([5, 10]), 1)
+    axes.fill_between(epochs, 0.0, 1.0)
+    epoch_axis(axes, curves, LIGHT)
+    limit_bands(axes)
+    assert axes.get_ylim()[0] < 0.01
+    axes.plot(epochs, np.linspace(0.6, 0.7, 6))
+    limit_bands(axes, (0, 1))
+    assert axes.get_ylim() == pytest.approx((0.5, 0.8))
+    # Two seeds that are far apart make a band of nearly everything.
+    section = section_for(tmp_path, [Row("base")], seeds=2, additions=2, noise=0.2, problem={"epochs": 100})
+    axes = drawn(section)["one-accuracy"].axes[0]
+    values = line_of(axes, section, "base").get_ydata()
+    room = values.max() - values.min()
+    assert axes.get_ylim()[0] >= max(0, values.min() - room) - 0.02 * room - 1e-9
+
+
+@pytest.mark.parametrize(("epochs", "words"), [(1, "1 epoch with"), (3, "3 epochs with")])
+def test_epochs_of_each_number_of_classes(tmp_path, epochs, words):
+    section = section_for(tmp_path, ROWS[:1], seeds=1, additions=2, problem={"epochs": epochs})
+    assert drawn(section)["one-accuracy"].axes[0].get_xlabel() == f"classes seen, {words} each number"
+
+
+def test_figures_say_what_becomes_of_runs_that_diverged(section):
+    shown = {key: " ".join(text.get_text() for text in figure.texts) for key, figure in drawn(section).items()}
+    assert "once diverged a run counts as 0" in shown["one-accuracy"]
+    assert "a diverged run counts as 0" in shown["one-additions"]
+    for key in ("one-dormant", "one-magnitudes"):
+        assert "without diverged runs" in shown[key]
+
+
+def test_differences_are_those_of_a_seed(tmp_path):
+    """Base has the seeds 0, 1 and 2, scratch 2 and 0 in this order, and SWR one that no other has."""
+    rows = [Row("base", -0.1, seeds=(0, 1, 2)), Row("reset", seeds=(2, 0)), Row("swr", 0.02, seeds=(3,))]
+    section = section_for(tmp_path, rows)
+    accuracy = {"base": [[10.0, 11.0, 12.0]], "reset": [[2.0, 0.5]], "swr": [[7.0]]}
+    found = from_scratch(section, section.rows, {name: np.array(values) for name, values in accuracy.items()})
+    assert {name: values.tolist() for name, values in found.items()} == {"base": [[9.5, 10.0]], "reset": [[0.0, 0.0]]}
+    last = {(run["method"], run["seed"]): run["late"] for run in section.measured.runs.iter_rows(named=True)}
+    gaps = [last["base", seed] - last["reset", seed] for seed in (0, 2)]
+    assert set(section.from_scratch) == {"base"}
+    assert float(section.from_scratch["base"].mean) == pytest.approx(np.mean(gaps))
+    line = line_of(drawn(section)["one-additions"].axes[1], section, "base")
+    assert line.get_ydata()[-1] == pytest.approx(np.mean(gaps))
+    table = table_of(section)
+    assert [row[4] for row in table.rows][1:] == ["–", "–"]
+    assert table.rows[0][4].startswith(f"{100 * np.mean(gaps):+.1f} ± ".replace("-", "−"))
+    assert table.rows[2][2] == "–"
+    assert "SWR" not in {text.get_text() for text in drawn(section)["one-additions"].axes[1].texts}
+
+
+@pytest.mark.parametrize("rows", [["base", "reset"], ["base", "reset", "swr"], ["reset", "swr"]])
+def test_no_seed_in_common(tmp_path, rows):
+    section = section_for(tmp_path, [Row(name, seeds=(k, k + 4)) for k, name in enumerate(rows)])
+    assert section.from_scratch == {}
+    assert len(drawn(section)["one-additions"].axes) == 1
+    for said in (section.answer, *(cell for row in table_of(section).rows for cell in row)):
+        assert "nan" not in said
+    if "swr" in rows:
+        first = "plain training" if rows[0] == "base" else "scratch"
+        assert f"without a seed in common with {first}. None of" in section.answer
+
+
+def test_parts_of_a_run_each_that_are_not_all_done(tmp_path):
+    """The seeds 0 of base, 1 of scratch and 0 of SWR: one pair, and none with scratch."""
+    rows = [Row("base"), Row("reset"), Row("swr", 0.02)]
+    section = section_for(tmp_path, rows, seeds=2, part_runs=1, done={0: 6, 3: 6, 4: 6})
+    assert list(drawn(section)) == KEYS
+    assert "points above plain training. None of 3 runs diverged. One seed gives no interval" in section.answer
+    assert "nan" not in section.answer
+    # The seeds 0 and 1 of base do not make one pair of its differences an interval.
+    section = section_for(tmp_path / "two", rows, seeds=2, part_runs=1, done={0: 6, 1: 6, 3: 6, 4: 6})
+    assert section.answer.endswith("One seed gives no interval, so this may be chance.")
+
+
+def test_an_overview_without_a_seed_in_common(tmp_path):
+    rows = [Row(f"swr_{k}", kind="swr", settings={"factor": 1e-4 * (k + 1)}, seeds=(1, 2)) for k in range(8)]
+    section = section_for(tmp_path, [Row("base", seeds=(1, 2)), Row("reset", seeds=(0,)), *rows], additions=2)
+    overview = next(iter(figures_of(section))).draw(WIDE, LIGHT)
+    assert len(section.from_scratch) == 0
+    assert {axes.get_title(loc="left") for axes in overview.axes} == {"final accuracy", "against base, points"}
 
 
 def test_many_methods(tmp_path):

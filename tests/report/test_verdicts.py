@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
 
 from supple.report.verdicts import Says, Statement, Verdict, judge, together
 
@@ -56,6 +59,58 @@ def test_one_diverged_run_does_not_hide_what_all_pairs_say():
         assert found.p == pytest.approx(2 / 2**6)
         # Five that agree may be chance: 2 / 2^5 = 0.0625.
         assert judge([Statement("it", d[:5], says)])[0].verdict is OPEN
+
+
+def shares(*d):
+    (found,) = judge([Statement("it", np.array(d, dtype=float), Says.NOT_BELOW, shares=True)])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("d", "expected"),
+    [
+        ([0, 0], YES),
+        ([1, 1], YES),
+        ([1, 0, 0], YES),
+        ([-1, 0, 0], OPEN),
+        ([-1] * 5, OPEN),  # 2 / 2^5 = 0.0625
+        ([-1] * 6, NO),  # 2 / 2^6 = 0.031
+        ([-1] * 4 + [0] * 96, OPEN),
+        ([-1] + [1] * 7, OPEN),  # 2 (8 + 1) / 2^8 = 0.070
+        ([-1] + [1] * 8, YES),  # 2 (9 + 1) / 2^9 = 0.039
+        ([1] + [-1] * 8, NO),
+        ([], OPEN),
+    ],
+)
+def test_shares(d, expected):
+    found = shares(*d)
+    assert found.verdict is expected
+    assert np.isnan(found.interval.low)
+    assert np.isnan(found.interval.high)
+    assert found.needed is None
+
+
+@given(st.lists(st.sampled_from([-1, 0, 1]), min_size=2, max_size=20), st.data())
+def test_shares_against_scipy_and_more_divergences_of_the_other_method_never_weaken_them(d, data):
+    found = shares(*d)
+    more, fewer = d.count(-1), d.count(1)
+    p = stats.binomtest(more, more + fewer).pvalue if more > fewer else 1.0
+    assert found.p == pytest.approx(p)
+    assert (found.verdict is NO) == (p < 0.05)
+    place = data.draw(st.integers(0, len(d) - 1))
+    raised = shares(*(min(1, value + (k == place)) for k, value in enumerate(d)))
+    order = [NO, OPEN, YES]
+    assert order.index(raised.verdict) >= order.index(found.verdict)
+
+
+def test_not_below_is_supported_by_every_pair_only_where_it_is_asked():
+    d = np.array([0.65, 0.0, 0.002, -0.001, -0.004, 0.001])
+    for agreeing, expected in ((True, YES), (False, OPEN)):
+        (found,) = judge([Statement("it", d, Says.NOT_BELOW, 0.005, agreeing=agreeing)])
+        assert found.interval.low < -0.005
+        assert found.verdict is expected
+        (found,) = judge([Statement("it", d[:5], Says.NOT_BELOW, 0.005, agreeing=agreeing)])
+        assert found.verdict is OPEN
 
 
 def test_without_a_margin_no_difference_is_too_small():

@@ -142,6 +142,8 @@ def summarize(comparison: Comparison) -> list[Summary]:
 def percent(interval: Interval, signed: bool = False) -> str:
     """A share with its interval in per cent, such as "74.2 ± 0.3"; "-" stands for an interval that there is not.
 
+    A dash alone stands for a mean of nothing, such as the difference of methods that have no seed in common.
+
     Args:
         interval: of a share, symmetric about its mean.
         signed: whether to put a sign in front, as for a difference.
@@ -149,6 +151,8 @@ def percent(interval: Interval, signed: bool = False) -> str:
     Returns:
         The text.
     """
+    if np.isnan(interval.mean):
+        return "–"
     mean = f"{100 * interval.mean:{'+' if signed else ''}.1f}".replace("-", "−")
     half = "-" if np.isnan(interval.high) else f"{50 * (interval.high - interval.low):.1f}"
     return f"{mean} ± {half}"
@@ -235,6 +239,8 @@ def compared(gain: Interval, other: str = "it") -> str:
     Returns:
         Such as "2.1 points above it (95% interval +1.9 to +2.3)".
     """
+    if np.isnan(gain.mean):
+        return f"without a seed in common with {other}"
     points = f"{abs(100 * gain.mean):.1f} points {'above' if gain.mean >= 0 else 'below'} {other}"
     if np.isnan(gain.low):
         return points

@@ -134,7 +134,11 @@ def limit_bands(axes: Axes, within: tuple[float, float] = (-math.inf, math.inf))
         axes: the axes, with all of their lines.
         within: what no value is below and none above.
     """
-    points = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
+    # Lines that mark a place of an axis are not in its numbers but in shares of the axes.
+    lines = [line for line in axes.lines if line.get_transform() is axes.transData]
+    if not lines:
+        return
+    points = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in lines])
     low, high = float(points.min()), float(points.max())
     room = max(high - low, 0.01)
     bottom, top = axes.get_ylim()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -219,7 +219,9 @@ def usual(trials: Trials, kind: str) -> pl.DataFrame:
     return rows if named.is_empty() else named
 
 
-def pair(trials: Trials, first: str, second: str, column: str = "late") -> tuple[Array, str]:
+def pair(
+    trials: Trials, first: str, second: str, column: str = "late", without: Collection[int] = ()
+) -> tuple[Array, str]:
     """Differences of two methods seed by seed, each as it usually is and at its best setting.
 
     Args:
@@ -227,6 +229,7 @@ def pair(trials: Trials, first: str, second: str, column: str = "late") -> tuple
         first: a method.
         second: the one that is subtracted.
         column: the outcome.
+        without: seeds that are left out.
 
     Returns:
         (differences [pairs]; a note on settings and diverged runs).
@@ -234,7 +237,8 @@ def pair(trials: Trials, first: str, second: str, column: str = "late") -> tuple
     one, one_note = final(trials, usual(trials, first), column)
     other, other_note = final(trials, usual(trials, second), column)
     notes = ((STYLES[first].label, one_note), (STYLES[second].label, other_note))
-    return differences(one, other), "; ".join(f"{label}: {note}" for label, note in notes if note)
+    kept = {seed: value for seed, value in one.items() if seed not in without}
+    return differences(kept, other), "; ".join(f"{label}: {note}" for label, note in notes if note)
 
 
 def has(trials: Trials, *kinds: str) -> bool:

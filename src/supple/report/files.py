@@ -13,6 +13,7 @@ from supple.report.bootstrap import IntervalKind
 from supple.report.claims import check_claims
 from supple.report.drawing import NARROW, WIDE, to_pdf, to_png, to_svg, to_themed_svg
 from supple.report.evidence import Claim
+from supple.report.incremental.resets import partial_resets
 from supple.report.measured import Measured, measure
 from supple.report.section import Section
 from supple.report.study_page import Shown, image, render_studies
@@ -78,7 +79,7 @@ def make_report(
     kinds: dict[str, str] = {}
     for one in measured:
         kinds.update(one.results.runs.select("method", "kind").unique(maintain_order=True).iter_rows())
-    styles = row_styles(kinds)
+    styles = row_styles(kinds, partial_resets(one.results.runs for one in measured))
     sections: list[Section] = []
     for one in measured:
         progress(f"comparing {one.name}")

@@ -24,6 +24,12 @@ PAPER_ADDITIONS = 20
 PAPER_CLASSES = 100
 """Classes in the end, there."""
 
+PAPER_STEP = 5
+"""Classes at first, and that each addition brings, there."""
+
+PAPER_VALIDATION = 50
+"""Training images of a class that are kept for validation there."""
+
 PAPER_EPOCHS = 100
 """Epochs with each number of classes there."""
 
@@ -72,11 +78,16 @@ def incremental_scale(problem: Mapping[str, Any], network: Mapping[str, Any], ad
     classes = classes_after(problem, additions) or PAPER_CLASSES
     if classes != PAPER_CLASSES:
         parts.append(f"{classes} instead of {PAPER_CLASSES} classes")
+    first, step = problem.get("first", PAPER_STEP), problem.get("step", PAPER_STEP)
+    if (first, step) != (PAPER_STEP, PAPER_STEP):
+        parts.append(f"{first} classes at first and {step} at each addition instead of {PAPER_STEP}")
     if problem.get("data") != "cifar100":
         parts.append(f"images of {problem.get('data', '')}")
     for name, purpose in (("train_images", "training"), ("test_images", "test")):
         if problem.get(name) is not None:
             parts.append(f"{problem[name]:,} {purpose} images of a class instead of all")
+    if problem.get("validation", PAPER_VALIDATION) != PAPER_VALIDATION:
+        parts.append(f"{problem['validation'] or 0} instead of {PAPER_VALIDATION} validation images of a class")
     if problem.get("epochs") not in (None, PAPER_EPOCHS):
         parts.append(f"{problem['epochs']} instead of {PAPER_EPOCHS} epochs an addition")
     parts += [

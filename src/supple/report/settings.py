@@ -61,7 +61,7 @@ class IncrementalSetting(Setting):
     """
 
     reparameterized: bool
-    # Final accuracy is that after the last addition; one is no addition yet.
+    # The first classes alone are no addition yet.
     least: int = field(default=2, kw_only=True)
 
 

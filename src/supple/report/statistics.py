@@ -67,7 +67,7 @@ def finite_interval(values: ArrayLike) -> Interval:
     samples = np.asarray(values, dtype=np.float64)
     found = np.full((3, samples.shape[1]), np.nan)
     there = np.isfinite(samples)
-    whole = there.all(axis=0)
+    whole = there.all(axis=0) & there.any(axis=0)
     if whole.any():
         found[:, whole] = mean_interval(samples[:, whole])
     for k in np.flatnonzero(there.any(axis=0) & ~whole):

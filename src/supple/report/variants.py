@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle, islice
+from types import MappingProxyType
 from typing import Any
 
 from supple.report.style import DARK, LIGHT, STYLES, MethodStyle
@@ -33,25 +34,26 @@ _WORDS = {
 }  # fmt: skip
 
 
-def row_styles(rows: Mapping[str, str]) -> dict[str, MethodStyle]:
+def row_styles(rows: Mapping[str, str], labels: Mapping[str, str] = MappingProxyType({})) -> dict[str, MethodStyle]:
     """Styles of the rows of some studies.
 
     Rows that bear a method's own name have its style; the others are numbered within their kind, in the order given.
 
     Args:
         rows: for each name that a study gives a method, the kind of method.
+        labels: what rows are called that are variants although they may bear a method's own name.
 
     Returns:
         For each name its style.
     """
     styles, taken = {}, dict.fromkeys(STYLES, 0)
     for name, kind in rows.items():
-        if name in STYLES and name == kind:
+        if name in STYLES and name == kind and name not in labels:
             styles[name] = STYLES[name]
             continue
         family = kind if kind in _COLOURS else ""
         place = taken[family] = taken.get(family, 0) + 1
-        styles[name] = _variant(name, kind, family, place - 1)
+        styles[name] = _variant(labels.get(name, name), kind, family, place - 1)
     return styles
 
 

@@ -3,6 +3,12 @@
 A claim is a conjunction of statements about mean differences. It is supported if each of them is, judged by its own
 95% interval: all must hold, so that there are several does not make a false "supported" more likely. One of them is
 enough to contradict a claim, so p-values of contradictions are adjusted by Holm's method over all its statements.
+
+Shares of runs are judged by counts instead: pairs of which both diverged or neither say nothing, and each of the others
+is as likely to be either way if the shares are equal (McNemar's test, exact).
+
+Source: McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
+Psychometrika 12, 1947.
 """
 
 from __future__ import annotations
@@ -44,6 +50,9 @@ class Says(str, Enum):
     - BELOW: d < 0, the reverse.
     - WITHIN: |d| < m. Supported if the interval lies within the margin; contradicted if d is beyond it.
     - NOT_BELOW: d > -m. Supported if the interval lies above -m; contradicted if d < -m.
+
+    Of shares NOT_BELOW, without a margin, is supported if no pair is below 0, or if those above 0 are more than the
+    exact test has by chance; contradicted if those below 0 are.
     """
 
     ABOVE = "above 0"
@@ -64,6 +73,8 @@ class Statement:
         unit: "points" for shares, shown times 100, or a unit that is shown as it is.
         note: what else has to be known, such as runs that diverged.
         place: the setting that it is about.
+        shares: whether each difference is of 0 or 1 for a run, so that its mean is one of shares; says NOT_BELOW.
+        agreeing: whether NOT_BELOW too is supported where all of six or more differences say so.
     """
 
     words: str
@@ -73,6 +84,8 @@ class Statement:
     unit: str = "points"
     note: str = ""
     place: str = ""
+    shares: bool = False
+    agreeing: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +94,7 @@ class Judged:
 
     Args:
         statement: the statement.
-        interval: of the mean difference, 95%.
+        interval: of the mean difference, 95%; a difference of shares has none.
         p: probability of such differences, or more contrary ones, if the statement were just not contradicted; adjusted
             over the statements of the claim; NaN with fewer than two pairs.
         verdict: what follows.
@@ -113,6 +126,8 @@ def judge(statements: Sequence[Statement], interval: Callable[[Array], Interval]
         pairs = len(statement.differences)
         nothing = Interval(*(np.array(np.nan),) * 3)
         found = interval(statement.differences) if pairs else nothing
+        if statement.shares:
+            found = found._replace(low=nothing.low, high=nothing.high)
         held, agreed = _holds(statement, found), _all_agree(statement)
         contrary = Verdict.CONTRADICTED if p < LEVEL else Verdict.NOT_ENOUGH
         verdict = Verdict.SUPPORTED if held or agreed else contrary
@@ -150,6 +165,8 @@ def contradiction_p(statement: Statement) -> float:
     d, margin = statement.differences, statement.margin
     if len(d) < 2:
         return math.nan
+    if statement.shares:
+        return sign_p(-d)
     mean = float(d.mean())
     if statement.says is Says.WITHIN:
         return max(0.0, float(paired_p(d, math.copysign(margin, mean)))) if abs(mean) > margin else 1.0
@@ -174,6 +191,19 @@ def unanimous(d: Array) -> bool:
     return len(d) >= UNANIMOUS and bool((d > 0).all())
 
 
+def sign_p(d: Array) -> float:
+    """Two-sided p-value of the exact sign test that differences are as often above 0 as below.
+
+    Args:
+        d: the differences [pairs]; those that are 0 do not count.
+
+    Returns:
+        2 P(Bin(n, 1/2) >= k) for the k of n that are above 0; 1 if k is not more than half of n.
+    """
+    above, below = int((d > 0).sum()), int((d < 0).sum())
+    return 2 * float(stats.binom.sf(above - 1, above + below, 0.5)) if above > below else 1.0
+
+
 def _equivalence_p(d: Array, margin: float) -> float:
     """p-value of two one-sided tests, doubled as the two-sided others are; 1 without a margin."""
     if not abs(float(d.mean())) < margin:
@@ -185,7 +215,9 @@ def _equivalence_p(d: Array, margin: float) -> float:
 
 
 def _holds(statement: Statement, interval: Interval) -> bool:
-    """Whether the interval supports the statement."""
+    """Whether the interval, or of shares the exact test, supports the statement."""
+    if statement.shares:
+        return sign_p(statement.differences) < LEVEL
     if statement.says is Says.WITHIN:
         return equivalent(interval, statement.margin)
     if statement.says is Says.NOT_BELOW:
@@ -194,14 +226,20 @@ def _holds(statement: Statement, interval: Interval) -> bool:
 
 
 def _all_agree(statement: Statement) -> bool:
-    """Whether the statement holds for each of enough pairs."""
+    """Whether the statement holds for each of enough pairs; that no run diverges more needs no number of them."""
     d = statement.differences
+    if statement.shares:
+        return len(d) > 0 and bool((d >= 0).all())
+    if statement.says is Says.NOT_BELOW:
+        return statement.agreeing and unanimous(d + statement.margin)
     return (statement.says is Says.ABOVE and unanimous(d)) or (statement.says is Says.BELOW and unanimous(-d))
 
 
 def _needed(judged: Judged) -> int | None:
     """About how many pairs would decide: the interval has to leave out the nearest number that it must not hold."""
     statement, mean = judged.statement, float(judged.interval.mean)
+    if statement.shares:
+        return None
     if statement.says is Says.NOT_BELOW:
         limits = [-statement.margin]
     elif statement.says is Says.WITHIN:

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from supple.report.incremental.facts import counted
 from supple.report.incremental.measured import EpochCurves
 from supple.report.statistics import Array
 from supple.report.style import Theme
@@ -33,7 +34,7 @@ def epoch_axis(axes: Axes, curves: EpochCurves, theme: Theme) -> None:
     axes.set_xlim(starts[0], stops[-1])
     axes.set_xticks([(starts[k] + stops[k]) / 2 for k in labelled], [str(curves.classes[k]) for k in labelled])
     each = {int(epochs) for epochs in stops - starts}
-    many = f", {each.pop():,} epochs with each number" if len(each) == 1 else ""
+    many = f", {counted(each.pop(), 'epoch')} with each number" if len(each) == 1 else ""
     axes.set_xlabel(f"classes seen{many}", color=axes.xaxis.label.get_color(), labelpad=4)
 
 

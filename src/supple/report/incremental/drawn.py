@@ -71,15 +71,16 @@ def incremental_figures(section: IncrementalSection) -> Iterator[Drawn]:
             yield sweep_figure(section, row)
 
 
-def from_scratch(section: IncrementalSection, accuracy: ByRow) -> dict[str, Array]:
+def from_scratch(section: IncrementalSection, rows: Sequence[Row], accuracy: ByRow) -> dict[str, Array]:
     """Accuracy minus that of the network trained from scratch, seed by seed.
 
     Args:
         section: the folder.
-        accuracy: for each row [additions, runs of its best point].
+        rows: those that are compared with it.
+        accuracy: for each row of the folder [additions, runs of its best point].
 
     Returns:
-        For each row [additions, seeds that both have]; empty without the network trained from scratch.
+        For each row that has seeds in common with that network [additions, those seeds]; empty if none but itself has.
     """
     if section.scratch is None:
         return {}
@@ -87,11 +88,12 @@ def from_scratch(section: IncrementalSection, accuracy: ByRow) -> dict[str, Arra
     reference = {seeds[run]: k for k, run in enumerate(section.scratch.runs)}
     against = accuracy[section.scratch.name]
     found = {}
-    for row in section.rows:
+    for row in rows:
         both = [(k, reference[seeds[run]]) for k, run in enumerate(row.runs) if seeds[run] in reference]
-        own, other = (list(places) for places in zip(*both, strict=True)) if both else ([], [])
-        found[row.name] = accuracy[row.name][:, own] - against[:, other]
-    return found
+        if both:
+            own, other = (list(places) for places in zip(*both, strict=True))
+            found[row.name] = accuracy[row.name][:, own] - against[:, other]
+    return found if found.keys() - {section.scratch.name} else {}
 
 
 class _Group:
@@ -103,16 +105,16 @@ class _Group:
         self.pairs = colour_pairs(list(self.styles.values()))
         self.named = ", ".join(style.label for style in self.styles.values())
 
-    def reading(self, unit: str, width: int = 1, counted: bool = True) -> list[str]:
-        """How lines came about, and whether diverged runs are counted."""
+    def reading(self, unit: str, width: int = 1, diverged: str = "a diverged run counts as 0") -> list[str]:
+        """How lines came about, and what diverged runs, where there are any, count as."""
         found = seeds_reading(self.rows, width, unit)
-        return [*found, "a diverged run counts as 0"] if counted and any(row.diverged for row in self.rows) else found
+        return [*found, diverged] if any(row.diverged for row in self.rows) else found
 
     def of(self, curves: ByRow) -> dict[str, Array]:
         return {name: curves[name] for name in self.styles if name in curves}
 
     def over_epochs(self, epochs: EpochCurves, accuracy: ByRow) -> Drawn:
-        reading = self.reading("epoch", epochs.width)
+        reading = self.reading("epoch", epochs.width, "once diverged a run counts as 0")
         return Drawn(
             f"{self.key}-accuracy",
             f"Test accuracy over epochs, on the classes seen so far, of {self.named}. It falls where classes come.",
@@ -125,7 +127,7 @@ class _Group:
 
     def at_the_end(self, classes: Array, accuracy: ByRow) -> Drawn:
         panels = [CurvePanel("test accuracy", self.of(accuracy), percents, within=(0, 1))]
-        behind = self.of(from_scratch(self.section, accuracy))
+        behind = from_scratch(self.section, self.rows, accuracy)
         if behind:
             panels.append(CurvePanel("against training from scratch, points", behind, points, within=(-1, 1)))
         return self._panels(
@@ -184,8 +186,9 @@ class _Group:
         there = [panel for panel in panels if any(np.isfinite(values).any() for values in panel.curves.values())]
         if there:
             yield self._panels(
-                key, alt, title, there, classes, self.reading(unit="start of an addition", counted=False), columns, tall
-            )
+                key, alt, title, there, classes, self.reading("start of an addition", diverged="without diverged runs"),
+                columns, tall,
+            )  # fmt: skip
 
     def _panels(
         self, key: str, alt: str, title: str, panels: Sequence[CurvePanel], classes: Array, reading: Sequence[str],
@@ -200,10 +203,12 @@ class _Group:
 
 def _overview(section: IncrementalSection) -> Drawn:
     """Final test accuracy of all methods, beside the difference from the first or from training from scratch."""
-    if section.scratch is not None:
+    if section.scratch is not None and section.from_scratch:
         against = f"against {section.scratch.style.label}, points"
         return overview(section, Panel(against, section.from_scratch, points), f"its difference from {SCRATCH}")
     first = section.rows[0]
-    gains = {one.method: one.gain for one in section.summaries if one.method != first.name}
+    gains = {
+        one.method: one.gain for one in section.summaries if one.method != first.name and np.isfinite(one.gain.mean)
+    }
     label = first.style.label
     return overview(section, Panel(f"against {label}, points", gains, points), f"its difference from {label}")

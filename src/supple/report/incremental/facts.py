@@ -22,7 +22,7 @@ def problem_texts(problem: Mapping[str, Any]) -> list[tuple[str, str]]:
     if {"first", "step"} <= problem.keys():
         parts.append(f"{problem['first']} classes at first, {problem['step']} more at each addition")
     if problem.get("epochs"):
-        parts.append(f"{_counted(problem['epochs'], 'epoch')} with each number of classes")
+        parts.append(f"{counted(problem['epochs'], 'epoch')} with each number of classes")
     restored = problem.get("restore")
     if restored is not None:
         kept = "that of the best validation accuracy" if restored else "the last one"
@@ -51,7 +51,7 @@ def _augmentation(problem: Mapping[str, Any]) -> str:
     if problem.get("flip"):
         parts.append(f"flip with probability {number(problem['flip'])}")
     if problem.get("padding"):
-        parts.append(f"crop after padding by {_counted(problem['padding'], 'pixel')}")
+        parts.append(f"crop after padding by {counted(problem['padding'], 'pixel')}")
     if problem.get("rotation"):
         parts.append(f"rotation by up to {number(problem['rotation'])} degrees")
     return ", ".join(parts) or "none"
@@ -68,13 +68,13 @@ def length_text(problem: Mapping[str, Any], steps: Any, additions: int) -> str:
     Returns:
         Such as "20 numbers of classes, 5 to 100: 2,000 epochs, 1,050,000 steps a network".
     """
-    text = _counted(additions, "number") + " of classes"
+    text = counted(additions, "number") + " of classes"
     last = classes_after(problem, additions)
     if last is not None:
         text += f", {problem['first']} to {last}" if additions > 1 else f", {last}"
-    parts = [_counted(additions * problem["epochs"], "epoch")] if problem.get("epochs") else []
+    parts = [counted(additions * problem["epochs"], "epoch")] if problem.get("epochs") else []
     if steps:
-        parts.append(_counted(sum(steps) if isinstance(steps, list) else steps * additions, "step"))
+        parts.append(counted(sum(steps) if isinstance(steps, list) else steps * additions, "step"))
     return f"{text}: {', '.join(parts)} a network" if parts else text
 
 
@@ -90,8 +90,8 @@ def transformer_text(network: Mapping[str, Any]) -> str:
     patch = network.get("patch_size", "?")
     parts = [
         "vision transformer",
-        f"{_counted(network.get('depth', '?'), 'layer')} of width {network.get('width', '?')} with "
-        f"{_counted(network.get('heads', '?'), 'head')}",
+        f"{counted(network.get('depth', '?'), 'layer')} of width {network.get('width', '?')} with "
+        f"{counted(network.get('heads', '?'), 'head')}",
         f"{network.get('hidden', '?')} hidden units a layer",
         f"patches of {patch} x {patch}",
         f"dropout {number(network['dropout'])}" if network.get("dropout") else "no dropout",
@@ -102,5 +102,14 @@ def transformer_text(network: Mapping[str, Any]) -> str:
     return ", ".join([*parts, *(["compiled"] if network.get("compiled") else [])])
 
 
-def _counted(count: Any, what: str) -> str:
+def counted(count: Any, what: str) -> str:
+    """A number of things in words.
+
+    Args:
+        count: how many; anything else than a number is taken as it is.
+        what: one of them.
+
+    Returns:
+        Such as "1 epoch" or "3 epochs".
+    """
     return f"{count:,} {what}{'s' * (count != 1)}" if isinstance(count, int) else f"{count} {what}s"

@@ -10,13 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from supple.report.bootstrap import IntervalKind, interval_of
 from supple.report.comparison import also, compared
 from supple.report.incremental.measured import classes_seen, final_words
 from supple.report.incremental.problem import classes_after
+from supple.report.incremental.resets import whole
 from supple.report.measured import Measured
 from supple.report.paired import differences
-from supple.report.section import Row, Section, make_section, nothing
+from supple.report.section import Row, Section, make_section
 from supple.report.statistics import Interval
 from supple.report.style import MethodStyle
 
@@ -30,7 +33,8 @@ class IncrementalSection(Section):
 
     Args:
         scratch: the network trained from scratch at each addition; None if it was not run.
-        from_scratch: for each other row its final accuracy minus that of ``scratch``, seed by seed; empty without it.
+        from_scratch: for each other row that has seeds in common with ``scratch`` its final accuracy minus that of
+            ``scratch``, seed by seed; empty without it.
     """
 
     scratch: Row | None
@@ -48,8 +52,10 @@ class IncrementalSection(Section):
             f"With {final_words(self.measured)}, {subject} ended at a test accuracy of "
             f"{100 * late[first.name].mean:.1f}%"
         )
+        shown = []
         if first.name in self.from_scratch:
-            text += f", {compared(self.from_scratch[first.name], SCRATCH)}"
+            shown.append(self.from_scratch[first.name])
+            text += f", {compared(shown[0], SCRATCH)}"
         others = [name for name in rows if rows[name] not in (first, self.scratch)]
         if others:
             best = max(others, key=lambda name: float(late[name].mean))
@@ -58,15 +64,13 @@ class IncrementalSection(Section):
             gaps = {rows[name].style.label: self.gap(best, name) for name in others if name != best}
             behind = self.from_scratch.get(best)
             gain = next(summary.gain for summary in self.summaries if summary.method == best)
+            shown.append(gain if behind is None else behind)
             text += (
                 f". {label}{', on average the best method,' * (not alone)} ended at {100 * late[best].mean:.1f}%, "
                 f"{compared(gain, plain) if behind is None else compared(behind, 'that network')}{also(gaps, label)}"
             )
-        return f"{text}. {self._diverged}" + (
-            " One seed gives no interval, so this may be chance."
-            if max(len(row.seeds) for row in self.rows) == 1
-            else ""
-        )
+        chance = any(np.isfinite(one.mean) and np.isnan(one.low) for one in shown or [late[first.name]])
+        return f"{text}. {self._diverged}" + " One seed gives no interval, so this may be chance." * chance
 
     @property
     def _diverged(self) -> str:
@@ -104,8 +108,8 @@ def make_incremental_section(
     if scratch is not None:
         for row in made.rows:
             d = differences(row.outcome["late"], scratch.outcome["late"])
-            if row is not scratch:
-                from_scratch[row.name] = interval(d) if len(d) else nothing()
+            if row is not scratch and len(d):
+                from_scratch[row.name] = interval(d)
     return IncrementalSection(
         made.key, made.measured, made.rows, made.summaries, made.p, made.kind, scratch, from_scratch
     )
@@ -113,5 +117,10 @@ def make_incremental_section(
 
 def _scratch(rows: Sequence[Row]) -> Row | None:
     """The row of the whole network drawn again, that under the method's own name if there are several."""
-    whole = [row for row in rows if row.kind == "reset" and row.settings.get("parts", "network") == "network"]
-    return next((row for row in whole if row.name == row.kind), whole[0] if whole else None)
+    anew = [row for row in rows if row.kind == "reset" and all(map(whole, _parts(row)))]
+    return next((row for row in anew if row.name == row.kind), anew[0] if anew else None)
+
+
+def _parts(row: Row) -> Sequence[str | None]:
+    """What a row draws again, at each of its points."""
+    return row.grid.get("parts", [row.settings.get("parts")])

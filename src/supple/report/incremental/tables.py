@@ -65,7 +65,8 @@ def incremental_table(section: IncrementalSection) -> Table:
         f"interval ({INTERVALS[section.kind]}). Differences are taken seed by seed, in points"
         + (f"; {scratch.style.label} is {SCRATCH}" if scratch is not None else "")
         + ". A run that diverged counts as 0. Dormant units and rank are those on the last new classes before they are "
-        "learned." + (f" {SWEPT}" if any(len(row.points) > 1 for row in section.rows) else "")
+        "learned, without runs that diverged."
+        + (f" {SWEPT}" if any(len(row.points) > 1 for row in section.rows) else "")
     )
     return Table(
         f"{section.key}-methods", f"{section.measured.title}: methods", header, rows, numbers, note,
