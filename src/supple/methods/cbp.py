@@ -265,7 +265,6 @@ class CBP(UnitMethod):
         }
 
     def _load_state(self, state: dict[str, Any]) -> None:
-        super()._load_state(state)
         if not self._mean_readers and any(mean is not None for mean in state["mean"]):
             raise ValueError(
                 "the state holds mean outputs of units, but absorb_mean is off; was it saved with other settings?"

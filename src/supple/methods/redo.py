@@ -97,6 +97,7 @@ class ReDo(UnitMethod):
         least = self._setting("threshold", threshold, 0)
         self._due = Due(period, least > 0, self.device)
         self._threshold = least.to(self.device)
+        self._due_rows: slice | Tensor | None = None
         self._attach()
         self._look_ahead()
 
@@ -109,15 +110,18 @@ class ReDo(UnitMethod):
         return self._due.active
 
     def _rows_next(self, number: int) -> slice | Tensor | None:
-        return self._due(self.steps + 1)
+        return self._due_rows
+
+    def _look_ahead(self) -> None:
+        self._due_rows = self._due(self.steps + 1)
+        super()._look_ahead()
 
     def _act(self) -> None:
-        rows = self._due(self.steps)
-        if rows is not None:
+        if self._due_rows is not None:
             self._share_features()
             for number, group in enumerate(self.groups):
                 with self._opened(group):
-                    self._replace_dormant(number, rows)
+                    self._replace_dormant(number, self._due_rows)
         self._look_ahead()
 
     def _replace_dormant(self, number: int, rows: slice | Tensor) -> None:
@@ -130,5 +134,4 @@ class ReDo(UnitMethod):
         self._replace(self.groups[number], replicas_at(rows, local), chosen, valid)
 
     def _load_state(self, state: dict[str, Any]) -> None:
-        super()._load_state(state)
         self._look_ahead()

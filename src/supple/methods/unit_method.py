@@ -134,7 +134,8 @@ class UnitMethod(Method):
 
     def readers_needed(self) -> list[FeatureReader]:
         """What has to read the features of the forward pass before the next step."""
-        return [reader for reader in self._all_readers() if reader.enabled]
+        due = [number for number in range(len(self.groups)) if self._rows_next(number) is not None]
+        return [reader for number in due for reader in self._readers_of(number)]
 
     def _readers_of(self, number: int) -> list[FeatureReader]:
         """What reads features of a layer."""
@@ -145,17 +146,15 @@ class UnitMethod(Method):
         return [reader for number in range(len(self.groups)) for reader in self._readers_of(number)]
 
     def _look_ahead(self) -> None:
-        """Has features read in the next training step only where they are needed then."""
-        for number in range(len(self.groups)):
-            if readers := self._readers_of(number):
-                rows = self._rows_next(number)
-                for reader in readers:
-                    reader.look(rows)
+        """Has features read in the next training step only if they are needed then, and forgets what was read.
 
-    def _load_state(self, state: dict[str, Any]) -> None:
-        # What was read before belongs to a training step that is given up.
-        for reader in self._all_readers():
-            reader.take()
+        The end of a step, and of loading a state, where what was read belongs to a training step that is given up.
+        """
+        rows = [self._rows_next(number) for number in range(len(self.groups))]
+        enabled = any(due is not None for due in rows)
+        for number, due in enumerate(rows):
+            for reader in self._readers_of(number):
+                reader.look(slice(None) if due is None else due, enabled)
 
     def _release(self) -> None:
         for reader in self._all_readers():
