@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from supple.functional import selection
 from supple.methods.checks import Setting
 from supple.methods.due import Due, replicas_at
-from supple.methods.unit_method import UnitMethod, UnitUtility, chosen_pairs
+from supple.methods.pairs import chosen_pairs
+from supple.methods.unit_method import UnitMethod, UnitUtility
 from supple.structure.description import UnitGroup, Units
 from supple.structure.overrides import Overrides
 
