@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 import supple
+from supple.methods.unit_method import UnitMethod
 from supple.nn import StackedMLP
 from supple.optim import SGDW
 from supple.population import FastStep
@@ -55,17 +57,42 @@ def test_a_gpu_gives_what_the_cpu_gives_and_never_waits(name: str) -> None:
         torch.testing.assert_close(one.cpu(), other, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_the_way_of_the_gpu_on_the_cpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the number of chosen units is not waited for, all are written, most of them with their old values."""
-    expected, count = trained("cpu", name, 40)
-    monkeypatch.setattr("supple.methods.redo.chosen_pairs", all_pairs)
-    found, same = trained("cpu", name, 40)
-    assert same == count
-    for one, other in zip(found.parameters(), expected.parameters(), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
-
-
 def all_pairs(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     rows, columns = torch.where(torch.ones_like(mask))
     return rows, columns, mask.flatten()
+
+
+def as_it_is(valid: torch.Tensor) -> torch.Tensor:
+    return valid
+
+
+WAYS: dict[str, tuple[str, Any]] = {
+    "SWR": ("writing._FEW", 2**62),
+    "CBP": ("cbp.unless_all", as_it_is),
+    "ReDo": ("redo.chosen_pairs", all_pairs),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name.split()[0] in WAYS])
+def test_the_way_of_the_gpu_on_the_cpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the number of chosen units is not waited for, all are written, most of them with their old values."""
+    valid: list[torch.Tensor | None] = []
+    replace = UnitMethod._replace
+
+    def noticed(self: Any, group: Any, rows: Any, chosen: Any, which: torch.Tensor | None = None) -> None:
+        valid.append(which)
+        replace(self, group, rows, chosen, which)
+
+    monkeypatch.setattr(UnitMethod, "_replace", noticed)
+    expected, count = trained("cpu", name, 40)
+    here = valid.copy()
+    valid.clear()
+    where, way = WAYS[name.split()[0]]
+    monkeypatch.setattr(f"supple.methods.{where}", way)
+    found, same = trained("cpu", name, 40)
+    assert here == [None] * len(here)
+    assert len(valid) == len(here)
+    assert all(which is not None for which in valid)
+    assert same == count
+    for one, other in zip(found.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)

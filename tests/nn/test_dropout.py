@@ -68,6 +68,20 @@ def test_probabilities_at_the_ends():
     assert torch.isfinite(dropout(x, 1 - 2**-20)).all()
 
 
+@pytest.mark.parametrize("p", [-0.1, 1.0, 1.5, math.nan])
+def test_the_layer_refuses_what_is_no_probability_below_1(p):
+    with pytest.raises(ValueError, match=f"p is {p}; it has to be at least 0 and below 1"):
+        Dropout(p)
+
+
+@pytest.mark.parametrize("p", [1 - 2**-14, 1 - 2**-16, 1 - 2**-40])
+def test_kept_entries_are_finite_in_float16(p):
+    torch.manual_seed(0)
+    out = dropout(torch.full((2**20,), 1e-2, dtype=torch.float16), p)
+    assert out.isfinite().all()
+    assert out.max() > 100  # some of the million are kept
+
+
 def test_the_layer_is_for_training():
     layer, x = Dropout(0.5), torch.ones(100)
     assert isinstance(layer, nn.Dropout)

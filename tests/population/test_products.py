@@ -1,5 +1,6 @@
 """Products in each precision against float64, and that a step is the same calls on the same memory again and again."""
 
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -98,22 +99,73 @@ def test_a_precision_that_means_nothing_here_is_refused() -> None:
         Products("tf32", on_gpu)
 
 
-@pytest.mark.parametrize("before", ["highest", "medium"])
-def test_tf32_is_set_for_the_step_and_no_longer(before: Any) -> None:
-    on_gpu: Any = SimpleNamespace(device=torch.device("cuda"), dtype=torch.float32)
-    products, default = Products("tf32", on_gpu), torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(before)
+def set_matmul(precision: str) -> None:
+    torch.backends.cuda.matmul.fp32_precision = precision
+
+
+def set_all(precision: str) -> None:
+    torch.backends.fp32_precision = precision
+
+
+def precisions() -> tuple[str, ...]:
+    """Of the products of GPUs and of CPUs, and of both as the older setting has it."""
     try:
-        with pytest.raises(KeyError), products.applied():
-            raise KeyError
-        assert torch.get_float32_matmul_precision() == before
-        with products.applied():
-            assert torch.get_float32_matmul_precision() == "high"
-        assert torch.get_float32_matmul_precision() == before
-        with Products("float32", HERE).applied():
-            assert torch.get_float32_matmul_precision() == before
-    finally:
-        torch.set_float32_matmul_precision(default)
+        both = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        both = "refused"
+    return torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision, both
+
+
+@pytest.fixture
+def forgotten_precision() -> Iterator[None]:
+    yield
+    torch.set_float32_matmul_precision("highest")
+    for backend in (torch.backends, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul):
+        backend.fp32_precision = "none"
+
+
+SETTINGS: dict[str, tuple[Callable[[str], None], str]] = {
+    f"{setting.__name__} {value}": (setting, value)
+    for setting, values in (
+        (torch.set_float32_matmul_precision, ["highest", "high", "medium"]),
+        (set_matmul, ["none", "ieee", "tf32"]),
+        (set_all, ["ieee", "tf32"]),
+    )
+    for value in values
+}
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="torch has but one setting")
+@pytest.mark.usefixtures("forgotten_precision")
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_tf32_is_set_for_the_step_and_no_longer(setting: str) -> None:
+    on_gpu: Any = SimpleNamespace(device=torch.device("cuda"), dtype=torch.float32)
+    change, value = SETTINGS[setting]
+    change(value)
+    products, before = Products("tf32", on_gpu), precisions()
+    with pytest.raises(KeyError), products.applied():
+        raise KeyError
+    assert precisions() == before
+    with products.applied():
+        assert precisions()[:2] == ("tf32", before[1])
+    assert precisions() == before
+    with Products("float32", HERE).applied():
+        assert precisions() == before
+
+
+@pytest.mark.parametrize("before", ["highest", "medium"])
+@pytest.mark.usefixtures("forgotten_precision")
+def test_tf32_where_torch_has_one_setting(before: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_gpu: Any = SimpleNamespace(device=torch.device("cuda"), dtype=torch.float32)
+    torch.set_float32_matmul_precision(before)
+    monkeypatch.setattr(torch.backends.cuda, "matmul", SimpleNamespace())
+    products = Products("tf32", on_gpu)
+    with pytest.raises(KeyError), products.applied():
+        raise KeyError
+    assert torch.get_float32_matmul_precision() == before
+    with products.applied():
+        assert torch.get_float32_matmul_precision() == "high"
+    assert torch.get_float32_matmul_precision() == before
 
 
 class Calls(TorchDispatchMode):

@@ -13,8 +13,9 @@ from supple.functional.utility import precise
 from supple.methods.checks import Setting, choice, restore
 from supple.methods.due import replicas_at, rows_of
 from supple.methods.features import FeatureReader
+from supple.methods.pairs import unless_all, where_valid
 from supple.methods.schedule import ReplacementSchedule
-from supple.methods.unit_method import UnitMethod, UnitUtility, where_valid
+from supple.methods.unit_method import UnitMethod, UnitUtility
 from supple.structure.description import Consumer, UnitGroup, Units
 from supple.structure.overrides import Overrides
 
@@ -190,8 +191,7 @@ class CBP(UnitMethod):
         local, place = (t.to(self.device, non_blocking=True) for t in (local, place))
         chosen = order[local, place]
         # Units whose utility is not finite come last, and if it is their turn it passes: nothing is known of them.
-        known = finite[local, chosen]
-        valid = None if self.device.type == "cpu" and bool(known.all()) else known
+        valid = unless_all(finite[local, chosen])
         if valid is not None:
             invalid = torch.zeros_like(finite[:, 0], dtype=torch.int64).index_add_(0, local, (~valid).long())
             self._skips.add(invalid == 0, rows)
@@ -265,7 +265,6 @@ class CBP(UnitMethod):
         }
 
     def _load_state(self, state: dict[str, Any]) -> None:
-        super()._load_state(state)
         if not self._mean_readers and any(mean is not None for mean in state["mean"]):
             raise ValueError(
                 "the state holds mean outputs of units, but absorb_mean is off; was it saved with other settings?"

@@ -53,7 +53,7 @@ class Due:
 def rows_of(due: Tensor, device: torch.device) -> slice | Tensor | None:
     """Turns a mask on the host into rows: None for none, a slice where they are evenly spaced, else int64 indices.
 
-    The replicas of one setting of a population are evenly spaced.
+    The replicas of one setting of a population are evenly spaced; those of several settings seldom are.
 
     Args:
         due: bool [R] on the CPU.

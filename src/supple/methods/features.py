@@ -23,6 +23,9 @@ class FeatureReader:
     checkpointing computes a second time, during the backward pass, counts only where the first time did not. A copy of
     the network (``copy.deepcopy``, an average of weights) reads nothing.
 
+    Hooks read all replicas, and the rows that are wanted are taken from the means. What hooks do is part of a compiled
+    network, which is compiled again for each other thing they do; so they depend on ``enabled`` alone.
+
     Args:
         model: the network.
         feature: where the features are read.
@@ -31,8 +34,8 @@ class FeatureReader:
         reduce: what is averaged, a function of the features [R, n, ...] of the same shape: magnitude or value.
 
     Attributes:
-        enabled: whether forward passes are read.
-        rows: the replicas in which they are read.
+        enabled: whether hooks read forward passes.
+        rows: the replicas whose means are wanted.
     """
 
     def __init__(
@@ -58,14 +61,15 @@ class FeatureReader:
         rows = len(range(self._replicas)[self.rows] if isinstance(self.rows, slice) else self.rows)
         return torch.Size((rows, self._units, self.feature.layout.copies, self.feature.layout.repeat))
 
-    def look(self, rows: slice | Tensor | None) -> None:
-        """Says in which replicas to read forward passes from now on; what has been read is to be taken before.
+    def look(self, rows: slice | Tensor, enabled: bool) -> None:
+        """Says what to read from now on; what has been read and not taken is dropped.
 
         Args:
-            rows: the replicas; None: in none.
+            rows: the replicas whose means are wanted.
+            enabled: whether hooks read forward passes; the same for all readers of a method.
         """
-        self.enabled = rows is not None
-        self.rows = slice(None) if rows is None else rows
+        self.take_sum()
+        self.rows, self.enabled = rows, enabled
 
     def _before(self, module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         self._read(module, self.feature.argument(inputs, keywords))
@@ -88,15 +92,18 @@ class FeatureReader:
                 f"{type(activations).__name__}, not a tensor; read them at the input or output of a module that takes "
                 "in or gives out a tensor: supple.Feature(module, where, layout) in units=..."
             )
-        self.record(activations.detach())
+        self._add(activations.detach() if self._stacked else activations.detach().unsqueeze(0))
 
     def record(self, activations: Tensor) -> None:
-        """Takes the activations of one forward pass into account.
+        """Takes the activations of one forward pass into account, and computes only with the replicas that are wanted.
 
         Args:
             activations: what the module takes in or gives out; [R, B, ...] for a stacked network, else [B, ...].
         """
-        activations = activations[self.rows] if self._stacked else activations.unsqueeze(0)
+        self._add(activations[self.rows] if self._stacked else activations.unsqueeze(0))
+
+    def _add(self, activations: Tensor) -> None:
+        """Adds to the sums, activations [R, B, ...] of all replicas or [rows, B, ...] of those that are wanted."""
         layout = self.feature.layout
         features = self._reduce(precise(self.feature.view(activations, self._units, leading=1)))
         dim = layout.dim % (activations.ndim - 1) + 2
@@ -123,7 +130,8 @@ class FeatureReader:
         """
         total, examples = self._sum, self._examples
         self._sum, self._examples, self._read_forward = None, 0, False
-        return total, examples
+        # As many as there are replicas: read by hooks, or all are wanted anyway.
+        return total if total is None or len(total) < self._replicas else total[self.rows], examples
 
     def put_sum(self, total: Tensor, examples: int | Tensor) -> None:
         """Puts back what :meth:`take_sum` took, or what all processes took together.

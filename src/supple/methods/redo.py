@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from supple.functional import selection
 from supple.methods.checks import Setting
 from supple.methods.due import Due, replicas_at
-from supple.methods.unit_method import UnitMethod, UnitUtility, chosen_pairs
+from supple.methods.pairs import chosen_pairs
+from supple.methods.unit_method import UnitMethod, UnitUtility
 from supple.structure.description import UnitGroup, Units
 from supple.structure.overrides import Overrides
 
@@ -97,6 +98,7 @@ class ReDo(UnitMethod):
         least = self._setting("threshold", threshold, 0)
         self._due = Due(period, least > 0, self.device)
         self._threshold = least.to(self.device)
+        self._due_rows: slice | Tensor | None = None
         self._attach()
         self._look_ahead()
 
@@ -109,15 +111,18 @@ class ReDo(UnitMethod):
         return self._due.active
 
     def _rows_next(self, number: int) -> slice | Tensor | None:
-        return self._due(self.steps + 1)
+        return self._due_rows
+
+    def _look_ahead(self) -> None:
+        self._due_rows = self._due(self.steps + 1)
+        super()._look_ahead()
 
     def _act(self) -> None:
-        rows = self._due(self.steps)
-        if rows is not None:
+        if self._due_rows is not None:
             self._share_features()
             for number, group in enumerate(self.groups):
                 with self._opened(group):
-                    self._replace_dormant(number, rows)
+                    self._replace_dormant(number, self._due_rows)
         self._look_ahead()
 
     def _replace_dormant(self, number: int, rows: slice | Tensor) -> None:
@@ -130,5 +135,4 @@ class ReDo(UnitMethod):
         self._replace(self.groups[number], replicas_at(rows, local), chosen, valid)
 
     def _load_state(self, state: dict[str, Any]) -> None:
-        super()._load_state(state)
         self._look_ahead()

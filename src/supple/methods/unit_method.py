@@ -16,6 +16,7 @@ from supple.functional.utility import unit_activation, unit_contribution, unit_g
 from supple.methods.base import Method
 from supple.methods.checks import choice
 from supple.methods.features import FeatureReader
+from supple.methods.pairs import where_valid
 from supple.methods.processes import data_groups, share
 from supple.structure.description import Excluded, Slice, UnitGroup, Units
 from supple.structure.find import units as find_units
@@ -134,7 +135,8 @@ class UnitMethod(Method):
 
     def readers_needed(self) -> list[FeatureReader]:
         """What has to read the features of the forward pass before the next step."""
-        return [reader for reader in self._all_readers() if reader.enabled]
+        due = [number for number in range(len(self.groups)) if self._rows_next(number) is not None]
+        return [reader for number in due for reader in self._readers_of(number)]
 
     def _readers_of(self, number: int) -> list[FeatureReader]:
         """What reads features of a layer."""
@@ -145,17 +147,15 @@ class UnitMethod(Method):
         return [reader for number in range(len(self.groups)) for reader in self._readers_of(number)]
 
     def _look_ahead(self) -> None:
-        """Has features read in the next training step only where they are needed then."""
-        for number in range(len(self.groups)):
-            if readers := self._readers_of(number):
-                rows = self._rows_next(number)
-                for reader in readers:
-                    reader.look(rows)
+        """Has features read in the next training step only if they are needed then, and forgets what was read.
 
-    def _load_state(self, state: dict[str, Any]) -> None:
-        # What was read before belongs to a training step that is given up.
-        for reader in self._all_readers():
-            reader.take()
+        The end of a step, and of loading a state, where what was read belongs to a training step that is given up.
+        """
+        rows = [self._rows_next(number) for number in range(len(self.groups))]
+        enabled = any(due is not None for due in rows)
+        for number, due in enumerate(rows):
+            for reader in self._readers_of(number):
+                reader.look(slice(None) if due is None else due, enabled)
 
     def _release(self) -> None:
         for reader in self._all_readers():
@@ -289,28 +289,6 @@ class UnitMethod(Method):
                 state_view[rows, chosen] = where_valid(state_view, rows, chosen, fresh, valid)
 
 
-def where_valid(
-    view: Tensor, rows: Tensor, chosen: Tensor, value: Tensor | float, valid: Tensor | None
-) -> Tensor | float:
-    """What to write at [rows, chosen]: new values, or the old ones where a unit is not really to be replaced.
-
-    Args:
-        view: [R, n, ...].
-        rows: int64 [M], the replica of each unit.
-        chosen: int64 [M], the unit.
-        value: [M, ...] or a number, the new values.
-        valid: bool [M], whether it is really to be replaced; None: all are.
-
-    Returns:
-        [M, ...], or the number.
-    """
-    new = value.to(view.dtype) if isinstance(value, Tensor) else value
-    if valid is None:
-        return new
-    old = view[rows, chosen]
-    return torch.where(valid.view((-1,) + (1,) * (old.ndim - 1)), new, old)
-
-
 def _parts(group: UnitGroup) -> Iterator[Slice]:
     yield from group.incoming
     yield from group.bias
@@ -332,23 +310,3 @@ def _redrawn(groups: Sequence[UnitGroup]) -> dict[str, None]:
         parts = [*group.incoming, *(part for norm in group.norms for part in (norm.scale, norm.shift))]
         names |= {part.tensor: None for part in parts if part is not None}
     return names
-
-
-def chosen_pairs(mask: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The entries of a mask as pairs, without waiting for the device.
-
-    On a CPU the pairs that are chosen; elsewhere their number would have to be waited for, so all pairs come, with
-    which of them are chosen.
-
-    Args:
-        mask: bool [R, n].
-
-    Returns:
-        (rows, columns, valid): int64 [M], int64 [M], and bool [M] or None where all are.
-    """
-    if mask.device.type == "cpu":
-        rows, columns = torch.where(mask)
-        return rows, columns, None
-    rows = torch.arange(mask.shape[0], device=mask.device).repeat_interleave(mask.shape[1])
-    columns = torch.arange(mask.shape[1], device=mask.device).repeat(mask.shape[0])
-    return rows, columns, mask.flatten()

@@ -12,7 +12,7 @@ _BITS = 16
 def dropout(x: Tensor, p: float) -> Tensor:
     """Sets each entry to 0 with probability p and divides the others by 1 - p, so that the mean stays.
 
-    On a CPU p counts as the nearest multiple of 2^-16, in the division too. Elsewhere it is
+    On a CPU p counts as the nearest multiple of 2^-16 up to 1 - 2^-15, in the division too. Elsewhere it is
     :func:`torch.nn.functional.dropout`, where masks cost little. The masks come from torch's own generator.
 
     Args:
@@ -27,7 +27,7 @@ def dropout(x: Tensor, p: float) -> Tensor:
     if x.device.type != "cpu":
         return nn.functional.dropout(x, p)
     levels = 2**_BITS
-    dropped = min(round(p * levels), levels - 1)
+    dropped = min(round(p * levels), levels - 2)  # float16 holds 2^15 and not 2^16
     if not dropped:
         return x
     count = -(-x.numel() * _BITS // 64)
@@ -41,7 +41,15 @@ class Dropout(nn.Dropout):
 
     Args:
         p: probability that an entry is dropped, 0 <= p < 1.
+
+    Raises:
+        ValueError: if p is out of range.
     """
+
+    def __init__(self, p: float) -> None:
+        if not 0 <= p < 1:
+            raise ValueError(f"p is {p}; it has to be at least 0 and below 1, since what is kept is divided by 1 - p")
+        super().__init__(p)
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the layer.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal, get_args
 
 import torch
@@ -45,18 +45,9 @@ class Products:
                 "choose 'float32', which leaves products in the networks' type"
             )
 
-    @contextmanager
-    def applied(self) -> Iterator[None]:
+    def applied(self) -> AbstractContextManager[None]:
         """Within it torch computes products as asked for; its own setting holds again afterwards."""
-        if self.precision != "tf32":
-            yield
-            return
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("high")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before)
+        return _tf32() if self.precision == "tf32" else nullcontext()
 
     def product(self, left: Tensor, right: Tensor) -> Tensor:
         """The product.
@@ -112,3 +103,25 @@ class Products:
             out.sub_(self.product(left, right))
         else:
             out.baddbmm_(left, right, alpha=-1)
+
+
+@contextmanager
+def _tf32() -> Iterator[None]:
+    """Within it float32 products of GPUs are computed in TF32."""
+    matmul = torch.backends.cuda.matmul
+    if hasattr(matmul, "fp32_precision"):
+        before = matmul.fp32_precision
+        matmul.fp32_precision = "tf32"
+        try:
+            yield
+        finally:
+            matmul.fp32_precision = before
+    else:
+        # Before torch 2.9 there is but one setting, of CPUs and GPUs together. Later torch refuses to read it where a
+        # program has set one of them alone.
+        setting = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(setting)

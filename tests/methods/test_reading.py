@@ -1,0 +1,135 @@
+"""What hooks read for which step, and how often a compiled network is compiled for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
+
+import supple
+from supple.methods import due
+from supple.nn import StackedMLP
+
+SIZES = [16, 40, 28, 64, 24]  # so that another layer is due at nearly every step
+Make = Callable[[nn.Module], supple.Method]
+
+
+def unequal() -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = [layer for n, m in zip([8, *SIZES], SIZES, strict=False) for layer in (nn.Linear(n, m), nn.LeakyReLU(0.1))]
+    return nn.Sequential(*layers, nn.Linear(SIZES[-1], 3))
+
+
+def stacked() -> StackedMLP:
+    return StackedMLP([0, 0, 0, 1, 1, 1], inputs=8, hidden=12, outputs=3)
+
+
+def cbp(counting: Any = "accumulate", **more: Any) -> Make:
+    return lambda model: supple.CBP(model, maturity=2, replacement_rate=0.01, counting=counting, **more)
+
+
+def cbp_of_settings(**more: Any) -> Make:
+    rates, maturity = [0, 0.02, 0.1, 0.03, 0.05, 0.1], [3, 2, 5, 1, 4, 2]
+    return lambda model: supple.CBP(model, replacement_rate=rates, maturity=maturity, **more)
+
+
+def redo_of_settings(**more: Any) -> Make:
+    return lambda model: supple.ReDo(model, frequency=[2, 3, 5, 2, 7, 4], threshold=0.6, **more)
+
+
+CASES: dict[str, tuple[Callable[[], nn.Module], Make]] = {
+    "CBP accumulate": (unequal, cbp()),
+    "CBP draw": (unequal, cbp("draw")),
+    "CBP absorbing means": (unequal, cbp(absorb_mean=True)),
+    "stacked CBP": (stacked, cbp_of_settings()),
+    "stacked ReDo": (stacked, redo_of_settings()),
+}
+
+
+@pytest.fixture(autouse=True)
+def compile_anew() -> Iterator[None]:
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+def train(model: nn.Module, method: supple.Method, forward: Callable[[Tensor], Tensor], steps: int = 60) -> list[Any]:
+    """How much was reinitialized at each step."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    generator, counts = torch.Generator().manual_seed(1), []
+    for _ in range(steps):
+        x = torch.randn(2, 6, 8, generator=generator)
+        optimizer.zero_grad()
+        forward(x if isinstance(model, StackedMLP) else x[0]).square().mean().backward()
+        optimizer.step()
+        method.step()
+        counts.append(method.reinitialized.last.tolist())
+    return counts
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_network_is_compiled_once_with_reading_and_once_without(case: str) -> None:
+    build, make = CASES[case]
+    model, twin = build(), build()
+    method, counter = make(model), CompileCounter()
+    # In one piece: nothing that hooks do breaks the network up.
+    found = train(model, method, torch.compile(model, backend=counter, fullgraph=True))
+    assert 1 <= counter.frame_count <= 2
+    assert found == train(twin, make(twin), twin)
+    assert torch.tensor(found).sum() > 3
+
+
+LOOKING: dict[str, tuple[Callable[[], nn.Module], Make]] = {
+    "CBP": (unequal, cbp(utility="activation")),
+    "CBP draw": (unequal, cbp("draw", utility="activation")),
+    "stacked CBP": (stacked, cbp_of_settings(utility="activation")),
+    "stacked ReDo": (stacked, redo_of_settings(utility="activation")),
+}
+
+
+@pytest.mark.parametrize("case", LOOKING)
+def test_a_step_knows_the_features_of_its_own_batch_alone(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever layers and replicas were due before, and however hooks read the others meanwhile."""
+    build, make = LOOKING[case]
+    model = build()
+    method: Any = make(model)
+    last: dict[str, Tensor] = {}
+    for group in method.groups:
+        module, place = model.get_submodule(group.feature.module), group.feature.where
+
+        def keep(module: nn.Module, inputs: Any, output: Tensor, name: str = group.name, place: str = place) -> None:
+            last[name] = (inputs[0] if place == "input" else output).detach()
+
+        module.register_forward_hook(keep)
+    utility_of, seen = method._unit_utility, []
+
+    def checked(number: int, rows: Any) -> Tensor:
+        found: Tensor = utility_of(number, rows)
+        features = last[method.groups[number].name]
+        expected = features if isinstance(model, StackedMLP) else features.unsqueeze(0)
+        torch.testing.assert_close(found, expected[rows].abs().mean(dim=1))
+        seen.append(number)
+        return found
+
+    monkeypatch.setattr(method, "_unit_utility", checked)
+    train(model, method, model)
+    assert {*seen} == {*range(len(method.groups))}
+    assert len(seen) > 8
+
+
+def test_rows_are_worked_out_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = stacked()
+    method = redo_of_settings()(model)
+    calls, rows_of = [], due.rows_of
+
+    def counted(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return rows_of(*arguments)
+
+    monkeypatch.setattr(due, "rows_of", counted)
+    train(model, method, model, steps=10)
+    assert 0 < len(calls) <= 10
