@@ -23,6 +23,7 @@ from supple.study import crew, files, load, running
 from supple.study.manifest import open_manifest
 from supple.study.mistakes import StudyError
 from supple.study.order import Order
+from supple.study.part import Part
 from supple.study.results import MANIFEST
 from supple.study.spec import from_dict
 
@@ -205,8 +206,6 @@ def test_only_what_is_missing_is_run(tmp_path: Path) -> None:
         ({"methods": {"swr": {"kind": "l2", "l2": 0.1}}}, "methods.swr.kind: the results have 'swr', .* 'l2'"),
         ({"network": {"hidden": 7, "depth": 2}}, "methods.base.network.hidden: the results have 6, .* 7"),
         ({"optimizer": {"step_size": 0.1}}, "methods.base.optimizer.step_size: the results have 0.05"),
-        # What is in the results already would change too, though only another method is to be run.
-        ({"methods": {"l2": {}}, "network": {"hidden": 7, "depth": 2}}, "methods.base.network.hidden: .* have 6, .* 7"),
         ({"problem": {"data": "mnist10k", "batch_size": 250}}, "problem.batch_size: the results have 500"),
         ({"measure": {"examples": 50}}, "measure.examples: the results have 100"),
         ({"run": {"tasks": 1, "seeds": 2}}, "run.tasks: the results have 2, the study now has 1 .*only grow"),
@@ -219,17 +218,27 @@ def test_what_no_longer_matches_is_refused(finished: Path, changes: dict[str, An
     assert {path: path.read_bytes() for path in finished.rglob("*.*") if path.is_file()} == before
 
 
-def test_results_that_another_study_cannot_hold_stay_as_they_are(tmp_path: Path) -> None:
-    momentum = {"momentum": {"kind": "base", "optimizer": {"momentum": 0.9}}}
-    first = {"methods": momentum, "run": {"tasks": 1, "seeds": 1}}
-    assert running.run(order(tmp_path, **first)).complete
-    other = {"methods": {"base": {}}, "optimizer": {"name": "adamw"}, "run": {"tasks": 1, "seeds": 1}}
-    with pytest.raises(StudyError, match=r"with the methods .* already, methods.momentum.optimizer: momentum is a"):
-        running.run(order(tmp_path, **other))
-    assert running.run(order(tmp_path, **first)).complete
+def test_methods_that_stay_keep_their_network_and_optimizer(tmp_path: Path) -> None:
+    """Another study, whose tables would make something else of them, or nothing that can be."""
+    short = {"run": {"tasks": 1, "seeds": 1}}
+    own = {"momentum": {"kind": "base", "optimizer": {"momentum": 0.9}}, "base": {}}
+    assert running.run(order(tmp_path, methods=own, **short)).complete
+    other = {"methods": {"l2": {}}, "optimizer": {"name": "adamw"}, "network": {"hidden": 7, "depth": 2}, **short}
+    for _ in range(2):
+        assert running.run(order(tmp_path, **other)).complete
+        manifest = open_manifest(tmp_path)
+        assert {column.text for column in manifest.study.columns} == {column.text for column in manifest.columns}
+    runs = load(tmp_path).runs.sort("method")
+    assert runs["method"].to_list() == ["base", "l2", "momentum"]
+    assert runs["network.hidden"].to_list() == [6, 7, 6]
+    assert runs["optimizer.name"].to_list() == ["sgd", "adamw", "sgd"]
+    with pytest.raises(StudyError, match=r"methods.base.network.hidden: the results have 6, the study now has 7"):
+        running.run(order(tmp_path, **{**other, "methods": {"base": {}}, "optimizer": {}}))
 
 
-def test_a_part_that_comes_on_between_two_kills_is_not_short_of_memory(tmp_path: Path) -> None:
+def test_a_part_that_comes_on_between_two_kills_is_not_short_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, parts = running.prepare(order(tmp_path))
     one = crew.Crew(order(tmp_path), open_manifest(tmp_path), parts, crew.Watcher(), threading.Event())
     halved: list[int] = []
@@ -240,15 +249,12 @@ def test_a_part_that_comes_on_between_two_kills_is_not_short_of_memory(tmp_path:
 
     one._start = lambda number: Killed()  # type: ignore[method-assign, assignment, return-value]
     one._halve = lambda part, message: halved.append(part)  # type: ignore[method-assign, assignment]
-    for stages in (1, 1, 0):
+    reached = iter([0.0, 0.5, 0.75, 0.75])
+    monkeypatch.setattr(Part, "reached", lambda self, stages: next(reached))
+    for expected in ([], [], [], [0]):
         one.processes[0], one.busy[0] = Killed(), 0  # type: ignore[assignment]
         one._ended(0)
-        assert not halved
-        for _ in range(stages):
-            one._handle(0, {"event": "stage", "part": 0, "done": 0.5, "accuracy": []})
-    one.processes[0], one.busy[0] = Killed(), 0  # type: ignore[assignment]
-    one._ended(0)
-    assert halved == [0]
+        assert halved == expected
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,8 @@ class FeatureReader:
     the network (``copy.deepcopy``, an average of weights) reads nothing.
 
     Hooks read all replicas, and the rows that are wanted are taken from the means. What hooks do is part of a compiled
-    network, which is compiled again for each other thing they do; so they depend on ``enabled`` alone.
+    network, which is compiled again for each other thing they do; so they depend on ``enabled`` alone, and on whether
+    there was a pass since the means were taken.
 
     Args:
         model: the network.

@@ -115,7 +115,9 @@ def _tf32() -> Iterator[None]:
         try:
             yield
         finally:
-            matmul.fp32_precision = before
+            # What it has from the setting of all devices is told as its own.
+            every = torch.backends.fp32_precision  # type: ignore[attr-defined]
+            matmul.fp32_precision = "none" if before == every else before
     else:
         # Before torch 2.9 there is but one setting, of CPUs and GPUs together. Later torch refuses to read it where a
         # program has set one of them alone.

@@ -272,13 +272,14 @@ def evidence_texts(judged: Judged) -> list[str]:
     """
     statement = judged.statement
     supported = judged.verdict is Verdict.SUPPORTED
+    agreed = ", no pair against it" if statement.shares else " by every pair"
     return [
         f"{statement.place}: {statement.words}",
         interval_text(judged.interval, statement.unit),
         str(len(statement.differences)),
         # A p-value of what would contradict a statement says nothing where the statement is supported.
         "–" if supported else p_text(judged.p),
-        judged.verdict.value + (" by every pair" if supported and judged.unanimous else ""),
+        judged.verdict.value + (agreed if supported and judged.unanimous else ""),
     ]
 
 

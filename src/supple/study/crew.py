@@ -94,7 +94,7 @@ class Crew:
         self.events: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
         self.processes: dict[int, subprocess.Popen[str]] = {}
         self.busy: dict[int, int] = {}
-        self.killed: set[int] = set()
+        self.killed: dict[int, float] = {}
 
     def train(self) -> Outcome:
         """Trains all parts.
@@ -174,7 +174,6 @@ class Crew:
         elif kind == "step":
             self.watcher.step(event["part"], event["task"], event["step"])
         elif kind == "stage":
-            self.killed.discard(event["part"])
             self.watcher.stage(event["part"], event["done"], event["accuracy"])
         else:
             self.busy.pop(number, None)
@@ -200,12 +199,13 @@ class Crew:
         if code == 0 or self.stop.is_set():
             return
         if part is not None and code == -9:
-            # Somebody killed it, or the kernel did because memory ran out: a second time without a stage in between
-            # tells.
-            if part in self.killed:
+            # Somebody killed it, or the kernel did because memory ran out: a second time without a checkpoint in
+            # between tells.
+            reached = self.manifest.part(part).reached(self.manifest.study.problem.stages)
+            if self.killed.get(part) == reached:
                 self._halve(part, "its process was killed twice, as happens where memory runs out")
             else:
-                self.killed.add(part)
+                self.killed[part] = reached
                 self.waiting.insert(0, part)
                 self.watcher.say("A worker process was killed; its part goes on from its last checkpoint.")
             self.processes[number] = self._start(number)
@@ -223,6 +223,7 @@ class Crew:
             return
         self.watcher.say(f"Memory ran out with {part.size} networks; going on with half of them.")
         other = self.manifest.halve(number)
+        self.killed.pop(number, None)
         self.manifest.write()
         self.outcome.halved += 1
         self.parts.append(other)

@@ -305,7 +305,8 @@ class _Enough(Exception):
 
 def _seconds_a_step(training: IncrementalTraining, device: str, seconds: float) -> float:
     """Seconds that a step takes, without the first of an epoch, which comes after evaluations and measurements."""
-    spent: list[float] = []
+    first: list[float] = []
+    others: list[float] = []
     began = last = time.perf_counter()
 
     def note(steps: int) -> None:
@@ -313,19 +314,20 @@ def _seconds_a_step(training: IncrementalTraining, device: str, seconds: float) 
         if device != "cpu":
             torch.cuda.synchronize()
         now = time.perf_counter()
-        if steps > 1:
-            spent.append(now - last)
-            if sum(spent) >= seconds:
-                raise _Enough
+        (others if steps > 1 else first).append(now - last)
         last = now
+        if others and now - began >= seconds:
+            raise _Enough
 
     try:
         for epoch in range(training.stream.epochs):
+            last = time.perf_counter()
             training.train_epoch(epoch, note)
+            if time.perf_counter() - began >= seconds:
+                break
     except _Enough:
         pass
-    # Where every epoch is a single step there is nothing between two of them but all that is done.
-    return statistics.fmean(spent) if spent else (last - began) / training.stream.epochs
+    return statistics.fmean(others or first)
 
 
 def _transformer(column: Column) -> Transformer:

@@ -15,7 +15,7 @@ import supple
 from supple.population.parts import cut
 from supple.study import files
 from supple.study.assembly import groups
-from supple.study.mistakes import StudyError
+from supple.study.kinds import settings_in_full
 from supple.study.part import Part
 from supple.study.results import FORMAT, MANIFEST, RUNS, read_manifest
 from supple.study.spec import STUDIES, Column, Study
@@ -210,7 +210,7 @@ def open_manifest(folder: Path) -> Manifest:
         Column(
             entry["method"],
             entry["kind"],
-            entry["settings"],
+            settings_in_full(entry["kind"], entry["settings"]),
             type(study.network)(**entry["network"]),
             type(study.optimizer)(**entry["optimizer"]),
             entry["point"],
@@ -257,13 +257,10 @@ def differences(manifest: Manifest, study: Study, images: Mapping[str, Any]) -> 
     if study.run.tasks < manifest.study.run.tasks:
         lines.append(_difference("run.tasks", manifest.study.run.tasks, study.run.tasks) + " (it may only grow)")
     wanted: dict[str, list[Column]] = defaultdict(list)
-    try:
-        for column in united(manifest.study, study).columns:
-            wanted[column.method].append(column)
-    except StudyError as error:
-        return [*lines, f"with the methods that are in the results already, {error}"]
+    for column in study.columns:
+        wanted[column.method].append(column)
     for column in manifest.columns:
-        here = wanted[column.method]
+        here = wanted.get(column.method)
         if here and column.text not in {one.text for one in here}:
             lines += _column_differences(column, here)
     return lines
@@ -277,11 +274,22 @@ def united(old: Study, new: Study) -> Study:
         new: the second, with the same problem.
 
     Returns:
-        The second with the methods and seeds of both.
+        The second with the methods and seeds of both; methods that only the first has keep its network and optimizer.
     """
-    content = new.model_dump(mode="json")
+    before, content = old.model_dump(mode="json"), new.model_dump(mode="json")
     content["run"]["seeds"] = list(dict.fromkeys((*old.run.seeds, *new.run.seeds)))
-    return type(new)(**{**content, "methods": {**old.methods, **new.methods}})
+    kept = {name: _with_tables(entry, before, content) for name, entry in old.methods.items()}
+    return type(new)(**{**content, "methods": {**kept, **new.methods}})
+
+
+def _with_tables(entry: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's entry with what a network and an optimizer were before and are no longer."""
+    found = dict(entry)
+    for table in ("network", "optimizer"):
+        changed = {name: value for name, value in before[table].items() if after[table][name] != value}
+        if changed:
+            found[table] = {**changed, **entry.get(table, {})}
+    return found
 
 
 def _column_differences(old: Column, wanted: Sequence[Column]) -> list[str]:

@@ -40,7 +40,7 @@ def prepare(order: Order) -> tuple[Manifest, list[int]]:
     """
     study = order.study
     course = open_course(study, order.data_dir, order.verify)
-    identity, steps = course.identity, course.steps(study.run.tasks, study.run.seeds)
+    identity = course.identity
     if (order.folder / MANIFEST).exists():
         manifest = open_manifest(order.folder)
         found = differences(manifest, study, identity)
@@ -50,9 +50,10 @@ def prepare(order: Order) -> tuple[Manifest, list[int]]:
                 + "\n  ".join(found)
                 + "\nGive another folder with --out, or put the study back as it was."
             )
-        manifest.study, manifest.steps = united(manifest.study, study), steps
+        manifest.study = united(manifest.study, study)
     else:
-        manifest = Manifest(order.folder, order.name, study, steps, identity, {})
+        manifest = Manifest(order.folder, order.name, study, [], identity, {})
+    manifest.steps = course.steps(manifest.study.run.tasks, manifest.study.run.seeds)
     manifest.scaled = scaled(order.original or study, manifest.study)
     manifest.add_missing(study.columns, study.run.seeds, part_size(order, course))
     manifest.sessions.append(
