@@ -15,6 +15,7 @@ from supple.incremental.measures import AdditionEnd, AdditionStart, EpochMetrics
 from supple.incremental.reset import parameters_of, reset
 from supple.incremental.together import check_together
 from supple.methods import Chain, Method
+from supple.methods.checks import choice
 from supple.metrics import hits
 from supple.nn import ViT
 from supple.optim.one_cycle import one_cycle
@@ -96,8 +97,7 @@ class IncrementalTraining:
             raise ValueError(f"weight_decay is {weight_decay}; it has to be 0 or more")
         if cycle_momentum is not None and not all("momentum" in group for group in optimizer.param_groups):
             raise ValueError(f"cycle_momentum is given, but {type(optimizer).__name__} has no momentum; leave it out")
-        if precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision is {precision!r}; it has to be 'float32' or 'bfloat16'")
+        choice("precision", precision, ("float32", "bfloat16"))
         for part in reset:
             parameters_of(network, part)
         self.network, self.optimizer, self.stream, self.method = network, optimizer, stream, method

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from supple.report.statistics import Array, bin_width
-from supple.study.results import Results
+from supple.study.results import Results, problem_of
 
 SHARE = 0.1
 """The share of a run's tasks that its final accuracy averages over."""
@@ -111,7 +111,7 @@ class Measured:
     @property
     def problem(self) -> Mapping[str, Any]:
         """The settings of the study's problem; none where the folder does not know them."""
-        return (self.results.manifest.get("study") or {}).get("problem") or {}
+        return problem_of(self.results.manifest)
 
     @property
     def incremental(self) -> bool:

@@ -15,7 +15,6 @@ from supple.data import DATA_SETS, LabelledImages
 from supple.incremental import EpochMetrics, IncrementalTraining
 from supple.incremental.measures import evaluate
 from supple.methods import Method
-from supple.nn import ViT
 from supple.streams import ClassIncrementalStream
 from supple.study.course import Course, Learned, Trainer, timed
 from supple.study.kinds import KINDS
@@ -184,7 +183,7 @@ class IncrementalCourse(Course):
         tokens = self._tokens(sizes)
         # In each layer: norms, projections, residuals and their dropout; hidden units; weights of the attention.
         made = sizes.depth * tokens * (18 * sizes.width + 4 * sizes.hidden + 2 * sizes.heads * tokens)
-        weights = sum(parameter.numel() for parameter in self._specimen(column).parameters())
+        weights = sizes.parameter_count(self.problem)
         return seeds * columns * 4 * (_COPIES * weights + self.problem.batch_size * made)
 
     def most(self, column: Column, device: str) -> int | None:
@@ -293,10 +292,6 @@ class IncrementalCourse(Course):
 
     def _tokens(self, sizes: Transformer) -> int:
         return 1 + (DATA_SETS[self.problem.data].shape[1] // sizes.patch_size) ** 2
-
-    def _specimen(self, column: Column) -> ViT:
-        with torch.device("meta"):
-            return _transformer(column).network(self.problem, seed=0)
 
 
 class _Enough(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import Any
 
@@ -25,17 +25,19 @@ class Kind:
         make: the class of the method; None where nothing acts between steps.
         strength: the settings that switch the method off where they are 0.
         only: the kind of problem that it is for; None: any.
+        own: settings of what has no class, with their defaults.
     """
 
     make: type[Method] | None
     strength: tuple[str, ...] = ()
     only: str | None = None
+    own: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def defaults(self) -> dict[str, Any]:
         """The settings that a study may give, with their defaults."""
         if self.make is None:
-            return {} if self.only is None else {"parts": "network"}
+            return dict(self.own)
         parameters = inspect.signature(self.make.__init__).parameters.values()
         return {
             parameter.name: parameter.default
@@ -51,7 +53,7 @@ KINDS: dict[str, Kind] = {
     "cbp": Kind(CBP, ("replacement_rate",)),
     "redo": Kind(ReDo, ("threshold",)),
     "swr": Kind(SWR, ("factor",)),
-    "reset": Kind(None, only="class_incremental"),
+    "reset": Kind(None, only="class_incremental", own={"parts": "network"}),
 }
 """The methods by name; base is plain training, and reset draws parts of the network again at each addition of classes.
 

@@ -10,6 +10,7 @@ import polars as pl
 from torch import Tensor
 
 from supple.data import LabelledImages
+from supple.nn import Architecture
 from supple.population import Disturbance, Population, TaskMetrics
 from supple.population.parts import cached
 from supple.study.assembly import assemble
@@ -151,8 +152,7 @@ class PermutedCourse(Course):
         Returns:
             The number.
         """
-        images = self.images[0]
-        return _network(column).architecture(images.images[0].numel(), images.classes).multiply_adds
+        return self._architecture(column).multiply_adds
 
     def trainer(
         self, columns: Sequence[Column], seeds: Sequence[int], runs: Sequence[int], device: str
@@ -199,8 +199,11 @@ class PermutedCourse(Course):
 
     def _weights(self, column: Column) -> int:
         """Bytes of the weights of a run."""
+        return 4 * self._architecture(column).parameter_count
+
+    def _architecture(self, column: Column) -> Architecture:
         images = self.images[0]
-        return 4 * _network(column).architecture(images.images[0].numel(), images.classes).parameter_count
+        return _network(column).architecture(images.images[0].numel(), images.classes)
 
 
 def _network(column: Column) -> Network:

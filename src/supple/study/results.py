@@ -146,7 +146,7 @@ def load(folder: str | PathLike[str]) -> Results:
     runs = _read(folder / RUNS)
     sizes = dict(runs.group_by("part").len().iter_rows())
     places = {part: part_folder(folder, part) for part in sorted(sizes)}
-    added = ((manifest.get("study") or {}).get("problem") or {}).get("kind") == "class_incremental"
+    added = problem_of(manifest).get("kind") == "class_incremental"
     growing = [part for part, place in places.items() if tasks_done(place, sizes[part]) < manifest["tasks"]]
     places |= _as_it_is(folder, {part: places[part] for part in growing})
     done = {part: tasks_done(place, sizes[part]) for part, place in places.items()}
@@ -223,6 +223,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"supple reads format {FORMAT}. Use that version for this folder, or run the study into another one"
         )
     return dict(manifest)
+
+
+def problem_of(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings of a study's problem.
+
+    Args:
+        manifest: that of the folder.
+
+    Returns:
+        The settings by name; none where the folder does not know them.
+    """
+    return (manifest.get("study") or {}).get("problem") or {}
 
 
 def part_folder(folder: Path, part: int) -> Path:

@@ -44,7 +44,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from pydantic import Field, ValidationError, model_validator
 
 from supple.study.grid import Point, expand
@@ -168,8 +167,7 @@ class Study(Table):
             raise StudyError(f"{where}: {error}") from error
         if isinstance(self.problem, ClassIncremental) and isinstance(network, Transformer):
             try:
-                with torch.device("meta"):
-                    network.network(self.problem, seed=0)
+                network.parameter_count(self.problem)
             except ValueError as error:
                 place = f"{where}.network" if tables["network"] else "network"
                 raise StudyError(f"{place}: {error}") from error

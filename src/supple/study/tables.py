@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from supple.data import DATA_SETS, NAMES
@@ -184,6 +186,26 @@ class Transformer(Table):
         source = DATA_SETS[problem.data]
         sizes = self.model_dump(exclude={"precision", "compiled"})
         return ViT(source.classes, image_size=source.shape[1], channels=source.shape[0], seed=seed, **sizes)
+
+    def parameter_count(self, problem: ClassIncremental) -> int:
+        """Number of parameters of the network for a problem, counted without giving them values.
+
+        Args:
+            problem: gives the size of the images and the number of classes.
+
+        Returns:
+            The number.
+
+        Raises:
+            ValueError: as :meth:`network`.
+        """
+        return _parameter_count(self, problem)
+
+
+@cache
+def _parameter_count(transformer: Transformer, problem: ClassIncremental) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in transformer.network(problem, seed=0).parameters())
 
 
 class Optimizer(Table):
