@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+from fake_folder import generator, write_folder
 from fake_results import METHOD_SETTINGS
 
 from supple.study import results as form
@@ -99,78 +98,35 @@ def write(
     """
     problem, network = {**PROBLEM, **(problem or {})}, {**NETWORK, **(network or {})}
     optimizer = {**OPTIMIZER, **(optimizer or {})}
-    runs, traits = [], []
-    for row in rows:
-        kind = row.kind or row.name
-        for point, gain in row.grid or [({}, 0.0)]:
-            for seed in row.seeds if row.seeds is not None else range(seeds):
-                runs.append(
-                    {
-                        "run": len(runs),
-                        "method": row.name,
-                        "kind": kind,
-                        "seed": seed,
-                        "point": ", ".join(f"{key}={value}" for key, value in point.items()),
-                        "part": len(runs) // part_runs,
-                        **{f"network.{key}": value for key, value in network.items()},
-                        **{f"optimizer.{key}": value for key, value in optimizer.items()},
-                        **{**SETTINGS[kind], **row.settings, **point},
-                    }
-                )
-                traits.append((row, gain, seed))
-    parts = 1 + (len(runs) - 1) // part_runs
-    steps = [problem["epochs"] * 5 * (k + 1) for k in range(additions)]
-    manifest = {
-        "format": form.FORMAT,
-        "supple": "0.1.0",
-        "name": name,
-        "study": {
-            "title": f"The study {name}",
-            "problem": problem,
-            "network": network,
-            "optimizer": optimizer,
-            "run": {"tasks": additions, "seeds": list(range(seeds))},
-            "measure": {"examples": 1000},
-            "methods": {row.name: {"kind": row.kind or row.name} for row in rows},
-        },
-        "tasks": additions,
-        "steps": steps,
-        "images": {"count": 60_000, "digest": "0"},
-        "scaled": scaled or {},
-        "parts": [{"runs": part_runs}] * parts,
-        "sessions": [
-            {
-                "started": "2026-01-02T03:04:05",
-                "seconds": 7261.0,
-                "command": f"supple run {name}",
-                "machine": {"system": "Linux", "processor": "x86_64", "cores": 8, "device": "cuda"},
-                "versions": {"supple": "0.1.0", "torch": "2.13.0", "python": "3.12.0", "polars": "2.1.0"},
-            }
-        ],
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / form.MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
-    pl.DataFrame(runs, infer_schema_length=None).write_parquet(folder / form.RUNS)
-    for part in range(parts):
-        learned = additions if done is None else done.get(part, 0) if isinstance(done, dict) else done
-        members = range(part * part_runs, min((part + 1) * part_runs, len(runs)))
-        if learned:
-            place = form.part_folder(folder, part)
-            place.mkdir(parents=True, exist_ok=True)
-            made = [_run(run, *traits[run], additions, learned, noise, own_noise, problem) for run in members]
-            pl.concat([tasks for tasks, _ in made]).write_parquet(place / form.TASKS)
-            pl.concat([epochs for _, epochs in made]).write_parquet(place / form.EPOCHS)
-    return folder
 
+    def frames(run: int, row: Row, gain: float, seed: int, learned: int) -> dict[str, pl.DataFrame]:
+        made = _run(run, row, gain, seed, additions, learned, noise, own_noise, problem)
+        return dict(zip((form.TASKS, form.EPOCHS), made, strict=True))
 
-def _generator(*of: Any) -> np.random.Generator:
-    return np.random.default_rng(zlib.crc32(repr(of).encode()))
+    measure = {"examples": 1000}
+    return write_folder(
+        folder,
+        rows,
+        frames,
+        name=name,
+        study={"problem": problem, "network": network, "optimizer": optimizer, "measure": measure},
+        settings=SETTINGS,
+        seeds_of=lambda row: row.seeds if row.seeds is not None else range(seeds),
+        tasks=additions,
+        seeds=seeds,
+        steps=[problem["epochs"] * 5 * (k + 1) for k in range(additions)],
+        images=60_000,
+        done=done,
+        part_runs=part_runs,
+        scaled=scaled,
+        session={"seconds": 7261.0, "cores": 8, "device": "cuda"},
+    )
 
 
 def _run(run, row, gain, seed, additions, learned, noise, own_noise, problem):
     at = np.arange(additions) / max(1, additions - 1)
-    common = noise * _generator("seed", seed).normal(size=additions)
-    own = own_noise * _generator("run", row.name, gain, seed).normal(size=additions)
+    common = noise * generator("seed", seed).normal(size=additions)
+    own = own_noise * generator("run", row.name, gain, seed).normal(size=additions)
     accuracy = 0.9 - 0.25 * at + (row.gain + gain) * at + common + own
     gone = (at >= 0.5) & (seed in row.diverged)
     tasks, epochs = [], []

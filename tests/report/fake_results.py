@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+from fake_folder import generator, write_folder
 
 from supple.study import results as form
 
@@ -90,81 +89,37 @@ def write(
     """
     network = {"hidden": 10, "depth": 3, "activation": "relu", "layer_norm": None, "skip": None, **(network or {})}
     optimizer = {"name": "sgd", "step_size": 0.05, "momentum": 0.0, "weight_decay": 0.0, **(optimizer or {})}
-    runs, traits = [], []
-    for row in rows:
-        kind = row.kind or row.name
-        for point, gain in row.grid or [({}, 0.0)]:
-            for seed in range(seeds):
-                settings = {**METHOD_SETTINGS[kind], **row.settings, **point}
-                runs.append(
-                    {
-                        "run": len(runs),
-                        "method": row.name,
-                        "kind": kind,
-                        "seed": seed,
-                        "point": ", ".join(f"{key}={value}" for key, value in point.items()),
-                        "part": len(runs) // part_runs,
-                        **{f"network.{key}": value for key, value in network.items()},
-                        **{f"optimizer.{key}": value for key, value in optimizer.items()},
-                        **settings,
-                    }
-                )
-                traits.append((row, gain, seed))
-    parts = 1 + (len(runs) - 1) // part_runs
-    manifest = {
-        "format": form.FORMAT,
-        "supple": "0.1.0",
-        "name": name,
-        "study": {
-            "title": f"The study {name}",
-            "problem": {"kind": "permuted", "data": data, "batch_size": 30},
-            "network": network,
-            "optimizer": optimizer,
-            "run": {"tasks": tasks, "seeds": list(range(seeds))},
-            "methods": {row.name: {"kind": row.kind or row.name} for row in rows},
-        },
-        "tasks": tasks,
-        "steps": steps,
-        "images": {"count": 30 * steps, "digest": "0"},
-        "scaled": scaled or {},
-        "parts": [{"runs": part_runs}] * parts,
-        "sessions": [
-            {
-                "started": "2026-01-02T03:04:05",
-                "seconds": 61.0,
-                "command": f"supple run {name}",
-                "machine": {"system": "Linux", "processor": "x86_64", "cores": 2, "device": "cpu"},
-                "versions": {"supple": "0.1.0", "torch": "2.13.0", "python": "3.12.0", "polars": "2.1.0"},
-            }
-        ],
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / form.MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
-    pl.DataFrame(runs, infer_schema_length=None).write_parquet(folder / form.RUNS)
-    for part in range(parts):
-        learned = tasks if done is None else done.get(part, 0) if isinstance(done, dict) else done
-        members = range(part * part_runs, min((part + 1) * part_runs, len(runs)))
-        if learned:
-            place = form.part_folder(folder, part)
-            place.mkdir(parents=True, exist_ok=True)
-            frames = [_tasks(run, *traits[run], tasks, learned, noise, own_noise, network) for run in members]
-            pl.concat(frames).write_parquet(place / form.TASKS)
-            disturbed = [run for run in members if traits[run][0].disturbance is not None]
-            if disturbed:
-                pl.concat([_disturbances(run, traits[run][0], traits[run][2]) for run in disturbed]).write_parquet(
-                    place / form.DISTURBANCES
-                )
-    return folder
 
+    def frames(run: int, row: Row, gain: float, seed: int, learned: int) -> dict[str, pl.DataFrame]:
+        found = {form.TASKS: _tasks(run, row, gain, seed, tasks, learned, noise, own_noise, network)}
+        if row.disturbance is not None:
+            found[form.DISTURBANCES] = _disturbances(run, row, seed)
+        return found
 
-def _generator(*of: Any) -> np.random.Generator:
-    return np.random.default_rng(zlib.crc32(repr(of).encode()))
+    problem = {"kind": "permuted", "data": data, "batch_size": 30}
+    return write_folder(
+        folder,
+        rows,
+        frames,
+        name=name,
+        study={"problem": problem, "network": network, "optimizer": optimizer},
+        settings=METHOD_SETTINGS,
+        seeds_of=lambda row: range(seeds),
+        tasks=tasks,
+        seeds=seeds,
+        steps=steps,
+        images=30 * steps,
+        done=done,
+        part_runs=part_runs,
+        scaled=scaled,
+        session={"seconds": 61.0, "cores": 2, "device": "cpu"},
+    )
 
 
 def _tasks(run, row, gain, seed, tasks, learned, noise, own_noise, network):
     at = np.arange(learned) / max(1, tasks - 1)
-    common = noise * (_generator("seed", seed).normal() + _generator("tasks", seed).normal(size=tasks)[:learned])
-    own = own_noise * _generator("run", row.name, gain, seed).normal(size=tasks)[:learned]
+    common = noise * (generator("seed", seed).normal() + generator("tasks", seed).normal(size=tasks)[:learned])
+    own = own_noise * generator("run", row.name, gain, seed).normal(size=tasks)[:learned]
     accuracy = row.early + (row.late - row.early) * at + gain + common + own
     loss = 2.5 * (1 - accuracy)
     magnitude = 0.1 + 0.1 * at
@@ -190,7 +145,7 @@ def _tasks(run, row, gain, seed, tasks, learned, noise, own_noise, network):
 
 
 def _disturbances(run, row, seed, count=5):
-    size = row.disturbance * (1 + 0.05 * _generator("disturbance", row.name, seed).normal(size=count))
+    size = row.disturbance * (1 + 0.05 * generator("disturbance", row.name, seed).normal(size=count))
     return pl.DataFrame(
         {
             "run": np.full(count, run),
