@@ -130,6 +130,7 @@ def test_interruption_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--replicas", "5"], "multiple of settings"),
         (["--precision", "half"], "precision is 'half'"),
         (["--precision", "tf32"], "precision is 'tf32', which GPUs have"),
+        (["--graphs"], "graphs is on, which are replayed on GPUs"),
     ],
 )
 def test_wrong_options_are_explained(options: list[str], message: str) -> None:

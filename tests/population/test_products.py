@@ -1,4 +1,4 @@
-"""Products in each precision against float64, and that a step is the same calls on the same memory again and again."""
+"""Products in each precision against float64, and training with them."""
 
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import supple
 from supple.nn import StackedMLP
@@ -166,45 +165,6 @@ def test_tf32_where_torch_has_one_setting(before: Any, monkeypatch: pytest.Monke
     with products.applied():
         assert torch.get_float32_matmul_precision() == "high"
     assert torch.get_float32_matmul_precision() == before
-
-
-class Calls(TorchDispatchMode):
-    """Writes down each operation with the shapes of its tensors, and refuses what reads a tensor on the host."""
-
-    READS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.made: list[tuple[str, list[torch.Size]]] = []
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = str(function)
-        assert not any(read in name for read in self.READS), f"{name} reads a tensor on the host"
-        flat = torch.utils._pytree.tree_leaves((args, kwargs))
-        self.made.append((name, [leaf.shape for leaf in flat if isinstance(leaf, torch.Tensor)]))
-        return function(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("gradients", [True, False])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("hidden", [10, 70])
-def test_a_step_is_the_same_calls_each_time_and_reads_nothing_back(
-    hidden: int, precision: Any, gradients: bool
-) -> None:
-    network, optimizer, stream = networks(hidden)
-    step = FastStep(network, optimizer, precision)
-    x, y = stream.task(0).batch(0)
-    step(x, y, gradients=gradients)  # makes what is kept: step sizes, gradients
-    where = [(p.data_ptr(), None if p.grad is None else p.grad.data_ptr()) for p in network.parameters()]
-    made = []
-    for k in (1, 2):
-        for buffer, new in zip((x, y), stream.task(0).batch(k), strict=True):
-            buffer.copy_(new)
-        with Calls() as calls:
-            step(x, y, gradients=gradients)
-        made.append(calls.made)
-    assert made[0] == made[1] != []
-    assert where == [(p.data_ptr(), None if p.grad is None else p.grad.data_ptr()) for p in network.parameters()]
 
 
 @pytest.mark.cuda

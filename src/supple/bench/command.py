@@ -64,6 +64,9 @@ def bench_command(
     precision: Annotated[
         str, typer.Option(help="Of the engine's matrix products: float32, tf32 (on a GPU) or bfloat16.")
     ] = Plan.precision,
+    graphs: Annotated[
+        bool, typer.Option("--graphs", help="Replay the engine's steps as CUDA graphs (on a GPU).")
+    ] = Plan.graphs,
     quick: Annotated[bool, typer.Option("--quick", help="Half a minute instead of minutes; less exact.")] = False,
     scaling: Annotated[
         bool, typer.Option("--scaling", help="Also time and memory for 32 to 256 networks and one and two tasks.")
@@ -102,6 +105,7 @@ def bench_command(
             settings=settings,
             device=device,
             precision=precision,
+            graphs=graphs,
             scaling=SCALING if scaling else None,
         )
         # A file that cannot be written is to be found out before the work; so it is not opened after it.

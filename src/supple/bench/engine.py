@@ -23,6 +23,7 @@ class Engine:
         optimizers: some of :data:`supple.bench.settings.STEP_SIZES`.
         methods: some of :data:`supple.bench.settings.METHODS`. The first optimizer and method are in use at first.
         precision: of matrix products.
+        graphs: whether steps are replayed as CUDA graphs.
 
     Attributes:
         replicas: R = S * C.
@@ -40,6 +41,7 @@ class Engine:
         optimizers: Sequence[str],
         methods: Sequence[str],
         precision: Precision = "float32",
+        graphs: bool = False,
     ) -> None:
         self.hidden, self.stream = hidden, stream
         seeds = [seed for seed in stream.seeds.tolist() for _ in range(settings)]
@@ -51,8 +53,9 @@ class Engine:
             optimizer = make_optimizer(name, self.network)
             for method in methods:
                 acting = make_method(method, self.network, optimizer, method_settings(method, hidden, name))
-                population = Population(self.network, optimizer, stream, acting, precision=precision)
-                self._populations[name, method] = population
+                self._populations[name, method] = Population(
+                    self.network, optimizer, stream, acting, precision=precision, graphs=graphs
+                )
         self.tasks = 0
         self.steps_left = 0
         self.use(optimizers[0], methods[0])

@@ -32,6 +32,7 @@ class Plan:
         footprint: width at which memory is measured; None: it is not.
         scaling: numbers of replicas for which time and memory are measured; none by default.
         precision: of the engine's matrix products where rates are measured, "float32", "tf32" or "bfloat16".
+        graphs: whether the engine's steps are replayed as CUDA graphs where rates are measured.
 
     Raises:
         ValueError: if something is out of range; the message names it.
@@ -50,6 +51,7 @@ class Plan:
     footprint: int | None = 100
     scaling: tuple[int, ...] = ()
     precision: Precision = "float32"
+    graphs: bool = False
 
     def __post_init__(self) -> None:
         for name in ("repeats", "seconds", "replicas", "settings"):
@@ -70,6 +72,8 @@ class Plan:
             raise ValueError(f"device is {self.device!r}; it has to be one of {', '.join(DEVICES)}")
         if choice("precision", self.precision, PRECISIONS) == "tf32" and self.device != "cuda":
             raise ValueError("precision is 'tf32', which GPUs have; choose 'float32' or 'bfloat16', or device 'cuda'")
+        if self.graphs and self.device != "cuda":
+            raise ValueError("graphs is on, which are replayed on GPUs; leave it out, or choose device 'cuda'")
 
     def _check(self, name: str, given: tuple[str, ...], known: tuple[str, ...], needed: str) -> None:
         for one in given:

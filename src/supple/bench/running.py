@@ -59,6 +59,7 @@ class _Width:
             "count": self.plan.images,
             "configurations": (self.plan.optimizers, self.plan.methods),
             "precision": self.plan.precision,
+            "graphs": self.plan.graphs,
         }
         made = crew.ask_each("make", [{**common, "first_seed": n * seeds} for n in range(count)])
         self.steps = made[0]["steps"]

@@ -51,6 +51,7 @@ class Worker:
         count: int,
         configurations: tuple[Sequence[str], Sequence[str]],
         precision: Precision = "float32",
+        graphs: bool = False,
     ) -> dict[str, Any]:
         """Makes a contender and warms it up: "engine", "plain", "careful" or "jax".
 
@@ -63,6 +64,7 @@ class Worker:
             count: images a task.
             configurations: optimizers and methods of the engine.
             precision: of the engine's matrix products.
+            graphs: whether the engine's steps are replayed as CUDA graphs.
 
         Returns:
             "steps", the number of steps a task.
@@ -73,7 +75,7 @@ class Worker:
         numbers = range(first_seed, first_seed + seeds)
         if name == "engine":
             stream = PermutedStream(images(count), numbers, BATCH, self.device)
-            self.contender = engine = Engine(hidden, settings, stream, *configurations, precision)
+            self.contender = engine = Engine(hidden, settings, stream, *configurations, precision, graphs)
             for optimizer, method in itertools.product(*configurations):
                 engine.use(optimizer, method)
                 timing.warm_up(engine)

@@ -24,6 +24,26 @@ from supple.population.products import Precision, Products
 _Points = dict[tuple[str, str], Tensor]
 
 
+def is_observed(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether hooks or a scheduler are told of an optimizer's steps, so that each has to be a call of ``step``.
+
+    Args:
+        optimizer: the optimizer.
+
+    Returns:
+        The answer.
+    """
+    told = (
+        optimizer._optimizer_step_pre_hooks,
+        optimizer._optimizer_step_post_hooks,
+        _global_optimizer_pre_hooks,
+        _global_optimizer_post_hooks,
+        # A scheduler wraps the step of the optimizer it belongs to.
+        "step" in vars(optimizer),
+    )
+    return any(told)
+
+
 class Gradients:
     """A sink that keeps gradients in ``.grad``, for any optimizer and method to use.
 
@@ -173,7 +193,7 @@ class FastStep:
         # dL/d(logits) = (probabilities - one hot) / B.
         d = log_probabilities.exp_()
         d.scatter_add_(1, target, d.new_full((1, 1, 1), -1.0).expand_as(target)).div_(y.shape[1])
-        if gradients or not self._descends():
+        if gradients or not self.descends():
             self._backward(d, Gradients(self.products))
             self.optimizer.step()
         else:
@@ -183,21 +203,15 @@ class FastStep:
             self._backward(d.mul_(rate.unsqueeze(-1) if rate.ndim else rate), sink)
         return loss, right
 
-    def _descends(self) -> bool:
-        """Whether the optimizer is plain gradient descent, and nobody is told of its steps."""
-        optimizer = self.optimizer
-        plain = (
-            type(optimizer) is SGDW and len(optimizer.param_groups) == 1 and not optimizer.param_groups[0]["momentum"]
-        )
-        # A scheduler wraps the step of the optimizer it belongs to.
-        told = (
-            optimizer._optimizer_step_pre_hooks,
-            optimizer._optimizer_step_post_hooks,
-            _global_optimizer_pre_hooks,
-            _global_optimizer_post_hooks,
-            "step" in vars(optimizer),
-        )
-        return plain and not any(told)
+    def descends(self) -> bool:
+        """Whether the optimizer is plain gradient descent, and nobody is told of its steps.
+
+        Returns:
+            The answer; if so, a step that need not keep gradients updates the parameters within the backward pass.
+        """
+        groups = self.optimizer.param_groups
+        plain = type(self.optimizer) is SGDW and len(groups) == 1 and not groups[0]["momentum"]
+        return plain and not is_observed(self.optimizer)
 
     def _forward(self, x: Tensor, readers: Iterable[FeatureReader]) -> Tensor:
         points: _Points = {}

@@ -13,6 +13,7 @@ from supple.metrics import activations, dead_share, feature_rank, hits, mean_mag
 from supple.nn import StackedLayerNorm, StackedMLP
 from supple.population.disturbance import Disturbance, Sampler, step_and_measure
 from supple.population.fast import FastStep
+from supple.population.graphs import GraphedStep
 from supple.population.products import Precision
 from supple.streams import PermutedStream
 from supple.streams.permuted import Task
@@ -63,10 +64,11 @@ class Population:
         disturbances: at how many steps a task, in each replica, to measure what the method's step changes at once.
         precision: of the written-out step's matrix products, "float32", "tf32" or "bfloat16"; see
             :class:`supple.population.Products`. What is measured between the steps is as torch is set.
+        graphs: whether equal steps are replayed as a CUDA graph; see :class:`supple.population.GraphedStep`.
 
     Raises:
-        ValueError: if network, optimizer, stream and method do not belong together, or the precision means nothing
-            here; the message says which and why.
+        ValueError: if network, optimizer, stream and method do not belong together, or the precision or graphs mean
+            nothing here; the message says which and why.
     """
 
     def __init__(
@@ -80,17 +82,24 @@ class Population:
         measured_on: int = 1500,
         disturbances: int = 0,
         precision: Precision = "float32",
+        graphs: bool = False,
     ) -> None:
         _check_together(network, optimizer, stream, method)
         if general and precision != "float32":
             raise ValueError(
                 f"precision is {precision!r}, which is of the written-out step; general=True computes as torch is set"
             )
+        if graphs and (general or network.seeds.device.type != "cuda"):
+            where = "with general=True" if general else f"on {network.seeds.device.type!r}"
+            raise ValueError(
+                f"graphs=True records the written-out step on a GPU, which there is not {where}; leave it out"
+            )
         self.network, self.optimizer, self.stream, self.method = network, optimizer, stream, method
         self.measured_on = min(measured_on, len(stream.images))
         self.disturbances = disturbances
         self._train = self._general_step if general else self._fast_step
-        self._fast = FastStep(network, optimizer, precision)
+        step = FastStep(network, optimizer, precision)
+        self._fast = GraphedStep(step) if graphs else step
 
     def train_task(self, index: int, progress: Callable[[int], object] = lambda steps: None) -> TaskMetrics:
         """Learns one task, and leaves the networks as they are after its last step.

@@ -1,0 +1,292 @@
+"""Replayed steps against steps taken one operation at a time.
+
+A CUDA graph is stood in for by :class:`Tape`, which holds to the same rules on a CPU: recording carries nothing out, a
+replay makes the recorded operations on the recorded memory with the recorded numbers, and the host sees none of it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+import supple
+from supple.nn import StackedMLP
+from supple.optim import SGDW, AdamW
+from supple.population import FastStep, GraphedStep, Population
+from supple.population.graphs import WARM_UP, Outputs
+from supple.streams import PermutedStream
+
+METHODS: dict[str, Callable[[StackedMLP, torch.optim.Optimizer], supple.Method | supple.Chain | None]] = {
+    "base": lambda n, o: None,
+    "S&P": lambda n, o: supple.ShrinkAndPerturb(n, variance=1e-6),
+    "SWR": lambda n, o: supple.SWR(n, o, frequency=7, factor=0.1, optimizer_state="fresh"),
+    "CBP": lambda n, o: supple.CBP(n, o, maturity=5, replacement_rate=0.02),
+    "ReDo": lambda n, o: supple.ReDo(n, o, frequency=8, threshold=0.5),
+    "chain": lambda n, o: supple.chain(supple.L2(n, l2=1e-4), supple.SWR(n, o, frequency=9, factor=0.1)),
+}
+OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "SGDW": lambda p: SGDW(p, lr=0.05),
+    "SGDW with settings a replica": lambda p: SGDW(p, lr=[0.05, 0.02, 0.05, 0.02], weight_decay=[0, 1e-3, 0, 1e-3]),
+    "momentum": lambda p: SGDW(p, lr=0.01, momentum=0.9, weight_decay=1e-4),
+}
+
+
+READS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal")
+
+
+class Tape(TorchDispatchMode):
+    """Writes down operations, takes back what they do to memory from outside, and does them again when replayed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[tuple[Any, Any, Any, list[Tensor]]] = []
+        self._inside: set[int] = set()
+        self._before: dict[int, tuple[Tensor, Tensor]] = {}
+        self.replays = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        assert not any(read in str(function) for read in READS), f"{function} reads a tensor on the host"
+        if function._schema.is_mutable:
+            self._remember(function, args, kwargs)
+        result = function(*args, **kwargs)
+        outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        inputs = {leaf.data_ptr() for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        self._inside |= {output.untyped_storage().data_ptr() for output in outputs if output.data_ptr() not in inputs}
+        # A graph knows memory, not parameters, which may be given other memory later.
+        args, kwargs = tree_map_only(Tensor, torch.detach, (args, kwargs))
+        self.made.append((function, args, kwargs, outputs))
+        return result
+
+    def _remember(self, function: Any, args: Any, kwargs: Any) -> None:
+        names = [argument.name for argument in function._schema.arguments]
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        for argument in function._schema.arguments:
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                for tensor in tree_leaves(given[argument.name]):
+                    place = tensor.untyped_storage().data_ptr()
+                    if place not in self._inside and place not in self._before:
+                        whole = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
+                        self._before[place] = whole, whole.clone()
+
+    def take_back(self) -> None:
+        """Memory from outside gets its old content, and memory of results is filled with rubbish."""
+        for _, _, _, outputs in self.made:
+            for output in outputs:
+                if output.untyped_storage().data_ptr() in self._inside and output.dtype.is_floating_point:
+                    output.fill_(float("nan"))
+        for whole, before in self._before.values():
+            whole.copy_(before)
+
+    def replay(self) -> None:
+        """Does all operations again."""
+        self.replays += 1
+        with torch.no_grad():
+            for function, args, kwargs, outputs in self.made:
+                again = [leaf for leaf in tree_leaves(function(*args, **kwargs)) if isinstance(leaf, Tensor)]
+                for output, new in zip(outputs, again, strict=True):
+                    if output.data_ptr() != new.data_ptr():
+                        output.copy_(new)
+
+
+class Recorder:
+    """Records on tapes."""
+
+    def __init__(self) -> None:
+        self.tapes: list[Tape] = []
+
+    def __call__(self, function: Callable[[], Outputs]) -> tuple[Callable[[], object], Outputs]:
+        tape = Tape()
+        with tape:
+            outputs = function()
+        with torch.no_grad():
+            tape.take_back()
+        self.tapes.append(tape)
+        return tape.replay, outputs
+
+    @property
+    def replays(self) -> int:
+        return sum(tape.replays for tape in self.tapes)
+
+
+class Pair:
+    """The same networks twice: one trained by replaying, one without."""
+
+    def __init__(
+        self,
+        optimizer: Callable[[Any], torch.optim.Optimizer],
+        method: str = "base",
+        precision: Any = "float32",
+        hidden: int = 12,
+    ) -> None:
+        self.recorder = Recorder()
+        self.populations = []
+        for graphed in (False, True):
+            stream = PermutedStream(supple.data.mnist10k(), [0, 1], batch_size=50)
+            network = StackedMLP([0, 0, 1, 1], stream.features, hidden, stream.classes, layer_norm="after")
+            made = optimizer(network.parameters())
+            acting = METHODS[method](network, made)
+            population = Population(network, made, stream, acting, precision=precision)
+            if graphed:
+                population._fast = GraphedStep(FastStep(network, made, precision), self.recorder)
+            self.populations.append(population)
+
+    def train(self, steps: int, first: int = 0) -> None:
+        """Both learn the same batches, and every loss and entry is the same."""
+        eager, graphed = self.populations
+        batches = [eager.stream.task(0).batch(k) for k in range(first, first + steps)]
+        found = [graphed.step(*batch) for batch in batches]
+        for results, batch in zip(found, batches, strict=True):
+            for one, other in zip(results, eager.step(*batch), strict=True):
+                assert torch.equal(one, other)
+        for (name, one), other in zip(graphed.network.named_parameters(), eager.network.parameters(), strict=True):
+            assert torch.equal(one, other), name
+
+    def both(self, change: Callable[[Population], object]) -> None:
+        for population in self.populations:
+            change(population)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("method", METHODS)
+def test_replayed_steps_are_the_steps(method: str, optimizer: str) -> None:
+    pair = Pair(OPTIMIZERS[optimizer], method)
+    pair.train(40)
+    # The first step may make gradients and momentum; steps that read features or gradients are taken as they are.
+    assert pair.recorder.replays >= 39 - WARM_UP if method in ("base", "S&P") else pair.recorder.replays > 0
+    assert len(pair.recorder.tapes) <= 2
+
+
+def test_replayed_steps_in_bfloat16() -> None:
+    pair = Pair(OPTIMIZERS["SGDW"], precision="bfloat16")
+    pair.train(10)
+    assert pair.recorder.replays == 10 - WARM_UP
+
+
+def test_replayed_steps_of_wide_networks() -> None:
+    pair = Pair(OPTIMIZERS["SGDW with settings a replica"], hidden=70)
+    pair.train(10)
+    assert pair.recorder.replays == 10 - WARM_UP
+
+
+def test_a_whole_task_is_the_same() -> None:
+    eager, graphed = Pair(OPTIMIZERS["SGDW"], "SWR").populations
+    expected, found = eager.train_task(0), graphed.train_task(0)
+    for name in ("accuracy", "loss", "gradient_magnitude", "reinitialized"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+
+
+def set_all(population: Population, name: str, value: Any) -> None:
+    for group in population.optimizer.param_groups:
+        group[name] = value
+
+
+def load_halved(optimizer: torch.optim.Optimizer) -> None:
+    """Takes back a state whose momentum is half of what it is."""
+    saved = copy.deepcopy(optimizer.state_dict())
+    for state in saved["state"].values():
+        state["momentum_buffer"] /= 2
+    optimizer.load_state_dict(saved)
+
+
+CHANGES: dict[str, Callable[[Population], object]] = {
+    "step size": lambda p: set_all(p, "lr", 0.003),
+    "step size a replica": lambda p: set_all(p, "lr", [0.01, 0.02, 0.03, 0.04]),
+    "weight decay": lambda p: set_all(p, "weight_decay", 1e-2),
+    "no weight decay": lambda p: set_all(p, "weight_decay", 0),
+    "momentum": lambda p: set_all(p, "momentum", 0.5),
+    "frozen": lambda p: p.network.output.weight.requires_grad_(False),
+    "other memory": lambda p: [setattr(q, "data", q.data.clone()) for q in p.network.parameters()],
+    "no gradients": lambda p: p.optimizer.zero_grad(),
+    "loaded": lambda p: load_halved(p.optimizer),
+    "no momentum yet": lambda p: p.optimizer.state.clear(),
+    "values": lambda p: torch._foreach_mul_([q.data for q in p.network.parameters()], 0.9),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_changed_between_steps_counts(change: str, optimizer: str) -> None:
+    pair = Pair(OPTIMIZERS[optimizer])
+    pair.train(8)
+    before = pair.recorder.replays
+    pair.both(CHANGES[change])
+    pair.train(8, first=8)
+    assert pair.recorder.replays > before
+
+
+def test_a_step_size_changed_in_place_counts() -> None:
+    def schedule(population: Population) -> None:
+        population.optimizer.param_groups[0]["lr"].mul_(0.7)
+
+    pair = Pair(OPTIMIZERS["SGDW with settings a replica"])
+    for k in range(12):
+        pair.both(schedule)
+        pair.train(1, first=k)
+
+
+def test_batches_of_another_shape_are_another_kind() -> None:
+    pair = Pair(OPTIMIZERS["SGDW"])
+    eager, graphed = pair.populations
+    for k in range(12):
+        x, y = eager.stream.task(0).batch(k)
+        batch = (x, y) if k % 2 else (x[:, :20], y[:, :20])
+        assert torch.equal(graphed.step(*batch)[0], eager.step(*batch)[0])
+    assert len(pair.recorder.tapes) == 2
+
+
+def test_gradients_that_are_taken_away_each_time_are_made_each_time() -> None:
+    pair = Pair(OPTIMIZERS["momentum"])
+    for k in range(8):
+        pair.both(lambda population: population.optimizer.zero_grad())
+        pair.train(1, first=k)
+        assert all(parameter.grad is not None for parameter in pair.populations[1].network.parameters())
+    assert pair.recorder.tapes == []
+
+
+def test_optimizers_that_count_on_the_host_or_are_observed_are_not_recorded() -> None:
+    pair = Pair(lambda p: AdamW(p, lr=1e-3))
+    pair.train(6)
+    assert pair.recorder.tapes == []
+
+    pair = Pair(OPTIMIZERS["SGDW"])
+    called: list[int] = []
+    pair.both(lambda population: population.optimizer.register_step_post_hook(lambda *_: called.append(1)))
+    pair.train(6)
+    assert pair.recorder.tapes == []
+    assert len(called) == 12
+
+
+def test_graphs_without_a_gpu_are_refused() -> None:
+    stream = PermutedStream(supple.data.mnist10k(), [0])
+    network = StackedMLP([0], stream.features, 10, stream.classes)
+    optimizer = SGDW(network.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=r"graphs=True .* on 'cpu'"):
+        Population(network, optimizer, stream, graphs=True)
+    with pytest.raises(ValueError, match="general=True"):
+        Population(network, optimizer, stream, general=True, graphs=True)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("method", METHODS)
+def test_cuda_graphs(method: str, optimizer: str, precision: Any) -> None:
+    losses = []
+    for graphs in (False, True):
+        stream = PermutedStream(supple.data.mnist10k(), [0, 1], device="cuda")
+        network = StackedMLP([0, 0, 1, 1], stream.features, 12, stream.classes, layer_norm="after").to("cuda")
+        made = OPTIMIZERS[optimizer](network.parameters())
+        population = Population(
+            network, made, stream, METHODS[method](network, made), precision=precision, graphs=graphs
+        )
+        losses.append(population.train_task(0).loss)
+        assert isinstance(population._fast, GraphedStep) == graphs
+    torch.testing.assert_close(*losses, rtol=1e-3, atol=1e-3)
