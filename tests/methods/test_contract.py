@@ -142,6 +142,8 @@ def test_closing_takes_all_hooks_away_and_ends_the_method(name):
     before = values(model)
     with pytest.raises(RuntimeError, match=f"{type(method).__name__} was closed"):
         method.step()
+    with pytest.raises(RuntimeError, match=f"{type(method).__name__} was closed"):
+        method.load_state_dict(method.state_dict())
     assert unchanged(model, before)
 
 

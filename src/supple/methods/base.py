@@ -165,9 +165,7 @@ class Method(ABC):
             UserWarning: the first time that something was skipped, on a CPU; elsewhere :attr:`skipped` says so when it
                 is read.
         """
-        if self._closed:
-            raise RuntimeError(f"{type(self).__name__} was closed; make a new one to go on")
-        self._places.check()
+        self._check_usable()
         self.steps += 1
         try:
             self._act()
@@ -219,8 +217,9 @@ class Method(ABC):
 
         Raises:
             ValueError: if it is another method's state, or of another network; nothing is changed then.
-            RuntimeError: if the model's parameters are no longer those this method was made for.
+            RuntimeError: if the method was closed, or the model's parameters are no longer those it was made for.
         """
+        self._check_usable()
         if state.get("method") != type(self).__name__:
             raise ValueError(f"this is the state of {state.get('method')}, not of {type(self).__name__}")
         own = self.state_dict()
@@ -235,7 +234,6 @@ class Method(ABC):
         differing |= set(state["initial"]) ^ set(self.distributions)
         if differing:
             raise ValueError(f"the state is of another network: the two differ in {', '.join(sorted(differing))}")
-        self._places.check()
         saved = {name: from_dict(entry) for name, entry in state["initial"].items() if name not in self._stated}
         before, self.steps = self.steps, int(state["steps"])
         try:
@@ -265,6 +263,12 @@ class Method(ABC):
         return f"{type(self).__name__}({', '.join(f'{name}={_show(value)}' for name, value in self.settings.items())})"
 
     # What methods share.
+
+    def _check_usable(self) -> None:
+        """Raises a RuntimeError if the method was closed, or the model has got other parameters."""
+        if self._closed:
+            raise RuntimeError(f"{type(self).__name__} was closed; make a new one to go on")
+        self._places.check()
 
     def _setting(
         self,
