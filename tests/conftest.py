@@ -1,3 +1,9 @@
+import os
+
+# Threads of a product wait for each other by spinning, which takes minutes where other programs use the cores. It is
+# set before torch is imported, here and in the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 from hypothesis import settings

@@ -180,6 +180,10 @@ def test_interrupts():
 
 def test_threads_are_given_back():
     before = torch.get_num_threads()
-    with demo.one_thread():
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == before
+    torch.set_num_threads(2)
+    try:
+        with demo.one_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
