@@ -65,7 +65,7 @@ def bench_command(
         str, typer.Option(help="Of the engine's matrix products: float32, tf32 (on a GPU) or bfloat16.")
     ] = Plan.precision,
     graphs: Annotated[
-        bool, typer.Option("--graphs", help="Replay the engine's steps as CUDA graphs (on a GPU).")
+        bool, typer.Option("--graphs", help="Replay the engine's steps with SGD as CUDA graphs (on a GPU).")
     ] = Plan.graphs,
     quick: Annotated[bool, typer.Option("--quick", help="Half a minute instead of minutes; less exact.")] = False,
     scaling: Annotated[

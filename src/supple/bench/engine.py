@@ -23,7 +23,7 @@ class Engine:
         optimizers: some of :data:`supple.bench.settings.STEP_SIZES`.
         methods: some of :data:`supple.bench.settings.METHODS`. The first optimizer and method are in use at first.
         precision: of matrix products.
-        graphs: whether steps are replayed as CUDA graphs.
+        graphs: whether steps with SGD are replayed as CUDA graphs.
 
     Attributes:
         replicas: R = S * C.

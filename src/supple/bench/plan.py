@@ -32,7 +32,7 @@ class Plan:
         footprint: width at which memory is measured; None: it is not.
         scaling: numbers of replicas for which time and memory are measured; none by default.
         precision: of the engine's matrix products where rates are measured, "float32", "tf32" or "bfloat16".
-        graphs: whether the engine's steps are replayed as CUDA graphs where rates are measured.
+        graphs: whether the engine's steps with SGD are replayed as CUDA graphs where rates are measured.
 
     Raises:
         ValueError: if something is out of range; the message names it.

@@ -38,7 +38,7 @@ def show(results: Results) -> Group:
     if plan.precision != "float32":
         head += f"Products of the engine in {plan.precision}; the other contenders, memory and scaling in float32\n"
     if plan.graphs:
-        head += "Steps of the engine replayed as CUDA graphs; memory and scaling without\n"
+        head += "Steps of the engine with SGD replayed as CUDA graphs; AdamW, memory and scaling without\n"
     parts: list[Text | Table] = [Text(head), engine_rates(results), Text(), contender_rates(results)]
     if results.footprints:
         parts += [Text(), footprints(results.footprints)]

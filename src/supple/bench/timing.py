@@ -13,6 +13,8 @@ from typing import Protocol
 
 import torch
 
+from supple.population.graphs import WARM_UP
+
 
 class Contender(Protocol):
     """What trains one network, or many at once.
@@ -141,7 +143,7 @@ def measure(contender: Contender, seconds: float, synchronize: Callable[[], obje
 def warm_up(contender: Contender) -> None:
     """Lets a contender do once whatever it does later, so that what is done only once is not measured."""
     contender.start_task()
-    for action in (False, False, True):
+    for action in (*(False,) * (WARM_UP + 2), True):
         if not contender.steps_left:
             contender.start_task()
         if action and not contender.action_share:

@@ -64,7 +64,7 @@ class Worker:
             count: images a task.
             configurations: optimizers and methods of the engine.
             precision: of the engine's matrix products.
-            graphs: whether the engine's steps are replayed as CUDA graphs.
+            graphs: whether the engine's steps with SGD are replayed as CUDA graphs.
 
         Returns:
             "steps", the number of steps a task.

@@ -12,41 +12,39 @@ from supple.methods.features import FeatureReader
 from supple.optim import SGDW
 from supple.population.fast import FastStep, is_observed
 
-WARM_UP = 3
-"""Equal calls before one is recorded: kernels and the workspaces of products have to be there by then."""
+WARM_UP = 10
+"""Equal calls before one is recorded: kernels have to be loaded by then, and recording has to be worth its while."""
 
-Outputs = tuple[Tensor, Tensor]
-Record = Callable[[Callable[[], Outputs]], tuple[Callable[[], object], Outputs]]
+Pair = tuple[Tensor, Tensor]
+Record = Callable[[Callable[[], Pair], torch.device], tuple[Callable[[], object], Pair]]
 
 
-def cuda_graph(function: Callable[[], Outputs]) -> tuple[Callable[[], object], Outputs]:
-    """Records what a function launches on a GPU, without running it.
+def cuda_graph(function: Callable[[], Pair], device: torch.device) -> tuple[Callable[[], object], Pair]:
+    """Records what a function launches on a GPU, without carrying it out. The device is waited for.
 
     Args:
         function: reads and writes tensors that stay where they are.
+        device: the GPU.
 
     Returns:
         (replay, outputs): ``replay()`` does what the function would do, and writes the outputs anew.
     """
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # The stream that torch would take is of the device that was current when the first graph was recorded.
+    stream = torch.cuda.Stream(device)
+    with torch.cuda.device(device), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         outputs = function()
     return graph.replay, outputs
 
 
-@dataclass
-class _Kind:
-    """Calls of one kind.
+@dataclass(frozen=True, eq=False)
+class _Recording:
+    """A recorded step: what it holds on to, the memory of its inputs and outputs, and how to replay it."""
 
-    Args:
-        held: what a recording of them would hold on to.
-        calls: calls in a row for which that was the same.
-        recording: replay, its inputs and its outputs, where there is one.
-    """
-
-    held: tuple[Hashable, ...]
-    calls: int = 0
-    recording: tuple[Callable[[], object], Outputs, Outputs] | None = None
+    held: Hashable
+    inputs: Pair
+    outputs: Pair
+    replay: Callable[[], object]
 
 
 class GraphedStep:
@@ -55,12 +53,15 @@ class GraphedStep:
     A step launches some dozens of operations. Where networks are few or small, launching them takes longer than the GPU
     needs to carry them out; a recording is launched at once. It is the same operations on the same memory.
 
-    A recording is made after :data:`WARM_UP` steps of its kind (shape of the batch, gradients kept or not), and anew
-    when something that it holds on to has changed: the memory of parameters, gradients, momentum or settings, which
-    parameters train, the momentum, whether there is weight decay. A step is taken one operation at a time where
-    features are read, where a gradient or momentum has no memory yet, and where the optimizer is another than
-    :class:`supple.optim.SGDW` (others count steps on the host) or has hooks. Step sizes that change at every step leave
-    nothing to replay.
+    A step is recorded after :data:`WARM_UP` equal ones: of one shape of the batch, which keep gradients or do not, with
+    the same memory of parameters, gradients, momentum and settings, the same parameters that train, the same momentum,
+    and weight decay or none. There is one recording at a time, and it takes the memory of a step beside what steps
+    take otherwise. Every other step is taken one operation at a time, among them those that read features, and all of
+    an optimizer other than :class:`supple.optim.SGDW` (others count steps on the host), or with hooks or a scheduler.
+
+    A step size that changes now and then is best changed in place, in a tensor on the device and of the parameters'
+    type: then recordings stay good. How torch is set to compute products, and ``eps`` of a layer norm, are taken from
+    the time of the recording.
 
     Args:
         step: the steps.
@@ -71,42 +72,42 @@ class GraphedStep:
 
     def __init__(self, step: FastStep, record: Record = cuda_graph) -> None:
         self.step, self._record = step, record
-        self._kinds: dict[Hashable, _Kind] = {}
+        self._recording: _Recording | None = None
+        self._held: Hashable = None
+        self._equal = 0
 
-    def __call__(
-        self, x: Tensor, y: Tensor, *, gradients: bool = True, readers: Iterable[FeatureReader] = ()
-    ) -> Outputs:
+    @torch.no_grad()
+    def __call__(self, x: Tensor, y: Tensor, *, gradients: bool = True, readers: Iterable[FeatureReader] = ()) -> Pair:
         """Takes one step; arguments and results are those of :class:`FastStep`."""
         readers = list(readers)
-        kind = None if readers else self._kind(x, y, gradients)
-        if kind is None or (kind.recording is None and kind.calls <= WARM_UP):
+        recording = None if readers else self._recorded(x, y, gradients)
+        if recording is None:
             return self.step(x, y, gradients=gradients, readers=readers)
-        if kind.recording is None:
-            inputs = x.clone(), y.clone()
-            kind.recording = (*self._recorded(inputs, gradients), inputs)
-        replay, outputs, inputs = kind.recording
-        for held, given in zip(inputs, (x, y), strict=True):
-            held.copy_(given)
-        replay()
-        loss, right = outputs
+        for memory, given in zip(recording.inputs, (x, y), strict=True):
+            memory.copy_(given)
+        recording.replay()
+        loss, right = recording.outputs
         return loss.clone(), right.clone()
 
-    def _recorded(self, inputs: Outputs, gradients: bool) -> tuple[Callable[[], object], Outputs]:
-        return self._record(lambda: self.step(*inputs, gradients=gradients))
-
-    def _kind(self, x: Tensor, y: Tensor, gradients: bool) -> _Kind | None:
-        """The kind of a call, with this call counted; None for one that cannot be recorded."""
+    def _recorded(self, x: Tensor, y: Tensor, gradients: bool) -> _Recording | None:
+        """The recording of such a step, which is made if enough of them came; None if it has to be taken as it is."""
         optimizer = self.step.optimizer
         if type(optimizer) is not SGDW or is_observed(optimizer):
             return None
-        kept = gradients or not self.step.descends()
-        held = tuple(_held(optimizer, kept))
-        name = (gradients, x.shape, y.shape)
-        known = self._kinds.get(name)
-        if None in held or known is None or known.held != held:
-            known = self._kinds[name] = _Kind(held)
-        known.calls += 1
-        return known
+        # Steps in which the optimizer reads gradients keep them, wanted or not.
+        gradients = gradients or not self.step.descends()
+        held = (gradients, x.shape, x.dtype, y.shape, *_held(optimizer, gradients))
+        self._held, self._equal = held, self._equal + 1 if held == self._held else 1
+        if self._recording is not None and self._recording.held == held:
+            return self._recording
+        if None in held or self._equal <= WARM_UP:
+            return None
+        # An older recording gives its memory back first.
+        self._recording = None
+        inputs = x.clone(), y.clone()
+        replay, outputs = self._record(lambda: self.step(*inputs, gradients=gradients), x.device)
+        self._recording = _Recording(held, inputs, outputs, replay)
+        return self._recording
 
 
 def _held(optimizer: SGDW, gradients: bool) -> Iterator[Hashable]:
@@ -129,4 +130,4 @@ def _held(optimizer: SGDW, gradients: bool) -> Iterator[Hashable]:
 
 
 def _place(tensor: Tensor | None) -> Hashable:
-    return None if tensor is None else (tensor.data_ptr(), tensor.shape, tensor.stride())
+    return None if tensor is None else (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)

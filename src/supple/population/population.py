@@ -110,7 +110,7 @@ class Population:
 
         Returns:
             What was measured. The device is waited for at the start of the task, to find ranks, and then not before
-            these tensors are read.
+            these tensors are read, but where a step is recorded as a CUDA graph.
         """
         task = self.stream.task(index)
         dead, rank, weights, scales = self.measure(task)
