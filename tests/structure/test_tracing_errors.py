@@ -78,6 +78,37 @@ def test_control_flow_that_depends_on_data_is_named_with_the_remedy():
         supple.units(Net(lambda h: h[h > 0].view(1, -1)), rows(4))
 
 
+class LayerDrop(nn.Module):
+    """A residual layer that is left out at random in training."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside = Net(torch.relu)
+        self.out = nn.Linear(2, 4)
+
+    def forward(self, x):
+        if self.training and torch.rand([]) < 0.5:
+            return x
+        return x + self.out(self.inside(x))
+
+
+def test_layers_left_out_at_random_in_training_are_found():
+    model = LayerDrop().train()
+    before, state = everything(model), torch.get_rng_state()
+    found = supple.units(model, rows(4))
+    assert [group.name for group in found] == ["inside.fc1", "inside.fc2"]
+    assert found.groups == supple.units(model.eval(), rows(4)).groups
+    assert_untouched(model.train(), before)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_decision_over_values_in_evaluation_is_an_error_in_training_too():
+    model = Net(lambda h: h.relu() if h.sum() > 0 else h)
+    for mode in (model.train(), model.eval()):
+        with pytest.raises(ValueError, match="depends on the values"):
+            supple.units(mode, rows(4))
+
+
 def test_control_flow_that_depends_on_shapes_is_followed():
     model = Net(lambda h: h.relu() if h.shape[0] == 3 else h.softmax(-1))
     assert [group.name for group in supple.units(model, rows(4))] == ["fc1"]

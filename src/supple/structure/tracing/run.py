@@ -46,7 +46,8 @@ def run(model: nn.Module, example: Any) -> Record:
 
     Unlike symbolic tracing (``torch.fx``) this runs any Python code, such as loops and ``if`` over shapes; unlike
     ``torch.export`` it keeps the modules as they are called and needs no compiler. A decision that depends on the
-    values of a tensor cannot be made, which is an error.
+    values of a tensor cannot be made, which is an error; a model in training mode is first tried in evaluation mode, in
+    which no layer is left out at random.
 
     Args:
         model: any module; it runs in the mode it is in (training or evaluation).
@@ -59,12 +60,26 @@ def run(model: nn.Module, example: Any) -> Record:
     Raises:
         ValueError: if the model cannot be copied, or does not run on the example; the message names the module.
     """
+    try:
+        return _run(model, example)
+    except ValueError as error:
+        if not (model.training and isinstance(error.__cause__, DataDependentOutputException)):
+            raise
+        with contextlib.suppress(ValueError):
+            return _run(model, example, evaluating=True)
+        raise
+
+
+def _run(model: nn.Module, example: Any, evaluating: bool = False) -> Record:
+    """What :func:`run` does, in the mode that the model is in, or evaluating."""
     kind = type(model).__name__
     own = [*model.named_parameters(), *model.named_buffers()]
     originals = {id(tensor): (tensor, name) for name, tensor in own}
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     try:
         twin = _twin(model, fake)
+        if evaluating:
+            twin.eval()
         record = Record(twin)
         _watch(twin, record)
     except Exception as error:
