@@ -72,7 +72,10 @@ def write_folder(
                         "point": ", ".join(f"{key}={value}" for key, value in point.items()),
                         "part": len(runs) // part_runs,
                         **{f"network.{key}": value for key, value in study["network"].items()},
-                        **{f"optimizer.{key}": value for key, value in study["optimizer"].items()},
+                        **{
+                            f"optimizer.{key}": ", ".join(map(str, value)) if isinstance(value, list) else value
+                            for key, value in study["optimizer"].items()
+                        },
                         **{**settings[kind], **row.settings, **point},
                     }
                 )

@@ -88,7 +88,8 @@ def write(
         The folder.
     """
     network = {"hidden": 10, "depth": 3, "activation": "relu", "layer_norm": None, "skip": None, **(network or {})}
-    optimizer = {"name": "sgd", "step_size": 0.05, "momentum": 0.0, "weight_decay": 0.0, **(optimizer or {})}
+    plain = {"name": "sgd", "step_size": 0.05, "momentum": 0.0, "betas": [0.9, 0.999], "weight_decay": 0.0}
+    optimizer = {**plain, **(optimizer or {})}
 
     def frames(run: int, row: Row, gain: float, seed: int, learned: int) -> dict[str, pl.DataFrame]:
         found = {form.TASKS: _tasks(run, row, gain, seed, tasks, learned, noise, own_noise, network)}

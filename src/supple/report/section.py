@@ -20,6 +20,7 @@ from supple.report.sweep import cross_fit
 from supple.report.variants import words
 from supple.report.verdicts import unanimous
 from supple.study.kinds import KINDS
+from supple.study.manifest import as_cell
 
 _NO_SETTINGS = {"run", "method", "kind", "seed", "point", "part", "done", "early", "late", "change", "diverged"}
 _NO_SETTINGS |= {"dead", "rank", "weight_magnitude", "reinitialized"}
@@ -261,7 +262,7 @@ def _shown_settings(
     for column in columns:
         value = frame[column][0]
         group, _, name = column.rpartition(".")
-        common = (study.get(group) or {}).get(name) if group else defaults.get(name)
+        common = as_cell((study.get(group) or {}).get(name)) if group else defaults.get(name)
         if value is not None and (column in grid or value != common):
             found[column] = value
     return found

@@ -165,16 +165,25 @@ class Manifest:
                         "part": part,
                         **column.settings,
                         **{f"network.{name}": value for name, value in column.network.model_dump().items()},
-                        **{f"optimizer.{name}": _cell(value) for name, value in column.optimizer.model_dump().items()},
+                        **{
+                            f"optimizer.{name}": as_cell(value) for name, value in column.optimizer.model_dump().items()
+                        },
                     }
                 )
         frame = pl.DataFrame(rows, infer_schema_length=None)
         return frame.cast({"run": pl.Int32, "part": pl.Int32, "seed": pl.Int64}).sort("run")
 
 
-def _cell(value: Any) -> Any:
-    """A setting as one value of a table."""
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else value
+def as_cell(value: Any) -> Any:
+    """A setting as one value of a table.
+
+    Args:
+        value: the setting, of a study file or a manifest.
+
+    Returns:
+        The setting; of several numbers, a text.
+    """
+    return ", ".join(map(str, value)) if isinstance(value, tuple | list) else value
 
 
 def _part(first: int, piece: slice, columns: Sequence[int], seeds: Sequence[int]) -> dict[str, Any]:
