@@ -13,8 +13,6 @@ from typing import Protocol
 
 import torch
 
-from supple.population.graphs import WARM_UP
-
 
 class Contender(Protocol):
     """What trains one network, or many at once.
@@ -140,10 +138,15 @@ def measure(contender: Contender, seconds: float, synchronize: Callable[[], obje
     return Sample(quiet.mean, acting.mean, starts.mean)
 
 
-def warm_up(contender: Contender) -> None:
-    """Lets a contender do once whatever it does later, so that what is done only once is not measured."""
+def warm_up(contender: Contender, steps: int = 2) -> None:
+    """Lets a contender do once whatever it does later, so that what is done only once is not measured.
+
+    Args:
+        contender: what is measured later.
+        steps: how many steps it takes before one at which a method acts.
+    """
     contender.start_task()
-    for action in (*(False,) * (WARM_UP + 2), True):
+    for action in (*(False,) * steps, True):
         if not contender.steps_left:
             contender.start_task()
         if action and not contender.action_share:

@@ -26,6 +26,7 @@ from supple.bench.jax_loop import JaxLoop
 from supple.bench.loops import CarefulLoop, PlainLoop
 from supple.bench.memory import footprint
 from supple.bench.settings import BATCH, images
+from supple.population.graphs import WARM_UP
 from supple.population.products import Precision
 from supple.streams import PermutedStream
 
@@ -78,7 +79,8 @@ class Worker:
             self.contender = engine = Engine(hidden, settings, stream, *configurations, precision, graphs)
             for optimizer, method in itertools.product(*configurations):
                 engine.use(optimizer, method)
-                timing.warm_up(engine)
+                # With graphs, the last of these steps is a replay.
+                timing.warm_up(engine, WARM_UP + 2 if graphs else 2)
         else:
             stream = PermutedStream(images(count), numbers[:1], BATCH)
             makers: dict[str, Callable[[], timing.Contender]] = {
