@@ -46,8 +46,8 @@ def run(model: nn.Module, example: Any) -> Record:
 
     Unlike symbolic tracing (``torch.fx``) this runs any Python code, such as loops and ``if`` over shapes; unlike
     ``torch.export`` it keeps the modules as they are called and needs no compiler. A decision that depends on the
-    values of a tensor cannot be made, which is an error; a model in training mode is first tried in evaluation mode, in
-    which no layer is left out at random.
+    values of a tensor cannot be made. A model that makes one in training mode is run in evaluation mode instead, in
+    which no layer is left out at random; one that makes it there too is an error.
 
     Args:
         model: any module; it runs in the mode it is in (training or evaluation).
