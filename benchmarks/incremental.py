@@ -5,7 +5,7 @@ train, 1 to validate, 2 to test), on random images of the shape of CIFAR-100's; 
 the machine falls on all of them. They are
 
 - ``plain``: research code (``benchmarks/research.py``) with torch's layers,
-- ``plain, supple's network``: the same with :class:`supple.nn.ViT`, which tells apart what data and network are worth,
+- ``plain, supple's network``: the same with ``ViT``, which tells apart what data and network are worth,
 - ``supple``, with SWR at the settings of the paper, in bfloat16, and with ``--compiled`` through ``torch.compile``.
 
 Then the parts of a step, each by itself: the batch (chosen, augmented, normalized), the optimizer, and the method, as
@@ -33,10 +33,10 @@ import torch
 from torch import nn
 
 import supple
-from supple.data import LabelledImages
-from supple.incremental import IncrementalTraining
-from supple.nn import ViT
-from supple.streams import ClassIncrementalStream
+from supple.lab.data import LabelledImages
+from supple.lab.incremental import IncrementalTraining
+from supple.lab.nn import ViT
+from supple.lab.streams import ClassIncrementalStream
 
 BATCH = 90
 STUDY_IMAGES = 100 * 450 * sum(range(5, 101, 5))

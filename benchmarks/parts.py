@@ -1,6 +1,6 @@
 """How many replicas are best trained together on one core: network steps per second by the size of a part.
 
-Run it with ``python benchmarks/parts.py``; the constant ``supple.population.parts.CACHED`` comes from it.
+Run it with ``python benchmarks/parts.py``; the constant ``supple.lab.population.parts.CACHED`` comes from it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import time
 
 import torch
 
-from supple.data import mnist10k
-from supple.nn import StackedMLP
+from supple.lab.data import mnist10k
+from supple.lab.nn import StackedMLP
+from supple.lab.population import Population
+from supple.lab.streams import PermutedStream
 from supple.optim import SGDW
-from supple.population import Population
-from supple.streams import PermutedStream
 
 PARTS = {
     10: [(1, 8), (2, 32), (8, 8), (4, 32), (8, 32), (8, 64), (16, 64)],

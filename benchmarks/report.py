@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from supple.study import results as form
+from supple.lab.study import results as form
 
 PART = 256
 SEEDS = 10
@@ -121,7 +121,7 @@ def main() -> None:
         size = sum(path.stat().st_size for path in folder.rglob("*.parquet"))
         rows = options.runs * options.tasks
         print(f"{rows:,} rows, {size / 1e6:,.0f} MB, written in {time.perf_counter() - start:.0f} s", flush=True)
-        program = "from supple.cli import main; main()"
+        program = "from supple.lab.cli import main; main()"
         start = time.perf_counter()
         subprocess.run(
             [sys.executable, "-c", program, "report", str(folder), "--formats", options.formats],

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from supple.data.augmentation import CIFAR100_MEAN, CIFAR100_STD
-from supple.streams import ClassIncrementalStream
-from supple.streams.incremental import Part
+from supple.lab.data.augmentation import CIFAR100_MEAN, CIFAR100_STD
+from supple.lab.streams import ClassIncrementalStream
+from supple.lab.streams.incremental import Part
 
 
 def to_tensor(image: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
 
 
 class TorchViT(nn.Module):
-    """The network of :class:`supple.nn.ViT`, of torch's own layers.
+    """The network of :class:`supple.lab.nn.ViT`, of torch's own layers.
 
     Args:
         outputs: number of outputs.

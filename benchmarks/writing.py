@@ -18,13 +18,13 @@ from pathlib import Path
 import polars as pl
 import torch
 
-from supple.bench.settings import images
-from supple.study import checkpoint
-from supple.study.part import Part
-from supple.study.permuted import PermutedCourse
-from supple.study.results import CHECKPOINT, TASKS
-from supple.study.shipped import find
-from supple.study.spec import read
+from supple.lab.bench.settings import images
+from supple.lab.study import checkpoint
+from supple.lab.study.part import Part
+from supple.lab.study.permuted import PermutedCourse
+from supple.lab.study.results import CHECKPOINT, TASKS
+from supple.lab.study.shipped import find
+from supple.lab.study.spec import read
 
 
 class Timed(Part):

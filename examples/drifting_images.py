@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 import supple
-from supple.data import mnist10k
+from supple.lab.data import mnist10k
+from supple.lab.streams import PermutedStream
 from supple.metrics import dead_units, feature_rank, unit_features
-from supple.streams import PermutedStream
 
 Make = Callable[[nn.Module, torch.optim.Optimizer], supple.Method | None]
 

@@ -8,7 +8,7 @@ import struct
 import numpy as np
 from typer.testing import CliRunner
 
-from supple import commands, data
+from supple.lab import commands, data
 
 
 def run(*arguments):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from supple.nn import StackedMLP
+from supple.lab.nn import StackedMLP
 
 PAGE = Path(__file__).parents[1] / "CONTRIBUTING.md"
 

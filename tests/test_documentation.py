@@ -79,7 +79,7 @@ def test_links_lead_somewhere(page: str) -> None:
 
 def test_the_study_files_can_be_read() -> None:
     pytest.importorskip("pydantic")
-    from supple.study.spec import parse
+    from supple.lab.study.spec import parse
 
     texts = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "studies.md").read_text(), flags=re.DOTALL)
     methods = [list(parse(text, "docs/studies.md").methods) for text in texts]
@@ -93,8 +93,8 @@ def test_the_study_files_can_be_read() -> None:
 
 def test_numbers_of_runs() -> None:
     pytest.importorskip("pydantic")
-    from supple.study import shipped
-    from supple.study.spec import read
+    from supple.lab.study import shipped
+    from supple.lab.study.spec import read
 
     def runs(name: str) -> int:
         study = read(shipped.find(name)[0])

@@ -1,5 +1,5 @@
 """``python -m supple``: the command line."""
 
-from supple.cli import main
+from supple.lab.cli import main
 
 main()

@@ -11,7 +11,7 @@ from unit_networks import CASES, batch, make
 
 import supple
 from supple import Consumer, Feature, Slice, UnitGroup
-from supple.nn import StackedMLP
+from supple.lab.nn import StackedMLP
 
 UTILITIES = ["contribution", "magnitude", "activation", "gradient"]
 every_utility = pytest.mark.parametrize("utility", UTILITIES)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import supple
-from supple.nn import MLP, StackedMLP
+from supple.lab.nn import MLP, StackedMLP
 
 
 def parts_of(model, seed=0):

@@ -7,7 +7,7 @@ from torch import nn
 
 import supple
 from supple import Consumer, Feature, Slice, UnitGroup, Units
-from supple.nn import MLP, StackedMLP
+from supple.lab.nn import MLP, StackedMLP
 
 every = pytest.mark.parametrize("name", EVERY)
 CLASSES = [supple.L2, supple.ShrinkAndPerturb, supple.SWR, supple.CBP, supple.ReDo]

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import supple
+from supple.lab.nn import StackedMLP
+from supple.lab.population import FastStep
 from supple.methods.unit_method import UnitMethod
-from supple.nn import StackedMLP
 from supple.optim import SGDW
-from supple.population import FastStep
 
 METHODS: dict[str, Callable[[StackedMLP, torch.optim.Optimizer], supple.Method]] = {
     "L2": lambda n, o: supple.L2(n, l2=[1e-3, 0, 1e-4, 0]),

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from supple.lab.nn import StackedMLP
 from supple.methods import swr
 from supple.methods.due import replicas_at, rows_of
-from supple.nn import StackedMLP
 
 CPU = torch.device("cpu")
 

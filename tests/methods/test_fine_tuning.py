@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import supple
-from supple.nn import StackedMLP
+from supple.lab.nn import StackedMLP
 
 
 def pretrained(dtype: torch.dtype = torch.float64) -> nn.Sequential:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import supple
-from supple.nn import MLP
+from supple.lab.nn import MLP
 
 
 def network(**options):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import supple
-from supple.nn import StackedMLP
+from supple.lab.nn import StackedMLP
 from supple.optim import SGDW, AdamW
 
 LR = 0.03

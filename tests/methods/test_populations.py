@@ -6,7 +6,7 @@ from every_method import EVERY, FEW, build
 from torch import nn
 
 import supple
-from supple.nn import StackedMLP
+from supple.lab.nn import StackedMLP
 from supple.optim import SGDW, AdamW
 
 REPLICAS, STEPS, BATCH = 6, 200, 5

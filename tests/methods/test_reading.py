@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 
 import supple
+from supple.lab.nn import StackedMLP
 from supple.methods import due
-from supple.nn import StackedMLP
 
 SIZES = [16, 40, 28, 64, 24]  # so that another layer is due at nearly every step
 Make = Callable[[nn.Module], supple.Method]

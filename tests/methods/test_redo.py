@@ -8,7 +8,7 @@ from torch import nn
 from unit_networks import CASES, batch, make
 
 import supple
-from supple.nn import StackedMLP
+from supple.lab.nn import StackedMLP
 
 every_utility = pytest.mark.parametrize("utility", ["contribution", "magnitude", "activation", "gradient"])
 

@@ -10,7 +10,7 @@ from every_method import EVERY, build
 from torch import nn
 
 import supple
-from supple.nn import MLP, StackedMLP
+from supple.lab.nn import MLP, StackedMLP
 
 SEEDS = [3, 3, 8, 2**40, 0, 11]
 STEPS, CUT = 26, 11

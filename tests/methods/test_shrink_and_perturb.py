@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import supple
-from supple.nn import MLP, StackedMLP
+from supple.lab.nn import MLP, StackedMLP
 
 
 def weights(model):

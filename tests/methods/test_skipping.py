@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import supple
-from supple.nn import StackedMLP
+from supple.lab.nn import StackedMLP
 
 
 def network() -> nn.Sequential:

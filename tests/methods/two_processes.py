@@ -128,7 +128,7 @@ def whole(state: Any) -> Any:
 def sharded_stack() -> nn.Module:
     from torch.distributed.fsdp import fully_shard
 
-    from supple.nn import StackedMLP
+    from supple.lab.nn import StackedMLP
 
     return fully_shard(StackedMLP([0, 1], 5, 8, 3, 1))
 

@@ -8,7 +8,7 @@ from torch import nn
 
 import supple
 from supple import Consumer, Feature, Slice, UnitGroup
-from supple.nn import MLP
+from supple.lab.nn import MLP
 
 
 @dataclass

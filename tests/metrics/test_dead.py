@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from supple.metrics import activations, dead_share, dead_units
-from supple.nn import ACTIVATIONS, MLP, StackedMLP
+from supple.lab.nn import ACTIVATIONS, MLP, StackedMLP, activations, dead_share
+from supple.metrics import dead_units
 
 
 def test_dead_units_against_a_loop() -> None:

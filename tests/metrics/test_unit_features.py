@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import supple
+from supple.lab.nn import StackedMLP
 from supple.metrics import dead_units, feature_rank, unit_features
-from supple.nn import StackedMLP
 
 
 def test_against_layers_called_one_by_one() -> None:

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from supple.nn import MLP, StackedMLP
+from supple.lab.nn import MLP, StackedMLP
 from supple.optim import SGDW, AdamW
 
 SIZES = {"inputs": 6, "hidden": 5, "outputs": 3, "depth": 2}

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from supple.nn import StackedMLP
+from supple.lab.nn import StackedMLP
 from supple.optim import SGDW
 
 

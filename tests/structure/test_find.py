@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import supple
-from supple.nn import MLP
+from supple.lab.nn import MLP
 
 
 def mlp():

@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from supple.functional.packing import pack, unpack
 from supple.integrations.beginning import Beginning, Factory
 from supple.methods import Chain, Method
 from supple.methods.wrapping import unwrapped_optimizer
-from supple.packing import pack, unpack
 
 FILE = "supple.safetensors"
 """Name of the file in each checkpoint folder that holds the method's state."""

@@ -23,9 +23,9 @@ from supple.methods.optimizer_state import FreshState
 from supple.methods.places import Places
 from supple.methods.wrapping import unwrapped_optimizer
 from supple.methods.writing import write
-from supple.nn.stacked import Stacked
 from supple.structure.initial import initial_distributions
 from supple.structure.overrides import Overrides
+from supple.structure.stacked import Stacked
 from supple.structure.wrapping import unwrapped
 
 
@@ -33,9 +33,9 @@ class Method(ABC):
     """A method that acts on a network after each training step.
 
     Call :meth:`step` after ``optimizer.step()`` and before the gradients are cleared. The network is an ordinary
-    module, which is a population of one, or a :class:`supple.nn.Stacked` one, whose settings and seeds may differ by
-    replica. Its parameters may be sharded by ``torch.distributed.fsdp.fully_shard``; then every process makes the same
-    method and calls everything that it calls, together.
+    module, which is a population of one, or a :class:`supple.structure.Stacked` one, whose settings and seeds may
+    differ by replica. Its parameters may be sharded by ``torch.distributed.fsdp.fully_shard``; then every process makes
+    the same method and calls everything that it calls, together.
 
     Args:
         model: the network; what ``torch.compile`` or ``DistributedDataParallel`` made of it stands for it.

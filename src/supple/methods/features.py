@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from supple.functional.utility import precise
-from supple.nn.stacked import Stacked
 from supple.structure.description import Feature
+from supple.structure.stacked import Stacked
 
 
 class FeatureReader:

@@ -1,21 +1,16 @@
 """What is measured of a network beside its loss."""
 
 from supple.metrics.accuracy import hits
-from supple.metrics.activations import Activations, activations, dead_share, output_and_activations
 from supple.metrics.dead import dead_units, dormant_units
 from supple.metrics.magnitude import mean_magnitude
 from supple.metrics.rank import feature_rank
 from supple.metrics.unit_features import unit_features
 
 __all__ = [
-    "Activations",
-    "activations",
-    "dead_share",
     "dead_units",
     "dormant_units",
     "feature_rank",
     "hits",
     "mean_magnitude",
-    "output_and_activations",
     "unit_features",
 ]

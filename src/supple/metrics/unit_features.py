@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from supple.nn.stacked import Stacked
 from supple.structure.description import Feature, UnitGroup, Units
+from supple.structure.stacked import Stacked
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from supple.structure.description import Consumer, Excluded, Feature, Norm, Slice, UnitGroup, Units
 from supple.structure.find import units
 from supple.structure.initial import Initial, InitialDistributions, initial_distributions
+from supple.structure.stacked import Stacked
 
 __all__ = [
     "Consumer",
@@ -12,6 +13,7 @@ __all__ = [
     "InitialDistributions",
     "Norm",
     "Slice",
+    "Stacked",
     "UnitGroup",
     "Units",
     "initial_distributions",

@@ -89,7 +89,7 @@ def units(model: nn.Module, example: Any = None) -> Units:
         why = f": {kind} has a forward of its own" if isinstance(model, nn.Sequential) else ""
         raise ValueError(
             f"cannot find the hidden units of a {kind}{why}. Without an example they are found in torch.nn.Sequential "
-            "and in the networks of supple.nn; for any other model give an example of its input: "
+            "and in the networks of supple.lab.nn; for any other model give an example of its input: "
             f"units=supple.units(model, example). {_BY_HAND}"
         )
     if not found:

@@ -1,0 +1,1 @@
+"""The laboratory: comparisons of methods on many networks at once. ``pip install "supple[lab]"``."""

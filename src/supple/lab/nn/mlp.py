@@ -1,0 +1,234 @@
+"""The multilayer perceptron, alone and stacked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+
+import torch
+from torch import Tensor
+
+from supple.lab.nn.architecture import Architecture, Place
+from supple.lab.nn.norm import ReparameterizedLayerNorm
+from supple.lab.nn.perceptron import Perceptron
+from supple.lab.nn.stacked import StackedLayerNorm, StackedLinear
+from supple.structure.stacked import Stacked
+
+
+class MLP(Perceptron, torch.nn.Module):
+    """Multilayer perceptron, with the options of the study.
+
+    Its values are a function of the seed alone: torch's own random numbers are neither used nor moved on. Made under
+    ``torch.device("meta")`` it has no values.
+
+    Args:
+        inputs: number of inputs.
+        hidden: outputs of each hidden layer.
+        outputs: number of outputs.
+        depth: number of hidden layers.
+        activation: relu, leaky_relu, elu, tanh, sigmoid, silu, gelu or crelu.
+        skip: skip connections between hidden layers "after" or "before" the activation, or None.
+        layer_norm: layer normalization "after" or "before" the activation, or None.
+        reparameterized: the normalization's scale is 1 + weight, so that weight decay pulls it to 1.
+        seed: seed of the initial values, any 64-bit integer.
+
+    Attributes:
+        architecture: the sizes and options.
+
+    Raises:
+        ValueError: if an option is out of range; see :class:`Architecture`, which also says what each layer computes.
+
+    Example:
+        >>> MLP(hidden=10, layer_norm="after", seed=7)
+        MLP(784-10-10-10-10, activation='relu', layer_norm='after', seed=7)
+    """
+
+    def __init__(
+        self,
+        inputs: int = 784,
+        hidden: int = 100,
+        outputs: int = 10,
+        depth: int = 3,
+        *,
+        activation: str = "relu",
+        skip: Place | None = None,
+        layer_norm: Place | None = None,
+        reparameterized: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.architecture = Architecture(inputs, hidden, outputs, depth, activation, skip, layer_norm, reparameterized)
+        self.seed = seed
+        norm = ReparameterizedLayerNorm if reparameterized else torch.nn.LayerNorm
+        self._build(
+            lambda name, fan_in, fan_out: torch.nn.Linear(fan_in, fan_out),
+            lambda: norm(self.architecture.norm_width),
+            torch.tensor([seed], device="cpu"),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Applies the network.
+
+        Args:
+            x: [B, inputs].
+
+        Returns:
+            [B, outputs].
+        """
+        return self._apply_layers(x)
+
+    def __repr__(self) -> str:
+        return self._summary(f"seed={self.seed}")
+
+
+class StackedMLP(Perceptron, Stacked):
+    """R multilayer perceptrons in one module, replicas, ordered seed-first.
+
+    Every parameter has the name it has in :class:`MLP` and a leading dimension R; ``p[r]`` starts bit for bit as that
+    of ``MLP(..., seed=seeds[r])``, whatever else is in the stack.
+
+    Args:
+        seeds: one seed a replica, int64 [R] or integers.
+        inputs: number of inputs.
+        hidden: outputs of each hidden layer.
+        outputs: number of outputs.
+        depth: number of hidden layers.
+        activation: as in :class:`MLP`.
+        skip: as in :class:`MLP`.
+        layer_norm: as in :class:`MLP`.
+        reparameterized: as in :class:`MLP`.
+
+    Attributes:
+        architecture: the sizes and options of each replica.
+        replicas: R.
+        seeds: int64 [R].
+
+    Raises:
+        ValueError: if an option is out of range, or the seeds are not one row of integers.
+
+    Example:
+        >>> StackedMLP([0, 0, 1, 1], hidden=10)
+        StackedMLP(784-10-10-10-10, activation='relu', replicas=4)
+    """
+
+    def __init__(
+        self,
+        seeds: Sequence[int] | Tensor,
+        inputs: int = 784,
+        hidden: int = 100,
+        outputs: int = 10,
+        depth: int = 3,
+        *,
+        activation: str = "relu",
+        skip: Place | None = None,
+        layer_norm: Place | None = None,
+        reparameterized: bool = False,
+    ) -> None:
+        super().__init__(seeds)
+        self.architecture = Architecture(inputs, hidden, outputs, depth, activation, skip, layer_norm, reparameterized)
+        distributions = self.architecture.initial_distributions()
+        self._build(
+            lambda name, fan_in, fan_out: StackedLinear(
+                fan_in, fan_out, self.replicas, distributions[f"{name}.weight"]
+            ),
+            lambda: StackedLayerNorm(self.architecture.norm_width, self.replicas, reparameterized=reparameterized),
+            self.seeds,
+        )
+
+    @classmethod
+    def from_networks(cls, networks: Sequence[MLP]) -> StackedMLP:
+        """Stacks copies of networks of one architecture.
+
+        Args:
+            networks: one network a replica.
+
+        Returns:
+            A stack on the device and of the precision of the networks.
+
+        Raises:
+            ValueError: if there are none, or their architectures differ.
+        """
+        if not networks:
+            raise ValueError("there is no network to stack; give one or more")
+        for number, network in enumerate(networks):
+            _same_architecture(f"network {number}", network.architecture, "network 0", networks[0].architecture)
+        with torch.device("meta"):
+            stack = cls([network.seed for network in networks], **asdict(networks[0].architecture))
+        states = [network.state_dict() for network in networks]
+        values = {name: torch.stack([state[name] for state in states]) for name in states[0]}
+        device = next(iter(values.values())).device
+        seeds = torch.tensor([network.seed for network in networks], device=device)
+        stack.load_state_dict({**values, "seeds": seeds}, assign=True)
+        return stack
+
+    def replica(self, i: int) -> MLP:
+        """Replica i as an ordinary network with a copy of its values.
+
+        Args:
+            i: which replica, 0 <= i < R.
+
+        Returns:
+            A network on the same device and of the same precision.
+
+        Raises:
+            IndexError: if there is no such replica.
+        """
+        self._check_replica(i)
+        with torch.device("meta"):
+            network = MLP(**asdict(self.architecture), seed=int(self.seeds[i]))
+        network.load_state_dict({name: p[i].detach().clone() for name, p in self.named_parameters()}, assign=True)
+        return network.train(self.training)
+
+    @torch.no_grad()
+    def load_replica(self, i: int, network: MLP) -> None:
+        """Puts an ordinary network's values, and its seed, in the place of replica i.
+
+        Args:
+            i: which replica, 0 <= i < R.
+            network: a network of the same architecture.
+
+        Raises:
+            IndexError: if there is no such replica.
+            ValueError: if the architectures differ.
+        """
+        self._check_replica(i)
+        _same_architecture("the network", network.architecture, "the stack", self.architecture)
+        values = dict(network.named_parameters())
+        for name, parameter in self.named_parameters():
+            parameter[i].copy_(values[name])
+        self.seeds[i] = network.seed
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Applies each network.
+
+        Args:
+            x: [B, inputs], read by all replicas; or [S, B, inputs], where S divides R and replicas s * C to
+                s * C + C - 1, with C = R / S, read batch s (S = R: each its own).
+
+        Returns:
+            [R, B, outputs].
+
+        Raises:
+            ValueError: if x has another shape.
+        """
+        batches = len(x) if x.ndim == 3 else 1
+        if x.ndim not in (2, 3) or x.shape[-1] != self.architecture.inputs or not batches or self.replicas % batches:
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}; it has to be [B, {self.architecture.inputs}] or "
+                f"[S, B, {self.architecture.inputs}], where S divides the {self.replicas} replicas"
+            )
+        return self._apply_layers(x if x.ndim == 3 else x.unsqueeze(0))
+
+    def _check_replica(self, i: int) -> None:
+        if not 0 <= i < self.replicas:
+            raise IndexError(f"there is no replica {i}; the stack has replicas 0 to {self.replicas - 1}")
+
+    def __repr__(self) -> str:
+        return self._summary(f"replicas={self.replicas}")
+
+
+def _same_architecture(name: str, one: Architecture, other_name: str, other: Architecture) -> None:
+    for field in fields(Architecture):
+        here, there = getattr(one, field.name), getattr(other, field.name)
+        if here != there:
+            raise ValueError(f"{name} has {field.name} {here!r}, {other_name} {there!r}; they have to be alike")

@@ -1,0 +1,111 @@
+"""What running a study will take on this machine, from a measurement of seconds."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from supple.lab.population.parts import out_of_memory
+from supple.lab.study.assembly import together
+from supple.lab.study.course import Course
+from supple.lab.study.manifest import Manifest
+from supple.lab.study.order import Order, part_size, process_count
+from supple.lab.study.tables import CycledSGD, Network, Optimizer, Transformer
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the runs of one network and optimizer will take.
+
+    Attributes:
+        network: the network.
+        optimizer: the optimizer of the first of them.
+        methods: names of the methods.
+        runs: how many are trained.
+        parts: in how many parts.
+        part: runs of the largest part.
+        steps: optimizer steps of each run.
+        flops: floating-point operations of the matrix products of all steps of all runs.
+        memory: bytes that the largest part takes at its peak, with the images.
+        rate: network steps a second of one process, with what is measured at the start of each task.
+        seconds: time in one process.
+    """
+
+    network: Network | Transformer
+    optimizer: Optimizer | CycledSGD
+    methods: tuple[str, ...]
+    runs: int
+    parts: int
+    part: int
+    steps: int
+    flops: int
+    memory: int
+    rate: float
+    seconds: float
+
+
+def estimate(order: Order, course: Course, seconds: float = 1.5) -> list[Estimate]:
+    """Trains the largest part of each network and optimizer for a short time, and says what all will take.
+
+    Args:
+        order: what is to be run; its folder is neither read nor written.
+        course: its problem with images, of which only the number and size matter.
+        seconds: how long to train each.
+
+    Returns:
+        An estimate for each network and kind of optimizer.
+
+    Raises:
+        ValueError: if not even one network fits into the memory, or it runs out all the same.
+    """
+    study = order.study
+    steps = course.steps(study.run.tasks, study.run.seeds)
+    manifest = Manifest(Path(), order.name, study, steps, {}, {})
+    manifest.add_missing(study.columns, study.run.seeds, part_size(order, course))
+    parts = [manifest.part(number) for number in range(len(manifest.parts))]
+    found = []
+    for _, members in itertools.groupby(parts, key=lambda part: together(part.columns[0])):
+        group = list(members)
+        largest = max(group, key=lambda part: part.size)
+        first = largest.columns[0]
+        try:
+            rate = course.rate(largest.columns, largest.seeds, order.device, seconds)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            raise ValueError(
+                f"memory ran out with {largest.size} networks ({error}); give less than there is with --memory"
+            ) from error
+        runs, length = sum(part.size for part in group), sum(steps)
+        found.append(
+            Estimate(
+                network=first.network,
+                optimizer=first.optimizer,
+                methods=tuple(dict.fromkeys(column.method for part in group for column in part.columns)),
+                runs=runs,
+                parts=len(group),
+                part=largest.size,
+                steps=length,
+                flops=2 * study.problem.batch_size * course.multiply_adds(first) * runs * length,
+                memory=course.images_memory + course.part_memory(first, len(largest.seeds), len(largest.columns)),
+                rate=rate,
+                seconds=runs * length / rate,
+            )
+        )
+    return found
+
+
+def makespan(found: Sequence[Estimate], order: Order) -> float:
+    """Time that all will take with the processes of an order, if parts are shared out evenly.
+
+    Args:
+        found: from :func:`estimate`.
+        order: what is to be run.
+
+    Returns:
+        Seconds.
+    """
+    parts = sum(one.parts for one in found)
+    return sum(one.seconds for one in found) / min(process_count(order), max(1, parts))

@@ -1,0 +1,324 @@
+"""The manifest of a results folder: what was run, in which parts; and what is still to be run."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+import supple
+from supple.lab.population.parts import cut
+from supple.lab.study import files
+from supple.lab.study.assembly import groups
+from supple.lab.study.kinds import settings_in_full
+from supple.lab.study.part import Part
+from supple.lab.study.results import FORMAT, MANIFEST, RUNS, read_manifest
+from supple.lab.study.spec import STUDIES, Column, Study
+from supple.lab.study.tables import Table
+
+Size = Callable[[Column, int, int], int]
+"""How many runs to train together, from one of their columns, and the numbers of seeds and of columns."""
+
+
+@dataclass
+class Manifest:
+    """What a results folder says of itself.
+
+    Args:
+        folder: the folder.
+        name: the study's name.
+        study: the study as it was run.
+        steps: optimizer steps of each task.
+        images: "count" and "digest" of the images.
+        scaled: what was changed on the command line: "tasks", "seeds", "methods" or "data", each with what the study
+            file says and what was run.
+        columns: all that was compared.
+        parts: for each part the number of its "first" run, its "columns" (numbers) and its "seeds".
+        sessions: when, where and by which command it was run.
+    """
+
+    folder: Path
+    name: str
+    study: Study
+    steps: Sequence[int]
+    images: Mapping[str, Any]
+    scaled: Mapping[str, Any]
+    columns: list[Column] = field(default_factory=list)
+    parts: list[dict[str, Any]] = field(default_factory=list)
+    sessions: list[dict[str, Any]] = field(default_factory=list)
+
+    def part(self, number: int) -> Part:
+        """A part, ready to be trained.
+
+        Args:
+            number: its number.
+
+        Returns:
+            The part.
+        """
+        entry = self.parts[number]
+        return Part(
+            self.folder,
+            number,
+            entry["first"],
+            [self.columns[column] for column in entry["columns"]],
+            entry["seeds"],
+        )
+
+    def add_missing(self, columns: Sequence[Column], seeds: Sequence[int], size: Size) -> None:
+        """Adds parts for the runs that the folder does not have.
+
+        Args:
+            columns: all that is to be compared.
+            seeds: with each of these seeds.
+            size: how many runs to train together.
+        """
+        numbers = {column.text: number for number, column in enumerate(self.columns)}
+        for column in columns:
+            if column.text not in numbers:
+                numbers[column.text] = len(self.columns)
+                self.columns.append(column)
+        here = {(column, seed) for part in self.parts for column in part["columns"] for seed in part["seeds"]}
+        first = sum(len(part["columns"]) * len(part["seeds"]) for part in self.parts)
+        for group in groups(columns):
+            # Columns that lack the same seeds are trained together.
+            lacking: dict[tuple[int, ...], list[int]] = defaultdict(list)
+            for column in group:
+                number = numbers[column.text]
+                lacking[tuple(seed for seed in seeds if (number, seed) not in here)].append(number)
+            for missing, members in lacking.items():
+                if not missing:
+                    continue
+                counts = len(missing), len(members)
+                for piece in cut(*counts, size(group[0], *counts)):
+                    entry = _part(first, piece, members, missing)
+                    self.parts.append(entry)
+                    first += len(entry["columns"]) * len(entry["seeds"])
+
+    def halve(self, number: int) -> int:
+        """Cuts a part in two, which are trained from the first task on.
+
+        Args:
+            number: the part, which has two runs or more; it becomes the first half.
+
+        Returns:
+            The number of the second half.
+        """
+        entry = self.parts[number]
+        columns, seeds, first = entry["columns"], entry["seeds"], entry["first"]
+        if len(seeds) > 1:
+            middle = (len(seeds) + 1) // 2
+            halves = [(columns, seeds[:middle]), (columns, seeds[middle:])]
+        else:
+            middle = (len(columns) + 1) // 2
+            halves = [(columns[:middle], seeds), (columns[middle:], seeds)]
+        made = []
+        for columns, seeds in halves:
+            made.append({"first": first, "columns": columns, "seeds": seeds})
+            first += len(columns) * len(seeds)
+        self.parts[number] = made[0]
+        self.parts.append(made[1])
+        return len(self.parts) - 1
+
+    def write(self) -> None:
+        """Writes the manifest and the table of runs.
+
+        Raises:
+            OSError: if they cannot be written.
+        """
+        content = {
+            "format": FORMAT,
+            "supple": supple.__version__,
+            "name": self.name,
+            "study": self.study.model_dump(mode="json"),
+            "tasks": self.study.run.tasks,
+            "steps": self.steps[0] if len(set(self.steps)) == 1 else list(self.steps),
+            "images": dict(self.images),
+            "scaled": dict(self.scaled),
+            "columns": [{**column.key(), "point": column.point} for column in self.columns],
+            "parts": self.parts,
+            "sessions": self.sessions,
+        }
+        runs = self._runs()
+        files.replace(self.folder / RUNS, runs.write_parquet)
+        text = json.dumps(content, indent=1)
+        files.replace(self.folder / MANIFEST, lambda new: new.write_text(text, encoding="utf-8"))
+
+    def _runs(self) -> pl.DataFrame:
+        rows = []
+        for part, entry in enumerate(self.parts):
+            places = [(seed, column) for seed in entry["seeds"] for column in entry["columns"]]
+            for run, (seed, number) in enumerate(places, start=entry["first"]):
+                column = self.columns[number]
+                rows.append(
+                    {
+                        "run": run,
+                        "method": column.method,
+                        "kind": column.kind,
+                        "seed": seed,
+                        "point": column.point,
+                        "part": part,
+                        **column.settings,
+                        **{f"network.{name}": value for name, value in column.network.model_dump().items()},
+                        **{
+                            f"optimizer.{name}": as_cell(value) for name, value in column.optimizer.model_dump().items()
+                        },
+                    }
+                )
+        frame = pl.DataFrame(rows, infer_schema_length=None)
+        return frame.cast({"run": pl.Int32, "part": pl.Int32, "seed": pl.Int64}).sort("run")
+
+
+def as_cell(value: Any) -> Any:
+    """A setting as one value of a table.
+
+    Args:
+        value: the setting, of a study file or a manifest.
+
+    Returns:
+        The setting; of several numbers, a text.
+    """
+    return ", ".join(map(str, value)) if isinstance(value, tuple | list) else value
+
+
+def _part(first: int, piece: slice, columns: Sequence[int], seeds: Sequence[int]) -> dict[str, Any]:
+    """A piece that :func:`supple.lab.population.cut` made: whole seeds, or some columns of one seed."""
+    count = len(columns)
+    if piece.stop - piece.start >= count:
+        return {
+            "first": first,
+            "columns": list(columns),
+            "seeds": list(seeds[piece.start // count : piece.stop // count]),
+        }
+    seed, start = divmod(piece.start, count)
+    return {"first": first, "columns": list(columns[start : start + piece.stop - piece.start]), "seeds": [seeds[seed]]}
+
+
+def open_manifest(folder: Path) -> Manifest:
+    """Reads the manifest of a folder.
+
+    Args:
+        folder: the folder.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is damaged or of another version.
+    """
+    content = read_manifest(folder)
+    # Its columns are those that were run, so that of the study only the tables are looked at.
+    study, steps = STUDIES[content["study"]["problem"]["kind"]](**content["study"]), content["steps"]
+    columns = [
+        Column(
+            entry["method"],
+            entry["kind"],
+            settings_in_full(entry["kind"], entry["settings"]),
+            type(study.network)(**entry["network"]),
+            type(study.optimizer)(**entry["optimizer"]),
+            entry["point"],
+        )
+        for entry in content["columns"]
+    ]
+    return Manifest(
+        folder,
+        content["name"],
+        study,
+        [steps] * content["tasks"] if isinstance(steps, int) else steps,
+        content["images"],
+        content["scaled"],
+        columns,
+        content["parts"],
+        content["sessions"],
+    )
+
+
+def differences(manifest: Manifest, study: Study, images: Mapping[str, Any]) -> list[str]:
+    """What of a study does not match the results that a folder holds.
+
+    Methods and seeds may be added, and tasks; and methods that are not run this time do not matter.
+
+    Args:
+        manifest: that of the folder.
+        study: what is to be run.
+        images: "count" and "digest" of the images.
+
+    Returns:
+        A line a difference.
+    """
+    lines = []
+    tables: list[tuple[str, Table, Table]] = [
+        ("problem", manifest.study.problem, study.problem),
+        ("measure", manifest.study.measure, study.measure),
+    ]
+    for name, old, new in tables:
+        before, after = old.model_dump(), new.model_dump()
+        changed = [key for key in after if before.get(key) != after[key]]
+        lines += [_difference(f"{name}.{key}", before.get(key), after[key]) for key in changed]
+    if dict(manifest.images) != dict(images) and not lines:
+        lines.append("the images are not the same, though the data set has the same name")
+    if study.run.tasks < manifest.study.run.tasks:
+        lines.append(_difference("run.tasks", manifest.study.run.tasks, study.run.tasks) + " (it may only grow)")
+    wanted: dict[str, list[Column]] = defaultdict(list)
+    for column in study.columns:
+        wanted[column.method].append(column)
+    for column in manifest.columns:
+        here = wanted.get(column.method)
+        if here and column.text not in {one.text for one in here}:
+            lines += _column_differences(column, here)
+    return lines
+
+
+def united(old: Study, new: Study) -> Study:
+    """What a folder holds when two studies have been run into it.
+
+    Args:
+        old: the first.
+        new: the second, with the same problem.
+
+    Returns:
+        The second with the methods and seeds of both; methods that only the first has keep its network and optimizer.
+    """
+    before, content = old.model_dump(mode="json"), new.model_dump(mode="json")
+    content["run"]["seeds"] = list(dict.fromkeys((*old.run.seeds, *new.run.seeds)))
+    kept = {name: _with_tables(entry, before, content) for name, entry in old.methods.items()}
+    return type(new)(**{**content, "methods": {**kept, **new.methods}})
+
+
+def _with_tables(entry: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's entry with what a network and an optimizer were before and are no longer."""
+    found = dict(entry)
+    for table in ("network", "optimizer"):
+        changed = {name: value for name, value in before[table].items() if after[table][name] != value}
+        if changed:
+            found[table] = {**changed, **entry.get(table, {})}
+    return found
+
+
+def _column_differences(old: Column, wanted: Sequence[Column]) -> list[str]:
+    """How a column of the folder differs from the nearest that is wanted."""
+
+    def differing(new: Column) -> list[str]:
+        found = []
+        for name, before, after in (
+            ("", dict(old.settings), dict(new.settings)),
+            ("network.", old.network.model_dump(), new.network.model_dump()),
+            ("optimizer.", old.optimizer.model_dump(), new.optimizer.model_dump()),
+            ("", {"kind": old.kind}, {"kind": new.kind}),
+        ):
+            for key in {**before, **after}:
+                if before.get(key) != after.get(key):
+                    found.append(_difference(f"methods.{old.method}.{name}{key}", before.get(key), after.get(key)))
+        return found
+
+    return min((differing(new) for new in wanted), key=len)
+
+
+def _difference(name: str, old: Any, new: Any) -> str:
+    return f"{name}: the results have {old!r}, the study now has {new!r}"

@@ -1,0 +1,253 @@
+"""Runs of permuted images: a population of multilayer perceptrons is trained together, and a stage is a task."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import polars as pl
+from torch import Tensor
+
+from supple.lab.data import LabelledImages
+from supple.lab.nn import Architecture
+from supple.lab.population import Disturbance, Population, TaskMetrics
+from supple.lab.population.parts import cached
+from supple.lab.study.assembly import assemble
+from supple.lab.study.course import Course, Learned, Trainer, timed
+from supple.lab.study.mistakes import StudyError
+from supple.lab.study.results import DISTURBANCES, DISTURBANCES_SCHEMA, TASKS, TASKS_SCHEMA
+from supple.lab.study.spec import Column
+from supple.lab.study.tables import Measure, Network, Permuted
+
+_COPIES = {"sgd": 3, "adamw": 7}
+"""Memory of a population, in multiples of its weights: with gradients, averages, and room to work; measured."""
+
+_MEASURING = 16
+"""Bytes that measuring at the start of a task takes for each example and hidden unit; measured."""
+
+
+class PopulationTrainer(Trainer):
+    """Trains a population.
+
+    Args:
+        population: the networks.
+        columns: number of columns, C.
+        runs: numbers of the R runs.
+    """
+
+    def __init__(self, population: Population, columns: int, runs: Sequence[int]) -> None:
+        self.population, self._columns = population, columns
+        self._runs = pl.Series("run", runs, dtype=pl.Int32)
+
+    def learn(self, on_step: Callable[[int], object]) -> Learned:
+        """Learns the next task.
+
+        Args:
+            on_step: called after each step with the steps of the task that have been taken.
+
+        Returns:
+            What came of it.
+        """
+        task = self.stage
+        metrics = self.population.train_task(task, on_step)
+        self.stage += 1
+        rows = {TASKS: tasks_frame(self._runs, task, metrics)}
+        if metrics.disturbances:
+            rows[DISTURBANCES] = pl.concat([disturbances_frame(self._runs, task, one) for one in metrics.disturbances])
+        return Learned(rows, metrics.accuracy.view(-1, self._columns).mean(dim=0).tolist())
+
+    def state_dict(self) -> dict[str, Any]:
+        """States of the networks, the optimizer and the method."""
+        population = self.population
+        return {
+            "tasks": self.stage,
+            "network": dict(population.network.state_dict()),
+            "optimizer": population.optimizer.state_dict(),
+            "method": None if population.method is None else population.method.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back what :meth:`state_dict` gave.
+
+        Args:
+            state: the state.
+        """
+        population = self.population
+        population.network.load_state_dict(state["network"])
+        population.optimizer.load_state_dict(state["optimizer"])
+        if population.method is not None:
+            population.method.load_state_dict(state["method"])
+        self.stage = int(state["tasks"])
+
+
+class PermutedCourse(Course):
+    """Tasks that are images with their pixels in another order each.
+
+    Args:
+        images: what the tasks are made of.
+        problem: how tasks are made of them; None: as by default.
+        measure: what is measured; None: as by default.
+    """
+
+    def __init__(self, images: LabelledImages, problem: Permuted | None = None, measure: Measure | None = None) -> None:
+        self.images = (images,)
+        self.tables = {DISTURBANCES: DISTURBANCES_SCHEMA, TASKS: TASKS_SCHEMA}
+        self.problem, self.measure = problem or Permuted(), measure or Measure()
+        self.stages = self.problem.stages
+
+    def steps(self, tasks: int, seeds: Sequence[int]) -> list[int]:
+        """Optimizer steps of each task, which are the same for all seeds.
+
+        Args:
+            tasks: how many tasks.
+            seeds: the seeds of the runs.
+
+        Returns:
+            A number a task.
+
+        Raises:
+            StudyError: if there are fewer images than a batch has.
+        """
+        images, size = self.images[0], self.problem.batch_size
+        if len(images) < size:
+            raise StudyError(f"batch_size is {size}, but {images.name} has {len(images)} images; give a smaller one")
+        return [len(images) // size] * tasks
+
+    def part_memory(self, column: Column, seeds: int, columns: int) -> int:
+        """Memory of weights, gradients and averages, of the examples, and of what the networks make of them.
+
+        Args:
+            column: one of the part's columns.
+            seeds: number of seeds.
+            columns: number of columns.
+
+        Returns:
+            Bytes.
+        """
+        network, images = _network(column), self.images[0]
+        examples = min(self.measure.examples, len(images))
+        run = self._weights(column) * _COPIES[column.optimizer.name]
+        made = _MEASURING * examples * network.hidden * network.depth
+        return seeds * (columns * (run + made) + 2 * 4 * examples * images.images[0].numel())
+
+    def most(self, column: Column, device: str) -> int | None:
+        """As many as train fastest together on a core; on a GPU as many as there are.
+
+        Args:
+            column: one of their columns.
+            device: "cpu" or "cuda".
+
+        Returns:
+            The number, or None.
+        """
+        return cached(self._weights(column)) if device == "cpu" else None
+
+    def multiply_adds(self, column: Column) -> int:
+        """Multiply-adds of a training step, for each image.
+
+        Args:
+            column: a column.
+
+        Returns:
+            The number.
+        """
+        return self._architecture(column).multiply_adds
+
+    def trainer(
+        self, columns: Sequence[Column], seeds: Sequence[int], runs: Sequence[int], device: str
+    ) -> PopulationTrainer:
+        """What trains a part.
+
+        Args:
+            columns: C columns.
+            seeds: S seeds.
+            runs: numbers of the S * C runs, seed-first.
+            device: "cpu" or "cuda".
+
+        Returns:
+            The trainer.
+        """
+        population = assemble(self.images[0], columns, seeds, self.problem, self.measure, device)
+        return PopulationTrainer(population, len(columns), runs)
+
+    def rate(self, columns: Sequence[Column], seeds: Sequence[int], device: str, seconds: float) -> float:
+        """Measures how fast a part is trained.
+
+        What comes more seldom than the measurement is long, such as SWR's action every 2,048 steps, is left out.
+
+        Args:
+            columns: its columns.
+            seeds: its seeds.
+            device: "cpu" or "cuda".
+            seconds: about how long to measure.
+
+        Returns:
+            Network steps a second, with what is measured at the start of a task.
+        """
+        population = assemble(self.images[0], columns, seeds, self.problem, self.measure, device)
+        task = population.stream.task(0)
+        for index in range(min(3, len(task))):
+            population.step(*task.batch(index))
+        start = timed(lambda: population.measure(task), device)
+        spent: list[float] = []
+        for index in itertools.cycle(range(len(task))):
+            spent.append(timed(lambda index=index: population.step(*task.batch(index)), device))  # type: ignore[misc]
+            if sum(spent) >= seconds:
+                break
+        return len(columns) * len(seeds) / (sum(spent) / len(spent) + start / len(task))
+
+    def _weights(self, column: Column) -> int:
+        """Bytes of the weights of a run."""
+        return 4 * self._architecture(column).parameter_count
+
+    def _architecture(self, column: Column) -> Architecture:
+        images = self.images[0]
+        return _network(column).architecture(images.images[0].numel(), images.classes)
+
+
+def _network(column: Column) -> Network:
+    assert isinstance(column.network, Network)
+    return column.network
+
+
+def tasks_frame(runs: pl.Series, task: int, metrics: TaskMetrics) -> pl.DataFrame:
+    """What was measured of one task.
+
+    Args:
+        runs: numbers of the R runs.
+        task: which task.
+        metrics: what was measured.
+
+    Returns:
+        A row a run, with the columns of :data:`supple.lab.study.results.TASKS_SCHEMA`.
+    """
+    columns: dict[str, Any] = {"run": runs, "task": task}
+    for name in list(TASKS_SCHEMA)[2:]:
+        value = getattr(metrics, name)
+        columns[name] = None if value is None else _numpy(value)
+    return pl.DataFrame(columns).cast(pl.Schema(TASKS_SCHEMA)).select(list(TASKS_SCHEMA))
+
+
+def disturbances_frame(runs: pl.Series, task: int, measured: Disturbance) -> pl.DataFrame:
+    """What one reinitialization changed.
+
+    Args:
+        runs: numbers of the R runs.
+        task: which task.
+        measured: what was measured.
+
+    Returns:
+        A row for each run in which something was reinitialized, with the columns of
+        :data:`supple.lab.study.results.DISTURBANCES_SCHEMA`.
+    """
+    columns: dict[str, Any] = {"run": runs, "task": task, "step": measured.step}
+    for name in list(DISTURBANCES_SCHEMA)[3:]:
+        value = _numpy(getattr(measured, name))
+        columns[name] = value if value.ndim == 1 else value.tolist()
+    frame = pl.DataFrame(columns).cast(pl.Schema(DISTURBANCES_SCHEMA)).select(list(DISTURBANCES_SCHEMA))
+    return frame.filter(pl.col("reinitialized") > 0)
+
+
+def _numpy(value: Tensor) -> Any:
+    return value.detach().to("cpu").numpy()

@@ -1,0 +1,15 @@
+"""A worker process in which memory runs out with more than three runs."""
+
+from supple.lab.study import worker
+from supple.lab.study.manifest import open_manifest
+
+
+class ShortOfMemory(worker.Worker):
+    def _train(self, number: int) -> None:
+        if open_manifest(self.folder).part(number).size > 3:
+            raise MemoryError("can't allocate memory")
+        super()._train(number)
+
+
+worker.Worker = ShortOfMemory  # type: ignore[misc]
+worker.main()

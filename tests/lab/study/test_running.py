@@ -1,0 +1,421 @@
+"""Whole studies: run, killed, resumed, added to, refused; through worker processes, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from cli_runs import run as command
+from cli_runs import words
+
+from supple.lab.study import crew, files, load, running
+from supple.lab.study.manifest import open_manifest
+from supple.lab.study.mistakes import StudyError
+from supple.lab.study.order import Order
+from supple.lab.study.part import Part
+from supple.lab.study.results import MANIFEST
+from supple.lab.study.spec import from_dict
+
+STUDY = """
+title = "tiny"
+
+[problem]
+data = "mnist10k"
+batch_size = 500
+
+[network]
+hidden = 6
+depth = 2
+
+[run]
+tasks = 12
+seeds = 2
+
+[measure]
+examples = 100
+disturbances = 1
+
+[methods.base]
+
+[methods.cbp]
+maturity = 5
+replacement_rate = 0.02
+
+[methods.swr]
+frequency = 7
+factor = 0.05
+"""
+
+TASKS, DISTURBANCES, CHECKPOINT = "tasks.parquet", "disturbances.parquet", "checkpoint.safetensors"
+
+
+def order(folder: Path, **changes: Any) -> Order:
+    content: dict[str, Any] = {
+        "title": "tiny",
+        "problem": {"data": "mnist10k", "batch_size": 500},
+        "network": {"hidden": 6, "depth": 2},
+        "run": {"tasks": 2, "seeds": 2},
+        "measure": {"examples": 100},
+        "methods": {"base": {}, "swr": {"frequency": 7, "factor": 0.05}},
+    }
+    processes = changes.pop("processes", 1)
+    study = from_dict({**content, **changes}, "tiny.toml")
+    return Order(study, "tiny", folder, processes=processes, command="supple run tiny.toml")
+
+
+def start(study: Path, out: Path, processes: int = 2) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "supple", "run", str(study), "--out", str(out), "--processes", str(processes)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def all_files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for name in (TASKS, DISTURBANCES, CHECKPOINT)
+        for path in folder.rglob(name)
+    }
+
+
+def wait_for(folder: Path, pattern: str) -> None:
+    end = time.monotonic() + 120
+    while not list(folder.glob(pattern)):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def wait_for_session(folder: Path, count: int) -> None:
+    """Waits until a run has begun, and listens to Ctrl-C."""
+    end = time.monotonic() + 120
+    while len(json.loads((folder / "manifest.json").read_text())["sessions"]) < count:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_killed_and_interrupted_it_ends_with_the_same_files(tmp_path: Path) -> None:
+    study = tmp_path / "tiny.toml"
+    study.write_text(STUDY)
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = start(study, killed)
+    wait_for(killed, f"parts/*/{CHECKPOINT}")
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    # At once, while the workers of the first may still be there.
+    process = start(study, killed)
+    wait_for_session(killed, 2)
+    wait_for(killed, "parts/0001/*.parquet")
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=120)[0]
+    if process.returncode != 0:
+        assert process.returncode == 130, output
+        assert "the same command goes on where it was" in output
+    process = start(study, killed)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, output
+    assert "Done: all results are in" in output
+
+    process = start(study, whole)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, output
+    assert "network steps/s" in output
+    expected = all_files(whole)
+    assert len(expected) == 6
+    assert all_files(killed) == expected
+    results = load(killed)
+    assert len(results.manifest["sessions"]) == 3
+    assert results.runs["done"].unique().to_list() == [12]
+    assert results.tasks.select(pl.len()).collect().item() == 2 * 3 * 12
+
+
+FULL_DISK = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+sys.argv[1:] = ["run", *sys.argv[1:]]
+from supple.lab.cli import main
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of the size of files are of POSIX")
+def test_after_a_full_disk_it_goes_on(finished: Path, tmp_path: Path) -> None:
+    """A limit of the size of files, which a checkpoint exceeds, stands for the disk."""
+    study = tmp_path / "tiny.toml"
+    text = STUDY.replace("tasks = 12", "tasks = 2").replace("disturbances = 1", "")
+    study.write_text(text.replace("[methods.cbp]\nmaturity = 5\nreplacement_rate = 0.02\n", ""))
+    folder = tmp_path / "out"
+    command = [sys.executable, "-c", FULL_DISK, str(study), "--out", str(folder), "--processes", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"Error: cannot write {folder}/parts/0000/{CHECKPOINT}: " in done.stderr
+    assert "Not complete; the same command goes on where it was." in done.stdout
+    process = start(study, folder, processes=1)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, output
+    assert all_files(folder) == all_files(finished)
+
+
+def test_only_what_is_missing_is_run(tmp_path: Path) -> None:
+    assert running.run(order(tmp_path)).complete
+    first = load(tmp_path)
+    assert first.runs["method"].to_list() == ["base", "swr"] * 2
+    assert first.runs["seed"].to_list() == [0, 0, 1, 1]
+    assert first.runs["frequency"].to_list() == [None, 7, None, 7]
+    before = all_files(tmp_path)
+    assert before
+
+    # Another seed, another method, and another point of a grid.
+    more = {"base": {}, "swr": {"frequency": 7, "factor": [0.05, 0.1]}, "l2": {"l2": 1e-4}}
+    assert running.run(order(tmp_path, methods=more, run={"tasks": 2, "seeds": 3})).complete
+    after = all_files(tmp_path)
+    assert {name: after[name] for name in before} == before
+    runs = load(tmp_path).runs
+    assert runs["run"].to_list() == list(range(12))
+    found = set(runs.select("method", "factor", "seed").iter_rows())
+    points = [("base", None), ("swr", 0.05), ("swr", 0.1), ("l2", None)]
+    assert found == {(method, factor, seed) for method, factor in points for seed in range(3)}
+
+    # A part of it, with more tasks: only the parts that have such runs go on.
+    wanted = {"l2": {"l2": 1e-4}}
+    assert running.run(order(tmp_path, methods=wanted, run={"tasks": 3, "seeds": [0]})).complete
+    runs = load(tmp_path).runs
+    assert set(runs.filter(pl.col("done") == 3)["method"]) >= {"l2"}
+    assert set(runs.filter(pl.col("part") == 0)["done"]) == {2}
+    study = open_manifest(tmp_path).study
+    assert set(study.methods) == {"base", "swr", "l2"}
+    assert study.run.seeds == (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": {"swr": {"frequency": 7, "factor": 0.1}}}, "methods.swr.factor: the results have 0.05, .* 0.1"),
+        ({"methods": {"swr": {"kind": "l2", "l2": 0.1}}}, "methods.swr.kind: the results have 'swr', .* 'l2'"),
+        ({"network": {"hidden": 7, "depth": 2}}, "methods.base.network.hidden: the results have 6, .* 7"),
+        ({"optimizer": {"step_size": 0.1}}, "methods.base.optimizer.step_size: the results have 0.05"),
+        ({"problem": {"data": "mnist10k", "batch_size": 250}}, "problem.batch_size: the results have 500"),
+        ({"measure": {"examples": 50}}, "measure.examples: the results have 100"),
+        ({"run": {"tasks": 1, "seeds": 2}}, "run.tasks: the results have 2, the study now has 1 .*only grow"),
+    ],
+)
+def test_what_no_longer_matches_is_refused(finished: Path, changes: dict[str, Any], message: str) -> None:
+    before = {path: path.read_bytes() for path in finished.rglob("*.*") if path.is_file()}
+    with pytest.raises(StudyError, match=message):
+        running.run(order(finished, **changes))
+    assert {path: path.read_bytes() for path in finished.rglob("*.*") if path.is_file()} == before
+
+
+def test_methods_that_stay_keep_their_network_and_optimizer(tmp_path: Path) -> None:
+    """Another study, whose tables would make something else of them, or nothing that can be."""
+    short = {"run": {"tasks": 1, "seeds": 1}}
+    own = {"momentum": {"kind": "base", "optimizer": {"momentum": 0.9}}, "base": {}}
+    assert running.run(order(tmp_path, methods=own, **short)).complete
+    other = {"methods": {"l2": {}}, "optimizer": {"name": "adamw"}, "network": {"hidden": 7, "depth": 2}, **short}
+    for _ in range(2):
+        assert running.run(order(tmp_path, **other)).complete
+        manifest = open_manifest(tmp_path)
+        assert {column.text for column in manifest.study.columns} == {column.text for column in manifest.columns}
+    runs = load(tmp_path).runs.sort("method")
+    assert runs["method"].to_list() == ["base", "l2", "momentum"]
+    assert runs["network.hidden"].to_list() == [6, 7, 6]
+    assert runs["optimizer.name"].to_list() == ["sgd", "adamw", "sgd"]
+    with pytest.raises(StudyError, match=r"methods.base.network.hidden: the results have 6, the study now has 7"):
+        running.run(order(tmp_path, **{**other, "methods": {"base": {}}, "optimizer": {}}))
+
+
+def test_a_part_that_comes_on_between_two_kills_is_not_short_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, parts = running.prepare(order(tmp_path))
+    one = crew.Crew(order(tmp_path), open_manifest(tmp_path), parts, crew.Watcher(), threading.Event())
+    halved: list[int] = []
+
+    class Killed:
+        def wait(self) -> int:
+            return -9
+
+    one._start = lambda number: Killed()  # type: ignore[method-assign, assignment, return-value]
+    one._halve = lambda part, message: halved.append(part)  # type: ignore[method-assign, assignment]
+    reached = iter([0.0, 0.5, 0.75, 0.75])
+    monkeypatch.setattr(Part, "reached", lambda self, stages: next(reached))
+    for expected in ([], [], [], [0]):
+        one.processes[0], one.busy[0] = Killed(), 0  # type: ignore[assignment]
+        one._ended(0)
+        assert halved == expected
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    assert running.run(order(folder)).complete
+    return folder
+
+
+def test_a_folder_of_another_version_or_of_something_else(finished: Path, tmp_path: Path) -> None:
+    content = json.loads((finished / MANIFEST).read_text())
+    (tmp_path / MANIFEST).write_text(json.dumps({**content, "format": 99}))
+    for use in (load, lambda folder: running.run(order(folder))):
+        with pytest.raises(ValueError, match=r"holds results of format 99, written by supple 0.1.0; this supple reads"):
+            use(tmp_path)
+    (tmp_path / MANIFEST).write_text("{")
+    with pytest.raises(ValueError, match="damaged"):
+        load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="holds no results"):
+        load(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("name", ["runs.parquet", f"parts/0000/{TASKS}"])
+def test_damaged_tables_are_named(finished: Path, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    (folder / name).write_bytes(b"PAR1 and something else")
+    with pytest.raises(ValueError, match=f"{name} is missing or damaged"):
+        load(folder)
+
+
+def test_a_damaged_checkpoint_ends_the_run(finished: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    (folder / "parts" / "0000" / CHECKPOINT).write_bytes(b"something else")
+    with pytest.raises(ValueError, match=r"checkpoint.safetensors is damaged .* put it back from a copy, or delete"):
+        running.run(order(folder))
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_goes_on_where_it_was(finished: Path, tmp_path: Path) -> None:
+    """Its results are not taken for those of a machine without memory."""
+    killed = threading.Event()
+
+    class Killer(crew.Watcher):
+        def __init__(self) -> None:
+            self.messages: list[str] = []
+
+        def stage(self, part: int, done: float, accuracy: Sequence[tuple[str, float]]) -> None:
+            if not killed.is_set():
+                killed.set()
+                workers = subprocess.run(
+                    ["pgrep", "-P", str(os.getpid()), "-f", "supple.lab.study.worker"],
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                ).stdout.split()
+                for worker in workers:
+                    os.kill(int(worker), signal.SIGKILL)
+
+        def say(self, message: str) -> None:
+            self.messages.append(message)
+
+    watcher = Killer()
+    long = {"run": {"tasks": 30, "seeds": 2}}
+    assert running.run(order(tmp_path / "killed", **long), watcher).complete
+    assert watcher.messages == ["A worker process was killed; its part goes on from its last checkpoint."]
+    assert running.run(order(tmp_path / "whole", **long)).complete
+    assert all_files(tmp_path / "killed") == all_files(tmp_path / "whole")
+
+
+def test_where_memory_runs_out_half_of_the_networks_go_on(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Said(crew.Watcher):
+        def __init__(self) -> None:
+            self.messages: list[str] = []
+
+        def say(self, message: str) -> None:
+            self.messages.append(message)
+
+    monkeypatch.setattr(crew, "WORKER", [sys.executable, str(Path(__file__).with_name("short_of_memory.py"))])
+    watcher = Said()
+    outcome = running.run(order(tmp_path), watcher)
+    assert outcome.complete
+    assert outcome.halved == 1
+    assert watcher.messages == ["Memory ran out with 4 networks; going on with half of them."]
+    results, expected = load(tmp_path), load(finished)
+    assert results.runs.drop("part").equals(expected.runs.drop("part"))
+    assert results.runs["part"].to_list() == [0, 0, 1, 1]
+    keys = ["run", "task"]
+    found, wanted = (one.tasks.sort(keys).collect() for one in (results, expected))
+    assert found.select(*keys, "accuracy").equals(wanted.select(*keys, "accuracy"))
+
+
+def test_one_process_at_a_time(finished: Path) -> None:
+    with files.locked(finished), pytest.raises(files.Busy, match="another process is writing into"):
+        running.run(order(finished))
+
+
+def test_a_worker_that_fails_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "WORKER", [sys.executable, "-c", "raise SystemExit(3)"])
+    outcome = running.run(order(tmp_path))
+    assert not outcome.complete
+    assert outcome.errors == ["a worker process ended with code 3; what it printed stands above"]
+
+
+def test_a_stop_before_the_first_task(tmp_path: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    outcome = running.run(order(tmp_path), stop=stop)
+    assert not outcome.complete
+    assert not outcome.errors
+    assert load(tmp_path).runs["done"].to_list() == [0] * 4
+
+
+class TestCommand:
+    """What a user sees, in process where nothing is trained."""
+
+    @pytest.fixture
+    def study(self, tmp_path: Path) -> Path:
+        path = tmp_path / "tiny.toml"
+        path.write_text(STUDY)
+        return path
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--methods", "srw"], "in this study there is no 'srw'. Did you mean swr?"),
+            (["--methods", ","], "give some of base, cbp, swr"),
+            (["--seeds", "few"], "--seeds is 'few'; give how many, such as 5, or which, such as 0,3,7"),
+            (["--seeds", "--5"], "--seeds is '--5'; give how many"),
+            (["--seeds", "1,1"], "a seed is given twice"),
+            (["--memory", "0"], "above 0, in GB"),
+            (["--memory", "0.001"], "give more with --memory"),
+            (["--data", "mnist", "--data-dir", "/nowhere"], "/nowhere"),
+        ],
+    )
+    def test_bad_options(self, study: Path, tmp_path: Path, options: Sequence[str], message: str) -> None:
+        result = command("run", study, "--out", tmp_path / "out", *options)
+        assert result.exit_code in (1, 2)
+        assert message in words(result)
+        assert not (tmp_path / "out" / MANIFEST).exists()
+
+    def test_scaled_down(self, study: Path, tmp_path: Path) -> None:
+        options = ("--tasks", 1, "--seeds", "5", "--methods", "swr", "--processes", 1)
+        result = command("run", study, "--out", tmp_path / "out", *options)
+        assert result.exit_code == 0, result.output
+        assert "tiny: 5 runs, 1 tasks each" in words(result)
+        assert "100.0% swr" in words(result)
+        options = ("--tasks", 1, "--seeds", "7,", "--methods", "base", "--processes", 1)
+        assert command("run", study, "--out", tmp_path / "out", *options).exit_code == 0
+        manifest = load(tmp_path / "out").manifest
+        # What the folder holds, and not only what was run last.
+        assert manifest["scaled"] == {
+            "tasks": [12, 1],
+            "seeds": [[0, 1], [0, 1, 2, 3, 4, 7]],
+            "methods": [["base", "cbp", "swr"], ["swr", "base"]],
+        }
+        assert manifest["name"] == "tiny"
+
+    def test_plan(self, study: Path) -> None:
+        result = command("plan", study, "--seeds", 3, "--processes", 2)
+        assert result.exit_code == 0, result.output
+        assert "9 runs of 240 steps, 2,160 network steps in all" in words(result)
+        assert "with 2 processes" in words(result)
