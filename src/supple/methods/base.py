@@ -5,8 +5,9 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,31 @@ from supple.structure.initial import initial_distributions
 from supple.structure.overrides import Overrides
 from supple.structure.stacked import Stacked
 from supple.structure.wrapping import unwrapped
+
+
+@dataclass(frozen=True)
+class About:
+    """What studies, reports and the documentation need to know of a method; stated in its class as ``about``.
+
+    Args:
+        name: as study files name it, such as "swr".
+        label: as figures and tables name it, such as "SWR".
+        title: its name in full.
+        colour: of its lines on a light background, as "#rrggbb".
+        dark: the same on a dark background.
+        strength: the settings that switch it off where they are all 0.
+        source: where it is from: paper and section.
+        common: settings that are numbers and yet the same for all replicas of one population.
+    """
+
+    name: str
+    label: str
+    title: str
+    colour: str
+    dark: str
+    strength: tuple[str, ...]
+    source: str
+    common: tuple[str, ...] = ()
 
 
 class Method(ABC):
@@ -51,6 +77,8 @@ class Method(ABC):
         TypeError: if an argument is of another type.
         ValueError: if a setting is out of range, or the optimizer is another model's; the message names it.
     """
+
+    about: ClassVar[About]
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from supple.functional.selection import lowest_order
 from supple.functional.utility import precise
+from supple.methods.base import About
 from supple.methods.checks import Setting, choice, restore
 from supple.methods.due import replicas_at, rows_of
 from supple.methods.features import FeatureReader
@@ -83,6 +84,17 @@ class CBP(UnitMethod):
     (Nature 632, 2024), algorithm 1; without moving average, with accumulation and other utilities: Hernandez-Garcia et
     al. (arXiv 2508.00212).
     """
+
+    about = About(
+        "cbp",
+        label="CBP",
+        title="continual backpropagation",
+        colour="#009e73",
+        dark="#22bd92",
+        strength=("replacement_rate",),
+        source="Dohare et al. (Nature 632, 2024), algorithm 1",
+        common=("decay",),
+    )
 
     def __init__(
         self,

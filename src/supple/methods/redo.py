@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from supple.functional import selection
+from supple.methods.base import About
 from supple.methods.checks import Setting
 from supple.methods.due import Due, replicas_at
 from supple.methods.pairs import chosen_pairs
@@ -67,6 +68,16 @@ class ReDo(UnitMethod):
     Source: Sokar, Agarwal, Castro and Evci, "The dormant neuron phenomenon in deep reinforcement learning" (ICML 2023),
     algorithm 1; other utilities: Hernandez-Garcia et al. (arXiv 2508.00212).
     """
+
+    about = About(
+        "redo",
+        label="ReDo",
+        title="recycling dormant neurons",
+        colour="#cc79a7",
+        dark="#dc93bb",
+        strength=("threshold",),
+        source="Sokar et al. (ICML 2023), algorithm 1",
+    )
 
     def __init__(
         self,

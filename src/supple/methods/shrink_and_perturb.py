@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from supple.methods.base import Method
+from supple.methods.base import About, Method
 from supple.methods.checks import Setting
 from supple.methods.chosen_parameters import Selectors
 from supple.methods.due import rows_of
@@ -47,6 +47,16 @@ class L2(Method):
     Source: Loshchilov and Hutter, "Decoupled weight decay regularization" (ICLR 2019), equation 1; as a baseline
     against loss of plasticity: Hernandez-Garcia et al. (arXiv 2508.00212).
     """
+
+    about = About(
+        "l2",
+        label="L2",
+        title="weight decay",
+        colour="#56b4e9",
+        dark="#7cc7f2",
+        strength=("l2",),
+        source="Loshchilov and Hutter (ICLR 2019), equation 1",
+    )
 
     def __init__(
         self,
@@ -131,6 +141,16 @@ class ShrinkAndPerturb(L2):
     Source: Ash and Adams, "On warm-starting neural network training" (NeurIPS 2020), section 4; at every step: Dohare
     et al. (2024), "Loss of plasticity in deep continual learning", Nature 632.
     """
+
+    about = About(
+        "shrink_and_perturb",
+        label="S&P",
+        title="shrink and perturb",
+        colour="#0072b2",
+        dark="#3d9fdb",
+        strength=("l2", "variance"),
+        source="Ash and Adams (NeurIPS 2020), section 4; at every step: Dohare et al. (Nature 632, 2024)",
+    )
 
     def __init__(
         self,

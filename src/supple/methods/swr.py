@@ -14,7 +14,7 @@ from supple.functional import random, selection
 from supple.functional.initial import Constant
 from supple.functional.sharding import gathered
 from supple.functional.utility import weight_gradient, weight_magnitude, weight_random
-from supple.methods.base import Method
+from supple.methods.base import About, Method
 from supple.methods.checks import Setting, choice, restore
 from supple.methods.chosen_parameters import Selectors
 from supple.methods.drawing import Draw, New
@@ -101,6 +101,17 @@ class SWR(Method):
     Source: Hernandez-Garcia, Dohare, Luo and Sutton, "Reinitializing weights vs units for maintaining plasticity in
     neural networks" (arXiv 2508.00212, PMLR 330:776-806).
     """
+
+    about = About(
+        "swr",
+        label="SWR",
+        title="selective weight reinitialization",
+        colour="#d55e00",
+        dark="#f07f2a",
+        strength=("factor",),
+        source="Hernandez-Garcia et al. (arXiv 2508.00212)",
+        common=("decay",),
+    )
 
     def __init__(
         self,

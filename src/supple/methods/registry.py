@@ -1,0 +1,97 @@
+"""The methods by name, for whatever lists, compares or documents them.
+
+A method states in its class what there is to know of it (:class:`supple.methods.base.About`); here it takes one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from typing import Any
+
+from supple.methods.base import Method
+from supple.methods.cbp import CBP
+from supple.methods.redo import ReDo
+from supple.methods.shrink_and_perturb import L2, ShrinkAndPerturb
+from supple.methods.swr import SWR
+
+METHODS: dict[str, type[Method]] = {
+    method.about.name: method
+    for method in (
+        L2,
+        ShrinkAndPerturb,
+        CBP,
+        ReDo,
+        SWR,
+    )
+}
+"""The methods of the package by name, in the order in which they are listed."""
+
+
+def find(name: str) -> type[Method]:
+    """Finds a method by its name, or a method of your own by where it is.
+
+    Args:
+        name: one of :data:`METHODS`, or "package.module:Class" of a method that is not in the package.
+
+    Returns:
+        The class.
+
+    Raises:
+        ValueError: if there is no such method; the message suggests the nearest name.
+
+    Example:
+        >>> from supple.methods.registry import find
+        >>> find("swr").about.title
+        'selective weight reinitialization'
+    """
+    if name in METHODS:
+        return METHODS[name]
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.4)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"there is no method {name!r}.{hint} There are {', '.join(METHODS)}; one of your own is "
+            "named package.module:Class"
+        )
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"method {name!r} cannot be imported: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Method) and hasattr(found, "about")):
+        raise ValueError(f"{name!r} is no supple.Method that states what it is in a class attribute about")
+    return found
+
+
+def defaults(method: type[Method]) -> dict[str, Any]:
+    """The settings of a method that a file can state: numbers, words and switches.
+
+    Args:
+        method: the class.
+
+    Returns:
+        The defaults by name.
+
+    Example:
+        >>> from supple.methods.registry import defaults
+        >>> defaults(supple.L2)
+        {'l2': 0.0001}
+    """
+    parameters = inspect.signature(method.__init__).parameters.values()
+    return {one.name: one.default for one in parameters if isinstance(one.default, bool | int | float | str)}
+
+
+def differs_by_replica(method: type[Method], setting: str) -> bool:
+    """Whether a setting may differ by replica within one method object: numbers may, words and switches may not.
+
+    Args:
+        method: the class.
+        setting: one of its settings.
+
+    Returns:
+        The answer.
+    """
+    default = defaults(method)[setting]
+    return setting not in method.about.common and isinstance(default, int | float) and not isinstance(default, bool)
