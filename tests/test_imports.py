@@ -10,6 +10,8 @@ import supple
 SOURCE = Path(supple.__file__).parent
 FLOORS = ["functional", "structure", "optim", "methods", "metrics", "integrations"]
 """The rooms of the library; each imports those before it."""
+LAB = ["data", "streams", "nn", "population", "incremental", "study", "report", "bench", "commands"]
+"""The rooms of the laboratory."""
 
 
 def imported(path):
@@ -35,3 +37,19 @@ def test_a_room_of_the_library_imports_only_what_stands_below_it(room):
     allowed = FLOORS[: FLOORS.index(room) + 1]
     wrong = [(str(path), other) for other, path in rooms(SOURCE / room, "supple.") if other not in allowed]
     assert wrong == []
+
+
+@pytest.mark.parametrize("room", LAB)
+def test_a_room_of_the_laboratory_imports_only_what_stands_below_it(room):
+    allowed = LAB[: LAB.index(room) + 1]
+    found = rooms(SOURCE / "lab" / room, "supple.lab.")
+    wrong = [(str(path), other) for other, path in found if other in LAB and other not in allowed]
+    assert wrong == []
+
+
+def test_every_room_has_its_place():
+    def folders(path):
+        return {one.name for one in path.iterdir() if one.is_dir() and any(one.rglob("*.py"))}
+
+    assert folders(SOURCE) == {*FLOORS, "lab"}
+    assert folders(SOURCE / "lab") == set(LAB)

@@ -1,4 +1,4 @@
-"""The commands: what they take, and what they say."""
+"""``supple demo``: loss of plasticity and its cures, on the command line."""
 
 from __future__ import annotations
 
@@ -10,57 +10,21 @@ import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-import supple
 from supple.lab import data
-from supple.lab.bench.command import bench_command
-from supple.lab.options import (
+from supple.lab.commands.options import (
     DataDir,
     DataName,
     Device,
-    SetName,
     Verify,
     chosen_data,
     method_names,
     plain_errors,
     writable,
 )
-from supple.lab.report.command import report_command
-from supple.lab.study.command import run_command
-from supple.lab.study.plan_command import plan_command
-
-app = typer.Typer(
-    name="supple", no_args_is_help=True, rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False
-)
-data_app = typer.Typer(no_args_is_help=False, rich_markup_mode="rich")
-app.add_typer(data_app, name="data")
-app.command("bench")(bench_command)
-app.command("plan")(plan_command)
-app.command("run")(run_command)
-app.command("report")(report_command)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"supple {supple.__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    """Keeps neural networks able to learn.
-
-    Start with:  [bold]supple demo[/]
-    """
-
-
-@app.command()
-def demo(
+def demo_command(
     context: typer.Context,
     tasks: Annotated[int, typer.Option(min=2, help="Tasks to learn, one after the other.")] = 75,
     seeds: Annotated[int, typer.Option(min=1, help="Networks a method, each with its own seed.")] = 5,
@@ -179,52 +143,3 @@ def _command_line(context: typer.Context) -> str:
             else:
                 given.append(f"{parameter.opts[0]} {value.value if isinstance(value, Enum) else value}")
     return " ".join(["supple demo", *given])
-
-
-@data_app.callback(invoke_without_command=True)
-def data_list(context: typer.Context, data_dir: DataDir = None) -> None:
-    """List the data sets: which are here, where, and whether their content is right.
-
-    [bold]Examples[/]
-
-    [dim]$[/] supple data
-
-    [dim]$[/] supple data --data-dir ~/datasets
-
-    [dim]$[/] supple data fetch mnist
-    """
-    if context.invoked_subcommand:
-        return
-    table = Table(box=None, padding=(0, 1), header_style="bold")
-    for column in ("data set", "here", "verified", "size", "licence", "where"):
-        table.add_column(column, no_wrap=column != "where", overflow="fold")
-    table.add_row("mnist10k", "yes", "yes", "1 MB", "CC BY-SA 3.0", "part of supple")
-    with plain_errors():
-        for state in data.states(data_dir):
-            size = sum(file.path.stat().st_size for file in state.files if file.path)
-            table.add_row(
-                state.source.name,
-                "yes" if state.present else "no",
-                "yes" if state.verified else "no",
-                f"{size / 1e6:.0f} MB" if size else "-",
-                state.source.licence,
-                str(state.folder / state.source.name) if data_dir is None else str(state.folder),
-            )
-    Console().print(table)
-
-
-@data_app.command("fetch")
-def data_fetch(
-    name: Annotated[SetName, typer.Argument(help="The data set.")], data_dir: DataDir = None, verify: Verify = True
-) -> None:
-    """Download a data set into the cache, or check the files in a folder.
-
-    [bold]Examples[/]
-
-    [dim]$[/] supple data fetch mnist
-
-    [dim]$[/] supple data fetch fashion_mnist --data-dir ~/datasets
-    """
-    with plain_errors():
-        for path in data.fetch(name.value, data_dir, verify=verify).values():
-            typer.echo(path)

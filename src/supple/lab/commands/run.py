@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from supple.lab.options import DataDir, DataName, Device, Verify, plain_errors, writable
+from supple.lab.commands.options import DataDir, DataName, Device, Verify, plain_errors, writable
 from supple.lab.study import shipped
 from supple.lab.study.crew import Outcome
 from supple.lab.study.mistakes import StudyError, nearest

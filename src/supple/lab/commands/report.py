@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from supple.lab.options import Intervals, plain_errors, writable
+from supple.lab.commands.options import Intervals, plain_errors, writable
 
 
 def report_command(

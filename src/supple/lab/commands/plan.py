@@ -8,9 +8,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from supple.lab.options import Device, plain_errors
-from supple.lab.study import shipped
-from supple.lab.study.command import (
+from supple.lab.commands.options import Device, plain_errors
+from supple.lab.commands.run import (
     Data,
     Epochs,
     Memory,
@@ -23,6 +22,7 @@ from supple.lab.study.command import (
     check_options,
     scale,
 )
+from supple.lab.study import shipped
 from supple.lab.study.courses import blank_course
 from supple.lab.study.estimate import Estimate, estimate, makespan
 from supple.lab.study.order import Order, process_count
