@@ -52,11 +52,11 @@ def public_functions(body):
 
 
 def exempt(function):
-    """Properties read like attributes; a command's docstring is its help; everybody knows what forward does."""
+    """Properties read like attributes, and everybody knows what forward does; rules are described where they are called."""
     names = {ast.unparse(decorator).split("(")[0].split(".")[-1] for decorator in function.decorator_list}
     return (
         function.name == "forward"
-        or function.name.endswith("_command")
+        or function.name.split("_")[0] in ("rule", "watch")
         or bool(names & {"property", "cached_property", "command", "callback"})
     )
 

@@ -6,7 +6,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supple.functional import random
 from supple.functional.utility import (
     precise,
     unit_activation,
@@ -15,7 +14,6 @@ from supple.functional.utility import (
     unit_magnitude,
     weight_gradient,
     weight_magnitude,
-    weight_random,
 )
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -66,20 +64,6 @@ def test_half_precision_products_do_not_underflow():
     tiny = torch.full((1,), 1e-6, dtype=torch.float16)
     assert float(tiny * tiny) == 0
     assert float(weight_gradient(tiny, tiny)) == pytest.approx(float(tiny) ** 2, rel=1e-6)
-
-
-def test_random_utility_is_uniform_and_its_own_for_each_seed_and_step():
-    seeds, purpose = torch.tensor([3, 4]), random.purpose("test")
-    noise = weight_random(seeds, purpose, 7, torch.Size([100, 100]))
-    assert noise.shape == (2, 100, 100)
-    assert bool(((noise > 0) & (noise < 1)).all())
-    # Of 10,000 uniform numbers, the number in a tenth has standard deviation 30.
-    for row in noise:
-        assert bool(((torch.histc(row, 10, 0, 1) - 1000).abs() < 150).all())
-    assert torch.equal(noise[1:], weight_random(seeds[1:], purpose, 7, torch.Size([100, 100])))
-    assert not torch.equal(noise[0], noise[1])
-    assert not torch.equal(noise, weight_random(seeds, purpose, 8, torch.Size([100, 100])))
-    assert weight_random(seeds, purpose, 7, torch.Size([])).shape == (2,)
 
 
 OUTGOING = [[(5,)], [(3, 1, 1)], [(3, 2, 2), (4, 2, 1)], [(2, 1, 1, 3, 3), (1,)]]

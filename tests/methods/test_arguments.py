@@ -151,8 +151,8 @@ def test_a_method_that_says_nothing_gets_its_gradients() -> None:
         def _act(self) -> None:
             pass
 
-    assert Reads(StackedMLP([0], inputs=4, hidden=4)).gradients_needed()
-    assert not supple.L2(network()).gradients_needed()
+    assert Reads(StackedMLP([0], inputs=4, hidden=4)).needs().gradients
+    assert not supple.L2(network()).needs().gradients
 
 
 def test_a_state_of_other_sizes_changes_nothing() -> None:

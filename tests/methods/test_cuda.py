@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ import torch
 import supple
 from supple.lab.nn import StackedMLP
 from supple.lab.population import FastStep
-from supple.methods.unit_method import UnitMethod
+from supple.methods.units import Chosen, Layer
 from supple.optim import SGDW
 
 METHODS: dict[str, Callable[[StackedMLP, torch.optim.Optimizer], supple.Method]] = {
@@ -37,7 +36,7 @@ def trained(device: str, name: str, steps: int) -> tuple[StackedMLP, list[int]]:
     for number in range(steps):
         if device == "cuda" and number == steps // 2:
             torch.cuda.set_sync_debug_mode("error")
-        step(x[number], y[number], gradients=method.gradients_needed(), readers=method.readers_needed())
+        step(x[number], y[number], gradients=method.needs().gradients, readers=method.needs().readers)
         method.step()
     if device == "cuda":
         torch.cuda.set_sync_debug_mode("default")
@@ -57,38 +56,22 @@ def test_a_gpu_gives_what_the_cpu_gives_and_never_waits(name: str) -> None:
         torch.testing.assert_close(one.cpu(), other, rtol=1e-6, atol=1e-8)
 
 
-def all_pairs(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    rows, columns = torch.where(torch.ones_like(mask))
-    return rows, columns, mask.flatten()
-
-
-def as_it_is(valid: torch.Tensor) -> torch.Tensor:
-    return valid
-
-
-WAYS: dict[str, tuple[str, Any]] = {
-    "SWR": ("writing._FEW", 2**62),
-    "CBP": ("cbp.unless_all", as_it_is),
-    "ReDo": ("redo.chosen_pairs", all_pairs),
-}
-
-
-@pytest.mark.parametrize("name", [name for name in METHODS if name.split()[0] in WAYS])
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "L2"])
 def test_the_way_of_the_gpu_on_the_cpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the number of chosen units is not waited for, all are written, most of them with their old values."""
     valid: list[torch.Tensor | None] = []
-    replace = UnitMethod._replace
+    replace = Layer.replace
 
-    def noticed(self: Any, group: Any, rows: Any, chosen: Any, which: torch.Tensor | None = None) -> None:
-        valid.append(which)
-        replace(self, group, rows, chosen, which)
+    def noticed(self: Layer, chosen: Chosen) -> None:
+        valid.append(chosen.valid)
+        replace(self, chosen)
 
-    monkeypatch.setattr(UnitMethod, "_replace", noticed)
+    monkeypatch.setattr(Layer, "replace", noticed)
     expected, count = trained("cpu", name, 40)
     here = valid.copy()
     valid.clear()
-    where, way = WAYS[name.split()[0]]
-    monkeypatch.setattr(f"supple.methods.{where}", way)
+    monkeypatch.setattr("supple.methods.weights._FEW", 2**62)
+    monkeypatch.setattr("supple.methods.units._at_hand", lambda tensor: False)
     found, same = trained("cpu", name, 40)
     assert here == [None] * len(here)
     assert len(valid) == len(here)

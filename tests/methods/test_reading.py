@@ -12,7 +12,8 @@ from torch._dynamo.testing import CompileCounter
 
 import supple
 from supple.lab.nn import StackedMLP
-from supple.methods import due
+from supple.methods import when
+from supple.methods.units import Layer
 
 SIZES = [16, 40, 28, 64, 24]  # so that another layer is due at nearly every step
 Make = Callable[[nn.Module], supple.Method]
@@ -98,38 +99,38 @@ def test_a_step_knows_the_features_of_its_own_batch_alone(case: str, monkeypatch
     model = build()
     method: Any = make(model)
     last: dict[str, Tensor] = {}
-    for group in method.groups:
+    for group in method.units:
         module, place = model.get_submodule(group.feature.module), group.feature.where
 
         def keep(module: nn.Module, inputs: Any, output: Tensor, name: str = group.name, place: str = place) -> None:
             last[name] = (inputs[0] if place == "input" else output).detach()
 
         module.register_forward_hook(keep)
-    utility_of, seen = method._unit_utility, []
+    utility_of, seen = Layer.utility, []
 
-    def checked(number: int, rows: Any) -> Tensor:
-        found: Tensor = utility_of(number, rows)
-        features = last[method.groups[number].name]
+    def checked(layer: Layer) -> Tensor:
+        found = utility_of(layer)
+        features = last[layer.group.name]
         expected = features if isinstance(model, StackedMLP) else features.unsqueeze(0)
-        torch.testing.assert_close(found, expected[rows].abs().mean(dim=1))
-        seen.append(number)
+        torch.testing.assert_close(found, expected[layer.read].abs().mean(dim=1))
+        seen.append(layer.number)
         return found
 
-    monkeypatch.setattr(method, "_unit_utility", checked)
+    monkeypatch.setattr(Layer, "utility", checked)
     train(model, method, model)
-    assert {*seen} == {*range(len(method.groups))}
+    assert {*seen} == {*range(len(method.units))}
     assert len(seen) > 8
 
 
 def test_rows_are_worked_out_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     model = stacked()
     method = redo_of_settings()(model)
-    calls, rows_of = [], due.rows_of
+    calls, rows_of = [], when.rows_of
 
     def counted(*arguments: Any) -> Any:
         calls.append(arguments)
         return rows_of(*arguments)
 
-    monkeypatch.setattr(due, "rows_of", counted)
+    monkeypatch.setattr(when, "rows_of", counted)
     train(model, method, model, steps=10)
     assert 0 < len(calls) <= 10

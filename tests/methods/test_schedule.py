@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supple.functional import random
-from supple.methods.schedule import ReplacementSchedule
+from supple.methods.when import Replacements
 
 PAIRS = st.lists(
     st.tuples(st.sampled_from([0, 1, 2, 5, 13]), st.sampled_from([0.0, 1e-3, 0.01, 0.1, 1 / 3, 0.9, 1.0])),
@@ -21,7 +21,7 @@ SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=3)
 
 def make(sizes, pairs, draw=None):
     maturity, rate = zip(*pairs, strict=True)
-    return ReplacementSchedule(sizes, torch.tensor(maturity), torch.tensor(rate, dtype=torch.float64), draw)
+    return Replacements(sizes, torch.tensor(maturity), torch.tensor(rate, dtype=torch.float64), draw)
 
 
 @given(SIZES, PAIRS, st.integers(0, 40))

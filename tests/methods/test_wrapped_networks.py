@@ -136,7 +136,7 @@ def test_a_recomputed_batch_has_as_many_examples_as_the_batch(reentrant: bool) -
     model = network()
     method = supple.CBP(model, maturity=0, replacement_rate=1.0)
     checkpoint(model, batch(0, 6)[0].requires_grad_(), use_reentrant=reentrant).sum().backward()
-    assert [reader.take_sum()[1] for reader in method.readers_needed()] == [6]
+    assert [reader.take_sum()[1] for reader in method.needs().readers] == [6]
 
 
 @pytest.mark.parametrize("name", READING)
@@ -161,7 +161,7 @@ def test_closing_ends_the_reading_of_a_compiled_network() -> None:
     method = supple.CBP(model, maturity=0, replacement_rate=1.0)
     fast(batch(0)[0]).sum().backward()
     method.step()
-    (reader,) = method.readers_needed()
+    (reader,) = method.needs().readers
     method.close()
     fast(batch(1)[0]).sum().backward()
     assert reader.take_sum() == (None, 0)

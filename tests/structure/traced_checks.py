@@ -14,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 
 import supple
 from supple import Slice, UnitGroup, Units
+from supple.methods.units import Chosen
 
 MIXING = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 """Normalizations in which units see each other."""
@@ -157,7 +158,8 @@ def assert_replacing_silences(model: nn.Module, example: Any, found: Units) -> N
         constant = features(model, group, example)
         model.load_state_dict(start)
 
-        method._replace(group, torch.tensor([0]), torch.tensor([unit]))
+        layer = next(layer for layer in method.layers if layer.group == group)
+        layer.replace(Chosen(torch.tensor([0]), torch.tensor([unit])))
         output, after = call(model, example), features(model, group, example)
         with silenced(model, group, unit):
             assert close(call(model, example), output)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ def philox4x32(
     Source: Salmon et al. (2011), section 4.4; constants of Random123.
     """
     k0, k1 = key
-    c0, c1, c2, c3 = (word.clone() for word in torch.broadcast_tensors(*counter, k0, k1)[:4])
+    c0, c1, c2, c3, *_ = map(torch.clone, torch.broadcast_tensors(*counter, k0, k1))
     high = torch.empty_like(c0)
     for _ in range(rounds):
         # The product of two 32-bit words wraps around int64, but its 64 bits are right. In every other operation the
@@ -57,6 +57,7 @@ def philox4x32(
     return c0.bitwise_and_(_MASK), c1.bitwise_and_(_MASK), c2.bitwise_and_(_MASK), c3.bitwise_and_(_MASK)
 
 
+@lru_cache(maxsize=4096)
 def purpose(*parts: str) -> int:
     """A 48-bit number for what random numbers are for, from the words that say it.
 
@@ -70,77 +71,53 @@ def purpose(*parts: str) -> int:
     return int.from_bytes(hashlib.blake2b("\0".join(parts).encode(), digest_size=6).digest(), "little")
 
 
-def _blocks(seed: Tensor, purpose: int, step: int, block: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The four words of each block; seed and block broadcast."""
-    # new_full fills on the device; new_tensor would copy from the host and wait.
-    counter = (
-        block,
-        block.new_full((), step),
-        block.new_full((), purpose),
-        (block >> 32) | (purpose >> 32 << 16),
-    )
-    return philox4x32(counter, (seed, seed >> 32))
-
-
-def _check(seed: Tensor, purpose: int, step: int) -> None:
-    """Refuses what has no random numbers."""
+def _words(seed: Tensor, purpose: int, step: int, block: Tensor, uniform: bool) -> Tensor:
+    """The four words of each block along a last dimension, int64 or as uniform float32; seed and block broadcast."""
     if seed.dtype != torch.int64:
         raise TypeError(f"seed is {seed.dtype}; it has to be torch.int64: pass seed.long()")
     if not 0 <= step <= _MASK:
         raise ValueError(f"step is {step}; random numbers are defined for steps from 0 to 2**32 - 1")
     if not 0 <= purpose < 1 << 48:
         raise ValueError(f"purpose is {purpose}; it has to be from 0 to 2**48 - 1: make it with random.purpose(...)")
+    # new_full fills on the device; new_tensor would copy from the host and wait.
+    high = (block >> 32) | (purpose >> 32 << 16)
+    counter = (block, block.new_full((), step), block.new_full((), purpose), high)
+    four = torch.stack(philox4x32(counter, (seed, seed >> 32)), dim=-1)
+    # In (0, 1), both ends open: the upper 23 bits, plus a half, over 2**23; exact in float32.
+    return (four >> 9).to(torch.float32).add_(0.5).mul_(2.0**-23) if uniform else four
 
 
-def _to_uniform(words: Tensor) -> Tensor:
-    """float32 in (0, 1), both ends open: the upper 23 bits, plus a half, over 2**23; exact in float32."""
-    return (words >> 9).to(torch.float32).add_(0.5).mul_(2.0**-23)
+def _draw(seed: Tensor, purpose: int, step: int, count: int, uniform: bool) -> Tensor:
+    """The first ``count`` numbers of each seed, [R, count].
 
-
-def _to_normal(words: Tensor) -> Tensor:
-    """float32, standard normal."""
-    return normal_quantile(_to_uniform(words))
-
-
-def _spans(rows: int, blocks: int, device: torch.device) -> Iterator[tuple[int, int, int, int]]:
-    """Cuts a grid of rows x blocks into rectangles (top, bottom, left, right); the numbers do not depend on the cut.
-
-    On a CPU a rectangle has as many blocks as torch gives each thread at least, so that its rounds stay in the caches.
+    Drawn in rectangles of some rows and blocks, which the numbers do not depend on. On a CPU a rectangle has as many
+    blocks as torch gives each thread at least, so that its rounds stay in the caches.
     """
-    size = torch.get_num_threads() << 15 if device.type == "cpu" else 1 << 22
+    rows, blocks = len(seed), -(-count // 4)
+    out = torch.empty(rows, blocks, 4, dtype=torch.float32 if uniform else torch.int64, device=seed.device)
+    size = torch.get_num_threads() << 15 if seed.device.type == "cpu" else 1 << 22
     height, width = max(1, size // max(1, blocks)), max(1, min(size, blocks))
-    for row in range(0, rows, height):
-        for block in range(0, blocks, width):
-            yield row, min(rows, row + height), block, min(blocks, block + width)
-
-
-def _draw(
-    seed: Tensor, purpose: int, step: int, count: int, convert: Callable[[Tensor], Tensor], dtype: torch.dtype
-) -> Tensor:
-    """What ``convert`` makes of the first ``count`` words of each seed: ``dtype`` [R, count]."""
-    _check(seed, purpose, step)
-    out = torch.empty(len(seed), -(-count // 4), 4, dtype=dtype, device=seed.device)
-    for top, bottom, left, right in _spans(out.shape[0], out.shape[1], seed.device):
-        block = torch.arange(left, right, device=seed.device)
-        four = _blocks(seed[top:bottom, None], purpose, step, block)
-        torch.stack([convert(word) for word in four], dim=-1, out=out[top:bottom, left:right])
+    # Once also where nothing is drawn, so that what has no random numbers is refused.
+    for row in range(0, max(1, rows), height):
+        for left in range(0, max(1, blocks), width):
+            block = torch.arange(left, min(left + width, blocks), device=seed.device)
+            part = _words(seed[row : row + height, None], purpose, step, block, uniform)
+            out[row : row + height, left : left + width] = part
     return out.flatten(1)[:, :count].contiguous()
 
 
-def _draw_at(
-    seed: Tensor, purpose: int, step: int, index: Tensor, convert: Callable[[Tensor], Tensor], dtype: torch.dtype
-) -> Tensor:
-    """What ``convert`` makes of the words at given indices: ``dtype``, of the broadcast shape of seed and index."""
-    _check(seed, purpose, step)
+def _draw_at(seed: Tensor, purpose: int, step: int, index: Tensor, uniform: bool) -> Tensor:
+    """The numbers at given indices, of the broadcast shape of seed and index."""
     if index.dtype != torch.int64:
         raise TypeError(f"index is {index.dtype}; it has to be torch.int64: pass index.long()")
     seed, index = torch.broadcast_tensors(seed, index)
     flat_seed, flat_index = seed.reshape(-1), index.reshape(-1)
-    out = torch.empty(flat_index.shape, dtype=dtype, device=index.device)
-    for _, _, left, right in _spans(1, len(flat_index), index.device):
-        part = flat_index[left:right]
-        four = torch.stack(_blocks(flat_seed[left:right], purpose, step, part >> 2))
-        out[left:right] = convert(four.gather(0, (part & 3).unsqueeze(0)).squeeze(0))
+    out = torch.empty(flat_index.shape, dtype=torch.float32 if uniform else torch.int64, device=index.device)
+    size = torch.get_num_threads() << 15 if index.device.type == "cpu" else 1 << 22
+    for left in range(0, max(1, len(out)), size):
+        part = flat_index[left : left + size]
+        four = _words(flat_seed[left : left + size], purpose, step, part >> 2, uniform)
+        out[left : left + size] = four.gather(1, (part & 3).unsqueeze(1)).squeeze(1)
     return out.view(index.shape)
 
 
@@ -160,7 +137,7 @@ def words(seed: Tensor, purpose: int, step: int, count: int) -> Tensor:
         TypeError: if ``seed`` is not int64.
         ValueError: if ``purpose`` or ``step`` is out of range.
     """
-    return _draw(seed, purpose, step, count, lambda word: word, torch.int64)
+    return _draw(seed, purpose, step, count, uniform=False)
 
 
 def words_at(seed: Tensor, purpose: int, step: int, index: Tensor) -> Tensor:
@@ -179,7 +156,7 @@ def words_at(seed: Tensor, purpose: int, step: int, index: Tensor) -> Tensor:
         TypeError: if ``seed`` or ``index`` is not int64.
         ValueError: if ``purpose`` or ``step`` is out of range.
     """
-    return _draw_at(seed, purpose, step, index, lambda word: word, torch.int64)
+    return _draw_at(seed, purpose, step, index, uniform=False)
 
 
 def uniform(seed: Tensor, purpose: int, step: int, count: int) -> Tensor:
@@ -198,7 +175,7 @@ def uniform(seed: Tensor, purpose: int, step: int, count: int) -> Tensor:
         TypeError: if ``seed`` is not int64.
         ValueError: if ``purpose`` or ``step`` is out of range.
     """
-    return _draw(seed, purpose, step, count, _to_uniform, torch.float32)
+    return _draw(seed, purpose, step, count, uniform=True)
 
 
 def uniform_at(seed: Tensor, purpose: int, step: int, index: Tensor) -> Tensor:
@@ -217,7 +194,7 @@ def uniform_at(seed: Tensor, purpose: int, step: int, index: Tensor) -> Tensor:
         TypeError: if ``seed`` or ``index`` is not int64.
         ValueError: if ``purpose`` or ``step`` is out of range.
     """
-    return _draw_at(seed, purpose, step, index, _to_uniform, torch.float32)
+    return _draw_at(seed, purpose, step, index, uniform=True)
 
 
 def normal_quantile(probability: Tensor) -> Tensor:
@@ -230,25 +207,6 @@ def normal_quantile(probability: Tensor) -> Tensor:
         Same shape and dtype.
     """
     return (2 * probability).sub_(1).erfinv_().mul_(math.sqrt(2))
-
-
-def normal(seed: Tensor, purpose: int, step: int, count: int) -> Tensor:
-    """Standard normal random numbers, the normal quantiles of :func:`uniform`; none lies beyond +-5.3.
-
-    Args:
-        seed: int64 [R].
-        purpose: what the numbers are for, from :func:`purpose`.
-        step: optimizer step or another moment, 0 <= step < 2**32.
-        count: how many numbers a seed.
-
-    Returns:
-        float32 [R, count].
-
-    Raises:
-        TypeError: if ``seed`` is not int64.
-        ValueError: if ``purpose`` or ``step`` is out of range.
-    """
-    return _draw(seed, purpose, step, count, _to_normal, torch.float32)
 
 
 def permutation(seed: Tensor, purpose: int, step: int, count: int) -> Tensor:

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from supple.functional import random
-
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -42,7 +40,9 @@ def weight_gradient(weight: Tensor, gradient: Tensor) -> Tensor:
     Source: Hernandez-Garcia et al. (arXiv 2508.00212), selective weight reinitialization; the saliency of Mozer and
     Smolensky (1988).
     """
-    return (precise(weight) * precise(gradient)).abs_()
+    if weight.dtype in _HALF or gradient.dtype in _HALF:
+        weight, gradient = weight.float(), gradient.float()
+    return (weight * gradient).abs_()
 
 
 def weight_magnitude(weight: Tensor) -> Tensor:
@@ -57,23 +57,6 @@ def weight_magnitude(weight: Tensor) -> Tensor:
     Source: Hernandez-Garcia et al. (arXiv 2508.00212), selective weight reinitialization.
     """
     return precise(weight).abs()
-
-
-def weight_random(seed: Tensor, purpose: int, step: int, shape: torch.Size) -> Tensor:
-    """Uniform noise, a control that knows nothing of the weights.
-
-    Args:
-        seed: int64 [R].
-        purpose: what the numbers are for, from :func:`supple.functional.random.purpose`.
-        step: optimizer step.
-        shape: shape of one network's tensor.
-
-    Returns:
-        float32 [R, *shape] in (0, 1).
-
-    Source: Hernandez-Garcia et al. (arXiv 2508.00212), selective weight reinitialization.
-    """
-    return random.uniform(seed, purpose, step, shape.numel()).view(len(seed), *shape)
 
 
 def _outgoing_sum(outgoing: Sequence[Tensor]) -> Tensor:

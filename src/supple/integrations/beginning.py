@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from supple.functional.sharding import block_of, local
-from supple.methods import Chain, Method
+from supple.methods import Method
 from supple.structure.wrapping import unwrapped
 
-Factory = Callable[[nn.Module, torch.optim.Optimizer], Method | Chain]
+Factory = Callable[[nn.Module, torch.optim.Optimizer], Method]
 """Makes a method for a network and its optimizer: ``lambda model, optimizer: supple.SWR(model, optimizer, ...)``."""
 
 

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from supple.integrations.beginning import Beginning, Factory
-from supple.methods import Chain, Method
+from supple.methods import Method
 
 
 class PlasticityCallback(Callback):
@@ -46,7 +46,7 @@ class PlasticityCallback(Callback):
     """
 
     def __init__(self, factory: Factory, optimizer: int | None = None) -> None:
-        self.method: Method | Chain | None = None
+        self.method: Method | None = None
         self._factory, self._number = factory, optimizer
         self._beginning: Beginning | None = None
         self._saved: dict[str, Any] | None = None

@@ -13,8 +13,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from supple.functional.packing import pack, unpack
 from supple.integrations.beginning import Beginning, Factory
-from supple.methods import Chain, Method
-from supple.methods.wrapping import unwrapped_optimizer
+from supple.methods import Method
+from supple.methods.arguments import unwrapped_optimizer
 
 FILE = "supple.safetensors"
 """Name of the file in each checkpoint folder that holds the method's state."""
@@ -52,7 +52,7 @@ class PlasticityCallback(TrainerCallback):
     """
 
     def __init__(self, factory: Factory, checkpoint: str | Path | None = None) -> None:
-        self.method: Method | Chain | None = None
+        self.method: Method | None = None
         self._factory = factory
         self._checkpoint = None if checkpoint is None else Path(checkpoint)
         self._beginning: Beginning | None = None

@@ -1,4 +1,4 @@
-"""What every method has in common: the contract, settings a replica, counts, and state."""
+"""What every method shares: when it acts, on which parameters and replicas, what it counts, saves and checks."""
 
 from __future__ import annotations
 
@@ -7,27 +7,34 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-from supple.functional import random
 from supple.functional.initial import Distribution, from_dict, to_dict
 from supple.functional.sharding import block_of, is_sharded, local
-from supple.methods.checks import Setting, check_arguments, choice, in_range, one_a_replica
-from supple.methods.chosen_parameters import Selectors, chosen_parameters
-from supple.methods.counts import Counts, Reinitialized, Skips
-from supple.methods.drawing import New
-from supple.methods.features import FeatureReader
+from supple.methods.arguments import (
+    Selectors,
+    Setting,
+    check_arguments,
+    choice,
+    chosen_parameters,
+    in_range,
+    one_a_replica,
+    restore,
+    unwrapped_optimizer,
+)
 from supple.methods.optimizer_state import FreshState
-from supple.methods.places import Places
-from supple.methods.wrapping import unwrapped_optimizer
-from supple.methods.writing import write
+from supple.methods.when import Every, Rows
 from supple.structure.initial import initial_distributions
 from supple.structure.overrides import Overrides
+from supple.structure.rules import padding_rows
 from supple.structure.stacked import Stacked
 from supple.structure.wrapping import unwrapped
+
+if TYPE_CHECKING:
+    from supple.methods.features import FeatureReader
 
 
 @dataclass(frozen=True)
@@ -55,30 +62,87 @@ class About:
     common: tuple[str, ...] = ()
 
 
+class Reinitialized(NamedTuple):
+    """How many entries or units were reinitialized.
+
+    Attributes:
+        last: by the last step; int64, a scalar, or [R] for a stacked network.
+        total: by all steps so far; the same shape.
+    """
+
+    last: Tensor
+    total: Tensor
+
+
+class Needs(NamedTuple):
+    """What the next step of a method reads of the training step before it.
+
+    Attributes:
+        gradients: whether it reads gradients.
+        readers: what has to read features of the forward pass. Hooks do that where the model is called; a program that
+            computes the forward pass in another way calls :meth:`supple.methods.features.FeatureReader.record`.
+    """
+
+    gradients: bool
+    readers: list[FeatureReader]
+
+
+class Shared(TypedDict, total=False):
+    """The keyword arguments that methods share; :class:`Method` describes them."""
+
+    include: Selectors | None
+    exclude: Selectors | None
+    initial: Overrides | None
+    optimizer_state: Literal["keep", "fresh"]
+    seed: int | Sequence[int] | Tensor | None
+
+
 class Method(ABC):
-    """A method that acts on a network after each training step.
+    """A method that acts on a network while it is trained.
 
     Call :meth:`step` after ``optimizer.step()`` and before the gradients are cleared. The network is an ordinary
     module, which is a population of one, or a :class:`supple.structure.Stacked` one, whose settings and seeds may
     differ by replica. Its parameters may be sharded by ``torch.distributed.fsdp.fully_shard``; then every process makes
     the same method and calls everything that it calls, together.
 
+    A method of one's own is a :class:`supple.methods.weights.WeightMethod`, with a rule for one parameter, or a
+    :class:`supple.methods.units.UnitMethod`, with a rule for one layer of hidden units. It states in its constructor
+    its settings (:meth:`setting`) and, as ``self.when``, when it acts.
+
     Args:
         model: the network; what ``torch.compile`` or ``DistributedDataParallel`` made of it stands for it.
-        optimizer: its optimizer; needed where ``optimizer_state="fresh"``.
-        include: which parameters it acts on: a name or pattern over names, a class of module, a function of name and
-            parameter, or several of these; None: all that train.
-        exclude: which of them it does not act on.
-        optimizer_state: "keep" leaves the optimizer's state of reinitialized entries as it is; "fresh" sets it to what
-            the optimizer gives a new entry.
+        optimizer: its optimizer, also as a trainer wraps it.
+        include: which parameters it acts on: a name or pattern over names, a class of module (its direct parameters), a
+            function of name and parameter, or several of these; None: all that train.
+        exclude: which of them it does not act on, given in the same way.
+        initial: initial distributions by parameter name, pattern or module class, where they are not to be worked out;
+            see :func:`supple.initial_distributions`. For methods that replace values.
+        optimizer_state: "keep" leaves the optimizer's state of replaced entries as it is; "fresh" sets it to what the
+            optimizer gives a new entry, and needs the optimizer. For methods that replace values.
         seed: seed of the method's random numbers, or one a replica; None: the stacked network's own seeds, else 0.
+
+    Attributes:
+        steps: how many steps it has taken, the one that is going on included.
+        moment, time: words for what is going on, and its number; random numbers are a function of both.
+        settings: its settings by name, as they were given.
+        fresh: finds what the optimizer gives new entries; None where replaced entries keep its state.
+        when: in which replicas a step is due; every step in all of them if the constructor says nothing else.
 
     Raises:
         TypeError: if an argument is of another type.
-        ValueError: if a setting is out of range, or the optimizer is another model's; the message names it.
+        ValueError: if a setting is out of range, the initial distribution of a parameter is not known, or the optimizer
+            is another model's; the message names it.
     """
 
     about: ClassVar[About]
+    watches = False
+    """Whether its ``watch`` looks at everything at every step, as for a moving average."""
+    reads_gradients = True
+    """Whether what it does after a step reads gradients; a program may leave out what nothing reads."""
+    replaces = False
+    """Whether it gives entries new values, rather than change all a little."""
+    required: Literal["distributions", "means", "nothing"] = "distributions"
+    """What a method that replaces has to know of initial values: of trained parameters only the means can be told."""
 
     def __init__(
         self,
@@ -87,13 +151,14 @@ class Method(ABC):
         *,
         include: Selectors | None = None,
         exclude: Selectors | None = None,
+        initial: Overrides | None = None,
         optimizer_state: Literal["keep", "fresh"] = "keep",
         seed: int | Sequence[int] | Tensor | None = None,
     ) -> None:
         check_arguments(model, optimizer)
         model, self._data_parallel = unwrapped(model)
         self.model = model
-        self.optimizer = optimizer = None if optimizer is None else unwrapped_optimizer(optimizer)
+        self.optimizer = None if optimizer is None else unwrapped_optimizer(optimizer)
         self.stacked = isinstance(model, Stacked)
         self.replicas = model.replicas if isinstance(model, Stacked) else 1
         self.parameters = chosen_parameters(model, include, exclude)
@@ -102,7 +167,7 @@ class Method(ABC):
             raise ValueError("a stacked network cannot be sharded; give each process replicas of its own instead")
         # Of one network's parameter each.
         self.blocks = {name: block_of(p.detach()[0] if self.stacked else p) for name, p in self.parameters.items()}
-        self._places = Places(model, self.parameters)
+        self._remember_places()
         self.device = next(iter(self.parameters.values())).device
         if seed is None:
             seed = model.seeds if isinstance(model, Stacked) else 0
@@ -112,74 +177,32 @@ class Method(ABC):
         self.seed = seeds.to(self.device, torch.int64).expand(self.replicas)
         given = {"include": include, "exclude": exclude}
         self.settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        choice("optimizer_state", optimizer_state, ("keep", "fresh"))
-        self.fresh_state: FreshState | None = None
-        if optimizer_state == "fresh":
-            if optimizer is None:
+        every = torch.ones(self.replicas, dtype=torch.int64)
+        self.when: Any = Every(every, every > 0, self.device)
+        self.fresh: FreshState | None = None
+        if choice("optimizer_state", optimizer_state, ("keep", "fresh")) == "fresh":
+            if self.optimizer is None:
                 raise ValueError('optimizer_state="fresh" needs the optimizer: pass it as the second argument')
-            self.fresh_state = FreshState(optimizer, self.replicas, self.parameters)
+            self.fresh = FreshState(self.optimizer, self.replicas, self.parameters)
             self.settings["optimizer_state"] = optimizer_state
         self.distributions: dict[str, Distribution] = {}
         self.fixed_rows: dict[str, int] = {}
         self._stated: set[str] = set()
-        self.steps = 0
-        self._counts = Counts(self.replicas, self.device)
-        self._skips = Skips(type(self).__name__, self.replicas, self.device)
-        self._closed = False
+        if self.replaces:
+            self._take_initial(initial)
+        elif initial is not None or self.fresh is not None:
+            meaningless = "initial" if initial is not None else "optimizer_state"
+            raise TypeError(f"{type(self).__name__} replaces nothing, so {meaningless} means nothing; leave it out")
+        self.kept: dict[str, dict[str, Tensor]] = {}
+        self.steps = self.boundaries = 0
+        self.moment: tuple[str, ...] = (type(self).__name__,)
+        self.time = 0
+        self._total = torch.zeros(self.replicas, dtype=torch.int64, device=self.device)
+        self._last, self._skipped = torch.zeros_like(self._total), torch.zeros_like(self._total)
+        self._last_step = 0
+        self._new_skips = self._warned = self._closed = self._saw_gradients = False
 
-    # What a method writes.
-
-    @abstractmethod
-    def _act(self) -> None:
-        """Acts on the network; ``self.steps`` already counts this step."""
-
-    def _state(self) -> dict[str, Any]:
-        """What has to be saved beside the counts: plain numbers, strings, lists, dicts and tensors."""
-        return {}
-
-    def _load_state(self, state: dict[str, Any]) -> None:
-        """Takes back what :meth:`_state` gave."""
-        return
-
-    def _optional(self) -> dict[str, Any]:
-        """What stands for parts of a state that a saved one may lack."""
-        return {"skipped": torch.zeros_like(self._skips.total)}
-
-    def _release(self) -> None:
-        """Takes away what the method attached to the model."""
-        return
-
-    # What a program asks that computes gradients by itself.
-
-    def gradients_needed(self) -> bool:
-        """Whether the next :meth:`step` reads gradients; a method that seldom does says when, and trains faster."""
-        return True
-
-    def due_next(self) -> Tensor:
-        """In which replicas the next :meth:`step` may reinitialize something; known on the host.
-
-        Returns:
-            bool [R] on the CPU.
-        """
-        return torch.ones(self.replicas, dtype=torch.bool)
-
-    def reinitializes(self) -> Tensor:
-        """In which replicas it ever reinitializes something; in the others its strength is 0.
-
-        Returns:
-            bool [R] on the CPU.
-        """
-        return torch.ones(self.replicas, dtype=torch.bool)
-
-    def readers_needed(self) -> list[FeatureReader]:
-        """What has to read the features of the forward pass before the next :meth:`step`.
-
-        Hooks do that where the model is called; a program that computes the forward pass in another way calls
-        :meth:`FeatureReader.record`.
-        """
-        return []
-
-    # What everybody uses.
+    # What everybody calls.
 
     @torch.no_grad()
     def step(self) -> None:
@@ -195,20 +218,53 @@ class Method(ABC):
         """
         self._check_usable()
         self.steps += 1
+        self.moment, self.time = (type(self).__name__,), self.steps
         try:
             self._act()
         except BaseException:
             # A step that failed may be tried again.
             self.steps -= 1
             raise
-        if self.device.type == "cpu":
-            self._skips.warn(stacklevel=4)
+        if self._new_skips and self.device.type == "cpu" and bool(self._skipped.any()):
+            self._warn_of_skips(stacklevel=4)
+
+    @torch.no_grad()
+    def before_step(self) -> None:
+        """Adds to the gradients what the method adds; after ``backward()``, before ``optimizer.step()``.
+
+        Most methods add nothing. The gradients that :meth:`step` reads have what was added.
+
+        Raises:
+            RuntimeError: as :meth:`step`.
+        """
+        self._check_usable()
+        self.moment, self.time = (type(self).__name__, "before"), self.steps + 1
+        self._act_before_step()
+
+    @torch.no_grad()
+    def boundary(self) -> None:
+        """Acts where the data changes: a new task, or new data.
+
+        Raises:
+            RuntimeError: as :meth:`step`, or if the method does not act at boundaries.
+        """
+        self._check_usable()
+        if not self.acts_at_boundary:
+            raise RuntimeError(f"{type(self).__name__} does not act at boundaries; it needs step() only")
+        self.boundaries += 1
+        self.moment, self.time = (type(self).__name__, "boundary"), self.boundaries
+        self._act_at_boundary()
+
+    @property
+    def acts_at_boundary(self) -> bool:
+        """Whether :meth:`boundary` does something."""
+        return False
 
     @property
     def reinitialized(self) -> Reinitialized:
         """How many entries (or hidden units) the last step and all steps so far reinitialized, as tensors."""
-        counts = self._counts.at(self.steps)
-        return counts if self.stacked else Reinitialized(counts.last[0], counts.total[0])
+        last = self._last if self.steps == self._last_step else torch.zeros_like(self._last)
+        return Reinitialized(self._public(last), self._public(self._total))
 
     @property
     def skipped(self) -> Tensor:
@@ -217,8 +273,8 @@ class Method(ABC):
         Gradients or features that are infinite or NaN, as after an overflow, say nothing about usefulness. int64, a
         scalar, or [R] for a stacked network. Reading it warns once if there were any.
         """
-        self._skips.warn(stacklevel=3)
-        return self._skips.total.clone() if self.stacked else self._skips.total[0].clone()
+        self._warn_of_skips(stacklevel=3)
+        return self._public(self._skipped)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on as if never stopped: numbers, strings, lists, dicts and tensors; no settings.
@@ -228,11 +284,16 @@ class Method(ABC):
         return {
             "method": type(self).__name__,
             "steps": self.steps,
-            **self._counts.at(self.steps)._asdict(),
-            "skipped": self._skips.total.clone(),
+            "boundaries": self.boundaries,
+            "last": self._last.clone() if self.steps == self._last_step else torch.zeros_like(self._last),
+            "total": self._total.clone(),
+            "skipped": self._skipped.clone(),
             "shapes": {name: list(parameter.shape) for name, parameter in self.parameters.items()},
             "initial": {name: to_dict(distribution) for name, distribution in self.distributions.items()},
-            **self._state(),
+            **{
+                kind: {name: self.blocks[name].join(tensor.clone()) for name, tensor in tensors.items()}
+                for kind, tensors in self.kept.items()
+            },
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -251,7 +312,8 @@ class Method(ABC):
         if state.get("method") != type(self).__name__:
             raise ValueError(f"this is the state of {state.get('method')}, not of {type(self).__name__}")
         own = self.state_dict()
-        state = self._optional() | dict(state)
+        nothing_kept = {kind: {} for kind, tensors in self.kept.items() if not tensors}
+        state = {"skipped": torch.zeros_like(self._skipped), "boundaries": 0, **nothing_kept, **state}
         missing = [key for key in own if key not in state]
         if missing:
             raise ValueError(f"the state is not complete; it has no {', '.join(missing)}")
@@ -265,19 +327,20 @@ class Method(ABC):
         saved = {name: from_dict(entry) for name, entry in state["initial"].items() if name not in self._stated}
         before, self.steps = self.steps, int(state["steps"])
         try:
-            self._load_state(state)
+            self._load(state)
         except BaseException:
             self.steps = before
             raise
         self.distributions |= saved
-        self._counts.restore(self.steps, state["last"], state["total"])
-        self._skips.restore(state["skipped"])
+        self.boundaries = int(state["boundaries"])
+        self._last_step = self.steps
+        for own_count, count in ((self._last, "last"), (self._total, "total"), (self._skipped, "skipped")):
+            own_count.copy_(state[count])
+        self._new_skips = True
 
     def close(self) -> None:
         """Takes away all hooks. The network trains on as if the method had never been there."""
-        if not self._closed:
-            self._release()
-            self._closed = True
+        self._closed = True
 
     def __enter__(self) -> Method:
         return self
@@ -290,23 +353,25 @@ class Method(ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={_show(value)}' for name, value in self.settings.items())})"
 
+    # What a program asks that computes training steps by itself.
+
+    def needs(self) -> Needs:
+        """Says what the next :meth:`step` reads of the training step before it."""
+        acts = self.watches or self.when.rows(self.steps + 1) is not None
+        return Needs(self.reads_gradients and acts, [])
+
+    def due_next(self) -> Tensor:
+        """Says in which replicas the next :meth:`step` may reinitialize something: bool [R] on the CPU."""
+        return self.when.mask(self.steps + 1) & self.ever_due()
+
+    def ever_due(self) -> Tensor:
+        """Says in which replicas it ever reinitializes something: bool [R] on the CPU."""
+        active: Tensor = self.when.active
+        return active if self.replaces else torch.zeros_like(active)
+
     # What methods share.
 
-    def _check_usable(self) -> None:
-        """Raises a RuntimeError if the method was closed, or the model has got other parameters."""
-        if self._closed:
-            raise RuntimeError(f"{type(self).__name__} was closed; make a new one to go on")
-        self._places.check()
-
-    def _setting(
-        self,
-        name: str,
-        value: Setting,
-        low: float,
-        high: float = float("inf"),
-        *,
-        whole: bool = False,
-    ) -> Tensor:
+    def setting(self, name: str, value: Setting, low: float, high: float = float("inf"), whole: bool = False) -> Tensor:
         """Checks a numeric setting and keeps it for ``repr``.
 
         Args:
@@ -318,87 +383,159 @@ class Method(ABC):
 
         Returns:
             float64 [R] on the CPU (int64 where ``whole``).
+
+        Raises:
+            TypeError: if it is no number.
+            ValueError: if it is out of range.
         """
         self.settings[name] = value
         numbers = one_a_replica(name, value, self.replicas if self.stacked else None, "number")
         return in_range(name, numbers, low, high, whole).expand(self.replicas)
 
-    def _take_initial(self, overrides: Overrides | None, names: Iterable[str], only_means: bool = False) -> None:
-        """Works out the initial distributions of the named parameters.
+    def option(self, name: str, value: str, allowed: Iterable[str]) -> str:
+        """Checks a setting that is one of several words and keeps it for ``repr``.
 
         Args:
-            overrides: what the user states.
-            names: the parameters.
-            only_means: whether only the means matter, which are known of trained parameters too.
+            name: name of the setting, for the message.
+            value: the word.
+            allowed: the words allowed.
+
+        Returns:
+            The word.
 
         Raises:
-            ValueError: if one of them is not known.
+            ValueError: if it is none of them.
         """
+        self.settings[name] = choice(name, value, tuple(allowed))
+        return value
+
+    def stack(self, tensor: Tensor) -> Tensor:
+        """Gives a tensor of the network its dimension of replicas: itself if stacked, else a view with a leading 1.
+
+        Args:
+            tensor: a parameter, or a tensor like it; of a sharded one, the block that this process holds is taken.
+
+        Returns:
+            [R, ...], a view.
+        """
+        tensor = local(tensor) if self.sharded else tensor.detach()
+        return tensor if self.stacked else tensor.unsqueeze(0)
+
+    def count(self, number: Tensor, rows: Rows = slice(None)) -> None:
+        """Counts what was reinitialized in this step.
+
+        Args:
+            number: int64, one for each of the rows.
+            rows: which replicas.
+        """
+        if self.steps != self._last_step:
+            self._last.zero_()
+            self._last_step = self.steps
+        self._last[rows] += number
+        self._total[rows] += number
+
+    def skip(self, unknown: Tensor, rows: Rows = slice(None)) -> None:
+        """Counts a parameter or layer that is left alone because what is known of it is not finite.
+
+        Args:
+            unknown: bool, one for each of the rows.
+            rows: which replicas.
+        """
+        self._skipped[rows] += unknown
+        self._new_skips = True
+
+    @abstractmethod
+    def _act(self) -> None:
+        """Acts on the network after the optimizer's step; ``self.steps`` already counts this step."""
+
+    def _act_before_step(self) -> None:
+        """Adds to the gradients, before the optimizer's step."""
+        return
+
+    def _act_at_boundary(self) -> None:
+        """Acts on the network where the data changes."""
+        return
+
+    def _redrawn(self) -> Iterable[str]:
+        """The parameters whose initial distributions have to be known."""
+        return self.parameters
+
+    def _take_initial(self, overrides: Overrides | None) -> None:
+        """Works out the initial distributions."""
+        if self.required == "nothing":
+            self.fixed_rows = padding_rows(self.model)
+            return
         with warnings.catch_warnings():
-            if only_means:
+            if self.required == "means":
                 warnings.filterwarnings("ignore", "The model looks trained already")
             initial = initial_distributions(self.model, overrides, optimizer=self.optimizer)
-        self.distributions = initial.require_means(names) if only_means else initial.require(names)
+        names = self._redrawn()
+        self.distributions = initial.require_means(names) if self.required == "means" else initial.require(names)
         self._stated = {name for name, entry in initial.items() if entry.source == "override"}
         self.fixed_rows = {name: entry.fixed_row for name, entry in initial.items() if entry.fixed_row is not None}
 
-    def _rows(self, tensor: Tensor) -> Tensor:
-        """A tensor of the network with the replicas in front: itself if stacked, else a view with a leading 1.
+    def _remember_places(self) -> None:
+        """Keeps where the model holds the parameters, to notice when it has got others."""
+        modules: dict[str, tuple[dict[str, nn.Module | None], str, nn.Module]] = {}
+        self._held = []
+        for name, parameter in self.parameters.items():
+            *path, last = name.split(".")
+            module = self.model
+            for depth, key in enumerate(path):
+                holder, module = module._modules, module.get_submodule(key)
+                modules[".".join(path[: depth + 1])] = (holder, key, module)
+            # fully_shard lets a module hold gathered parameters for a time; the sharded ones are still those.
+            if not is_sharded(parameter):
+                self._held.append((name, module._parameters, last, parameter, parameter.device, parameter.dtype))
+        self._modules = [(path, *place) for path, place in modules.items()]
 
-        Of a sharded tensor, the block that this process holds.
-        """
-        return local(tensor) if self.stacked else local(tensor).unsqueeze(0)
+    def _check_usable(self) -> None:
+        """Raises a RuntimeError if the method was closed, or the model has got other parameters."""
+        if self._closed:
+            raise RuntimeError(f"{type(self).__name__} was closed; make a new one to go on")
+        for path, holder, key, module in self._modules:
+            if holder.get(key) is not module:
+                raise RuntimeError(
+                    f"module {path} of the model was replaced after this method was made; make the method, and the "
+                    "optimizer, after that"
+                )
+        for name, held, last, parameter, device, dtype in self._held:
+            if held.get(last) is not parameter:
+                raise RuntimeError(
+                    f"the model's parameters were replaced after this method was made ({name}), as by "
+                    "load_state_dict(assign=True); make the method after that, or load without assign"
+                )
+            if parameter.device != device or parameter.dtype != dtype:
+                raise RuntimeError(
+                    f"{name} was {dtype} on {device} when this method was made and is {parameter.dtype} on "
+                    f"{parameter.device} now; make the method, and the optimizer, after model.to(...)"
+                )
 
-    def _gradient(self, name: str) -> Tensor:
-        """The gradient of a parameter with the replicas in front.
-
-        Raises:
-            RuntimeError: if there is none, or it is sparse.
-        """
-        gradient = self.parameters[name].grad
-        if gradient is None:
-            raise RuntimeError(
-                f"{type(self).__name__} needs the gradient of {name}, which is None. Call step() after backward() and "
-                "before optimizer.zero_grad()"
-            )
-        if gradient.layout != torch.strided:
-            raise RuntimeError(
-                f"the gradient of {name} is sparse, which {type(self).__name__} cannot read; make the layer with "
-                "sparse=False, leave it out with exclude=... where the method has it, or choose a utility that reads "
-                "no gradients"
-            )
-        placements = self.blocks[name].placements
-        if placements and gradient.placements != placements:  # type: ignore[attr-defined]
-            gradient = gradient.redistribute(placements=placements)  # type: ignore[attr-defined]
-        return self._rows(gradient)
-
-    def _reinitialize(self, name: str, rows: slice | Tensor, chosen: Tensor, new: New) -> None:
-        """Gives chosen entries of a parameter new values, and fresh optimizer state where asked for, and counts them.
-
-        A parameter that has been frozen stays as it is. The row of an embedding that stands for padding stays as it is.
-
-        Args:
-            name: the parameter.
-            rows: which replicas.
-            chosen: bool [rows, ...], which of their entries; written into.
-            new: [rows, ...], a number, or a draw.
-        """
-        parameter, block = self.parameters[name], self.blocks[name]
-        if not parameter.requires_grad:
+    def _warn_of_skips(self, stacklevel: int) -> None:
+        """Warns the first time that there is something to say; waits for the device if anything was added."""
+        if self._warned or not self._new_skips:
             return
-        if name in self.fixed_rows and 0 <= (row := self.fixed_rows[name] - block.offset[0]) < block.shape[0]:
-            chosen[:, row] = False
-        number = chosen.reshape(len(chosen), -1).sum(dim=1)
-        self._counts.add(self.steps, block.total(number), rows)
-        fresh = self._fresh_states(parameter)
-        states = [(self._rows(state), offset, slope) for state, offset, slope in fresh]
-        write(self._rows(parameter), states, rows, chosen, number, new)
+        self._new_skips = False
+        if bool(self._skipped.any()):
+            self._warned = True
+            warnings.warn(
+                f"{type(self).__name__} left a parameter or layer alone because its gradients or features are infinite "
+                "or NaN. An overflow now and then is usual with a GradScaler; otherwise training diverges. This is "
+                "said once; .skipped counts how often",
+                UserWarning,
+                stacklevel=stacklevel,
+            )
 
-    def _fresh_states(self, parameter: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-        return self.fresh_state.entries(parameter) if self.fresh_state else []
+    def _public(self, counts: Tensor) -> Tensor:
+        return counts.clone() if self.stacked else counts[0].clone()
 
-    def _purpose(self, *parts: str) -> int:
-        return random.purpose(type(self).__name__, *parts)
+    def _load(self, state: Mapping[str, Any]) -> None:
+        """Takes back the kept tensors."""
+        own = {(kind, name): tensor for kind, tensors in self.kept.items() for name, tensor in tensors.items()}
+        saved = {(kind, name): tensor for kind in self.kept for name, tensor in state[kind].items()}
+        restore(
+            own, {key: self.blocks[key[1]].split(tensor) if key in own else tensor for key, tensor in saved.items()}
+        )
 
 
 def _show(value: Any) -> str:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from supple.functional.selection import lowest_order
-from supple.functional.utility import precise
+from supple.functional import random
+from supple.methods.arguments import Setting
 from supple.methods.base import About
-from supple.methods.checks import Setting, choice, restore
-from supple.methods.due import replicas_at, rows_of
-from supple.methods.features import FeatureReader
-from supple.methods.pairs import unless_all, where_valid
-from supple.methods.schedule import ReplacementSchedule
-from supple.methods.unit_method import UnitMethod, UnitUtility
-from supple.structure.description import Consumer, UnitGroup, Units
-from supple.structure.overrides import Overrides
+from supple.methods.units import Layer, SharedUnits, UnitMethod, UnitUtility
+from supple.methods.when import Replacements, Rows, rows_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class CBP(UnitMethod):
@@ -55,13 +53,8 @@ class CBP(UnitMethod):
         decay: decay of the moving average of the utility, 0 (the utility of the step alone) <= decay < 1.
         counting: "accumulate" or "draw".
         absorb_mean: whether the reading layers' biases absorb the mean contribution of a replaced unit.
-        units: the hidden units; None: found by :func:`supple.units`.
-        features: "before_norm" or "after_norm", where a normalization follows the activation.
-        initial: initial distributions where they are not to be worked out; see :func:`supple.initial_distributions`.
-        optimizer_state: "keep" or "fresh"; see :class:`supple.methods.Method`.
-        process_group: the processes that train this network together, where ``model`` does not tell; see
-            :class:`supple.methods.unit_method.UnitMethod`.
-        seed: seed of the random numbers, or one a replica.
+        shared: as of every :class:`supple.methods.units.UnitMethod`: ``units``, ``features``, ``initial``,
+            ``optimizer_state``, ``process_group``, ``seed``.
 
     Raises:
         ValueError: if a setting is out of range, the hidden units are not found, or the initial distribution of an
@@ -107,186 +100,68 @@ class CBP(UnitMethod):
         decay: Setting = 0.0,
         counting: Literal["accumulate", "draw"] = "accumulate",
         absorb_mean: bool = False,
-        units: Units | Sequence[UnitGroup] | None = None,
-        features: Literal["before_norm", "after_norm"] = "before_norm",
-        initial: Overrides | None = None,
-        optimizer_state: Literal["keep", "fresh"] = "keep",
-        process_group: Any = None,
-        seed: int | Sequence[int] | Tensor | None = None,
+        **shared: Unpack[SharedUnits],
     ) -> None:
-        super().__init__(
-            model,
-            optimizer,
-            utility=utility,
-            units=units,
-            features=features,
-            initial=initial,
-            optimizer_state=optimizer_state,
-            process_group=process_group,
-            seed=seed,
-        )
-        matures = self._setting("maturity", maturity, 0, whole=True)
-        rate = self._setting("replacement_rate", replacement_rate, 0, 1)
-        self._maturity = matures.to(self.device).unsqueeze(1)
-        self._decay = self._setting("decay", decay, 0, 1 - 2.0**-24).to(self.device).unsqueeze(1)
-        self._moving = bool((self._decay > 0).any())
-        self.settings |= {"counting": choice("counting", counting, ("accumulate", "draw")), "absorb_mean": absorb_mean}
-        draw = (self.seed.cpu(), [self._purpose("count", group.name) for group in self.groups])
-        sizes = [group.size for group in self.groups]
-        self._schedule = ReplacementSchedule(sizes, matures, rate, draw if counting == "draw" else None)
-        self._born = [torch.zeros(self.replicas, n, dtype=torch.int64, device=self.device) for n in sizes]
-        dtypes = [precise(self._tensors[group.consumers[0].weight.tensor].detach()).dtype for group in self.groups]
-        self._average = (
-            [torch.zeros_like(born, dtype=dtype) for born, dtype in zip(self._born, dtypes, strict=True)]
-            if self._moving
-            else []
-        )
-        self._due_rows: list[slice | Tensor | None] = []
-        self._mean_readers: list[FeatureReader] = []
-        self._mean: list[Tensor | None] = [None] * len(self.groups)
-        self._absorbs = absorb_mean
-        self._attach()
-        if absorb_mean:
-            self._mean_readers = [self._reader(group, True, _identity) for group in self.groups]
-        self._look_ahead()
-
-    def _reads_means(self) -> bool:
-        return self._absorbs
-
-    def _readers_of(self, number: int) -> list[FeatureReader]:
-        return super()._readers_of(number) + self._mean_readers[number : number + 1]
-
-    def due_next(self) -> Tensor:
-        """In which replicas the next step reinitializes something, bool [R] on the CPU."""
-        return (self._schedule.counts > 0).any(dim=0)
-
-    def reinitializes(self) -> Tensor:
-        """In which replicas it ever reinitializes something, bool [R] on the CPU."""
-        return self._schedule.active
-
-    def _rows_next(self, number: int) -> slice | Tensor | None:
-        return slice(None) if self._moving else self._due_rows[number]
-
-    def _look_ahead(self) -> None:
-        due = self._schedule.due
-        self._due_rows = [rows_of(counts > 0, self.device) if due else None for counts in self._schedule.counts]
-        super()._look_ahead()
-
-    def _act(self) -> None:
-        if self._moving or self._schedule.due:
-            self._share_features()
-            for number, rows in enumerate(self._due_rows):
-                if self._moving or rows is not None:
-                    with self._opened(self.groups[number]):
-                        self._replace_lowest(number, rows)
-        self._schedule.advance()
-        self._look_ahead()
-
-    def _replace_lowest(self, number: int, rows: slice | Tensor | None) -> None:
-        """Brings averages of a layer up to date, and replaces units in the given replicas (None: in none)."""
-        mean = self._features(number, self._mean_readers[number]) if self._mean_readers else None
-        if self._moving:
-            self._update_averages(number, mean)
-        if rows is None:
-            return
-        utility = (
-            self._corrected(self._average[number], number)[rows] if self._moving else self._unit_utility(number, rows)
-        )
-        finite = utility.isfinite()
-        # Eligible units come first whatever their utility, so that their number is always enough.
-        utility = torch.nan_to_num(utility, nan=torch.finfo(utility.dtype).max)
-        eligible = self.steps - self._born[number][rows] > self._maturity[rows]
-        order = lowest_order(utility.masked_fill(~eligible, torch.inf))
-        counts = self._schedule.counts[number]
-        counts = counts[counts > 0]
-        local, place = torch.where(torch.arange(int(counts.max())) < counts.unsqueeze(1))
-        local, place = (t.to(self.device, non_blocking=True) for t in (local, place))
-        chosen = order[local, place]
-        # Units whose utility is not finite come last, and if it is their turn it passes: nothing is known of them.
-        valid = unless_all(finite[local, chosen])
-        if valid is not None:
-            invalid = torch.zeros_like(finite[:, 0], dtype=torch.int64).index_add_(0, local, (~valid).long())
-            self._skips.add(invalid == 0, rows)
-        replicas = replicas_at(rows, local)
-        if mean is not None:
-            corrected = self._corrected(self._mean[number], number)[rows] if self._moving else mean
-            self._absorb(number, replicas, chosen, corrected[local, chosen], valid)
-        self._replace(self.groups[number], replicas, chosen, valid)
-        for kept, new in ((self._born[number], self.steps), *((average, 0) for average in self._averages(number))):
-            kept[replicas, chosen] = where_valid(kept, replicas, chosen, new, valid)
-
-    def _averages(self, number: int) -> list[Tensor]:
-        mean = self._mean[number]
-        return [*self._average[number : number + 1], *([] if mean is None else [mean])] if self._moving else []
-
-    def _update_averages(self, number: int, mean: Tensor | None) -> None:
-        utility = self._unit_utility(number, slice(None))
-        self._skips.add(utility.isfinite().all(dim=1))
-        self._average[number].copy_(self._averaged(self._average[number], utility))
-        if mean is not None:
-            old = self._mean[number]
-            self._mean[number] = self._averaged(torch.zeros_like(mean) if old is None else old, mean)
-
-    def _averaged(self, average: Tensor, value: Tensor) -> Tensor:
-        """A moving average with one more value; where the value is not finite, the average as it is."""
-        decay = self._decay.to(average.dtype).view(-1, *(1,) * (average.ndim - 1))
-        return torch.where(value.isfinite(), average * decay + (1 - decay) * value, average)
-
-    def _corrected(self, average: Tensor | None, number: int) -> Tensor:
-        """A moving average divided by 1 - decay^age, the weight its terms have together."""
-        assert average is not None
-        age = self.steps - self._born[number]
-        weight = (1 - self._decay**age).to(average.dtype)
-        return average / weight.view(*weight.shape, *(1,) * (average.ndim - 2))
-
-    def _absorb(self, number: int, rows: Tensor, chosen: Tensor, means: Tensor, valid: Tensor | None) -> None:
-        """Adds the mean contribution of units about to be replaced to the biases of the layers that read them.
-
-        Args:
-            number: number of the layer.
-            rows: int64 [M], the replica of each unit.
-            chosen: int64 [M], the unit.
-            means: [M, copies, repeat], its mean output.
-            valid: bool [M], whether it is really to be replaced; None: all are.
-        """
-        group = self.groups[number]
-        for consumer in group.consumers:
-            if consumer.bias is not None and self._tensors[consumer.bias].requires_grad:
-                bias = self._tensor(consumer.bias)
-                added = self._contribution(group, consumer, rows, chosen, means).to(bias.dtype)
-                bias.index_add_(0, rows, added if valid is None else torch.where(valid.unsqueeze(1), added, 0))
-
-    def _contribution(
-        self, group: UnitGroup, consumer: Consumer, rows: Tensor, chosen: Tensor, means: Tensor
-    ) -> Tensor:
-        """What each unit adds to a reading layer's outputs on average, [M, outputs]."""
-        weight = self._view(consumer.weight, group)[rows, chosen]
-        before = consumer.weight.dim % (self._tensors[consumer.weight.tensor].ndim - self.stacked)
-        after = weight.ndim - 3 - before
-        values = means.view(-1, *(1,) * before, *means.shape[1:], *(1,) * after)
-        # Dimensions are [M, before..., copies, repeat, after...]; the first besides these three counts outputs.
-        outputs = 1 if before else 3
-        return (weight * values).sum(dim=[dim for dim in range(1, weight.ndim) if dim != outputs])
-
-    def _state(self) -> dict[str, Any]:
-        return super()._state() | {
-            "schedule": self._schedule.state_dict(),
-            "born": [born.clone() for born in self._born],
-            "average": [average.clone() for average in self._average],
-            "mean": [mean if mean is None else mean.clone() for mean in self._mean],
+        super().__init__(model, optimizer, utility=utility, **shared)
+        matures = self.setting("maturity", maturity, 0, whole=True)
+        rate = self.setting("replacement_rate", replacement_rate, 0, 1)
+        self.maturity = matures.to(self.device).unsqueeze(1)
+        self.decay = self.setting("decay", decay, 0, 1 - 2.0**-24).to(self.device).unsqueeze(1)
+        self.watches = bool((self.decay > 0).any())
+        self.option("counting", counting, ("accumulate", "draw"))
+        self.settings["absorb_mean"] = self.absorbs = absorb_mean
+        purposes = [random.purpose("CBP", "count", group.name) for group in self.units]
+        draw = (self.seed.cpu(), purposes) if counting == "draw" else None
+        self.when = Replacements([group.size for group in self.units], matures, rate, draw)
+        self.listen(means=absorb_mean)
+        averaged = self.layers if self.watches else []
+        self.per_unit = {
+            "born": [layer.zeros(dtype=torch.int64) for layer in self.layers],
+            "average": [layer.zeros() for layer in averaged],
+            "mean": [layer.zeros(means=True) for layer in averaged if absorb_mean],
         }
 
-    def _load_state(self, state: dict[str, Any]) -> None:
-        if not self._mean_readers and any(mean is not None for mean in state["mean"]):
-            raise ValueError(
-                "the state holds mean outputs of units, but absorb_mean is off; was it saved with other settings?"
-            )
-        restore(self._average, state["average"])
-        restore(self._born, state["born"])
-        self._schedule.load_state_dict(state["schedule"])
-        self._mean = [mean if mean is None else mean.to(self.device).clone() for mean in state["mean"]]
+    def due_rows(self) -> list[Rows | None]:
+        """Says in which replicas the next step replaces units of each layer."""
+        if not self.when.due:
+            return [None] * len(self.layers)
+        return [*map(rows_of, self.when.counts > 0, repeat(self.device))]
+
+    def watch(self, layer: Layer) -> None:
+        """Adds the step's utilities and mean outputs to their averages, but for those that are not finite."""
+        utility = layer.utility()
+        self.skip(~utility.isfinite().all(dim=1))
+        for kind, value in {"average": utility, **({"mean": layer.means()} if self.absorbs else {})}.items():
+            average = self.per_unit[kind][layer.number]
+            decay = self.decay.to(average.dtype).view(-1, *(1,) * (average.ndim - 1))
+            average.copy_(torch.where(value.isfinite(), average * decay + (1 - decay) * value, average))
+
+    def rule(self, layer: Layer) -> None:
+        """Replaces the eligible units of lowest utility of one layer."""
+        born, counts = self.per_unit["born"][layer.number], self.when.counts[layer.number]
+        utility = self._corrected("average", layer) if self.watches else layer.utility()
+        eligible = self.steps - born[layer.rows] > self.maturity[layer.rows]
+        chosen, place = layer.lowest(utility, eligible, counts[counts > 0])
+        if self.absorbs:
+            means = self._corrected("mean", layer) if self.watches else layer.means()
+            layer.absorb(chosen, means[place, chosen.unit])
+        layer.replace(chosen)
+        chosen.put(born, self.steps)
+        for kind in ("average", "mean"):
+            for average in self.per_unit[kind][layer.number : layer.number + 1]:
+                chosen.put(average, 0)
+
+    def _corrected(self, kind: str, layer: Layer) -> Tensor:
+        """A moving average in the due replicas, divided by 1 - decay^age, the weight its terms have together."""
+        average, born = (self.per_unit[name][layer.number][layer.rows] for name in (kind, "born"))
+        weight = (1 - self.decay[layer.rows] ** (self.steps - born)).to(average.dtype)
+        return average / weight.view(*weight.shape, *(1,) * (average.ndim - 2))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on as if never stopped; see :meth:`supple.Method.state_dict`."""
+        return super().state_dict() | {"schedule": self.when.state_dict()}
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        super()._load(state)
+        self.when.load_state_dict(state["schedule"])
         self._look_ahead()
-
-
-def _identity(features: Tensor) -> Tensor:
-    return features

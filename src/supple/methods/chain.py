@@ -8,12 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from supple.methods.base import Method
-from supple.methods.counts import Reinitialized
-from supple.methods.features import FeatureReader
+from supple.methods.base import Method, Needs, Reinitialized
 
 
-class Chain:
+class Chain(Method):
     """Several methods as one; made by :func:`chain`.
 
     Args:
@@ -22,42 +20,58 @@ class Chain:
 
     def __init__(self, *methods: Method) -> None:
         self.methods = methods
+        self.model = methods[0].model
 
     def step(self) -> None:
         """Lets each method act once, in order."""
+        self._act()
+
+    def _act(self) -> None:
         for method in self.methods:
             method.step()
 
-    def gradients_needed(self) -> bool:
-        """Whether the next step reads gradients."""
-        return any(method.gradients_needed() for method in self.methods)
+    def before_step(self) -> None:
+        """Lets each method add to the gradients, in order."""
+        for method in self.methods:
+            method.before_step()
+
+    def boundary(self) -> None:
+        """Lets each method that acts at boundaries act, in order.
+
+        Raises:
+            RuntimeError: if none of them does.
+        """
+        for method in [method for method in self.methods if method.acts_at_boundary] or self.methods:
+            method.boundary()
+
+    @property
+    def acts_at_boundary(self) -> bool:
+        """Whether any of them acts at boundaries."""
+        return any(method.acts_at_boundary for method in self.methods)
+
+    def needs(self) -> Needs:
+        """Says what the next step of any of them reads of the training step before it."""
+        needs = [method.needs() for method in self.methods]
+        return Needs(any(one.gradients for one in needs), [reader for one in needs for reader in one.readers])
 
     def due_next(self) -> Tensor:
-        """In which replicas the next step of any of them may reinitialize something, bool [R] on the CPU."""
+        """Says in which replicas the next step of any of them may reinitialize something: bool [R] on the CPU."""
         return torch.stack([method.due_next() for method in self.methods]).any(dim=0)
 
-    def reinitializes(self) -> Tensor:
-        """In which replicas any of them ever reinitializes something, bool [R] on the CPU."""
-        return torch.stack([method.reinitializes() for method in self.methods]).any(dim=0)
-
-    def readers_needed(self) -> list[FeatureReader]:
-        """What has to read the features of the forward pass before the next step."""
-        return [reader for method in self.methods for reader in method.readers_needed()]
+    def ever_due(self) -> Tensor:
+        """Says in which replicas any of them ever reinitializes something: bool [R] on the CPU."""
+        return torch.stack([method.ever_due() for method in self.methods]).any(dim=0)
 
     @property
     def reinitialized(self) -> Reinitialized:
         """What all methods together reinitialized: entries and units are added up."""
-        parts = [method.reinitialized for method in self.methods]
-        last, total = parts[0]
-        for part in parts[1:]:
-            last, total = last + part.last, total + part.total
-        return Reinitialized(last, total)
+        last, total = zip(*(method.reinitialized for method in self.methods), strict=True)
+        return Reinitialized(torch.stack(last).sum(dim=0), torch.stack(total).sum(dim=0))
 
     @property
     def skipped(self) -> Tensor:
         """How often something was left alone because its utilities were not all finite, in all methods together."""
-        parts = [method.skipped for method in self.methods]
-        return torch.stack(parts).sum(dim=0)
+        return torch.stack([method.skipped for method in self.methods]).sum(dim=0)
 
     def state_dict(self) -> dict[str, Any]:
         """The states of all methods."""
@@ -70,7 +84,7 @@ class Chain:
             state: the state.
 
         Raises:
-            ValueError: if it is not the state of a chain of the same methods.
+            ValueError: if it is not the state of a chain of the same methods; nothing is changed then.
         """
         if state.get("method") != "Chain":
             raise ValueError(f"this is the state of {state.get('method')}, not of a chain")
@@ -90,24 +104,18 @@ class Chain:
         for method in self.methods:
             method.close()
 
-    def __enter__(self) -> Chain:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         return f"chain({', '.join(map(repr, self.methods))})"
 
 
-def chain(*methods: Method | Chain) -> Chain:
+def chain(*methods: Method) -> Chain:
     """Makes several methods one, which acts as each of them in order.
 
     Args:
         methods: the methods, all made for the same network; at least one. A chain among them stands for its methods.
 
     Returns:
-        An object with ``step``, ``reinitialized``, ``state_dict``, ``load_state_dict`` and ``close``, as a method has.
+        A method that is all of them.
 
     Raises:
         ValueError: if there are none, or they act on different networks.

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from supple.functional import selection
+from supple.methods.arguments import Setting
 from supple.methods.base import About
-from supple.methods.checks import Setting
-from supple.methods.due import Due, replicas_at
-from supple.methods.pairs import chosen_pairs
-from supple.methods.unit_method import UnitMethod, UnitUtility
-from supple.structure.description import UnitGroup, Units
-from supple.structure.overrides import Overrides
+from supple.methods.units import Layer, SharedUnits, UnitMethod, UnitUtility
+from supple.methods.when import Every
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class ReDo(UnitMethod):
@@ -40,13 +39,8 @@ class ReDo(UnitMethod):
         frequency: steps from one time to the next, 1 or more.
         threshold: multiple of the layer's mean utility, 0 or more; at 0 nothing is ever replaced.
         utility: "activation", "contribution", "magnitude" or "gradient".
-        units: the hidden units; None: found by :func:`supple.units`.
-        features: "before_norm" or "after_norm", where a normalization follows the activation.
-        initial: initial distributions where they are not to be worked out; see :func:`supple.initial_distributions`.
-        optimizer_state: "keep" or "fresh"; see :class:`supple.methods.Method`.
-        process_group: the processes that train this network together, where ``model`` does not tell; see
-            :class:`supple.methods.unit_method.UnitMethod`.
-        seed: seed of the random numbers, or one a replica.
+        shared: as of every :class:`supple.methods.units.UnitMethod`: ``units``, ``features``, ``initial``,
+            ``optimizer_state``, ``process_group``, ``seed``.
 
     Raises:
         ValueError: if a setting is out of range, the hidden units are not found, or the initial distribution of an
@@ -87,63 +81,18 @@ class ReDo(UnitMethod):
         frequency: Setting = 16,
         threshold: Setting = 1e-4,
         utility: UnitUtility = "activation",
-        units: Units | Sequence[UnitGroup] | None = None,
-        features: Literal["before_norm", "after_norm"] = "before_norm",
-        initial: Overrides | None = None,
-        optimizer_state: Literal["keep", "fresh"] = "keep",
-        process_group: Any = None,
-        seed: int | Sequence[int] | Tensor | None = None,
+        **shared: Unpack[SharedUnits],
     ) -> None:
-        super().__init__(
-            model,
-            optimizer,
-            utility=utility,
-            units=units,
-            features=features,
-            initial=initial,
-            optimizer_state=optimizer_state,
-            process_group=process_group,
-            seed=seed,
-        )
-        period = self._setting("frequency", frequency, 1, whole=True)
-        least = self._setting("threshold", threshold, 0)
-        self._due = Due(period, least > 0, self.device)
-        self._threshold = least.to(self.device)
-        self._due_rows: slice | Tensor | None = None
-        self._attach()
-        self._look_ahead()
+        super().__init__(model, optimizer, utility=utility, **shared)
+        period = self.setting("frequency", frequency, 1, whole=True)
+        threshold = self.setting("threshold", threshold, 0)
+        self.when = Every(period, threshold > 0, self.device)
+        self.threshold = threshold.to(self.device)
+        self.listen()
 
-    def due_next(self) -> Tensor:
-        """In which replicas the next step may reinitialize something, bool [R] on the CPU."""
-        return self._due.mask(self.steps + 1)
-
-    def reinitializes(self) -> Tensor:
-        """In which replicas it ever reinitializes something, bool [R] on the CPU."""
-        return self._due.active
-
-    def _rows_next(self, number: int) -> slice | Tensor | None:
-        return self._due_rows
-
-    def _look_ahead(self) -> None:
-        self._due_rows = self._due(self.steps + 1)
-        super()._look_ahead()
-
-    def _act(self) -> None:
-        if self._due_rows is not None:
-            self._share_features()
-            for number, group in enumerate(self.groups):
-                with self._opened(group):
-                    self._replace_dormant(number, self._due_rows)
-        self._look_ahead()
-
-    def _replace_dormant(self, number: int, rows: slice | Tensor) -> None:
-        """Replaces the units of low utility of one layer, in the given replicas."""
-        utility = self._unit_utility(number, rows)
+    def rule(self, layer: Layer) -> None:
+        """Replaces the units of low utility of one layer."""
+        utility = layer.utility()
         mean = utility.mean(dim=1)
-        self._skips.add(mean.isfinite(), rows)
-        mask = selection.threshold(utility, self._threshold[rows], mean)
-        local, chosen, valid = chosen_pairs(mask)
-        self._replace(self.groups[number], replicas_at(rows, local), chosen, valid)
-
-    def _load_state(self, state: dict[str, Any]) -> None:
-        self._look_ahead()
+        self.skip(~mean.isfinite(), layer.rows)
+        layer.replace(layer.where(selection.threshold(utility, self.threshold[layer.rows], mean)))

@@ -12,9 +12,11 @@ from typing import Any
 
 from supple.methods.base import Method
 from supple.methods.cbp import CBP
+from supple.methods.l2 import L2
 from supple.methods.redo import ReDo
-from supple.methods.shrink_and_perturb import L2, ShrinkAndPerturb
+from supple.methods.shrink_and_perturb import ShrinkAndPerturb
 from supple.methods.swr import SWR
+from supple.methods.units import UnitMethod
 
 METHODS: dict[str, type[Method]] = {
     method.about.name: method
@@ -80,7 +82,9 @@ def defaults(method: type[Method]) -> dict[str, Any]:
         {'l2': 0.0001}
     """
     parameters = inspect.signature(method.__init__).parameters.values()
-    return {one.name: one.default for one in parameters if isinstance(one.default, bool | int | float | str)}
+    own = {one.name: one.default for one in parameters if isinstance(one.default, bool | int | float | str)}
+    units = {"features": "before_norm"} if issubclass(method, UnitMethod) else {}
+    return own | units | ({"optimizer_state": "keep"} if method.replaces else {})
 
 
 def differs_by_replica(method: type[Method], setting: str) -> bool:

@@ -1,108 +1,22 @@
-"""L2 and shrink and perturb: small changes of every weight at every step."""
+"""Shrink and perturb."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from supple.methods.base import About, Method
-from supple.methods.checks import Setting
-from supple.methods.chosen_parameters import Selectors
-from supple.methods.due import rows_of
+from supple.methods.arguments import Setting
+from supple.methods.base import About, Shared
+from supple.methods.l2 import L2
+from supple.methods.weights import Weights
+from supple.methods.when import rows_of
 
-
-class L2(Method):
-    """Decoupled weight decay: after each step, shrinks every parameter.
-
-    ::
-
-        w -= l2 * w
-
-    The coefficient is not multiplied by the step size (as it is in ``torch.optim.AdamW``). In single precision a share
-    below about 3e-8 changes nothing, since w - l2 w is rounded to w.
-
-    Args:
-        model: the network, ordinary or stacked.
-        optimizer: not used; taken so that all methods are made alike.
-        l2: share taken off a step, 0 to 1.
-        include: which parameters it acts on: a name or pattern over names, a class of module (its direct parameters), a
-            function of name and parameter, or several of these; None: all that train.
-        exclude: which of them it does not act on, given in the same way.
-        seed: not used; there is nothing random.
-
-    Raises:
-        ValueError: if ``l2`` is out of range.
-
-    Example:
-        >>> import torch, supple
-        >>> model = torch.nn.Linear(1, 1)
-        >>> _ = torch.nn.init.ones_(model.weight)
-        >>> supple.L2(model, l2=0.25).step()
-        >>> float(model.weight.detach())
-        0.75
-
-    Source: Loshchilov and Hutter, "Decoupled weight decay regularization" (ICLR 2019), equation 1; as a baseline
-    against loss of plasticity: Hernandez-Garcia et al. (arXiv 2508.00212).
-    """
-
-    about = About(
-        "l2",
-        label="L2",
-        title="weight decay",
-        colour="#56b4e9",
-        dark="#7cc7f2",
-        strength=("l2",),
-        source="Loshchilov and Hutter (ICLR 2019), equation 1",
-    )
-
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer | None = None,
-        *,
-        l2: Setting = 1e-4,
-        include: Selectors | None = None,
-        exclude: Selectors | None = None,
-        seed: int | Sequence[int] | Tensor | None = None,
-    ) -> None:
-        super().__init__(model, optimizer, include=include, exclude=exclude, seed=seed)
-        share = self._setting("l2", l2, 0, 1)
-        self._shrunk = rows_of(share > 0, self.device)
-        if isinstance(self._shrunk, Tensor):
-            # Shrinking all replicas, some of them by 0, takes less time than picking out those that shrink.
-            self._shrunk = slice(None)
-        self._l2 = self._for_each_parameter(share, self._shrunk)
-
-    def _for_each_parameter(self, values: Tensor, rows: slice | Tensor | None) -> dict[str, Tensor]:
-        """One value for each of the given replicas, in the type and on the device of each parameter, to multiply it."""
-        if rows is None:
-            return {}
-        return {
-            name: values.to(parameter)[rows].view(-1, *(1,) * (self._rows(parameter).ndim - 1))
-            for name, parameter in self.parameters.items()
-        }
-
-    def gradients_needed(self) -> bool:
-        """Never."""
-        return False
-
-    def due_next(self) -> Tensor:
-        """Never in any, bool [R] on the CPU."""
-        return self.reinitializes()
-
-    def reinitializes(self) -> Tensor:
-        """In none: weights change a little, but none starts anew; bool [R] on the CPU."""
-        return torch.zeros(self.replicas, dtype=torch.bool)
-
-    def _act(self) -> None:
-        for name, share in self._l2.items():
-            if self.parameters[name].requires_grad:
-                weight = self._rows(self.parameters[name])[self._shrunk]
-                # Not a product with 1 - l2, which single precision rounds to multiples of 6e-8.
-                weight.addcmul_(weight, share, value=-1)
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class ShrinkAndPerturb(L2):
@@ -122,10 +36,7 @@ class ShrinkAndPerturb(L2):
         optimizer: not used; taken so that all methods are made alike.
         l2: share taken off a step, 0 to 1.
         variance: variance of the noise a step, 0 or more.
-        include: which parameters it acts on: a name or pattern over names, a class of module (its direct parameters), a
-            function of name and parameter, or several of these; None: all that train.
-        exclude: which of them it does not act on, given in the same way.
-        seed: seed of the noise, or one a replica.
+        shared: as of every :class:`Method`.
 
     Raises:
         ValueError: if a setting is out of range.
@@ -159,14 +70,13 @@ class ShrinkAndPerturb(L2):
         *,
         l2: Setting = 1e-4,
         variance: Setting = 1e-7,
-        include: Selectors | None = None,
-        exclude: Selectors | None = None,
-        seed: int | Sequence[int] | Tensor | None = None,
+        **shared: Unpack[Shared],
     ) -> None:
-        super().__init__(model, optimizer, l2=l2, include=include, exclude=exclude, seed=seed)
-        std = self._setting("variance", variance, 0).sqrt()
+        super().__init__(model, optimizer, l2=l2, **shared)
+        std = self.setting("variance", variance, 0).sqrt()
+        self._act_in((self.l2 > 0) | (std > 0))
         self._perturbed = rows_of(std > 0, self.device)
-        self._std = self._for_each_parameter(std, self._perturbed)
+        self._stds = self._shaped(std, self._perturbed)
         if self._perturbed is None:
             return
         # Replicas that share a seed share the noise, which is then drawn once.
@@ -176,9 +86,28 @@ class ShrinkAndPerturb(L2):
         self._bundles = _bundles({name: block.whole.numel() for name, block in self.blocks.items()})
 
     def _act(self) -> None:
+        self._noise = self._draws()
         super()._act()
+
+    def rule(self, w: Weights) -> None:
+        """Shrinks one parameter and adds noise to it."""
+        super().rule(w)
         if self._perturbed is None:
             return
+        noise = next(noise for name, noise in self._noise if name == w.name)
+        if not w.parameter.requires_grad:
+            return
+        weight = self.stack(w.parameter)
+        noise = (noise if self._seeds_differ else noise[self._seed_of]).view(-1, *w.block.whole)
+        # Of a sharded parameter everybody draws the noise of the whole, and takes what belongs to its block.
+        noise = w.block.of(noise, leading=1).to(weight.dtype)
+        if isinstance(self._perturbed, slice):
+            weight[self._perturbed].addcmul_(noise, self._stds[w.name])
+        else:
+            weight.index_add_(0, self._perturbed, noise * self._stds[w.name])
+
+    def _draws(self) -> Iterator[tuple[str, Tensor]]:
+        """The step's noise for each parameter in order, [seeds, entries]."""
         for seed, generator in self._generators.items():
             key = hashlib.blake2b(f"shrink and perturb {seed} {self.steps}".encode(), digest_size=8)
             generator.manual_seed(int.from_bytes(key.digest(), "little"))
@@ -186,19 +115,7 @@ class ShrinkAndPerturb(L2):
             noise = torch.empty(len(self._generators), sum(bundle.values()), dtype=torch.float32, device=self.device)
             for row, generator in zip(noise, self._generators.values(), strict=True):
                 row.normal_(generator=generator)
-            parts = noise.split(list(bundle.values()), dim=1)
-            for name, part in zip(bundle, parts, strict=True):
-                if not self.parameters[name].requires_grad:
-                    continue
-                weight, std = self._rows(self.parameters[name]), self._std[name]
-                drawn = part if self._seeds_differ else part[self._seed_of]
-                # Of a sharded parameter everybody draws the noise of the whole, and takes what belongs to its block.
-                block = self.blocks[name]
-                drawn = block.of(drawn.view(-1, *block.whole), leading=1).to(weight.dtype)
-                if isinstance(self._perturbed, slice):
-                    weight[self._perturbed].addcmul_(drawn, std)
-                else:
-                    weight.index_add_(0, self._perturbed, drawn * std)
+            yield from zip(bundle, noise.split(list(bundle.values()), dim=1), strict=True)
 
 
 def _bundles(sizes: Mapping[str, int], limit: int = 1 << 20) -> list[dict[str, int]]:

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
-from supple.functional import random, selection
-from supple.functional.initial import Constant
-from supple.functional.sharding import gathered
-from supple.functional.utility import weight_gradient, weight_magnitude, weight_random
-from supple.methods.base import About, Method
-from supple.methods.checks import Setting, choice, restore
-from supple.methods.chosen_parameters import Selectors
-from supple.methods.drawing import Draw, New
-from supple.methods.due import Due
-from supple.structure.overrides import Overrides
-from supple.structure.rules import padding_rows
+from supple.functional import selection
+from supple.functional.utility import weight_gradient, weight_magnitude
+from supple.methods.arguments import Setting, choice
+from supple.methods.base import About, Shared
+from supple.methods.weights import New, WeightMethod, Weights
+from supple.methods.when import Every
 
-_ENTRIES = 1 << 18
-"""How many entries are worked on at a time: few enough that their utilities and new values take little memory, many
-enough that the calls take no time."""
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
-class SWR(Method):
+REQUIRED: dict[str, Literal["distributions", "means", "nothing"]] = {
+    "resample": "distributions",
+    "mean": "means",
+    "initial": "nothing",
+}
+
+
+class SWR(WeightMethod):
     """Selective weight reinitialization: every ``frequency`` steps, reinitializes the least useful weights.
 
     For each parameter tensor w on its own (weights, biases, normalization scales and shifts, the output layer too),
@@ -102,6 +101,7 @@ class SWR(Method):
     neural networks" (arXiv 2508.00212, PMLR 330:776-806).
     """
 
+    replaces = True
     about = About(
         "swr",
         label="SWR",
@@ -124,186 +124,62 @@ class SWR(Method):
         pruning: Literal["threshold", "proportional"] = "threshold",
         reinit: Literal["resample", "mean", "initial"] = "resample",
         decay: Setting = 0.0,
-        include: Selectors | None = None,
-        exclude: Selectors | None = None,
-        initial: Overrides | None = None,
-        optimizer_state: Literal["keep", "fresh"] = "keep",
-        seed: int | Sequence[int] | Tensor | None = None,
+        **shared: Unpack[Shared],
     ) -> None:
-        super().__init__(model, optimizer, include=include, exclude=exclude, optimizer_state=optimizer_state, seed=seed)
-        period = self._setting("frequency", frequency, 1, whole=True)
-        at_most = 1.0 if choice("pruning", pruning, ("threshold", "proportional")) == "proportional" else math.inf
-        self._factor = self._setting("factor", factor, 0, at_most).to(self.device)
-        self.utility = choice("utility", utility, ("gradient", "magnitude", "random"))
-        self.pruning = pruning
-        self.reinit = choice("reinit", reinit, ("resample", "mean", "initial"))
-        self.settings |= {"utility": utility, "pruning": pruning, "reinit": reinit}
-        self._decay = self._setting("decay", decay, 0, 1 - 2.0**-24).to(self.device)
-        self._due = Due(period, self._factor.cpu() > 0, self.device)
-        self._start: dict[str, Tensor] = {}
-        if reinit == "initial":
-            if initial is not None:
-                raise ValueError(
-                    'initial=... means nothing with reinit="initial", which goes back to the values at start'
-                )
-            self._start = {name: self._rows(parameter).clone() for name, parameter in self.parameters.items()}
-            self.fixed_rows = padding_rows(self.model)
-        else:
-            self._take_initial(initial, self.parameters, only_means=reinit == "mean")
-        self._saw_gradients = False
-        self._average: dict[str, Tensor] = {}
-        if bool((self._decay > 0).any()):
-            self._average = {
-                name: torch.zeros_like(weight_magnitude(self._rows(parameter)), memory_format=torch.contiguous_format)
-                for name, parameter in self.parameters.items()
-            }
-
-    def gradients_needed(self) -> bool:
-        """Whether the next step reads gradients."""
-        return self.utility == "gradient" and (bool(self._average) or self._due(self.steps + 1) is not None)
-
-    def due_next(self) -> Tensor:
-        """In which replicas the next step may reinitialize something, bool [R] on the CPU."""
-        return self._due.mask(self.steps + 1)
-
-    def reinitializes(self) -> Tensor:
-        """In which replicas it ever reinitializes something, bool [R] on the CPU."""
-        return self._due.active
-
-    def _act(self) -> None:
-        rows = self._due(self.steps)
-        # Whoever calls step() at the wrong place hears of it at the first step, not when the first one is due.
-        first = not self._saw_gradients and not self.stacked and self.utility == "gradient"
-        if rows is None and not self._average and not first:
-            return
-        names = [name for name, p in self.parameters.items() if p.grad is not None or self.utility != "gradient"]
-        if not names:
-            raise RuntimeError("SWR found no gradient: call step() after backward() and before optimizer.zero_grad()")
-        if first:
-            self._check_gradients(names)
-        if rows is None and not self._average:
-            return
-        for name in names:
-            known = self._update_average(name) if self._average else None
-            for part in () if rows is None else self._parts(name, rows):
-                if known is None:
-                    self._act_on(name, part, self._utility(name, part))
-                else:
-                    average = self._average[name].view(self.replicas, -1)
-                    self._act_on(name, part, average[part], known[part])
-                    average[part] = average[part].masked_fill(known[part].unsqueeze(1), 0)
-
-    def _check_gradients(self, names: Sequence[str]) -> None:
-        """Checks once that gradients can be read, and on a CPU, where it costs no waiting, that they are not all 0."""
-        gradients = [self._gradient(name) for name in names]
-        self._saw_gradients = True
-        if self.device.type == "cpu" and not self.sharded and not any(bool(gradient.any()) for gradient in gradients):
-            warnings.warn(
-                "SWR found only gradients of 0, so that every utility is 0. Call step() before optimizer.zero_grad(), "
-                "also with set_to_none=False",
-                UserWarning,
-                stacklevel=5,
-            )
-
-    def _update_average(self, name: str) -> Tensor:
-        """Adds the step's utilities to the average, except in replicas where they are not all finite.
-
-        One overflow would stay in an average until it starts again.
-
-        Args:
-            name: the parameter.
-
-        Returns:
-            bool [R], in which replicas they are all finite.
-        """
-        average, utility = self._average[name].view(self.replicas, -1), self._utility(name, slice(None))
-        known = self._mean(name, utility).isfinite()
-        self._skips.add(known)
-        decay = self._decay.to(average.dtype).unsqueeze(1)
-        average.copy_(torch.where(known.unsqueeze(1), average * decay + (1 - decay) * utility, average))
-        return known
-
-    def _parts(self, name: str, rows: slice | Tensor) -> Iterator[slice | Tensor]:
-        """The replicas, a few at a time, so that what is computed on the way takes little memory."""
-        replicas = range(self.replicas)[rows] if isinstance(rows, slice) else rows
-        length = max(1, _ENTRIES * self.replicas // max(1, self.parameters[name].numel()))
-        if length >= len(replicas):
-            yield rows
-            return
-        for start in range(0, len(replicas), length):
-            part = replicas[start : start + length]
-            yield slice(part.start, part.stop, part.step) if isinstance(part, range) else part
-
-    def _utility(self, name: str, rows: slice | Tensor) -> Tensor:
-        """Utility of each entry, [rows, entries]."""
-        weight = self._rows(self.parameters[name])
-        if self.utility == "gradient":
-            values = weight_gradient(weight[rows], self._gradient(name)[rows])
-        elif self.utility == "magnitude":
-            values = weight_magnitude(weight[rows])
-        elif self.blocks[name].mesh is None:
-            values = weight_random(self.seed[rows], self._purpose("utility", name), self.steps, weight.shape[1:])
-        else:
-            index = self.blocks[name].every_index(self.device).unsqueeze(0)
-            values = random.uniform_at(
-                self.seed.view(-1, *(1,) * (index.ndim - 1)), self._purpose("utility", name), self.steps, index
-            )
-        return values.reshape(len(values), -1)
-
-    def _mean(self, name: str, utility: Tensor) -> Tensor:
-        """Mean utility of a whole tensor in each replica; not finite if one utility is not."""
-        block = self.blocks[name]
-        return block.total(utility.sum(dim=1)) / block.whole.numel() if block.mesh else utility.mean(dim=1)
-
-    def _select(self, name: str, rows: slice | Tensor, utility: Tensor, known: Tensor | None) -> Tensor:
-        """Which entries to reinitialize, bool [rows, entries]; none where the utilities of the step are not known."""
-        block = self.blocks[name]
-        mean = self._mean(name, utility)
-        if known is None:
-            self._skips.add(mean.isfinite(), rows)
-        else:
-            mean = mean.masked_fill(~known, torch.nan)
-        finite = mean.isfinite()
-        if self.pruning == "threshold":
-            return selection.threshold(utility, self._factor[rows], mean)
-        chance = random.uniform(self.seed[rows], self._purpose("count", name), self.steps, 1)[:, 0]
-        count = selection.proportional_count(block.whole.numel(), self._factor[rows], chance) * finite
-        if block.mesh is None:
-            return selection.lowest(utility, count)
-        # Which entries are the lowest shows only when all are seen together.
-        whole = gathered(block.join(utility.view(1, *block.shape)))
-        chosen = selection.lowest(whole.flatten(1), count).view(1, *block.whole)
-        return block.of(chosen, leading=1).flatten(1)
-
-    def _act_on(self, name: str, rows: slice | Tensor, utility: Tensor, known: Tensor | None = None) -> None:
-        shape = self._rows(self.parameters[name]).shape[1:]
-        chosen = self._select(name, rows, utility, known).reshape(len(utility), *shape)
-        self._reinitialize(name, rows, chosen, self._new(name, rows))
-
-    def _new(self, name: str, rows: slice | Tensor) -> New:
-        """What chosen entries become."""
-        if self.reinit == "initial":
-            return self._start[name][rows]
-        distribution = self.distributions[name]
-        if self.reinit == "mean" or isinstance(distribution, Constant):
-            return distribution.mean
-        return Draw(distribution, self.seed[rows], self._purpose("resample", name), self.steps, self.blocks[name])
-
-    def _kept(self) -> dict[str, dict[str, Tensor]]:
-        return {"average": self._average, "start": self._start}
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            kind: {name: self.blocks[name].join(tensor.clone()) for name, tensor in tensors.items()}
-            for kind, tensors in self._kept().items()
+        if reinit == "initial" and shared.get("initial") is not None:
+            raise ValueError('initial=... means nothing with reinit="initial", which goes back to the values at start')
+        self.required = REQUIRED[choice("reinit", reinit, tuple(REQUIRED))]
+        super().__init__(model, optimizer, **shared)
+        period = self.setting("frequency", frequency, 1, whole=True)
+        self.pruning = choice("pruning", pruning, ("threshold", "proportional"))
+        factors = self.setting("factor", factor, 0, 1.0 if pruning == "proportional" else math.inf)
+        self.factor = factors.to(self.device)
+        self.utility = self.option("utility", utility, ("gradient", "magnitude", "random"))
+        self.settings |= {"pruning": pruning, "reinit": reinit}
+        self.reinit = reinit
+        self.decay = self.setting("decay", decay, 0, 1 - 2.0**-24).to(self.device)
+        self.when = Every(period, factors > 0, self.device)
+        self.reads_gradients = utility == "gradient"
+        self.watches = bool((self.decay > 0).any())
+        values = {name: self.stack(parameter) for name, parameter in self.parameters.items()}
+        self.kept = {
+            "average": {n: weight_magnitude(v).zero_().contiguous() for n, v in values.items() if self.watches},
+            "start": {n: v.clone() for n, v in values.items() if reinit == "initial"},
         }
 
-    def _optional(self) -> dict[str, Any]:
-        return super()._optional() | ({} if self._start else {"start": {}})
+    def _utilities(self, w: Weights) -> Tensor:
+        """Works out how useful each entry is: [rows, ...]."""
+        if self.utility == "gradient":
+            return weight_gradient(w.value, w.grad)
+        return weight_magnitude(w.value) if self.utility == "magnitude" else w.uniform("utility")
 
-    def _load_state(self, state: Mapping[str, Any]) -> None:
-        own = {(kind, name): tensor for kind, tensors in self._kept().items() for name, tensor in tensors.items()}
-        saved = {(kind, name): tensor for kind in self._kept() for name, tensor in state[kind].items()}
-        restore(
-            own, {key: self.blocks[key[1]].split(tensor) if key in own else tensor for key, tensor in saved.items()}
-        )
+    def watch(self, w: Weights) -> None:
+        """Adds the step's utilities to the average, but where not all are finite: an overflow would stay in it."""
+        average, utility = w.kept("average"), self._utilities(w)
+        self._known = w.mean(utility).isfinite()
+        self.skip(~self._known)
+        decay = w.each(self.decay).to(average.dtype)
+        added = average * decay + (1 - decay) * utility
+        average.copy_(torch.where(w.each(self._known), added, average))
+
+    def rule(self, w: Weights) -> None:
+        """Reinitializes the least useful entries."""
+        utility = w.kept("average") if self.watches else self._utilities(w)
+        mean = w.mean(utility)
+        if self.watches:
+            mean = mean.masked_fill(~self._known[w.rows], torch.nan)
+        else:
+            self.skip(~mean.isfinite(), w.rows)
+        factor = self.factor[w.rows]
+        if self.pruning == "threshold":
+            chosen = selection.threshold(utility.reshape(len(mean), -1), factor, mean).view(utility.shape)
+        else:
+            count = selection.proportional_count(w.block.whole.numel(), factor, w.chance("count"))
+            chosen = w.lowest(utility, count * mean.isfinite())
+        new: New = w.draw
+        if self.reinit != "resample":
+            new = w.distribution.mean if self.reinit == "mean" else w.kept("start")
+        w.replace(chosen, new)
+        if self.watches:
+            average = self.kept["average"][w.name]
+            average[w.rows] = average[w.rows].masked_fill(w.each(self._known), 0)

@@ -182,6 +182,6 @@ def test_a_method_says_when_it_needs_gradients() -> None:
     )
     needed = []
     for step in range(6):
-        needed.append(population.method.gradients_needed())
+        needed.append(population.method.needs().gradients)
         population.step(*population.stream.task(0).batch(step))
     assert needed == [False, False, True, False, False, True]

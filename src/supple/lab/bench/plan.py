@@ -9,7 +9,7 @@ from supple.lab.bench.flops import weights
 from supple.lab.bench.settings import METHODS, STEP_SIZES
 from supple.lab.population.parts import cached, cut
 from supple.lab.population.products import PRECISIONS, Precision
-from supple.methods.checks import choice
+from supple.methods.arguments import choice
 
 DEVICES = ("cpu", "cuda")
 

@@ -6,14 +6,14 @@ import torch
 
 from supple.lab.nn import ViT
 from supple.lab.streams.incremental import ClassIncrementalStream
-from supple.methods import Chain, Method
+from supple.methods import Method
 
 
 def check_together(
     network: ViT,
     optimizer: torch.optim.Optimizer,
     stream: ClassIncrementalStream,
-    method: Method | Chain | None,
+    method: Method | None,
 ) -> None:
     """Refuses what cannot be trained together.
 
@@ -45,6 +45,5 @@ def check_together(
                 f"{type(optimizer).__name__} has to have a weight decay, and it has to be 0: give weight_decay to "
                 "IncrementalTraining, which divides it by the step size of the moment"
             )
-    for one in method.methods if isinstance(method, Chain) else [method]:
-        if one is not None and one.model is not network:
-            raise ValueError(f"{one!r} was made for another network")
+    if method is not None and method.model is not network:
+        raise ValueError(f"{method!r} was made for another network")

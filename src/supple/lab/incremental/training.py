@@ -16,8 +16,8 @@ from supple.lab.incremental.reset import parameters_of, reset
 from supple.lab.incremental.together import check_together
 from supple.lab.nn import ViT
 from supple.lab.streams.incremental import ClassIncrementalStream, Part
-from supple.methods import Chain, Method
-from supple.methods.checks import choice
+from supple.methods import Method
+from supple.methods.arguments import choice
 from supple.metrics import hits
 from supple.optim.one_cycle import one_cycle
 
@@ -81,7 +81,7 @@ class IncrementalTraining:
         network: ViT,
         optimizer: torch.optim.Optimizer,
         stream: ClassIncrementalStream,
-        method: Method | Chain | None = None,
+        method: Method | None = None,
         *,
         weight_decay: float = 2e-6,
         cycle_momentum: tuple[float, float] | None = None,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from supple.lab.nn import StackedMLP, output_and_activations
-from supple.methods import Chain, Method
+from supple.methods import Method
 from supple.metrics import mean_magnitude
 
 
@@ -66,7 +66,7 @@ def _probe(network: StackedMLP, x: Tensor, y: Tensor) -> _Probe:
 
 
 def step_and_measure(
-    network: StackedMLP, method: Method | Chain, wanted: Tensor, x: Tensor, y: Tensor, step: int
+    network: StackedMLP, method: Method, wanted: Tensor, x: Tensor, y: Tensor, step: int
 ) -> Disturbance:
     """Lets a method act, and measures the networks before and after; the method's step is what it would be anyway.
 
@@ -115,10 +115,10 @@ class Sampler:
         method: what acts.
     """
 
-    def __init__(self, index: int, steps: int, each: int, method: Method | Chain | None) -> None:
+    def __init__(self, index: int, steps: int, each: int, method: Method | None) -> None:
         self._start = int(steps * (index * 0.618033988749895 % 1))
         self._method = method if each else None
-        self._left = torch.zeros(0) if method is None else each * method.reinitializes().to(torch.int64)
+        self._left = torch.zeros(0) if method is None else each * method.ever_due().to(torch.int64)
 
     def wanted(self, step: int) -> Tensor | None:
         """In which replicas to measure what the method does after this step; they then count as measured.

@@ -15,7 +15,7 @@ from supple.lab.population.graphs import GraphedStep
 from supple.lab.population.products import Precision
 from supple.lab.streams import PermutedStream
 from supple.lab.streams.permuted import Task
-from supple.methods import Chain, Method
+from supple.methods import Method
 from supple.metrics import feature_rank, hits, mean_magnitude
 
 
@@ -76,7 +76,7 @@ class Population:
         network: StackedMLP,
         optimizer: torch.optim.Optimizer,
         stream: PermutedStream,
-        method: Method | Chain | None = None,
+        method: Method | None = None,
         *,
         general: bool = False,
         measured_on: int = 1500,
@@ -187,8 +187,8 @@ class Population:
     def _fast_step(self, x: Tensor, y: Tensor, gradients: bool = False) -> tuple[Tensor, Tensor]:
         if self.method is None:
             return self._fast(x, y, gradients=gradients)
-        gradients = gradients or self.method.gradients_needed()
-        return self._fast(x, y, gradients=gradients, readers=self.method.readers_needed())
+        needs = self.method.needs()
+        return self._fast(x, y, gradients=gradients or needs.gradients, readers=needs.readers)
 
     def _general_step(self, x: Tensor, y: Tensor, gradients: bool = True) -> tuple[Tensor, Tensor]:
         """The reference for the fast step: loss [R] and examples classified rightly [R], before the update."""
@@ -202,7 +202,7 @@ class Population:
 
 
 def _check_together(
-    network: StackedMLP, optimizer: torch.optim.Optimizer, stream: PermutedStream, method: Method | Chain | None
+    network: StackedMLP, optimizer: torch.optim.Optimizer, stream: PermutedStream, method: Method | None
 ) -> None:
     seeds, replicas = stream.seeds.tolist(), network.seeds.tolist()
     if len(replicas) % len(seeds) or replicas != [seed for seed in seeds for _ in range(len(replicas) // len(seeds))]:
@@ -220,9 +220,8 @@ def _check_together(
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     if not all(id(parameter) in held for parameter in network.parameters()):
         raise ValueError("the optimizer does not hold all parameters of the network")
-    for one in method.methods if isinstance(method, Chain) else [method]:
-        if one is not None and one.model is not network:
-            raise ValueError(f"{one!r} was made for another network")
+    if method is not None and method.model is not network:
+        raise ValueError(f"{method!r} was made for another network")
 
 
 def _some(values: list[int]) -> str:

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supple.lab.nn import StackedMLP
-from supple.methods import swr
-from supple.methods.due import replicas_at, rows_of
+from supple.methods import swr, weights
+from supple.methods.when import replicas_at, rows_of
 
 CPU = torch.device("cpu")
 
@@ -34,10 +34,16 @@ def test_parts_of_rows_are_all_of_them_in_order(due: list[bool], entries: int) -
     method = swr.SWR(network, factor=[float(one) for one in due], frequency=1)
     rows = rows_of(torch.tensor(due), CPU)
     assert rows is not None
-    before, swr._ENTRIES = swr._ENTRIES, entries
+    parts = []
+
+    def noted(w: weights.Weights) -> None:
+        if w.name == "blocks.0.linear.weight":
+            parts.append(torch.arange(len(due))[w.rows].tolist())
+
+    before, weights._ENTRIES = weights._ENTRIES, entries
     try:
-        parts = [torch.arange(len(due))[part].tolist() for part in method._parts("blocks.0.linear.weight", rows)]
+        method._each(noted, rows, gradients=False)
     finally:
-        swr._ENTRIES = before
+        weights._ENTRIES = before
     assert list(itertools.chain.from_iterable(parts)) == [r for r, one in enumerate(due) if one]
     assert max(map(len, parts)) <= max(1, entries // 20)

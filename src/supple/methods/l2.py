@@ -1,0 +1,94 @@
+"""L2: decoupled weight decay."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from supple.methods.arguments import Setting
+from supple.methods.base import About, Shared
+from supple.methods.weights import WeightMethod, Weights
+from supple.methods.when import Every, rows_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class L2(WeightMethod):
+    """Decoupled weight decay: after each step, shrinks every parameter.
+
+    ::
+
+        w -= l2 * w
+
+    The coefficient is not multiplied by the step size (as it is in ``torch.optim.AdamW``). In single precision a share
+    below about 3e-8 changes nothing, since w - l2 w is rounded to w.
+
+    Args:
+        model: the network, ordinary or stacked.
+        optimizer: not used; taken so that all methods are made alike.
+        l2: share taken off a step, 0 to 1.
+        shared: as of every :class:`Method`.
+
+    Raises:
+        ValueError: if ``l2`` is out of range.
+
+    Example:
+        >>> import torch, supple
+        >>> model = torch.nn.Linear(1, 1)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> supple.L2(model, l2=0.25).step()
+        >>> float(model.weight.detach())
+        0.75
+
+    Source: Loshchilov and Hutter, "Decoupled weight decay regularization" (ICLR 2019), equation 1; as a baseline
+    against loss of plasticity: Hernandez-Garcia et al. (arXiv 2508.00212).
+    """
+
+    reads_gradients = False
+    about = About(
+        "l2",
+        label="L2",
+        title="weight decay",
+        colour="#56b4e9",
+        dark="#7cc7f2",
+        strength=("l2",),
+        source="Loshchilov and Hutter (ICLR 2019), equation 1",
+    )
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | None = None,
+        *,
+        l2: Setting = 1e-4,
+        **shared: Unpack[Shared],
+    ) -> None:
+        super().__init__(model, optimizer, **shared)
+        self.l2 = self.setting("l2", l2, 0, 1)
+        self._act_in(self.l2 > 0)
+
+    def _act_in(self, active: Tensor) -> None:
+        """Acts in some replicas at every step; in all of them where picking them out would take more time."""
+        if isinstance(rows_of(active, self.device), Tensor):
+            active = torch.ones_like(active)
+        self.when = Every(torch.ones_like(active, dtype=torch.int64), active, self.device)
+        self._shares = self._shaped(self.l2, self.when.rows(1))
+
+    def _shaped(self, values: Tensor, rows: slice | Tensor | None) -> dict[str, Tensor]:
+        """One value for each of the given replicas, in the type and on the device of each parameter, to multiply it."""
+        if rows is None:
+            return {}
+        return {
+            name: values.to(parameter)[rows].view(-1, *(1,) * len(self.blocks[name].shape))
+            for name, parameter in self.parameters.items()
+        }
+
+    def rule(self, w: Weights) -> None:
+        """Shrinks one parameter."""
+        if w.parameter.requires_grad:
+            weight = w.value
+            # Not a product with 1 - l2, which single precision rounds to multiples of 6e-8.
+            weight.addcmul_(weight, self._shares[w.name], value=-1)

@@ -1,0 +1,294 @@
+"""One parameter of the replicas that are due: what the rule of a method reads of it, and writes into it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from supple.functional import random, selection
+from supple.functional.initial import Constant
+from supple.functional.sharding import gathered
+from supple.methods.base import Method
+from supple.methods.when import Rows
+
+Place = tuple[Tensor, Tensor]
+"""Some entries: the row of each, and its row-major index in the parameter or block, int64 [M] each."""
+
+New = float | Tensor | Callable[[Place | None], Tensor | float]
+"""New values: a number, a tensor [rows, ...], or what gives those at some places, or all where there are none."""
+
+_ENTRIES = 1 << 18
+"""How many entries are worked on at a time: few enough that their utilities and new values take little memory, many
+enough that the calls take no time."""
+
+_FEW = 8
+"""Up to one chosen entry in so many, looking the entries up is faster than going through all."""
+
+
+class Weights:
+    """One parameter of some replicas, at one moment.
+
+    All tensors are [rows, ...]: the replicas that are due, and the parameter's shape; of a sharded parameter, the shape
+    of the block that this process holds.
+
+    Args:
+        method: the method that acts.
+        name: the parameter.
+        rows: which replicas.
+
+    Attributes:
+        parameter: the parameter itself.
+        value: the values; writing into them writes into the parameter where the rows are a slice.
+        block: where these entries lie in the whole parameter.
+        distribution: what the parameter was initialized from, where the method has to know.
+    """
+
+    def __init__(self, method: Method, name: str, rows: Rows) -> None:
+        self.method, self.name, self.rows = method, name, rows
+        self.parameter, self.block = method.parameters[name], method.blocks[name]
+        self.distribution: Any = method.distributions.get(name)
+        self.value = method.stack(self.parameter)[rows]
+
+    @property
+    def grad(self) -> Tensor:
+        """The gradient; a RuntimeError if there is none, or it is sparse."""
+        gradient, name = self.parameter.grad, type(self.method).__name__
+        if gradient is None:
+            raise RuntimeError(
+                f"{name} needs the gradient of {self.name}, which is None. Call step() after backward() and before "
+                "optimizer.zero_grad()"
+            )
+        if gradient.layout != torch.strided:
+            raise RuntimeError(
+                f"the gradient of {self.name} is sparse, which {name} cannot read; make the layer with sparse=False, "
+                "leave it out with exclude=... where the method has it, or choose a utility that reads no gradients"
+            )
+        placements = self.block.placements
+        if placements and gradient.placements != placements:  # type: ignore[attr-defined]
+            gradient = gradient.redistribute(placements=placements)  # type: ignore[attr-defined]
+        return self.method.stack(gradient)[self.rows]
+
+    def kept(self, kind: str) -> Tensor:
+        """Gives a tensor that the method keeps of the parameter.
+
+        Args:
+            kind: its name in ``method.kept``.
+
+        Returns:
+            A view where the rows are a slice.
+        """
+        return self.method.kept[kind][self.name][self.rows]
+
+    def each(self, setting: Tensor) -> Tensor:
+        """Shapes a setting so that it multiplies the weights of its replica.
+
+        Args:
+            setting: [R], on the parameter's device.
+
+        Returns:
+            [rows, 1, ...].
+        """
+        return setting[self.rows].view(-1, *(1,) * len(self.block.shape))
+
+    def uniform(self, purpose: str) -> Tensor:
+        """Draws a uniform random number for each entry, a function of seed, purpose, step and index.
+
+        Args:
+            purpose: what the numbers are for.
+
+        Returns:
+            float32 [rows, ...] in (0, 1).
+        """
+        seed, key = self.method.seed[self.rows], random.purpose(*self.method.moment, purpose, self.name)
+        time = self.method.time
+        if self.block.mesh is None:
+            return random.uniform(seed, key, time, self.block.whole.numel()).view(-1, *self.block.whole)
+        index = self.block.every_index(seed.device).unsqueeze(0)
+        return random.uniform_at(seed.view(-1, *(1,) * (index.ndim - 1)), key, time, index)
+
+    def chance(self, purpose: str) -> Tensor:
+        """Draws one uniform random number a replica.
+
+        Args:
+            purpose: what the numbers are for.
+
+        Returns:
+            float32 [rows] in (0, 1).
+        """
+        seed, key = self.method.seed[self.rows], random.purpose(*self.method.moment, purpose, self.name)
+        return random.uniform(seed, key, self.method.time, 1)[:, 0]
+
+    def mean(self, utility: Tensor) -> Tensor:
+        """Means over the whole parameter, also where it is sharded; not finite where one utility is not.
+
+        Args:
+            utility: [rows, ...].
+
+        Returns:
+            [rows].
+        """
+        flat = utility.reshape(len(utility), -1)
+        if self.block.mesh is None:
+            return flat.mean(dim=1)
+        return self.block.total(flat.sum(dim=1)) / self.block.whole.numel()
+
+    def lowest(self, utility: Tensor, count: Tensor) -> Tensor:
+        """Finds the lowest utilities of the whole parameter, also where it is sharded.
+
+        Args:
+            utility: [rows, ...].
+            count: int64 [rows], how many.
+
+        Returns:
+            bool [rows, ...].
+        """
+        # Which entries are the lowest shows only when all are seen together.
+        whole = gathered(self.block.join(utility))
+        chosen = selection.lowest(whole.reshape(len(count), -1), count)
+        return self.block.of(chosen.view(-1, *self.block.whole), leading=1)
+
+    def draw(self, place: Place | None = None) -> Tensor | float:
+        """Draws fresh values from the parameter's initial distribution.
+
+        An entry's value is a function of its index in the whole parameter, so it does not matter which are asked for.
+
+        Args:
+            place: the entries; None: all.
+
+        Returns:
+            float32 [M], or [rows, ...]; the number itself where the parameter starts from a constant.
+        """
+        if isinstance(self.distribution, Constant):
+            return self.distribution.value
+        if place is None:
+            return self.distribution.quantile(self.uniform("resample"))
+        rows, index = place
+        if self.block.mesh is not None:
+            index = self.block.every_index(index.device).flatten()[index]
+        seed, key = self.method.seed[self.rows][rows], random.purpose(*self.method.moment, "resample", self.name)
+        return self.distribution.quantile(random.uniform_at(seed, key, self.method.time, index))
+
+    def replace(self, chosen: Tensor, new: New) -> None:
+        """Gives chosen entries new values, and fresh optimizer state where asked for, and counts them.
+
+        A parameter that has been frozen stays as it is, and so does the row of an embedding that stands for padding.
+
+        Args:
+            chosen: bool [rows, ...]; written into.
+            new: the new values.
+        """
+        method, block = self.method, self.block
+        if not self.parameter.requires_grad:
+            return
+        fixed = method.fixed_rows.get(self.name)
+        if fixed is not None and 0 <= fixed - block.offset[0] < block.shape[0]:
+            chosen[:, fixed - block.offset[0]] = False
+        number = chosen.reshape(len(chosen), -1).sum(dim=1)
+        method.count(number if block.mesh is None else block.total(number), self.rows)
+        weight = method.stack(self.parameter)
+        states = [(method.stack(t), *line) for t, *line in method.fresh.entries(self.parameter)] if method.fresh else []
+        # On a CPU few entries are looked up; elsewhere their number would have to be waited for.
+        few = weight.device.type == "cpu" and int(number.sum()) * _FEW < chosen.numel()
+        if few and weight.is_contiguous():
+            place = torch.where(chosen.view(len(chosen), -1))
+            if callable(new):
+                new = new((place[0], place[1]))
+            elif isinstance(new, Tensor):
+                new = new.reshape(len(chosen), -1)[place]
+            values = new.to(weight.dtype) if isinstance(new, Tensor) else weight.new_tensor(new)
+            replica = torch.arange(len(weight))[self.rows][place[0]]
+            weight.view(len(weight), -1)[replica, place[1]] = values
+            for state, offset, slope in states:
+                fresh = offset[replica] + slope[replica] * values
+                state.view(len(state), -1)[replica, place[1]] = fresh.to(state.dtype)
+            return
+        new = new(None) if callable(new) else new
+        values = torch.where(chosen, new.to(weight.dtype) if isinstance(new, Tensor) else new, self.value)
+        weight[self.rows] = values
+        for state, offset, slope in states:
+            fresh = self.each(offset) + self.each(slope) * values
+            state[self.rows] = torch.where(chosen, fresh, state[self.rows])
+
+
+class WeightMethod(Method):
+    """A method with a rule for one parameter of the replicas that are due.
+
+    A method of one's own writes :meth:`rule`, :meth:`rule_before_step` or :meth:`rule_at_boundary`.
+    """
+
+    def rule(self, w: Weights) -> None:
+        """Acts on one parameter after the optimizer's step."""
+
+    def rule_before_step(self, w: Weights) -> None:
+        """Adds to the gradient of one parameter, before the optimizer's step."""
+
+    def rule_at_boundary(self, w: Weights) -> None:
+        """Acts on one parameter where the data changes."""
+
+    def watch(self, w: Weights) -> None:
+        """Looks at one parameter of all replicas at every step, before the rule, where ``watches`` is set."""
+
+    @property
+    def acts_at_boundary(self) -> bool:
+        """Whether :meth:`boundary` does something."""
+        return type(self).rule_at_boundary is not WeightMethod.rule_at_boundary
+
+    def _act(self) -> None:
+        rows = self.when.rows(self.steps)
+        # Whoever calls step() at the wrong place hears of it at the first step, not when the first one is due.
+        first = self.reads_gradients and not self._saw_gradients and not self.stacked
+        if rows is not None or self.watches or first:
+            self._each(self.rule, rows, self.reads_gradients)
+
+    def _act_before_step(self) -> None:
+        if type(self).rule_before_step is not WeightMethod.rule_before_step:
+            self._each(self.rule_before_step, self.when.rows(self.steps + 1), True)
+
+    def _act_at_boundary(self) -> None:
+        self._each(self.rule_at_boundary, slice(None), False)
+
+    def _each(self, rule: Callable[[Weights], None], rows: Rows | None, gradients: bool) -> None:
+        """Lets a rule act on each parameter; where it needs gradients, on those that have one."""
+        names = [*self.parameters]
+        if gradients:
+            names = [name for name in names if self.parameters[name].grad is not None]
+            if not names:
+                raise RuntimeError(
+                    f"{type(self).__name__} found no gradient: call step() after backward() and before "
+                    "optimizer.zero_grad()"
+                )
+            if not self._saw_gradients:
+                self._check_gradients(names)
+        for name in names:
+            if self.watches and rule == self.rule:
+                self.watch(Weights(self, name, slice(None)))
+            if rows is None:
+                continue
+            # A few replicas at a time where new values are made, so that these take little memory.
+            length = max(1, _ENTRIES * self.replicas // max(1, self.parameters[name].numel()))
+            if not self.replaces or length >= self.replicas:
+                rule(Weights(self, name, rows))
+                continue
+            replicas = range(self.replicas)[rows] if isinstance(rows, slice) else rows
+            for start in range(0, len(replicas), length):
+                part = replicas[start : start + length]
+                one = slice(part.start, part.stop, part.step) if isinstance(part, range) else part
+                rule(Weights(self, name, one))
+
+    def _check_gradients(self, names: list[str]) -> None:
+        """Checks that gradients can be read and once, on a CPU, where it costs no waiting, that they are not all 0."""
+        gradients = [Weights(self, name, slice(None)).grad for name in names]
+        self._saw_gradients = True
+        if self.stacked or self.device.type != "cpu" or self.sharded:
+            return
+        if not any(bool(gradient.any()) for gradient in gradients):
+            warnings.warn(
+                f"{type(self).__name__} found only gradients of 0, so that every utility is 0. Call step() before "
+                "optimizer.zero_grad(), also with set_to_none=False",
+                UserWarning,
+                stacklevel=6,
+            )
