@@ -52,7 +52,7 @@ def public_functions(body):
 
 
 def exempt(function):
-    """Properties read like attributes, and everybody knows what forward does; rules are described where they are called."""
+    """Properties read like attributes, everybody knows forward, and rules are described where they are called."""
     names = {ast.unparse(decorator).split("(")[0].split(".")[-1] for decorator in function.decorator_list}
     return (
         function.name == "forward"
