@@ -17,8 +17,8 @@ from pathlib import Path
 
 import polars as pl
 import torch
-
 from supple.lab.bench.settings import images
+
 from supple.lab.study import checkpoint
 from supple.lab.study.part import Part
 from supple.lab.study.permuted import PermutedCourse

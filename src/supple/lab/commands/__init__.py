@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 import supple
-from supple.lab.bench.command import bench_command
 from supple.lab.commands.data import data_app
 from supple.lab.commands.demo import demo_command
 from supple.lab.commands.plan import plan_command
@@ -19,7 +18,6 @@ app = typer.Typer(
 )
 app.command("demo")(demo_command)
 app.add_typer(data_app, name="data")
-app.command("bench")(bench_command)
 app.command("plan")(plan_command)
 app.command("run")(run_command)
 app.command("report")(report_command)

@@ -1,0 +1,327 @@
+"""Populations as contenders, at the settings of the study; and what a worker process of the benchmark does.
+
+Settings are those of permuted MNIST in Hernandez-Garcia, Dohare, Luo and Sutton, "Reinitializing weights vs units for
+maintaining plasticity in neural networks", arXiv 2508.00212: of the small network for widths below 50, of the large one
+below 500, and of the extra large one above. The study sweeps the methods of the extra large network and names no best
+point, so a point of the middle of each sweep stands for it. AdamW is in the study for the large network only; elsewhere
+the methods have the same settings as with SGD. A method that the study does not have runs at its defaults.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from loops import STEP_SIZE, CarefulLoop, Contender, JaxLoop, PlainLoop
+from timing import peak, timer
+
+from supple.lab.data import LabelledImages, mnist10k
+from supple.lab.nn import StackedMLP
+from supple.lab.population import Population
+from supple.lab.population.graphs import WARM_UP
+from supple.lab.streams import PermutedStream
+from supple.lab.study.shipped import find
+from supple.lab.study.spec import read
+from supple.methods.registry import METHODS
+from supple.optim import SGDW, AdamW
+
+BATCH = 30
+OPTIMIZERS: dict[str, Any] = {"sgd": (SGDW, STEP_SIZE), "adamw": (AdamW, 5e-4)}
+"""Class and step size."""
+EXTRA_LARGE: dict[str, dict[str, float]] = {
+    "l2": {"l2": 1e-4},
+    "shrink_and_perturb": {"l2": 1e-4, "variance": 1e-7},
+    "swr": {"frequency": 16384, "factor": 1e-7},
+    "cbp": {"maturity": 1000, "replacement_rate": 1e-4},
+    "redo": {"frequency": 8192, "threshold": 1e-3},
+}
+
+
+@cache
+def method_settings(method: str, hidden: int, optimizer: str) -> Mapping[str, Any]:
+    """Settings of a method for networks of some width."""
+    if hidden >= 500:
+        return EXTRA_LARGE.get(method, {})
+    size = "small" if hidden < 50 else "large_adam" if optimizer == "adamw" else "large"
+    return read(find(f"permuted_mnist/{size}")[0]).methods.get(method, {})
+
+
+def action_share(method: str, hidden: int, optimizer: str) -> float:
+    """Share of the steps at which a method does more than count, in the long run.
+
+    SWR and ReDo act every ``frequency`` steps. CBP replaces k = rate * (eligible units) units of a layer a step; in
+    the long run k * maturity units are not yet eligible, so k = rate * (hidden - k * maturity), that is
+    k = rate * hidden / (1 + rate * maturity); and it acts at every step or, where k is below 1, every 1 / k steps.
+    What does the same at every step (base, L2, shrink and perturb) has a share of 0.
+    """
+    settings = method_settings(method, hidden, optimizer)
+    if "frequency" in settings:
+        return 1 / settings["frequency"]
+    if "replacement_rate" in settings:
+        rate = settings["replacement_rate"]
+        return min(1.0, rate * hidden / (1 + rate * settings["maturity"]))
+    return 0.0
+
+
+@cache
+def images(count: int = 60_000) -> LabelledImages:
+    """As many images as the study's tasks have, which are the 10,000 that are part of supple, again and again.
+
+    What a step costs does not depend on what is on an image, and so the benchmark downloads nothing.
+    """
+    some = mnist10k()
+    chosen = torch.arange(count) % len(some)
+    return LabelledImages(some.images[chosen], some.labels[chosen], some.classes, some.name)
+
+
+class Engine(Contender):
+    """Networks 784-h-h-h-10 that all optimizers and methods take turns to train, so that memory holds them once.
+
+    Args:
+        hidden: units of each hidden layer.
+        settings: replicas a seed of the stream, C.
+        stream: tasks of S seeds, on the device where to train.
+        optimizers: names of :data:`OPTIMIZERS`.
+        methods: "base", and names of methods. The first optimizer and method are in use at first.
+        precision: of matrix products.
+        graphs: whether steps with SGD are replayed as CUDA graphs.
+    """
+
+    def __init__(
+        self,
+        hidden: int,
+        settings: int,
+        stream: PermutedStream,
+        optimizers: Sequence[str],
+        methods: Sequence[str],
+        precision: Any = "float32",
+        graphs: bool = False,
+    ) -> None:
+        super().__init__(stream)
+        seeds = [seed for seed in stream.seeds.tolist() for _ in range(settings)]
+        self.hidden, self.device = hidden, stream.seeds.device
+        self.network = StackedMLP(seeds, stream.features, hidden, stream.classes).to(self.device)
+        self.replicas = len(seeds)
+        self._populations = {}
+        for name, method in itertools.product(optimizers, methods):
+            kind, step_size = OPTIMIZERS[name]
+            # A step size a replica, as in a comparison of settings.
+            step_sizes = torch.full((self.replicas,), step_size, device=self.device)
+            optimizer = kind(self.network.parameters(), lr=step_sizes)
+            own: Any = method_settings(method, hidden, name)
+            acting = None if method == "base" else METHODS[method](self.network, optimizer, **own)
+            self._populations[name, method] = Population(
+                self.network, optimizer, stream, acting, precision=precision, graphs=graphs
+            )
+        self.use(optimizers[0], methods[0])
+
+    def use(self, optimizer: str, method: str) -> None:
+        """Trains with this optimizer and method, of those it was made with, from now on."""
+        self.action_share = action_share(method, self.hidden, optimizer)
+        self.population = self._populations[optimizer, method]
+
+    def begin(self) -> None:
+        """Starts the task; what a study measures there (dead units, ranks) is no part of the comparison."""
+        self.loss = torch.zeros(self.replicas, dtype=torch.float64, device=self.device)
+        self.hits = torch.zeros(self.replicas, dtype=torch.int64, device=self.device)
+
+    def train(self) -> None:
+        """Takes one step of every replica."""
+        loss, hits = self.population.step(*self.task.batch(self.task.steps - self.calls_left))
+        self.loss += loss
+        self.hits += hits
+
+    def acts_next(self) -> bool:
+        """Whether the method may reinitialize something at the next step."""
+        method = self.population.method
+        return method is not None and bool(method.due_next().any())
+
+    def skip_to_action(self) -> None:
+        """Lets the method count steps that are not taken until the next is one at which it acts."""
+        if not self.calls_left:
+            self.start_task()
+        while not self.acts_next():
+            assert self.population.method is not None
+            self.population.method.step()
+
+
+def measure(contender: Contender, seconds: float) -> dict[str, float]:
+    """Trains for a time and says how long things take.
+
+    What happens seldom (SWR acts every 2,048 steps, a task starts every 2,000) falls into a window of a second or
+    misses it. So actions and starts of tasks are also timed apart, and count as often as they come in a long run.
+
+    Returns:
+        Seconds of a step in a long run, of one at which no method acts, of one at which one does (0 where there is
+        none), and of the start of a task.
+    """
+    names = {"contender": contender}
+    start = timer("contender.start_task()", **names).timeit(1).mean
+    window = timer("contender.step()", "contender.count()", **names)
+    calls = max(1, round(seconds / window.timeit(3).mean))
+    mean = window.timeit(calls).mean
+    acted, started = contender.acted / calls, contender.started / calls
+    share, acting = contender.action_share, 0.0
+    quiet = mean - started * start
+    if share:
+        acting = timer("contender.step()", "contender.skip_to_action()", **names).timeit(1).mean
+        quiet = (quiet - acted * acting) / (1 - acted) if acted < 1 else acting
+    step = (1 - share) * quiet + share * acting + start / contender.calls_a_task
+    return {"step": step / contender.steps_a_call, "quiet": quiet, "acting": acting, "start": start}
+
+
+# What workers do. Each holds one contender at a time.
+
+_held: list[Any] = []
+
+
+def make(
+    name: str,
+    hidden: int,
+    seeds: range,
+    settings: int,
+    count: int,
+    device: str,
+    optimizers: Sequence[str],
+    methods: Sequence[str],
+    precision: str,
+    graphs: bool,
+) -> None:
+    """Makes a contender: "engine", "plain", "careful" or "jax"; the last three take the first seed."""
+    # What was measured before goes first, so that both are never in memory together.
+    _held.clear()
+    gc.collect()
+    if name == "engine":
+        stream = PermutedStream(images(count), seeds, BATCH, device)
+        engine = Engine(hidden, settings, stream, optimizers, methods, precision, graphs)
+        _held.append(engine)
+        for configuration in itertools.product(optimizers, methods) if graphs else ():
+            engine.use(*configuration)
+            # The last of these steps is a replay.
+            for _ in range(WARM_UP + 2):
+                engine.step()
+    else:
+        stream = PermutedStream(images(count), seeds[:1], BATCH)
+        _held.append(
+            JaxLoop(hidden, stream)
+            if name == "jax"
+            else {"plain": PlainLoop, "careful": CarefulLoop}[name](hidden, stream, device)
+        )
+
+
+def measure_held(seconds: float, optimizer: str = "", method: str = "") -> dict[str, float]:
+    """Measures the contender that was made; an engine with this optimizer and method."""
+    (contender,) = _held
+    if isinstance(contender, Engine):
+        contender.use(optimizer, method)
+    return measure(contender, seconds)
+
+
+def measure_peak(device: str) -> float:
+    """1e9 operations a second of large matrix products."""
+    return peak(device)
+
+
+def footprint(
+    hidden: int,
+    seeds: int,
+    settings: int,
+    method: str,
+    device: str,
+    count: int,
+    tasks: int = 1,
+    steps: int | None = None,
+) -> dict[str, Any]:
+    """Trains a population with SGD and sees how much memory it takes; the process must not have done much before.
+
+    Args:
+        hidden: units of each hidden layer.
+        seeds: seeds.
+        settings: replicas a seed.
+        method: name of the method; it also acts once.
+        device: where to train.
+        count: images a task.
+        tasks: tasks to learn.
+        steps: steps of each task to take; None: all.
+
+    Returns:
+        Replicas; bytes of the parameters, of images and labels ("data"), and of the peak above what the process had
+        before it read the data ("extra", None where the system does not say); (extra - data) / parameters; and the
+        seconds of each task.
+    """
+
+    def population(hidden: int, seeds: int, settings: int, device: str, count: int) -> Engine:
+        stream = PermutedStream(images(count), range(seeds), BATCH, device)
+        return Engine(hidden, settings, stream, ("sgd",), (method,))
+
+    # Code of libraries is read when first used; a tiny population reads it.
+    _train(population(10, 1, 1, "cpu", 10 * BATCH), 1, None)
+    # The images come packed; unpacking them takes more memory than they do, which is not the population's.
+    data = _bytes(images(count).images) + _bytes(images(count).labels)
+    gc.collect()
+    before = _reset_peak(device)
+    engine = population(hidden, seeds, settings, device, count)
+    taken = _train(engine, tasks, steps)
+    extra = None if before is None else _peak(device) - before
+    if extra is not None and device == "cpu":
+        # There already before the population was.
+        extra += data
+    parameters = sum(_bytes(parameter) for parameter in engine.network.parameters())
+    return {
+        "replicas": engine.replicas,
+        "parameters": parameters,
+        "data": data,
+        "extra": extra,
+        "times_the_parameters": None if extra is None else (extra - data) / parameters,
+        "seconds": taken,
+    }
+
+
+def _train(engine: Engine, tasks: int, steps: int | None) -> list[float]:
+    """Seconds of each task; then the method acts once."""
+    taken = []
+    for _ in range(tasks):
+        start = time.perf_counter()
+        engine.start_task()
+        for _ in range(engine.calls_left if steps is None else steps):
+            engine.step()
+        engine.hits.sum().item()
+        taken.append(time.perf_counter() - start)
+    if engine.action_share:
+        engine.start_task()
+        engine.skip_to_action()
+        engine.step()
+    return taken
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _reset_peak(device: str) -> int | None:
+    """Forgets earlier peaks; bytes in use now, None where the system does not say."""
+    if device != "cpu":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        return _status("VmRSS")
+    except OSError:
+        return None
+
+
+def _peak(device: str) -> int:
+    return _status("VmHWM") if device == "cpu" else torch.cuda.max_memory_allocated()
+
+
+def _status(field: str) -> int:
+    """Bytes of a field of the process's status, as Linux gives it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(f"{field}:")).split()[1]) * 1024
