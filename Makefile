@@ -28,8 +28,8 @@ lint: $(READY)  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)  ## replica steps per second against plain training loops
-	$(BIN)/supple bench
+bench: $(READY)  ## network steps per second of populations against plain training loops
+	$(BIN)/python benchmarks/population.py
 
 clean:  ## removes .venv and what tools left behind
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

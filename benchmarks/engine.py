@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from loops import STEP_SIZE, CarefulLoop, Contender, JaxLoop, PlainLoop
-from timing import peak, timer
+from timing import timer
 
 from supple.lab.data import LabelledImages, mnist10k
 from supple.lab.nn import StackedMLP
@@ -176,13 +176,13 @@ def measure(contender: Contender, seconds: float) -> dict[str, float]:
     return {"step": step / contender.steps_a_call, "quiet": quiet, "acting": acting, "start": start}
 
 
-# What workers do. Each holds one contender at a time.
+# What workers do.
 
-_held: list[Any] = []
+_held: dict[str, Contender] = {}
 
 
 def make(
-    name: str,
+    names: Sequence[str],
     hidden: int,
     seeds: range,
     settings: int,
@@ -193,39 +193,28 @@ def make(
     precision: str,
     graphs: bool,
 ) -> None:
-    """Makes a contender: "engine", "plain", "careful" or "jax"; the last three take the first seed."""
+    """Makes contenders: "engine", and of "plain", "careful" and "jax" those in ``names``, which take the first seed."""
     # What was measured before goes first, so that both are never in memory together.
     _held.clear()
     gc.collect()
-    if name == "engine":
-        stream = PermutedStream(images(count), seeds, BATCH, device)
-        engine = Engine(hidden, settings, stream, optimizers, methods, precision, graphs)
-        _held.append(engine)
-        for configuration in itertools.product(optimizers, methods) if graphs else ():
-            engine.use(*configuration)
-            # The last of these steps is a replay.
-            for _ in range(WARM_UP + 2):
-                engine.step()
-    else:
-        stream = PermutedStream(images(count), seeds[:1], BATCH)
-        _held.append(
-            JaxLoop(hidden, stream)
-            if name == "jax"
-            else {"plain": PlainLoop, "careful": CarefulLoop}[name](hidden, stream, device)
-        )
+    stream = PermutedStream(images(count), seeds, BATCH, device)
+    _held["engine"] = engine = Engine(hidden, settings, stream, optimizers, methods, precision, graphs)
+    for configuration in itertools.product(optimizers, methods) if graphs else ():
+        engine.use(*configuration)
+        # The last of these steps is a replay.
+        for _ in range(WARM_UP + 2):
+            engine.step()
+    stream = PermutedStream(images(count), seeds[:1], BATCH)
+    kinds: dict[str, Any] = {"plain": PlainLoop, "careful": CarefulLoop, "jax": JaxLoop}
+    _held.update({name: kinds[name](hidden, stream, device) for name in names})
 
 
-def measure_held(seconds: float, optimizer: str = "", method: str = "") -> dict[str, float]:
-    """Measures the contender that was made; an engine with this optimizer and method."""
-    (contender,) = _held
+def measure_held(name: str, seconds: float, optimizer: str = "", method: str = "") -> dict[str, float]:
+    """Measures a contender that was made; the engine with this optimizer and method."""
+    contender = _held[name]
     if isinstance(contender, Engine):
         contender.use(optimizer, method)
     return measure(contender, seconds)
-
-
-def measure_peak(device: str) -> float:
-    """1e9 operations a second of large matrix products."""
-    return peak(device)
 
 
 def footprint(

@@ -1,6 +1,6 @@
 """How many functions of the package one due step of SWR and of CBP passes through, and in how many files.
 
-    python benchmarks/functions.py --list
+python benchmarks/functions.py --list
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ All compute the same as a population's replica of the same seed, from the same i
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,7 +27,7 @@ class Contender:
     Attributes:
         replicas: networks trained at once.
         action_share: share of the steps at which a method acts, in the long run.
-        calls_a_task: calls of :meth:`step` that a task has; each takes ``steps_a_call`` steps.
+        calls_left: calls of :meth:`step`, each of ``steps_a_call`` steps, that are left of the current task.
         acted: steps at which a method acted since :meth:`count`.
         started: tasks started since then.
         loss: sum over the steps of the current task.
@@ -45,6 +46,7 @@ class Contender:
 
     @property
     def calls_a_task(self) -> int:
+        """Calls of :meth:`step` that a task has; each takes ``steps_a_call`` steps."""
         return self.stream.steps // self.steps_a_call
 
     def count(self) -> None:
@@ -84,7 +86,7 @@ def sequential(hidden: int, seed: int, inputs: int = 784, outputs: int = 10) -> 
     """An ordinary network inputs-h-h-h-outputs, with the initial values of replica ``seed`` of a population."""
     sizes = [inputs, hidden, hidden, hidden, outputs]
     layers: list[nn.Module] = []
-    for size, following in zip(sizes, sizes[1:], strict=False):
+    for size, following in itertools.pairwise(sizes):
         layers += [nn.Linear(size, following), nn.ReLU()]
     network = nn.Sequential(*layers[:-1])
     with torch.no_grad():
@@ -172,7 +174,7 @@ class JaxLoop(Contender):
     A call takes 50 steps where the network is small; ten where it is wide, so that it does not outlast a measurement.
     """
 
-    def __init__(self, hidden: int, stream: PermutedStream) -> None:
+    def __init__(self, hidden: int, stream: PermutedStream, device: str = "cpu") -> None:
         super().__init__(stream)
         self.steps_a_call = 50 if hidden < 500 else 10
         self._jax = importlib.import_module("jax")

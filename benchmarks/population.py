@@ -19,7 +19,6 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
 from typing import Any
 
 import engine
@@ -27,7 +26,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from timing import Workers, ask, cores, ends, machine, ratios, spread, table, workers
+from timing import Workers, ask, cores, ends, machine, peak, ratios, spread, table, workers
 
 from supple.lab.nn import Architecture
 from supple.lab.population.parts import cached, cut
@@ -112,29 +111,28 @@ def step_flops(hidden: int) -> int:
     return 2 * engine.BATCH * Architecture(784, hidden, 10, 3).multiply_adds
 
 
-def measure_width(options: argparse.Namespace, hidden: int, crews: dict[str, Workers], tick: Tick) -> dict[str, Any]:
+def measure_width(options: argparse.Namespace, hidden: int, crew: Workers, tick: Tick) -> dict[str, Any]:
     """Measures all contenders at one width, in turns."""
     seeds, settings = part(options, hidden)
     configurations = list(itertools.product(options.optimizer, options.method))
     tick(f"width {hidden}: making networks")
-    for name, crew in crews.items():
-        if name != "peak":
-            common = (settings, options.images, options.device, options.optimizer, options.method)
-            own = [range(n * seeds, (n + 1) * seeds) for n in range(len(crew))]
-            last = (options.precision, options.graphs)
-            ask(crew, engine.make, [(name, hidden, numbers, *common, *last) for numbers in own])
+    common = (settings, options.images, options.device, options.optimizer, options.method)
+    own = [range(n * seeds, (n + 1) * seeds) for n in range(len(crew))]
+    last = (options.precision, options.graphs)
+    ask(crew, engine.make, [(options.loops, hidden, numbers, *common, *last) for numbers in own])
     turns: dict[Any, list[list[dict[str, float]]]] = {key: [] for key in (*options.loops, *configurations)}
     peaks = []
     for _ in range(options.repeats):
         for name in options.loops:
             tick(f"width {hidden}: {name}")
-            turns[name].append(_measure(crews[name], options.seconds))
+            turns[name].append(ask(crew, engine.measure_held, [(name, options.seconds)] * len(crew)))
         tick(f"width {hidden}: peak")
-        peaks += ask(crews["peak"], engine.measure_peak, [(options.device,)])
+        peaks.append(peak(options.device))
         # The methods follow base, with which they are compared.
-        for optimizer, method in configurations:
-            tick(f"width {hidden}: engine {optimizer} {method}")
-            turns[optimizer, method].append(_measure(crews["engine"], options.seconds, optimizer, method))
+        for configuration in configurations:
+            tick(f"width {hidden}: engine {' '.join(configuration)}")
+            arguments = ("engine", options.seconds, *configuration)
+            turns[configuration].append(ask(crew, engine.measure_held, [arguments] * len(crew)))
 
     def rates(key: Any, replicas: int) -> list[float]:
         """Network steps a second of all processes together, one a turn."""
@@ -175,17 +173,11 @@ def measure_width(options: argparse.Namespace, hidden: int, crews: dict[str, Wor
     }
 
 
-def _measure(crew: Workers, *arguments: Any) -> list[dict[str, float]]:
-    return ask(crew, engine.measure_held, [arguments] * len(crew))
-
-
 def run(options: argparse.Namespace, tick: Tick = lambda text: None) -> dict[str, Any]:
     """Measures everything; ``tick`` is told what comes next."""
     groups = [[core] for core in cores()] if options.device == "cpu" else [cores()]
-    with ExitStack() as stack:
-        crews = {name: stack.enter_context(workers(groups)) for name in ("engine", *options.loops)}
-        crews["peak"] = stack.enter_context(workers([cores()]))
-        widths = [measure_width(options, hidden, crews, tick) for hidden in options.width]
+    with workers(groups) as crew:
+        widths = [measure_width(options, hidden, crew, tick) for hidden in options.width]
 
     def footprint(hidden: int, replicas: int, method: str, **what: int) -> dict[str, Any]:
         tick(f"memory of {replicas} networks with {method}")
@@ -358,8 +350,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit("Stopped; nothing was reported.") from error
     show(found, console)
     if options.json:
-        options.json.write(json.dumps(found, indent=2) + "\n")
-        options.json.close()
+        print(json.dumps(found, indent=2), file=options.json, flush=True)
 
 
 if __name__ == "__main__":

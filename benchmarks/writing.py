@@ -17,7 +17,7 @@ from pathlib import Path
 
 import polars as pl
 import torch
-from supple.lab.bench.settings import images
+from engine import images
 
 from supple.lab.study import checkpoint
 from supple.lab.study.part import Part

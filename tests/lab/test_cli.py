@@ -114,7 +114,7 @@ def test_unknown_errors_are_not_hidden(monkeypatch, tmp_path):
     assert isinstance(run("demo", "--out", tmp_path).exception, ZeroDivisionError)
 
 
-@pytest.mark.parametrize("command", [(), ("demo",), ("data",), ("data", "fetch"), ("run",), ("plan",), ("bench",)])
+@pytest.mark.parametrize("command", [(), ("demo",), ("data",), ("data", "fetch"), ("run",), ("plan",)])
 def test_help_has_an_example(command):
     result = run(*command, "--help")
     assert result.exit_code == 0

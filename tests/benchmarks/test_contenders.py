@@ -6,9 +6,10 @@ import importlib.util
 
 import pytest
 import torch
+from engine import METHODS, OPTIMIZERS, Engine, action_share, images, method_settings
+from loops import CarefulLoop, JaxLoop, PermutedImages, PlainLoop, sequential
+from population import step_flops
 
-from supple.lab.bench.engine import Engine
-from supple.lab.bench.loops import CarefulLoop, PermutedImages, PlainLoop, sequential
 from supple.lab.data import LabelledImages, mnist10k
 from supple.lab.streams import PermutedStream
 
@@ -24,8 +25,8 @@ def losses(loop: PlainLoop | CarefulLoop) -> list[float]:
     """The loss of each step of the first task."""
     loop.start_task()
     before, found = 0.0, []
-    while loop.steps_left:
-        assert loop.step() == 1
+    while loop.calls_left:
+        loop.step()
         found.append(float(loop.loss) - before)
         before = float(loop.loss)
     return found
@@ -67,8 +68,8 @@ def test_engine_trains_each_replica_as_the_obvious_program() -> None:
     engine = Engine(HIDDEN, 2, stream([3, SEED]), ["sgd"], ["base"])
     engine.start_task()
     found, before = [], torch.zeros(4, dtype=torch.float64)
-    while engine.steps_left:
-        assert engine.step() == 1
+    while engine.calls_left:
+        engine.step()
         found.append((engine.loss - before).tolist())
         before = engine.loss.clone()
     expected, hits = reference()
@@ -80,19 +81,13 @@ def test_engine_trains_each_replica_as_the_obvious_program() -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
 def test_jax_loop_trains_as_the_obvious_program() -> None:
-    from supple.lab.bench.jax_loop import JaxLoop
-
     loop = JaxLoop(HIDDEN, stream([SEED]))
     loop.start_task()
-    found, hits = [], 0
-    while loop.steps_left:
-        steps = loop.step()
-        assert len(loop.losses) == steps
-        found += loop.losses.tolist()
-        hits += int(loop.hits.sum())
-    expected, expected_hits = reference()
-    assert found == pytest.approx(expected, rel=1e-4)
-    assert hits == expected_hits
+    assert (loop.steps_a_call, loop.calls_left) == (STEPS, 1)
+    loop.step()
+    expected, hits = reference()
+    assert loop.losses.tolist() == pytest.approx(expected, rel=1e-4)
+    assert loop.hits == hits
 
 
 @pytest.mark.parametrize("kind", [PlainLoop, CarefulLoop])
@@ -130,3 +125,57 @@ def test_engine_takes_turns_with_methods_and_skips_to_their_actions() -> None:
     engine.step()
     assert not engine.acts_next()
     assert int(method.reinitialized.last.min()) > 0  # pixels that are dark on all images of the batch
+
+
+@pytest.mark.parametrize("hidden", [10, 100])
+def test_operations_counted_by_torch(hidden: int) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    network = sequential(hidden, 0)
+    with FlopCounterMode(display=False) as counter:
+        network(torch.rand(30, 784)).sum().backward()
+    assert counter.get_total_flops() == step_flops(hidden)
+
+
+def test_settings_are_those_of_the_study() -> None:
+    assert method_settings("swr", 10, "sgd") == {"frequency": 2048, "factor": 1e-6}
+    assert method_settings("cbp", 100, "sgd") == {"maturity": 500, "replacement_rate": 1e-4}
+    assert method_settings("cbp", 100, "adamw") == {"maturity": 1, "replacement_rate": 1e-3}
+    assert method_settings("redo", 10, "sgd") == {"frequency": 8, "threshold": 1e-2}
+    assert method_settings("redo", 100, "sgd") == {"frequency": 16, "threshold": 1e-4}
+    assert method_settings("base", 100, "sgd") == {}
+
+
+@pytest.mark.parametrize("method", ["redo", "cbp"])
+def test_share_of_acting_steps_is_what_the_engine_sees(method: str) -> None:
+    engine = Engine(10, 1, PermutedStream(images(30 * 400), [0]), ["sgd"], [method])
+    engine.start_task()
+    acted = 0
+    while engine.calls_left:
+        acted += engine.acts_next()
+        engine.step()
+    assert acted / 400 == pytest.approx(engine.action_share, abs=1.5 / 400)
+
+
+def test_methods_that_do_the_same_at_every_step_have_no_share() -> None:
+    for method in ("base", "l2", "shrink_and_perturb"):
+        assert action_share(method, 100, "sgd") == 0
+
+
+@pytest.mark.parametrize("method", ["base", *METHODS])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_method_trains(method: str, optimizer: str) -> None:
+    engine = Engine(10, 2, PermutedStream(images(1500), [0, 1]), [optimizer], [method])
+    engine.start_task()
+    initial = engine.network.output.weight.detach().clone()
+    while engine.calls_left:
+        engine.step()
+    assert not torch.equal(engine.network.output.weight, initial)
+    assert engine.loss.isfinite().all()
+
+
+def test_images_are_repeated() -> None:
+    more = images(20_003)
+    assert len(more) == 20_003
+    assert torch.equal(more.images[:10_000], more.images[10_000:20_000])
+    assert torch.equal(more.labels[20_000:], more.labels[:3])
