@@ -29,8 +29,8 @@ from rich.table import Table
 from timing import Workers, ask, cores, ends, machine, peak, ratios, spread, table, workers
 
 from supple.lab.nn import Architecture
+from supple.lab.population import PRECISIONS
 from supple.lab.population.parts import cached, cut
-from supple.lab.population.products import PRECISIONS
 from supple.methods.registry import METHODS
 
 QUICK = {"width": [10, 100], "optimizer": ["sgd"], "method": ["swr", "cbp", "redo"], "repeats": 2, "seconds": 0.3}

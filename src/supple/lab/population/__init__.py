@@ -3,8 +3,18 @@
 from supple.lab.population.disturbance import Disturbance
 from supple.lab.population.fast import FastStep
 from supple.lab.population.graphs import GraphedStep
+from supple.lab.population.layers import PRECISIONS, Precision, Products
 from supple.lab.population.parts import cut
 from supple.lab.population.population import Population, TaskMetrics
-from supple.lab.population.products import Products
 
-__all__ = ["Disturbance", "FastStep", "GraphedStep", "Population", "Products", "TaskMetrics", "cut"]
+__all__ = [
+    "PRECISIONS",
+    "Disturbance",
+    "FastStep",
+    "GraphedStep",
+    "Population",
+    "Precision",
+    "Products",
+    "TaskMetrics",
+    "cut",
+]
