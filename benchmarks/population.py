@@ -23,10 +23,11 @@ from typing import Any
 
 import engine
 import torch
+from memory import footprint
+from population_tables import show
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
-from timing import Workers, ask, cores, ends, machine, peak, ratios, spread, table, workers
+from timing import Workers, ask, cores, machine, peak, ratios, spread, workers
 
 from supple.lab.nn import Architecture
 from supple.lab.population import PRECISIONS
@@ -37,7 +38,6 @@ QUICK = {"width": [10, 100], "optimizer": ["sgd"], "method": ["swr", "cbp", "red
 """What ``--quick`` measures less of."""
 SCALING = (32, 64, 128, 256)
 """Numbers of replicas of ``--scaling``."""
-LOOPS = {"plain": "plain loop", "careful": "careful loop", "jax": "JAX scan"}
 
 Tick = Callable[[str], object]
 
@@ -75,6 +75,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"--width is {min(options.width)}; it has to be 1 or more")
     if options.replicas % options.settings:
         parser.error(f"--replicas is {options.replicas}; it has to be a multiple of --settings, {options.settings}")
+    if options.scaling and SCALING[0] % options.settings:
+        parser.error(f"--settings is {options.settings}; with --scaling it has to divide {SCALING[0]}")
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no CUDA device on this machine; use --device cpu")
     if options.precision == "tf32" and options.device != "cuda":
@@ -84,7 +86,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options.optimizer = list(dict.fromkeys(["sgd", *options.optimizer]))
     options.method = list(dict.fromkeys(["base", *options.method]))
     options.footprint = None if options.quick else 100
-    options.scaling = [count for count in SCALING if count % options.settings == 0] if options.scaling else []
+    options.scaling = SCALING if options.scaling else ()
     options.loops = ["plain"]
     if options.device == "cpu":
         options.loops += ["careful"] + ["jax"] * (importlib.util.find_spec("jax") is not None)
@@ -179,11 +181,11 @@ def run(options: argparse.Namespace, tick: Tick = lambda text: None) -> dict[str
     with workers(groups) as crew:
         widths = [measure_width(options, hidden, crew, tick) for hidden in options.width]
 
-    def footprint(hidden: int, replicas: int, method: str, **what: int) -> dict[str, Any]:
+    def memory(hidden: int, replicas: int, method: str, **what: int) -> dict[str, Any]:
         tick(f"memory of {replicas} networks with {method}")
         own = (hidden, replicas // options.settings, options.settings, method, options.device)
         with workers(groups[:1]) as one:
-            (found,) = ask(one, engine.footprint, [(*own, *what.values())])
+            (found,) = ask(one, footprint, [(*own, *what.values())])
         return {"hidden": hidden, "optimizer": "sgd", "method": method} | found
 
     footprints = []
@@ -191,8 +193,8 @@ def run(options: argparse.Namespace, tick: Tick = lambda text: None) -> dict[str
         seeds, settings = part(options, options.footprint)
         for method in (name for name in ("base", "swr") if name in options.method):
             replicas = max(seeds * settings, options.settings)
-            footprints.append(footprint(options.footprint, replicas, method, count=options.images, tasks=1, steps=20))
-    scaling = [footprint(100, count, "base", count=3000, tasks=2) for count in options.scaling]
+            footprints.append(memory(options.footprint, replicas, method, count=options.images, tasks=1, steps=20))
+    scaling = [memory(100, count, "base", count=3000, tasks=2) for count in options.scaling]
     return {
         "format": 1,
         "plan": {name: value for name, value in vars(options).items() if name != "json"},
@@ -223,115 +225,6 @@ def _notes(options: argparse.Namespace) -> list[str]:
                 "points of the middle of each sweep."
             )
     return notes
-
-
-def show(found: dict[str, Any], console: Console) -> None:
-    """Prints all of it."""
-    plan, here = found["plan"], found["machine"]
-    console.print(
-        f"{here.get('gpu', here['cpu'])}, {here['cores']} cores, torch {here['torch']}, Python {here['python']}\n"
-        f"Permuted MNIST, 784-h-h-h-10, batch 30; medians and ranges of {plan['repeats']} x {plan['seconds']:g} s\n"
-        f"Large matrix products in float32: {found['peak']['median']:.0f} GFLOP/s ({ends(found['peak'], '{:.0f}')})",
-        highlight=False,
-    )
-    if plan["precision"] != "float32":
-        console.print(f"Products of the populations in {plan['precision']}; loops, memory and scaling in float32")
-    if plan["graphs"]:
-        console.print("Steps of the populations with SGD replayed as CUDA graphs; AdamW, memory and scaling without")
-    tables = [_engine(found["engine"]), _contenders(found["contenders"])]
-    tables += [_memory(found["footprints"])] if found["footprints"] else []
-    tables += [_scaling(found["scaling"])] if found["scaling"] else []
-    for one in tables:
-        console.print("", one)
-    for note in found["notes"]:
-        console.print(f"\nNote: {note}", style="dim", highlight=False)
-
-
-def _rate(row: dict[str, Any]) -> tuple[str, str, str, str]:
-    """Rate, half of its range, GFLOP/s, and share of the peak."""
-    rate = row["steps_per_second"]
-    return (
-        f"{rate['median']:,.0f}",
-        f"{50 * (rate['high'] - rate['low']) / rate['median']:.0f}%",
-        f"{row['gflops']['median']:.1f}",
-        f"{100 * row['of_peak']['median']:.0f}%",
-    )
-
-
-def _label(method: str) -> str:
-    return METHODS[method].about.label if method in METHODS else method
-
-
-def _engine(rows: list[dict[str, Any]]) -> Table:
-    caption = (
-        "networks: processes x networks in each. steps/s: of one network, all networks together; ±: half of the range "
-        "over repeats. overhead: by how much a step takes longer than one of base, actions included as often as they "
-        "come in a long run."
-    )
-    found = table(("h", "optimizer", "method"), ("networks", "steps/s", "±", "GFLOP/s", "peak", "overhead"), caption)
-    for row in rows:
-        over = spread([100 * value for value in row["overhead"]["values"]])
-        found.add_row(
-            str(row["hidden"]),
-            {"sgd": "SGD", "adamw": "AdamW"}[row["optimizer"]],
-            _label(row["method"]),
-            f"{row['workers']} x {row['replicas']}",
-            *_rate(row),
-            "" if row["method"] == "base" else f"{over['median']:+.1f}% ({ends(over, '{:+.0f}')})",
-            end_section=row["method"] == rows[-1]["method"],
-        )
-    return found
-
-
-def _contenders(rows: list[dict[str, Any]]) -> Table:
-    caption = "engine is: rate of the populations with SGD and no method over this one's, within each repeat."
-    found = table(("h", "loop"), ("networks", "steps/s", "±", "GFLOP/s", "peak", "engine is"), caption)
-    for row in rows:
-        over = row["engine_over"]
-        found.add_row(
-            str(row["hidden"]),
-            LOOPS[row["name"]],
-            f"{row['workers']} x 1",
-            *_rate(row),
-            f"{over['median']:.1f} x ({ends(over, '{:.1f}')})",
-            end_section=row["name"] == rows[-1]["name"],
-        )
-    return found
-
-
-def _memory(rows: list[dict[str, Any]]) -> Table:
-    found = table(("memory, MB",), ("networks", "parameters", "data", "peak - idle process", "without data"))
-    for row in rows:
-        known = row["extra"] is not None
-        found.add_row(
-            f"h = {row['hidden']}, {_label(row['method'])}",
-            str(row["replicas"]),
-            f"{row['parameters'] / 1e6:.1f}",
-            f"{row['data'] / 1e6:.1f}",
-            f"{row['extra'] / 1e6:.1f}" if known else "unknown",
-            f"{row['times_the_parameters']:.2f} x parameters" if known else "unknown",
-        )
-    return found
-
-
-def _scaling(rows: list[dict[str, Any]]) -> Table:
-    each = [sum(row["seconds"]) / row["replicas"] for row in rows]
-    tasks = max(max(first, second) / min(first, second) for first, second in (row["seconds"] for row in rows))
-    caption = (
-        f"Tasks of 100 steps on one core. Where time is linear, time a network and task is the same everywhere: the "
-        f"largest is {max(each) / min(each):.2f} x the smallest over networks, and {tasks:.2f} x over tasks. Memory is "
-        "without data."
-    )
-    found = table((), ("networks", "one task, s", "two tasks, s", "ms a network and task", "memory, MB"), caption)
-    for row, seconds in zip(rows, each, strict=True):
-        found.add_row(
-            str(row["replicas"]),
-            f"{row['seconds'][0]:.2f}",
-            f"{sum(row['seconds']):.2f}",
-            f"{1e3 * seconds / 2:.2f}",
-            "unknown" if row["extra"] is None else f"{(row['extra'] - row['data']) / 1e6:.1f}",
-        )
-    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -83,6 +83,7 @@ def test_interruption_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("--method swt", "invalid choice: 'swt'"),
         ("--replicas 5", "multiple of --settings, 32"),
+        ("--settings 64 --scaling", "--settings is 64; with --scaling it has to divide 32"),
         ("--repeats 0", "--repeats is 0; it has to be above 0"),
         ("--width 10 0", "--width is 0"),
         ("--precision half", "invalid choice: 'half'"),
@@ -103,7 +104,7 @@ def test_options() -> None:
     assert population.parse(["--quick", "--repeats", "7"]).repeats == 7
     chosen = population.parse(["--optimizer", "adamw", "--method", "redo", "--scaling"])
     assert (chosen.optimizer, chosen.method) == (["sgd", "adamw"], ["base", "redo"])
-    assert chosen.scaling == [32, 64, 128, 256]
+    assert chosen.scaling == (32, 64, 128, 256)
 
 
 @pytest.mark.parametrize(("hidden", "expected"), [(10, (8, 32)), (100, (2, 32)), (1000, (1, 2)), (3000, (1, 1))])

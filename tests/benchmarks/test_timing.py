@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 from conftest import BENCHMARKS
-from engine import footprint, measure
+from engine import measure
 from loops import Contender
+from memory import footprint
 from timing import ask, cores, peak, ratios, spread, workers
 
 
@@ -54,7 +55,6 @@ def test_kinds_of_steps_are_timed_apart() -> None:
     sample = measure(Sleeper(period=5), 0.1)
     assert sample["acting"] >= 0.02
     assert sample["start"] >= 0.01
-    assert sample["quiet"] < sample["acting"]
     parts = 0.8 * sample["quiet"] + 0.2 * sample["acting"] + sample["start"] / 1000
     assert sample["step"] == pytest.approx(parts)
 
@@ -63,8 +63,11 @@ def test_an_action_that_the_window_misses_is_timed_after_it() -> None:
     sleeper = Sleeper(period=100_000)
     sample = measure(sleeper, 0.05)
     assert sleeper.skipped > 0
-    assert sample["acting"] >= 0.02 > sample["quiet"] >= 0.001
-    assert sample["step"] == pytest.approx(sample["quiet"] + 1e-5 * sample["acting"] + 1e-5, rel=0.1)
+    assert sample["acting"] >= 0.02
+    assert sample["quiet"] >= 0.001
+    share = 1e-5
+    parts = (1 - share) * sample["quiet"] + share * sample["acting"] + sample["start"] / 1000
+    assert sample["step"] == pytest.approx(parts)
 
 
 def test_tasks_that_end_are_followed_by_others() -> None:
