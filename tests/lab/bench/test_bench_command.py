@@ -20,7 +20,7 @@ from supple.lab.bench.command import bench_command, make_plan
 from supple.lab.bench.crew import Crew
 from supple.lab.bench.flops import step_flops
 from supple.lab.bench.table import show
-from supple.lab.study.order import cores
+from supple.lab.study.run_config import cores
 
 app = typer.Typer()
 app.command()(bench_command)
@@ -166,7 +166,7 @@ def test_workers_end_with_the_crew() -> None:
 def test_no_worker_outlives_an_interrupted_run(how: signal.Signals, tmp_path: Path) -> None:
     program = (
         "from supple.lab.bench import crew\n"
-        "from supple.lab.study.order import cores\n"
+        "from supple.lab.study.run_config import cores\n"
         "with crew.Crew('testers', 'cpu', [[n] for n in cores()[:1]]) as workers:\n"
         "    print(workers._processes[0].pid, flush=True)\n"
         "    workers.ask('peak')\n"

@@ -19,12 +19,13 @@ import pytest
 from cli_runs import run as command
 from cli_runs import words
 
-from supple.lab.study import crew, files, load, running
+from supple.lab.study import files, load, pool, running
+from supple.lab.study.errors import StudyError
 from supple.lab.study.manifest import open_manifest
-from supple.lab.study.mistakes import StudyError
-from supple.lab.study.order import Order
 from supple.lab.study.part import Part
+from supple.lab.study.progress import Watcher
 from supple.lab.study.results import MANIFEST
+from supple.lab.study.run_config import RunConfig
 from supple.lab.study.spec import from_dict
 
 STUDY = """
@@ -60,7 +61,7 @@ factor = 0.05
 TASKS, DISTURBANCES, CHECKPOINT = "tasks.parquet", "disturbances.parquet", "checkpoint.safetensors"
 
 
-def order(folder: Path, **changes: Any) -> Order:
+def config(folder: Path, **changes: Any) -> RunConfig:
     content: dict[str, Any] = {
         "title": "tiny",
         "problem": {"data": "mnist10k", "batch_size": 500},
@@ -71,7 +72,7 @@ def order(folder: Path, **changes: Any) -> Order:
     }
     processes = changes.pop("processes", 1)
     study = from_dict({**content, **changes}, "tiny.toml")
-    return Order(study, "tiny", folder, processes=processes, command="supple run tiny.toml")
+    return RunConfig(study, "tiny", folder, processes=processes, command="supple run tiny.toml")
 
 
 def start(study: Path, out: Path, processes: int = 2) -> subprocess.Popen[str]:
@@ -169,7 +170,7 @@ def test_after_a_full_disk_it_goes_on(finished: Path, tmp_path: Path) -> None:
 
 
 def test_only_what_is_missing_is_run(tmp_path: Path) -> None:
-    assert running.run(order(tmp_path)).complete
+    assert running.run(config(tmp_path)).complete
     first = load(tmp_path)
     assert first.runs["method"].to_list() == ["base", "swr"] * 2
     assert first.runs["seed"].to_list() == [0, 0, 1, 1]
@@ -179,7 +180,7 @@ def test_only_what_is_missing_is_run(tmp_path: Path) -> None:
 
     # Another seed, another method, and another point of a grid.
     more = {"base": {}, "swr": {"frequency": 7, "factor": [0.05, 0.1]}, "l2": {"l2": 1e-4}}
-    assert running.run(order(tmp_path, methods=more, run={"tasks": 2, "seeds": 3})).complete
+    assert running.run(config(tmp_path, methods=more, run={"tasks": 2, "seeds": 3})).complete
     after = all_files(tmp_path)
     assert {name: after[name] for name in before} == before
     runs = load(tmp_path).runs
@@ -190,7 +191,7 @@ def test_only_what_is_missing_is_run(tmp_path: Path) -> None:
 
     # A part of it, with more tasks: only the parts that have such runs go on.
     wanted = {"l2": {"l2": 1e-4}}
-    assert running.run(order(tmp_path, methods=wanted, run={"tasks": 3, "seeds": [0]})).complete
+    assert running.run(config(tmp_path, methods=wanted, run={"tasks": 3, "seeds": [0]})).complete
     runs = load(tmp_path).runs
     assert set(runs.filter(pl.col("done") == 3)["method"]) >= {"l2"}
     assert set(runs.filter(pl.col("part") == 0)["done"]) == {2}
@@ -214,7 +215,7 @@ def test_only_what_is_missing_is_run(tmp_path: Path) -> None:
 def test_what_no_longer_matches_is_refused(finished: Path, changes: dict[str, Any], message: str) -> None:
     before = {path: path.read_bytes() for path in finished.rglob("*.*") if path.is_file()}
     with pytest.raises(StudyError, match=message):
-        running.run(order(finished, **changes))
+        running.run(config(finished, **changes))
     assert {path: path.read_bytes() for path in finished.rglob("*.*") if path.is_file()} == before
 
 
@@ -222,10 +223,10 @@ def test_methods_that_stay_keep_their_network_and_optimizer(tmp_path: Path) -> N
     """Another study, whose tables would make something else of them, or nothing that can be."""
     short = {"run": {"tasks": 1, "seeds": 1}}
     own = {"momentum": {"kind": "base", "optimizer": {"momentum": 0.9}}, "base": {}}
-    assert running.run(order(tmp_path, methods=own, **short)).complete
+    assert running.run(config(tmp_path, methods=own, **short)).complete
     other = {"methods": {"l2": {}}, "optimizer": {"name": "adamw"}, "network": {"hidden": 7, "depth": 2}, **short}
     for _ in range(2):
-        assert running.run(order(tmp_path, **other)).complete
+        assert running.run(config(tmp_path, **other)).complete
         manifest = open_manifest(tmp_path)
         assert {column.text for column in manifest.study.columns} == {column.text for column in manifest.columns}
     runs = load(tmp_path).runs.sort("method")
@@ -233,14 +234,14 @@ def test_methods_that_stay_keep_their_network_and_optimizer(tmp_path: Path) -> N
     assert runs["network.hidden"].to_list() == [6, 7, 6]
     assert runs["optimizer.name"].to_list() == ["sgd", "adamw", "sgd"]
     with pytest.raises(StudyError, match=r"methods.base.network.hidden: the results have 6, the study now has 7"):
-        running.run(order(tmp_path, **{**other, "methods": {"base": {}}, "optimizer": {}}))
+        running.run(config(tmp_path, **{**other, "methods": {"base": {}}, "optimizer": {}}))
 
 
 def test_a_part_that_comes_on_between_two_kills_is_not_short_of_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, parts = running.prepare(order(tmp_path))
-    one = crew.Crew(order(tmp_path), open_manifest(tmp_path), parts, crew.Watcher(), threading.Event())
+    _, parts = running.prepare(config(tmp_path))
+    one = pool.WorkerPool(config(tmp_path), open_manifest(tmp_path), parts, Watcher(), threading.Event())
     halved: list[int] = []
 
     class Killed:
@@ -260,14 +261,14 @@ def test_a_part_that_comes_on_between_two_kills_is_not_short_of_memory(
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
-    assert running.run(order(folder)).complete
+    assert running.run(config(folder)).complete
     return folder
 
 
 def test_a_folder_of_another_version_or_of_something_else(finished: Path, tmp_path: Path) -> None:
     content = json.loads((finished / MANIFEST).read_text())
     (tmp_path / MANIFEST).write_text(json.dumps({**content, "format": 99}))
-    for use in (load, lambda folder: running.run(order(folder))):
+    for use in (load, lambda folder: running.run(config(folder))):
         with pytest.raises(ValueError, match=r"holds results of format 99, written by supple 0.1.0; this supple reads"):
             use(tmp_path)
     (tmp_path / MANIFEST).write_text("{")
@@ -289,7 +290,7 @@ def test_a_damaged_checkpoint_ends_the_run(finished: Path, tmp_path: Path) -> No
     folder = shutil.copytree(finished, tmp_path / "copy")
     (folder / "parts" / "0000" / CHECKPOINT).write_bytes(b"something else")
     with pytest.raises(ValueError, match=r"checkpoint.safetensors is damaged .* put it back from a copy, or delete"):
-        running.run(order(folder))
+        running.run(config(folder))
 
 
 @pytest.mark.slow
@@ -297,7 +298,7 @@ def test_a_worker_that_is_killed_goes_on_where_it_was(finished: Path, tmp_path: 
     """Its results are not taken for those of a machine without memory."""
     killed = threading.Event()
 
-    class Killer(crew.Watcher):
+    class Killer(Watcher):
         def __init__(self) -> None:
             self.messages: list[str] = []
 
@@ -318,25 +319,25 @@ def test_a_worker_that_is_killed_goes_on_where_it_was(finished: Path, tmp_path: 
 
     watcher = Killer()
     long = {"run": {"tasks": 30, "seeds": 2}}
-    assert running.run(order(tmp_path / "killed", **long), watcher).complete
+    assert running.run(config(tmp_path / "killed", **long), watcher).complete
     assert watcher.messages == ["A worker process was killed; its part goes on from its last checkpoint."]
-    assert running.run(order(tmp_path / "whole", **long)).complete
+    assert running.run(config(tmp_path / "whole", **long)).complete
     assert all_files(tmp_path / "killed") == all_files(tmp_path / "whole")
 
 
 def test_where_memory_runs_out_half_of_the_networks_go_on(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Said(crew.Watcher):
+    class Said(Watcher):
         def __init__(self) -> None:
             self.messages: list[str] = []
 
         def say(self, message: str) -> None:
             self.messages.append(message)
 
-    monkeypatch.setattr(crew, "WORKER", [sys.executable, str(Path(__file__).with_name("short_of_memory.py"))])
+    monkeypatch.setattr(pool, "WORKER", [sys.executable, str(Path(__file__).with_name("short_of_memory.py"))])
     watcher = Said()
-    outcome = running.run(order(tmp_path), watcher)
+    outcome = running.run(config(tmp_path), watcher)
     assert outcome.complete
     assert outcome.halved == 1
     assert watcher.messages == ["Memory ran out with 4 networks; going on with half of them."]
@@ -350,12 +351,12 @@ def test_where_memory_runs_out_half_of_the_networks_go_on(
 
 def test_one_process_at_a_time(finished: Path) -> None:
     with files.locked(finished), pytest.raises(files.Busy, match="another process is writing into"):
-        running.run(order(finished))
+        running.run(config(finished))
 
 
 def test_a_worker_that_fails_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew, "WORKER", [sys.executable, "-c", "raise SystemExit(3)"])
-    outcome = running.run(order(tmp_path))
+    monkeypatch.setattr(pool, "WORKER", [sys.executable, "-c", "raise SystemExit(3)"])
+    outcome = running.run(config(tmp_path))
     assert not outcome.complete
     assert outcome.errors == ["a worker process ended with code 3; what it printed stands above"]
 
@@ -363,7 +364,7 @@ def test_a_worker_that_fails_ends_the_run(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_stop_before_the_first_task(tmp_path: Path) -> None:
     stop = threading.Event()
     stop.set()
-    outcome = running.run(order(tmp_path), stop=stop)
+    outcome = running.run(config(tmp_path), stop=stop)
     assert not outcome.complete
     assert not outcome.errors
     assert load(tmp_path).runs["done"].to_list() == [0] * 4

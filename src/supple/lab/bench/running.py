@@ -14,7 +14,7 @@ from supple.lab.bench.plan import Plan, part
 from supple.lab.bench.results import ContenderResult, EngineResult, FootprintResult, Results, Spread, machine
 from supple.lab.bench.settings import action_share, method_settings
 from supple.lab.bench.timing import Sample
-from supple.lab.study.order import cores
+from supple.lab.study.run_config import cores
 
 Progress = Callable[[int, int, str], object]
 """Called with (work done, all work, what comes next)."""

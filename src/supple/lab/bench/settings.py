@@ -17,17 +17,17 @@ import torch
 
 from supple.lab.data import LabelledImages, mnist10k
 from supple.lab.nn import StackedMLP
-from supple.lab.study.kinds import KINDS
+from supple.lab.study.methods import BASE, method_class
 from supple.lab.study.shipped import find
 from supple.lab.study.spec import Study, read
-from supple.methods import Method
+from supple.methods import Method, registry
 from supple.optim import SGDW, AdamW
 
 BATCH = 30
 STEP_SIZES = {"sgd": 0.05, "adamw": 5e-4}
 """Step size of each optimizer."""
 
-METHODS = tuple(name for name, kind in KINDS.items() if kind.only is None)
+METHODS = (BASE, *registry.METHODS)
 """Names of the methods; base is plain training."""
 
 Settings = Mapping[str, float]
@@ -94,7 +94,7 @@ def make_method(
         The method; None for base.
     """
     arguments: dict[str, Any] = dict(settings)
-    make: Any = KINDS[method].make
+    make: Any = method_class(method)
     return None if make is None else make(network, optimizer, **arguments)
 
 

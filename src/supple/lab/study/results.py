@@ -61,8 +61,8 @@ ADDITIONS_SCHEMA: Mapping[str, Any] = {
     "validation_accuracy": pl.Float32,
     "class_accuracy": pl.List(pl.Float32),
 }
-"""Columns of the frame of tasks where classes are added; see :class:`supple.lab.incremental.AdditionStart` and
-:class:`supple.lab.incremental.AdditionEnd`. ``dead`` and ``rank`` are those on the new classes."""
+"""Columns of the frame of tasks where classes are added; see ``AdditionStart`` and ``AdditionEnd`` in
+:mod:`supple.lab.population.class_incremental_metrics`. ``dead`` and ``rank`` are those on the new classes."""
 
 EPOCHS_SCHEMA: Mapping[str, Any] = {
     "run": pl.Int32,
@@ -77,7 +77,7 @@ EPOCHS_SCHEMA: Mapping[str, Any] = {
     "test_accuracy": pl.Float32,
     "reinitialized": pl.Int64,
 }
-"""Columns of the frame of epochs; see :class:`supple.lab.incremental.EpochMetrics`."""
+"""Columns of the frame of epochs; see :class:`supple.lab.population.class_incremental_metrics.EpochMetrics`."""
 
 DISTURBANCES_SCHEMA: Mapping[str, Any] = {
     "run": pl.Int32,

@@ -5,8 +5,8 @@ import torch
 import supple
 from supple.lab.data import LabelledImages
 from supple.lab.data.augmentation import Augmentation
-from supple.lab.incremental import IncrementalTraining
 from supple.lab.nn import ViT
+from supple.lab.population.class_incremental import ClassIncrementalTraining
 from supple.lab.streams import ClassIncrementalStream
 
 CLASSES = 6
@@ -51,7 +51,7 @@ def network(**options):
 def training(method="base", *, lr=0.05, data=None, dropout=0.1, reparameterized=False, on="cpu", **options):
     net = network(dropout=dropout, reparameterized=reparameterized).to(on)
     optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9)
-    return IncrementalTraining(
+    return ClassIncrementalTraining(
         net, optimizer, data or stream(device=on), METHODS[method](net, optimizer), **{"weight_decay": 1e-6, **options}
     )
 

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from supple.lab.study.watching import Bars, Lines, Tally, duration, pace
+from supple.lab.study.progress import Bars, Lines, Tally, duration, pace
 
 
 def test_a_tally_adds_up() -> None:

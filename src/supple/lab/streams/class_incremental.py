@@ -41,15 +41,7 @@ class Part:
     ends: tuple[int, ...]
 
     def of(self, start: int, stop: int) -> Part:
-        """The images of some neighbouring classes; views, no copies.
-
-        Args:
-            start: the first class, in order of arrival.
-            stop: the class before which to stop.
-
-        Returns:
-            Their images, with the same labels.
-        """
+        """The images of classes ``start`` to below ``stop`` in order of arrival; views, no copies."""
         first = self.ends[start - 1] if start else 0
         last = self.ends[stop - 1] if stop else 0
         ends = tuple(end - first for end in self.ends[start:stop])
@@ -91,17 +83,7 @@ class Epoch:
         return (self.batch(index) for index in range(len(self)))
 
     def batch(self, index: int) -> tuple[Tensor, Tensor]:
-        """One batch.
-
-        Args:
-            index: which, 0 <= index < ``len``.
-
-        Returns:
-            (x float32 [B, C, H, W], augmented and normalized; y int64 [B], classes in order of arrival).
-
-        Raises:
-            IndexError: if there is no such batch.
-        """
+        """One batch: x float32 [B, C, H, W], augmented and normalized; y int64 [B], classes in order of arrival."""
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of an epoch of {len(self)}; batches go from 0 to {len(self) - 1}")
         chosen = self.order.narrow(0, index * self.batch_size, self.batch_size)
@@ -140,9 +122,6 @@ class ClassIncrementalStream:
         validation: the images for validation.
         test: the images for test.
 
-    Raises:
-        ValueError: if the two sets do not belong together, a number is out of range, or a class has too few images.
-
     Example:
         >>> from supple.lab.data import LabelledImages
         >>> pictures = LabelledImages(torch.arange(40 * 64).view(40, 8, 8).byte(), torch.arange(40) % 4, 4, "toy")
@@ -169,8 +148,16 @@ class ClassIncrementalStream:
         device: torch.device | str = "cpu",
     ) -> None:
         total = train.classes if classes is None else classes
-        _check_sets(train, test)
-        _check_numbers({"step": step, "epochs": epochs, "validation": validation}, first, total, train.classes)
+        if train.classes != test.classes or train.images.shape[1:] != test.images.shape[1:]:
+            raise ValueError(f"{train!r} for training and {test!r} for test do not belong together")
+        for name, value in (("step", step), ("epochs", epochs), ("validation", validation)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it has to be 1 or more")
+        if not 1 <= first <= total <= train.classes:
+            raise ValueError(
+                f"first is {first} and classes {total}; the data set has {train.classes} classes, so first has to be "
+                f"from 1 to classes, and classes not above {train.classes}"
+            )
         self.name, self.seed, self.batch_size = train.name, seed, batch_size
         self.epochs_each = epochs
         self.sizes = (*range(first, total, step), total)
@@ -200,61 +187,21 @@ class ClassIncrementalStream:
         return self.additions * self.epochs_each
 
     def addition(self, epoch: int) -> int:
-        """Which addition an epoch belongs to.
-
-        Args:
-            epoch: which epoch, 0 <= epoch < ``epochs``.
-
-        Returns:
-            The addition; 0 for the first classes.
-
-        Raises:
-            IndexError: if there is no such epoch.
-        """
+        """Which addition an epoch belongs to; 0 for the first classes."""
         if not 0 <= epoch < self.epochs:
             raise IndexError(f"epoch {epoch} of a stream of {self.epochs}; epochs go from 0 to {self.epochs - 1}")
         return epoch // self.epochs_each
 
     def classes(self, epoch: int) -> int:
-        """How many classes have been seen in an epoch.
-
-        Args:
-            epoch: which epoch, 0 <= epoch < ``epochs``.
-
-        Returns:
-            The number of classes.
-
-        Raises:
-            IndexError: if there is no such epoch.
-        """
+        """How many classes have been seen in an epoch."""
         return self.sizes[self.addition(epoch)]
 
     def steps(self, epoch: int) -> int:
-        """Number of batches of an epoch.
-
-        Args:
-            epoch: which epoch, 0 <= epoch < ``epochs``.
-
-        Returns:
-            floor(N / B), with N the training images of the classes seen so far.
-
-        Raises:
-            IndexError: if there is no such epoch.
-        """
+        """Number of batches of an epoch, floor(N / B) with N the training images of the classes seen so far."""
         return self.training.ends[self.classes(epoch) - 1] // self.batch_size
 
     def epoch(self, index: int) -> Epoch:
-        """One epoch.
-
-        Args:
-            index: which, 0 <= index < ``epochs``.
-
-        Returns:
-            The epoch.
-
-        Raises:
-            IndexError: if there is no such epoch.
-        """
+        """The epoch of an index, 0 <= index < ``epochs``."""
         part = self.training.of(0, self.classes(index))
         return Epoch(
             part,
@@ -265,15 +212,9 @@ class ClassIncrementalStream:
         )
 
     def examples(self, addition: int, count: int, *, new: bool) -> Tensor:
-        """Some training images as they are, for measuring a network on them.
+        """At most ``count`` training images without augmentation, chosen at random, for measuring a network on them.
 
-        Args:
-            addition: which addition, 0 <= addition < ``additions``.
-            count: at most how many; fewer where there are fewer.
-            new: whether to take images of the classes that this addition brings, or of those before.
-
-        Returns:
-            float32 [count, C, H, W], normalized, chosen at random; none for the classes before the first.
+        They are of the classes that an addition brings, or else of those before it: float32 [count, C, H, W].
         """
         before = self.sizes[addition - 1] if addition else 0
         part = self.training.of(before, self.sizes[addition]) if new else self.training.of(0, before)
@@ -300,19 +241,3 @@ def _part(
     pixels = images.images if images.images.ndim == 4 else images.images.unsqueeze(1)
     labels = torch.arange(len(order)).repeat_interleave(torch.tensor(sizes))
     return Part(pixels[torch.cat(chosen)].to(device), labels.to(device), tuple(accumulate(sizes)))
-
-
-def _check_sets(train: LabelledImages, test: LabelledImages) -> None:
-    if train.classes != test.classes or train.images.shape[1:] != test.images.shape[1:]:
-        raise ValueError(f"{train!r} for training and {test!r} for test do not belong together")
-
-
-def _check_numbers(numbers: dict[str, int], first: int, total: int, known: int) -> None:
-    for name, value in numbers.items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it has to be 1 or more")
-    if not 1 <= first <= total <= known:
-        raise ValueError(
-            f"first is {first} and classes {total}; the data set has {known} classes, so first has to be from 1 to "
-            f"classes, and classes not above {known}"
-        )

@@ -27,15 +27,15 @@ import supple
 from supple.lab.commands import app
 from supple.lab.data import LabelledImages, channel_statistics
 from supple.lab.data.augmentation import Augmentation
-from supple.lab.incremental import IncrementalTraining
 from supple.lab.nn import ViT
+from supple.lab.population.class_incremental import ClassIncrementalTraining
 from supple.lab.streams import ClassIncrementalStream
 from supple.lab.study import files, load
-from supple.lab.study.incremental import IncrementalCourse
-from supple.lab.study.mistakes import StudyError
+from supple.lab.study.class_incremental import ClassIncrementalProblem
+from supple.lab.study.errors import StudyError
 from supple.lab.study.part import Part, Stopped
 from supple.lab.study.results import ADDITIONS_SCHEMA, CHECKPOINT, EPOCHS, EPOCHS_SCHEMA, TASKS
-from supple.lab.study.spec import IncrementalStudy, from_dict
+from supple.lab.study.spec import ClassIncrementalStudy, from_dict
 
 METHODS: dict[str, dict[str, Any]] = {
     "base": {},
@@ -61,10 +61,10 @@ STEPS = [2 * (classes * 8 // 6) for classes in (4, 7, 10)]
 FILES = (EPOCHS, TASKS, CHECKPOINT)
 
 
-def study(**tables: Any) -> IncrementalStudy:
+def study(**tables: Any) -> ClassIncrementalStudy:
     content = {**CONTENT, **tables, "problem": {**CONTENT["problem"], **tables.get("problem", {})}}
     found = from_dict(content, "tiny.toml")
-    assert isinstance(found, IncrementalStudy)
+    assert isinstance(found, ClassIncrementalStudy)
     return found
 
 
@@ -82,9 +82,9 @@ def images(count: int, seed: int) -> LabelledImages:
 TRAIN, TEST = images(200, 1), images(80, 2)
 
 
-def course(**problem: Any) -> IncrementalCourse:
-    one = study(problem=problem)
-    return IncrementalCourse(TRAIN, TEST, one.problem, one.measure)
+def problem(**changes: Any) -> ClassIncrementalProblem:
+    one = study(problem=changes)
+    return ClassIncrementalProblem(one, TRAIN, TEST)
 
 
 def part(folder: Path, method: str, seed: int = 7) -> Part:
@@ -106,7 +106,7 @@ def first_of(some: LabelledImages, count: int) -> LabelledImages:
     return LabelledImages(some.images[chosen], some.labels[chosen], some.classes, some.name)
 
 
-def written_out(method: str, seed: int) -> IncrementalTraining:
+def written_out(method: str, seed: int) -> ClassIncrementalTraining:
     """The same training without any of a study."""
     train, test = first_of(TRAIN, 12), first_of(TEST, 3)
     stream = ClassIncrementalStream(
@@ -125,7 +125,7 @@ def written_out(method: str, seed: int) -> IncrementalTraining:
         "shrink_and_perturb": lambda: supple.ShrinkAndPerturb(network, optimizer, l2=0.0, variance=1e-6, seed=seed),
     }
     make = acting.get(method)
-    return IncrementalTraining(
+    return ClassIncrementalTraining(
         network,
         optimizer,
         stream,
@@ -139,7 +139,7 @@ def written_out(method: str, seed: int) -> IncrementalTraining:
 @pytest.mark.parametrize("method", METHODS)
 def test_files_hold_what_the_training_measures(tmp_path: Path, method: str) -> None:
     one = part(tmp_path, method)
-    one.train(course(), 3)
+    one.train(problem(), 3)
     assert one.done == 3
     epochs, tasks = (pl.read_parquet(one.folder / name) for name in (EPOCHS, TASKS))
     assert dict(epochs.schema) == dict(EPOCHS_SCHEMA)
@@ -174,7 +174,7 @@ def test_files_hold_what_the_training_measures(tmp_path: Path, method: str) -> N
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Part:
     one = part(tmp_path_factory.mktemp("whole"), "swr")
-    one.train(course(), 3)
+    one.train(problem(), 3)
     return one
 
 
@@ -194,11 +194,11 @@ def test_interrupted_at_any_step_it_ends_with_the_same_files(
 
         one = part(folder, "swr")
         try:
-            one.train(course(), 3, on_step=interrupt)
+            one.train(problem(), 3, on_step=interrupt)
         except Stopped:
             assert not one.complete(3)
     one = part(folder, "swr")
-    one.train(course(), 3)
+    one.train(problem(), 3)
     assert contents(one) == contents(whole)
 
 
@@ -206,7 +206,7 @@ def test_more_tasks_later_are_as_if_at_once(whole: Part, tmp_path: Path) -> None
     one = part(tmp_path, "swr")
     told: list[float] = []
     for tasks in (1, 1, 2, 3):
-        one.train(course(), tasks, on_stage=lambda done, accuracy: told.append(done))
+        one.train(problem(), tasks, on_stage=lambda done, accuracy: told.append(done))
         assert one.complete(tasks)
     assert told == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
     assert contents(one) == contents(whole)
@@ -230,17 +230,17 @@ def test_a_crash_between_two_writes(
     monkeypatch.setattr("supple.lab.study.files.replace", crash)
     monkeypatch.setattr("supple.lab.study.checkpoint.replace", crash)
     with pytest.raises(KeyboardInterrupt):
-        one.train(course(), 3)
+        one.train(problem(), 3)
     monkeypatch.undo()
     assert not one.complete(3)
-    one.train(course(), 3)
+    one.train(problem(), 3)
     assert contents(one) == contents(whole)
 
 
 def test_a_diverged_run_is_recorded(tmp_path: Path) -> None:
     wild = study(methods={"base": {"optimizer": {"step_size": 1e18}}})
     one = Part(tmp_path, 0, 0, wild.columns, [1])
-    one.train(course(), 3)
+    one.train(problem(), 3)
     epochs, tasks = (pl.read_parquet(one.folder / name) for name in (EPOCHS, TASKS))
     assert len(epochs) == 6
     assert epochs["loss"].is_nan().all()
@@ -261,13 +261,13 @@ def test_where_a_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             raise Stopped
 
     with pytest.raises(Stopped):
-        one.train(course(), 3, on_step=stop)
+        one.train(problem(), 3, on_step=stop)
     assert (one.done, one.reached(2)) == (1, 1.5)
 
 
 def test_seeds_whose_first_classes_are_too_few_for_a_batch() -> None:
     """With as many images of each class as there are, seeds differ."""
-    one = course(first=1, train_images=None, test_images=None, batch_size=14)
+    one = problem(first=1, train_images=None, test_images=None, batch_size=14)
     enough = [seed for seed in range(40) if len(one_class(seed)) - 4 >= 14]
     short = [seed for seed in range(40) if len(one_class(seed)) - 4 < 14]
     assert enough
@@ -291,23 +291,23 @@ def test_joined_parts_have_one_order() -> None:
 
 
 def test_steps_of_each_task() -> None:
-    assert course().steps(3, [0]) == STEPS
+    assert problem().steps(3, [0]) == STEPS
     # The last addition brings what is left.
-    assert course(step=4).steps(3, [0, 1]) == [2 * (classes * 8 // 6) for classes in (4, 8, 10)]
+    assert problem(step=4).steps(3, [0, 1]) == [2 * (classes * 8 // 6) for classes in (4, 8, 10)]
     with pytest.raises(StudyError, match="problem: batch_size is 90"):
-        course(batch_size=90).steps(3, [0])
+        problem(batch_size=90).steps(3, [0])
 
 
 def test_products_of_a_step_are_those_torch_counts() -> None:
     """In training mode without dropout; torch counts two operations a multiply-add."""
     column = replace(study().columns[0], network=study().network.model_copy(update={"depth": 2, "dropout": 0.0}))
-    training = course().training(column, seed=0)
+    training = problem().training(column, seed=0)
     x, y = next(iter(training.stream.epoch(0)))
     with FlopCounterMode(display=False) as counter:
         torch.nn.functional.cross_entropy(training.network(x), y).backward()
     counted = counter.get_total_flops() / 2 / len(x)
     # How a backward pass of attention is done, and so whether it repeats the forward, is the kernel's choice.
-    assert course().multiply_adds(column) == pytest.approx(counted, rel=0.1)
+    assert problem().multiply_adds(column) == pytest.approx(counted, rel=0.1)
 
 
 def write_mnist(folder: Path) -> Path:

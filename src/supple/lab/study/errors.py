@@ -1,4 +1,4 @@
-"""What is said of mistakes in a study file."""
+"""Errors in a study file, explained: the place, what is there, and what is allowed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,7 @@ class StudyError(ValueError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """What to say of a name that is not known.
-
-    Args:
-        name: the name.
-        known: the names there are.
-
-    Returns:
-        Such as "there is no 'srw'. Did you mean swr? There are base, swr."
-    """
+    """What to say of an unknown name, such as "there is no 'srw'. Did you mean swr? There are base, swr."."""
     known = list(known)
     near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.4)
     hint = f" Did you mean {near[0]}?" if near else ""
@@ -33,19 +25,13 @@ _FIXED = {
     "run": "all runs of a study are equally long and have the same seeds",
     "measure": "the same is measured in all runs of a study",
 }
-"""Tables whose settings cannot be a grid, and why."""
+"""Sections whose settings cannot be a grid, and why."""
 
 
-def explain(error: ValidationError, table: type[BaseModel], where: str = "") -> list[str]:
-    """What is wrong with a table.
+def explain(error: ValidationError, section: type[BaseModel], where: str = "") -> list[str]:
+    """What is wrong with a section, a line a mistake.
 
-    Args:
-        error: what pydantic says.
-        table: the table.
-        where: its place in the file, such as "methods.tanh.network"; empty for the whole file.
-
-    Returns:
-        A line a mistake: its place, what is there, and what is allowed.
+    ``where`` is its place in the file, such as "methods.tanh.network"; empty for the whole file.
     """
     lines = []
     for mistake in error.errors():
@@ -54,7 +40,7 @@ def explain(error: ValidationError, table: type[BaseModel], where: str = "") -> 
         value, first = mistake.get("input"), (path or [last])[0]
         message = mistake["msg"].removeprefix("Value error, ")
         if mistake["type"] == "extra_forbidden":
-            lines.append(f"{place}: {nearest(last, _inner(table, path).model_fields)}")
+            lines.append(f"{place}: {nearest(last, _inner(section, path).model_fields)}")
         elif mistake["type"] == "missing":
             lines.append(f"{place} is missing")
         elif isinstance(value, list) and first in _FIXED and last != "seeds":
@@ -72,10 +58,10 @@ def explain(error: ValidationError, table: type[BaseModel], where: str = "") -> 
     return lines
 
 
-def _inner(table: type[BaseModel], path: Sequence[str]) -> type[BaseModel]:
-    """The table at a place within a table."""
+def _inner(section: type[BaseModel], path: Sequence[str]) -> type[BaseModel]:
+    """The section at a place within a section."""
     for part in path:
-        annotation = table.model_fields[part].annotation
+        annotation = section.model_fields[part].annotation
         assert isinstance(annotation, type)
-        table = annotation
-    return table
+        section = annotation
+    return section

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 import supple
 from supple.lab.data import LabelledImages
-from supple.lab.incremental import IncrementalTraining
+from supple.lab.population.class_incremental import ClassIncrementalTraining
 from supple.lab.study import checkpoint
 from supple.optim import one_cycle
 
@@ -206,7 +206,7 @@ def test_it_learns():
     plain = stream().augmentation.without_changes()
     data, net = stream(epochs=25, augmentation=plain), network(dropout=0.0)
     optimizer = torch.optim.AdamW(net.parameters(), lr=0.01, weight_decay=0.0)
-    found = whole_run(IncrementalTraining(net, optimizer, data, weight_decay=0.0))
+    found = whole_run(ClassIncrementalTraining(net, optimizer, data, weight_decay=0.0))
     ends = [m.end for m in found if m.end]
     assert [m.end is not None for m in found] == [epoch % 25 == 24 for epoch in range(75)]
     assert [m.start is not None for m in found] == [epoch % 25 == 0 for epoch in range(75)]
@@ -290,27 +290,27 @@ def test_a_step_on_a_gpu_never_waits():
 
 def other_network():
     run = training()
-    return IncrementalTraining(run.network, run.optimizer, run.stream, supple.L2(network()))
+    return ClassIncrementalTraining(run.network, run.optimizer, run.stream, supple.L2(network()))
 
 
 def with_decay(decay):
     net = network()
-    return IncrementalTraining(net, torch.optim.SGD(net.parameters(), lr=0.1, weight_decay=decay), stream())
+    return ClassIncrementalTraining(net, torch.optim.SGD(net.parameters(), lr=0.1, weight_decay=decay), stream())
 
 
 def without_momentum():
     net = network()
-    return IncrementalTraining(net, torch.optim.Adam(net.parameters()), stream(), cycle_momentum=(0.8, 0.9))
+    return ClassIncrementalTraining(net, torch.optim.Adam(net.parameters()), stream(), cycle_momentum=(0.8, 0.9))
 
 
 def half_an_optimizer():
     net = network()
-    return IncrementalTraining(net, torch.optim.SGD(net.output.parameters(), lr=0.1), stream())
+    return ClassIncrementalTraining(net, torch.optim.SGD(net.output.parameters(), lr=0.1), stream())
 
 
 def another_size(**options):
     net = network(**options)
-    return IncrementalTraining(net, torch.optim.SGD(net.parameters(), lr=0.1), stream())
+    return ClassIncrementalTraining(net, torch.optim.SGD(net.parameters(), lr=0.1), stream())
 
 
 def too_many_classes():
@@ -326,14 +326,14 @@ def too_many_classes():
     ("make", "message"),
     [
         (other_network, r"L2\(l2=0\.0001\) was made for another network"),
-        (lambda: with_decay(0.1), "has to be 0: give weight_decay to IncrementalTraining"),
+        (lambda: with_decay(0.1), "has to be 0: give weight_decay to ClassIncrementalTraining"),
         (without_momentum, "Adam has no momentum; leave it out"),
         (half_an_optimizer, "does not hold all parameters"),
         (lambda: another_size(channels=3), "channels=3 and image_size=8, but images of squares are 1 x 8 x 8"),
         (too_many_classes, "6 outputs, but 7 classes will come"),
         (lambda: training(weight_decay=-1.0), r"weight_decay is -1\.0"),
         (lambda: training(precision="float16"), "precision is 'float16'"),
-        (lambda: training(reset=("heads",)), "reset names 'heads'; what can be reset is network, head"),
+        (lambda: training(reset=("heads",)), "reset is 'heads'; it has to be one of 'network', 'head'"),
     ],
 )
 def test_what_does_not_belong_together(make, message):

@@ -8,9 +8,9 @@ import torch
 from small_problem import network, stream, training, whole_run
 
 import supple
-from supple.lab.incremental import measures
-from supple.lab.incremental.measures import at_start, evaluate
-from supple.lab.incremental.reset import RESETS, parameters_of, reset
+from supple.lab.population import class_incremental_metrics as measures
+from supple.lab.population.class_incremental import RESETS, parameters_of, reset
+from supple.lab.population.class_incremental_metrics import at_start, evaluate
 from supple.metrics import dormant_units
 
 

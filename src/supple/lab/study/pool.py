@@ -1,4 +1,4 @@
-"""Worker processes of a study, and what is told meanwhile."""
+"""A pool of worker processes that train the parts of a study."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from supple.lab.study.manifest import Manifest
-from supple.lab.study.order import Order, process_count
+from supple.lab.study.progress import Watcher
+from supple.lab.study.run_config import RunConfig
 
 WORKER = [sys.executable, "-m", "supple.lab.study.worker"]
 """The command of a worker process."""
@@ -34,59 +35,22 @@ class Outcome:
     halved: int = 0
 
 
-class Watcher:
-    """What follows a run; this one says nothing."""
-
-    def start(self, parts: Mapping[int, tuple[int, float]], steps: Sequence[int]) -> None:
-        """Called when it is known what is to be trained, and again where a part was halved.
-
-        Args:
-            parts: for each part (its runs, tasks it has learned, with the part of the last one).
-            steps: optimizer steps of each task.
-        """
-
-    def step(self, part: int, task: int, step: int) -> None:
-        """Called now and then with how far a part has come.
-
-        Args:
-            part: the part.
-            task: the task it learns.
-            step: steps of that task that it has taken.
-        """
-
-    def stage(self, part: int, done: float, accuracy: Sequence[tuple[str, float]]) -> None:
-        """Called after each stage of a part: a task, or an epoch of one.
-
-        Args:
-            part: the part.
-            done: tasks that have been learned, with the part of the last one.
-            accuracy: with the name of each column's method its accuracy, averaged over seeds.
-        """
-
-    def say(self, message: str) -> None:
-        """Called with what somebody should know.
-
-        Args:
-            message: one sentence.
-        """
-
-
-class Crew:
-    """Worker processes that train parts, each one part after another.
+class WorkerPool:
+    """Worker processes, each of which trains one part after another.
 
     Args:
-        order: what is to be run.
+        config: what is to be run.
         manifest: that of the results folder, which is written where a part is halved.
-        parts: the parts that the order is about; those that are complete are left alone.
+        parts: the parts that the run is about; those that are complete are left alone.
         watcher: what is told how it goes.
         stop: ends the training when it is set.
     """
 
     def __init__(
-        self, order: Order, manifest: Manifest, parts: Sequence[int], watcher: Watcher, stop: threading.Event
+        self, config: RunConfig, manifest: Manifest, parts: Sequence[int], watcher: Watcher, stop: threading.Event
     ) -> None:
-        self.order, self.manifest, self.watcher, self.stop = order, manifest, watcher, stop
-        self.tasks = manifest.study.run.tasks
+        self.config, self.manifest, self.watcher, self.stop = config, manifest, watcher, stop
+        self.tasks, self.stages = manifest.study.run.tasks, manifest.study.problem.stages
         self.parts = list(parts)
         self.waiting = [number for number in parts if not manifest.part(number).complete(self.tasks)]
         self._tell_parts()
@@ -97,18 +61,15 @@ class Crew:
         self.killed: dict[int, float] = {}
 
     def train(self) -> Outcome:
-        """Trains all parts.
-
-        Returns:
-            How it ended; when this returns or raises, there are no processes any more.
-        """
-        count = min(process_count(self.order), len(self.waiting))
+        """Trains all parts; when this returns or raises, there are no processes any more."""
+        count = min(self.config.process_count, len(self.waiting))
         try:
             for number in range(count):
                 self.processes[number] = self._start(number)
             while self.processes:
                 if self.stop.is_set():
-                    self._send_all({"stop": True})
+                    for process in self.processes.values():
+                        self._send(process, {"stop": True})
                 try:
                     number, event = self.events.get(timeout=0.2)
                 except queue.Empty:
@@ -123,28 +84,24 @@ class Crew:
 
     def _tell_parts(self) -> None:
         parts = {number: self.manifest.part(number) for number in self.parts}
-        stages = self.manifest.study.problem.stages
-        progress = {number: (part.size, part.reached(stages)) for number, part in parts.items()}
+        progress = {number: (part.size, part.reached(self.stages)) for number, part in parts.items()}
         self.watcher.start(progress, self.manifest.steps)
 
     def _start(self, number: int) -> subprocess.Popen[str]:
+        # Methods of one's own are found where the command found them.
+        path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), os.getcwd())))
         process = subprocess.Popen(
             WORKER,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": path},
             # Ctrl-C reaches all processes of a session; what becomes of a worker is decided here.
             start_new_session=True,
         )
-        options = {
-            "folder": str(self.order.folder),
-            "tasks": self.tasks,
-            "device": self.order.device,
-            "data_dir": None if self.order.data_dir is None else str(self.order.data_dir),
-            "verify": self.order.verify,
-        }
-        self._send(process, options)
+        data_dir = None if self.config.data_dir is None else str(self.config.data_dir)
+        problem = {"data_dir": data_dir, "verify": self.config.verify, **self.config.runtime}
+        self._send(process, {"folder": str(self.config.folder), "tasks": self.tasks, "problem": problem})
 
         def listen() -> None:
             assert process.stdout is not None
@@ -163,10 +120,6 @@ class Crew:
         except (BrokenPipeError, ValueError):
             return  # it has ended, which its output tells too
 
-    def _send_all(self, request: dict[str, Any]) -> None:
-        for process in self.processes.values():
-            self._send(process, request)
-
     def _handle(self, number: int, event: dict[str, Any] | None) -> None:
         kind = event["event"] if event else None
         if event is None:
@@ -180,9 +133,8 @@ class Crew:
             if kind == "memory":
                 self._halve(event["part"], event["message"])
             elif kind == "error":
-                self.outcome.errors.append(event["message"])
                 # What went wrong with one part, such as a full disk, would go wrong with the next.
-                self.stop.set()
+                self._fail(event["message"])
             self._next(number)
 
     def _next(self, number: int) -> None:
@@ -201,7 +153,7 @@ class Crew:
         if part is not None and code == -9:
             # Somebody killed it, or the kernel did because memory ran out: a second time without a checkpoint in
             # between tells.
-            reached = self.manifest.part(part).reached(self.manifest.study.problem.stages)
+            reached = self.manifest.part(part).reached(self.stages)
             if self.killed.get(part) == reached:
                 self._halve(part, "its process was killed twice, as happens where memory runs out")
             else:
@@ -210,16 +162,14 @@ class Crew:
                 self.watcher.say("A worker process was killed; its part goes on from its last checkpoint.")
             self.processes[number] = self._start(number)
             return
-        self.outcome.errors.append(f"a worker process ended with code {code}; what it printed stands above")
-        self.stop.set()
+        self._fail(f"a worker process ended with code {code}; what it printed stands above")
 
     def _halve(self, number: int, message: str) -> None:
         part = self.manifest.part(number)
         if part.size == 1 or part.done:
             # Results that are there were learned together, and stay so.
             what = "one network does" if part.size == 1 else f"{part.size} networks, which have learned together, do"
-            self.outcome.errors.append(f"{what} not fit into memory ({message}); free some, or use fewer --processes")
-            self.stop.set()
+            self._fail(f"{what} not fit into memory ({message}); free some, or use fewer --processes")
             return
         self.watcher.say(f"Memory ran out with {part.size} networks; going on with half of them.")
         other = self.manifest.halve(number)
@@ -229,3 +179,7 @@ class Crew:
         self.parts.append(other)
         self.waiting[:0] = [number, other]
         self._tell_parts()
+
+    def _fail(self, message: str) -> None:
+        self.outcome.errors.append(message)
+        self.stop.set()

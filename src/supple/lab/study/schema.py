@@ -1,4 +1,4 @@
-"""The tables of a study file, and what may stand in them."""
+"""The sections of a study file, and what may stand in them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from supple.lab.data import DATA_SETS, NAMES
 from supple.lab.nn import ACTIVATIONS, Architecture, ViT
-from supple.lab.study.mistakes import nearest
+from supple.lab.population.products import PRECISIONS, Precision
+from supple.lab.study.errors import nearest
 
 
 def _one_of(known: Iterable[str]) -> BeforeValidator:
@@ -23,13 +24,13 @@ def _one_of(known: Iterable[str]) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-class Table(BaseModel):
-    """A table of a study file; nothing but its settings may stand in it."""
+class Section(BaseModel):
+    """A section of a study file; nothing but its settings may stand in it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Permuted(Table):
+class Permuted(Section):
     """Tasks that are images with their pixels in another order each; see :class:`supple.lab.streams.PermutedStream`.
 
     Attributes:
@@ -48,7 +49,7 @@ class Permuted(Table):
         return 1
 
 
-class ClassIncremental(Table):
+class ClassIncremental(Section):
     """Classes that come a few at a time; see :class:`supple.lab.streams.ClassIncrementalStream`.
 
     A task is the training between two additions of classes.
@@ -108,7 +109,7 @@ class ClassIncremental(Table):
         return 1 + -(-(DATA_SETS[self.data].classes - self.first) // self.step)
 
 
-class Network(Table):
+class Network(Section):
     """The network; see :class:`supple.lab.nn.Architecture`. Its inputs and outputs are those that the problem needs.
 
     Attributes:
@@ -118,6 +119,7 @@ class Network(Table):
         skip: "after" or "before" the activation, or left out.
         layer_norm: "after" or "before" the activation, or left out.
         reparameterized: whether the scale of the normalization is 1 + weight.
+        precision: of the products in training, one of :data:`supple.lab.population.products.PRECISIONS`.
     """
 
     hidden: int = Field(default=100, ge=1)
@@ -126,6 +128,7 @@ class Network(Table):
     skip: Literal["after", "before"] | None = None
     layer_norm: Literal["after", "before"] | None = None
     reparameterized: bool = False
+    precision: Annotated[Precision, _one_of(PRECISIONS)] = "float32"
 
     @model_validator(mode="after")
     def _fits(self) -> Network:
@@ -133,19 +136,16 @@ class Network(Table):
         return self
 
     def architecture(self, inputs: int, outputs: int) -> Architecture:
-        """The network for a problem.
+        """The network for a problem with so many inputs and outputs."""
+        return Architecture(inputs=inputs, outputs=outputs, **self.sizes)
 
-        Args:
-            inputs: inputs that the problem gives.
-            outputs: outputs that the problem asks for.
-
-        Returns:
-            Its architecture.
-        """
-        return Architecture(inputs=inputs, outputs=outputs, **self.model_dump())
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """What makes the network, without how its products are computed."""
+        return self.model_dump(exclude={"precision"})
 
 
-class Transformer(Table):
+class Transformer(Section):
     """The vision transformer; see :class:`supple.lab.nn.ViT`. Its images and outputs are those of the problem.
 
     Attributes:
@@ -171,34 +171,13 @@ class Transformer(Table):
     compiled: bool = False
 
     def network(self, problem: ClassIncremental, seed: int) -> ViT:
-        """The network for a problem.
-
-        Args:
-            problem: gives the size of the images and the number of classes.
-            seed: seed of its initial values.
-
-        Returns:
-            The network.
-
-        Raises:
-            ValueError: if a size is out of range, or does not divide another that it has to divide.
-        """
+        """The network for the images and classes of a problem; ValueError where its sizes do not fit."""
         source = DATA_SETS[problem.data]
         sizes = self.model_dump(exclude={"precision", "compiled"})
         return ViT(source.classes, image_size=source.shape[1], channels=source.shape[0], seed=seed, **sizes)
 
     def parameter_count(self, problem: ClassIncremental) -> int:
-        """Number of parameters of the network for a problem, counted without giving them values.
-
-        Args:
-            problem: gives the size of the images and the number of classes.
-
-        Returns:
-            The number.
-
-        Raises:
-            ValueError: as :meth:`network`.
-        """
+        """Number of parameters of :meth:`network`, counted without giving them values."""
         return _parameter_count(self, problem)
 
 
@@ -208,7 +187,7 @@ def _parameter_count(transformer: Transformer, problem: ClassIncremental) -> int
         return sum(parameter.numel() for parameter in transformer.network(problem, seed=0).parameters())
 
 
-class Optimizer(Table):
+class Optimizer(Section):
     """The optimizer, :class:`supple.optim.SGDW` or :class:`supple.optim.AdamW`.
 
     Attributes:
@@ -234,7 +213,7 @@ class Optimizer(Table):
         return self
 
 
-class CycledSGD(Table):
+class CycledSGD(Section):
     """``torch.optim.SGD`` under a one-cycle schedule of the step size, which starts anew with each task.
 
     Attributes:
@@ -268,7 +247,7 @@ def _seeds(value: Any) -> Any:
     return value
 
 
-class Length(Table):
+class Length(Section):
     """How long and how often to train.
 
     Attributes:
@@ -280,7 +259,7 @@ class Length(Table):
     seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)]
 
 
-class Measure(Table):
+class Measure(Section):
     """What to measure beside accuracy and loss.
 
     Attributes:
@@ -293,7 +272,7 @@ class Measure(Table):
     disturbances: int = Field(default=0, ge=0)
 
 
-class MeasureAdditions(Table):
+class MeasureAdditions(Section):
     """What to measure beside accuracy and loss where classes are added.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Training a vision transformer on a class-incremental stream, epoch by epoch."""
+"""Training a vision transformer on a class-incremental stream, epoch by epoch, and resetting parts of it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,59 @@ import torch
 from torch import Tensor, nn
 
 from supple.functional import random
-from supple.lab.incremental.measures import AdditionEnd, AdditionStart, EpochMetrics, at_start, evaluate
-from supple.lab.incremental.reset import parameters_of, reset
-from supple.lab.incremental.together import check_together
 from supple.lab.nn import ViT
-from supple.lab.streams.incremental import ClassIncrementalStream, Part
+from supple.lab.nn.stacked import initialize
+from supple.lab.nn.transformer import Attention, FeedForward
+from supple.lab.population.class_incremental_metrics import (
+    AdditionEnd,
+    AdditionStart,
+    EpochMetrics,
+    at_start,
+    evaluate,
+)
+from supple.lab.streams.class_incremental import ClassIncrementalStream, Part
 from supple.methods import Chain, Method
 from supple.methods.checks import choice
 from supple.metrics import hits
 from supple.optim.one_cycle import one_cycle
 
+RESETS = ("network", "head", "layer_norms", "attention", "mlp", "momentum")
+"""What can be reset: the whole network, parts of it, or only the optimizer's state."""
+
+_LAYERS: dict[str, type[nn.Module]] = {"layer_norms": nn.LayerNorm, "attention": Attention, "mlp": FeedForward}
+
 _DROPOUT = random.purpose("incremental", "dropout")
 
 
-class IncrementalTraining:
+def parameters_of(network: ViT, part: str) -> list[str]:
+    """Names of the parameters of a part of the network, one of :data:`RESETS`; none for "momentum"."""
+    choice("reset", part, RESETS)
+    if part == "network":
+        return [name for name, _ in network.named_parameters()]
+    if part == "head":
+        return [f"output.{name}" for name, _ in network.output.named_parameters()]
+    return [
+        f"{path}.{name}"
+        for path, module in network.named_modules()
+        if part in _LAYERS and isinstance(module, _LAYERS[part])
+        for name, _ in module.named_parameters()
+    ]
+
+
+def reset(network: ViT, optimizer: torch.optim.Optimizer, parts: Collection[str], addition: int) -> None:
+    """Draws parts of a network again from their initial distributions, as a function of its seed and the addition.
+
+    The optimizer's state of what is drawn again (momentum) starts anew; with "momentum" all of it does.
+    """
+    names = dict.fromkeys(name for part in parts for name in parameters_of(network, part))
+    seed = torch.tensor([network.seed], device="cpu")
+    initialize(network, network.initial_distributions(), seed, names, time=addition)
+    parameters = dict(network.named_parameters())
+    for name in parameters if "momentum" in parts else names:
+        optimizer.state.pop(parameters[name], None)
+
+
+class ClassIncrementalTraining:
     """A network, its optimizer and a method that learn a class-incremental stream.
 
     At each addition of classes the step size starts a new one-cycle schedule: from a 25th of the optimizer's step size
@@ -50,7 +89,7 @@ class IncrementalTraining:
             as it does in ``torch.optim.lr_scheduler.OneCycleLR`` by default; None: it stays as it is.
         restore: whether the network of best validation accuracy is taken back after an addition's last epoch.
         reset: what is drawn again at each addition: "network", "head", "layer_norms", "attention", "mlp", or
-            "momentum" alone. See :func:`supple.lab.incremental.reset.reset`.
+            "momentum" alone.
         precision: "float32", or "bfloat16": products of matrices in that type by ``torch.autocast``.
         compiled: whether the network goes through ``torch.compile`` for training.
         measured_on: at most how many images to measure units and features on at each addition.
@@ -60,16 +99,14 @@ class IncrementalTraining:
         epoch: number of epochs learned.
         diverged: whether the loss was not finite once.
 
-    Raises:
-        ValueError: if network, optimizer, stream and method do not belong together, or a setting is out of range.
-
     Example:
         >>> from supple.lab.data import LabelledImages
         >>> pictures = LabelledImages(torch.arange(40 * 64).view(40, 8, 8).byte(), torch.arange(40) % 4, 4, "toy")
         >>> stream = ClassIncrementalStream(pictures, pictures, first=2, step=2, epochs=1, validation=1, batch_size=6)
         >>> network = ViT(4, image_size=8, channels=1, depth=1, heads=1, width=4, hidden=8)
         >>> optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
-        >>> training = IncrementalTraining(network, optimizer, stream, supple.SWR(network, optimizer, frequency=2))
+        >>> method = supple.SWR(network, optimizer, frequency=2)
+        >>> training = ClassIncrementalTraining(network, optimizer, stream, method)
         >>> [training.train_epoch(epoch).classes for epoch in range(training.epoch, stream.epochs)]
         [2, 4]
 
@@ -92,7 +129,7 @@ class IncrementalTraining:
         measured_on: int = 1000,
         evaluation_batch: int = 250,
     ) -> None:
-        check_together(network, optimizer, stream, method)
+        _check_together(network, optimizer, stream, method)
         if not weight_decay >= 0:
             raise ValueError(f"weight_decay is {weight_decay}; it has to be 0 or more")
         if cycle_momentum is not None and not all("momentum" in group for group in optimizer.param_groups):
@@ -112,19 +149,10 @@ class IncrementalTraining:
         self._broken_off = False
 
     def train_epoch(self, epoch: int, progress: Callable[[int], object] = lambda steps: None) -> EpochMetrics:
-        """Learns one epoch.
+        """Learns the next epoch, whose number is :attr:`epoch`. The device is waited for after the epoch, not within.
 
-        Args:
-            epoch: which; has to be the next, :attr:`epoch`.
-            progress: called after each step with the number of steps done. What it raises ends the epoch; then a state
-                has to be loaded before training goes on.
-
-        Returns:
-            What was measured. The device is waited for after the epoch, not within.
-
-        Raises:
-            ValueError: if it is another epoch's turn.
-            RuntimeError: if an epoch was broken off and no state loaded since.
+        ``progress`` is called after each step with the number of steps done. What it raises ends the epoch; then a
+        state has to be loaded before training goes on.
         """
         self._check_whole()
         if epoch != self.epoch:
@@ -163,11 +191,7 @@ class IncrementalTraining:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on as if never stopped: numbers, strings, lists, dicts and tensors; no settings.
-
-        Raises:
-            RuntimeError: if an epoch was broken off and no state loaded since.
-        """
+        """Everything needed to go on as if never stopped: numbers, strings, lists, dicts and tensors; no settings."""
         self._check_whole()
         return {
             "epoch": self.epoch,
@@ -179,15 +203,7 @@ class IncrementalTraining:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes back what :meth:`state_dict` gave.
-
-        Args:
-            state: the state.
-
-        Raises:
-            ValueError: if it is the state of training with another method.
-            RuntimeError: if it is that of another network.
-        """
+        """Takes back what :meth:`state_dict` gave."""
         if (state["method"] is None) != (self.method is None):
             raise ValueError("the state is of training with a method, or this training has one, but not both")
         self.network.load_state_dict(state["network"])
@@ -287,3 +303,31 @@ def _dropout_seeds(seed: int, epoch: int, steps: int) -> list[int]:
     """A 64-bit seed a step."""
     words = random.words(torch.tensor([seed], device="cpu"), _DROPOUT, epoch, 2 * steps).view(-1, 2)
     return [high << 32 | low for high, low in words.tolist()]
+
+
+def _check_together(
+    network: ViT, optimizer: torch.optim.Optimizer, stream: ClassIncrementalStream, method: Method | Chain | None
+) -> None:
+    """Refuses what cannot be trained together."""
+    sizes, images = network.sizes, stream.training.images
+    if images.shape[1:] != (sizes["channels"], sizes["image_size"], sizes["image_size"]):
+        raise ValueError(
+            f"the network has channels={sizes['channels']} and image_size={sizes['image_size']}, but images of "
+            f"{stream.name} are {' x '.join(map(str, images.shape[1:]))}"
+        )
+    if sizes["outputs"] < stream.sizes[-1]:
+        raise ValueError(f"the network has {sizes['outputs']} outputs, but {stream.sizes[-1]} classes will come")
+    if network.positions.device != images.device:
+        raise ValueError(f"the network is on {network.positions.device}, the stream on {images.device}")
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if not all(id(parameter) in held for parameter in network.parameters()):
+        raise ValueError("the optimizer does not hold all parameters of the network")
+    for group in optimizer.param_groups:
+        if "weight_decay" not in group or group["weight_decay"]:
+            raise ValueError(
+                f"{type(optimizer).__name__} has to have a weight decay, and it has to be 0: give weight_decay to "
+                "ClassIncrementalTraining, which divides it by the step size of the moment"
+            )
+    for one in method.methods if isinstance(method, Chain) else [method]:
+        if one is not None and one.model is not network:
+            raise ValueError(f"{one!r} was made for another network")

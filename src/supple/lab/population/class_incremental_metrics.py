@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from supple.lab.data.augmentation import Augmentation
 from supple.lab.nn import ReparameterizedLayerNorm, ViT, activations
-from supple.lab.streams.incremental import ClassIncrementalStream, Part
+from supple.lab.streams.class_incremental import ClassIncrementalStream, Part
 from supple.metrics import dormant_units, feature_rank, hits, mean_magnitude
 
 _CHUNK = 100
@@ -95,15 +95,7 @@ class EpochMetrics:
 
     @classmethod
     def of_a_diverged_run(cls, epoch: int, classes: int) -> EpochMetrics:
-        """What is said of an epoch after the run diverged.
-
-        Args:
-            epoch: which epoch.
-            classes: classes seen so far.
-
-        Returns:
-            Losses that are not a number, and accuracies of 0.
-        """
+        """What is said of an epoch after the run diverged."""
         return cls(epoch, classes, *(math.nan, 0.0) * 3, reinitialized=0, diverged=True)
 
 
@@ -111,17 +103,9 @@ class EpochMetrics:
 def evaluate(
     network: nn.Module, logits: Callable[[Tensor], Tensor], part: Part, augmentation: Augmentation, batch_size: int
 ) -> tuple[Tensor, Tensor]:
-    """Loss and accuracy of a network on images as they are, in evaluation mode.
+    """Mean cross-entropy in nats and accuracy on images without augmentation, in evaluation mode; two scalars.
 
-    Args:
-        network: the network.
-        logits: gives the outputs of the classes in question for images: [B, C, H, W] to [B, classes].
-        part: the images.
-        augmentation: their normalization.
-        batch_size: images at a time.
-
-    Returns:
-        (loss, accuracy), two scalars on the device: mean cross-entropy in nats, and share classified rightly.
+    ``logits`` gives the outputs of the classes in question for images: [B, C, H, W] to [B, classes].
     """
     training = network.training
     network.eval()
@@ -137,17 +121,7 @@ def evaluate(
 
 @torch.no_grad()
 def at_start(network: ViT, stream: ClassIncrementalStream, addition: int, count: int) -> AdditionStart:
-    """Measures the network with which the training on an addition's classes begins.
-
-    Args:
-        network: the network.
-        stream: the classes.
-        addition: which addition.
-        count: at most how many images to measure units and features on.
-
-    Returns:
-        What was measured.
-    """
+    """Measures the network with which the training on an addition's classes begins, on at most ``count`` images."""
     before = stream.examples(addition, count, new=False)
     dormant_before, rank_before = _units_and_rank(network, before) if len(before) else (None, None)
     dormant_new, rank_new = _units_and_rank(network, stream.examples(addition, count, new=True))
