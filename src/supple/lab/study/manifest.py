@@ -17,7 +17,7 @@ from supple.lab.study import files
 from supple.lab.study.assembly import groups
 from supple.lab.study.kinds import settings_in_full
 from supple.lab.study.part import Part
-from supple.lab.study.results import FORMAT, MANIFEST, RUNS, read_manifest
+from supple.lab.study.results import FORMAT, MANIFEST, RUNS, is_export, read_manifest
 from supple.lab.study.spec import STUDIES, Column, Study
 from supple.lab.study.tables import Table
 
@@ -210,9 +210,14 @@ def open_manifest(folder: Path) -> Manifest:
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it is damaged or of another version.
+        ValueError: if it is damaged or of another version, or a copy without checkpoints.
     """
     content = read_manifest(folder)
+    if is_export(folder):
+        raise ValueError(
+            f"{folder} is a copy that supple export made, without the checkpoints that a run would go on from; give "
+            "another folder with --out"
+        )
     # Its columns are those that were run, so that of the study only the tables are looked at.
     study, steps = STUDIES[content["study"]["problem"]["kind"]](**content["study"]), content["steps"]
     columns = [
