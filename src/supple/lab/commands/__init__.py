@@ -12,6 +12,7 @@ import supple
 from supple.lab.bench.command import bench_command
 from supple.lab.commands.data import data_app
 from supple.lab.commands.demo import demo_command
+from supple.lab.commands.export import export_command
 from supple.lab.commands.methods import methods_command
 from supple.lab.commands.report import report_command
 from supple.lab.commands.run import plan_command, run_command
@@ -26,6 +27,7 @@ app.command("bench")(bench_command)
 app.command("plan")(plan_command)
 app.command("run")(run_command)
 app.command("report")(report_command)
+app.command("export")(export_command)
 
 
 def _version(wanted: bool) -> None:

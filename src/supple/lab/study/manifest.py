@@ -17,7 +17,7 @@ from supple.lab.study import files
 from supple.lab.study.assembly import groups
 from supple.lab.study.methods import settings_in_full
 from supple.lab.study.part import Part
-from supple.lab.study.results import FORMAT, MANIFEST, RUNS, read_manifest
+from supple.lab.study.results import FORMAT, MANIFEST, RUNS, is_export, read_manifest
 from supple.lab.study.run_config import PartSize
 from supple.lab.study.schema import Section
 from supple.lab.study.spec import STUDIES, Column, Study
@@ -170,8 +170,13 @@ def _part(first: int, piece: slice, columns: Sequence[int], seeds: Sequence[int]
 
 
 def open_manifest(folder: Path) -> Manifest:
-    """Reads the manifest of a folder; FileNotFoundError if there is none, ValueError if it is of another version."""
+    """Reads the manifest of a folder; FileNotFoundError if there is none, ValueError if no run can go on from it."""
     content = read_manifest(folder)
+    if is_export(folder):
+        raise ValueError(
+            f"{folder} is a copy that supple export made, without the checkpoints that a run would go on from; give "
+            "another folder with --out"
+        )
     # Its columns are those that were run, so that of the study only the sections are looked at.
     study, steps = STUDIES[content["study"]["problem"]["kind"]](**content["study"]), content["steps"]
     columns = [
