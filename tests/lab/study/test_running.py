@@ -19,7 +19,9 @@ import pytest
 from cli_runs import run as command
 from cli_runs import words
 
+from supple.lab.data import mnist10k
 from supple.lab.study import files, load, pool, running
+from supple.lab.study.assembly import assemble
 from supple.lab.study.errors import StudyError
 from supple.lab.study.manifest import open_manifest
 from supple.lab.study.part import Part
@@ -210,6 +212,10 @@ def test_only_what_is_missing_is_run(tmp_path: Path) -> None:
         ({"problem": {"data": "mnist10k", "batch_size": 250}}, "problem.batch_size: the results have 500"),
         ({"measure": {"examples": 50}}, "measure.examples: the results have 100"),
         ({"run": {"tasks": 1, "seeds": 2}}, "run.tasks: the results have 2, the study now has 1 .*only grow"),
+        (
+            {"network": {"hidden": 6, "depth": 2, "precision": "bfloat16"}},
+            "methods.base.network.precision: the results have 'float32', the study now has 'bfloat16'",
+        ),
     ],
 )
 def test_what_no_longer_matches_is_refused(finished: Path, changes: dict[str, Any], message: str) -> None:
@@ -390,6 +396,9 @@ class TestCommand:
             (["--memory", "0"], "above 0, in GB"),
             (["--memory", "0.001"], "give more with --memory"),
             (["--data", "mnist", "--data-dir", "/nowhere"], "/nowhere"),
+            (["--precision", "tf32"], "precision tf32 is of products on a GPU; choose float32 or bfloat16"),
+            (["--precision", "float16"], "is not one of 'float32', 'tf32', 'bfloat16'"),
+            (["--graphs"], "--graphs records steps of a GPU; leave it out, or add --device cuda"),
         ],
     )
     def test_bad_options(self, study: Path, tmp_path: Path, options: Sequence[str], message: str) -> None:
@@ -404,9 +413,10 @@ class TestCommand:
         assert result.exit_code == 0, result.output
         assert "tiny: 5 runs, 1 tasks each" in words(result)
         assert "100.0% swr" in words(result)
-        options = ("--tasks", 1, "--seeds", "7,", "--methods", "base", "--processes", 1)
+        options = ("--tasks", 1, "--seeds", "7,", "--methods", "base", "--processes", 1, "--no-graphs")
         assert command("run", study, "--out", tmp_path / "out", *options).exit_code == 0
         manifest = load(tmp_path / "out").manifest
+        assert [one["graphs"] for one in manifest["sessions"]] == [False, False]
         # What the folder holds, and not only what was run last.
         assert manifest["scaled"] == {
             "tasks": [12, 1],
@@ -414,6 +424,19 @@ class TestCommand:
             "methods": [["base", "cbp", "swr"], ["swr", "base"]],
         }
         assert manifest["name"] == "tiny"
+
+    def test_precision(self, study: Path, tmp_path: Path) -> None:
+        options = ("--tasks", 1, "--seeds", 1, "--methods", "base", "--processes", 1, "--precision", "bfloat16")
+        assert command("run", study, "--out", tmp_path / "out", *options).exit_code == 0
+        results = load(tmp_path / "out")
+        assert results.runs["network.precision"].to_list() == ["bfloat16"]
+        assert results.manifest["scaled"]["precision"] == ["float32", "bfloat16"]
+        one = from_dict({**results.manifest["study"], "network": {"hidden": 6, "depth": 2}}, "tiny.toml")
+        population = assemble(mnist10k(), one.columns, [0], one.problem, one.measure)
+        exact = population.train_task(0)
+        (row,) = results.tasks.iter_rows(named=True)
+        assert row["loss"] != pytest.approx(float(exact.loss), rel=1e-6)
+        assert row["loss"] == pytest.approx(float(exact.loss), rel=0.02)
 
     def test_plan(self, study: Path) -> None:
         result = command("plan", study, "--seeds", 3, "--processes", 2)

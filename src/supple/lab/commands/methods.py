@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from supple.lab.commands.options import plain_errors
@@ -42,14 +43,15 @@ def methods_command(
 
 
 def _table(methods: list[type[Method]]) -> Table:
-    table = Table(box=None, padding=(0, 2, 1, 0), header_style="bold")
-    for column in ("name", "label", "what it is", "settings", "source"):
-        table.add_column(column, no_wrap=column in ("name", "label"), overflow="fold")
+    table = Table(box=None, padding=(0, 2, 1, 0), show_header=False)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column()
     for method in methods:
         about = method.about
         settings = [
             f"{setting}={default!r}{'*' if setting in about.strength else ''}"
             for setting, default in defaults(method).items()
         ]
-        table.add_row(about.name, about.label, about.title, "\n".join(settings), about.source)
+        text = f"{about.label}: {about.title}. {about.source}\n[dim]{escape('  '.join(settings))}[/]"
+        table.add_row(about.name, text)
     return table

@@ -124,6 +124,7 @@ class Session(_Record):
     seconds: float = 0.0
     command: str = ""
     processes: int | None = None
+    graphs: bool = False
     machine: Machine = Machine()
     versions: dict[str, str] = {}
 
