@@ -35,7 +35,7 @@ from torch import nn
 import supple
 from supple.lab.data import LabelledImages
 from supple.lab.nn import ViT
-from supple.lab.population.class_incremental import ClassIncrementalTraining
+from supple.lab.population import ClassIncrementalTraining
 from supple.lab.streams import ClassIncrementalStream
 
 BATCH = 90

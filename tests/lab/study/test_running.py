@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from supple.lab.study.part import Part
 from supple.lab.study.progress import Watcher
 from supple.lab.study.results import MANIFEST
 from supple.lab.study.run_config import RunConfig
-from supple.lab.study.spec import from_dict
+from supple.lab.study.spec import from_dict, read
 
 STUDY = """
 title = "tiny"
@@ -131,10 +132,7 @@ def test_killed_and_interrupted_it_ends_with_the_same_files(tmp_path: Path) -> N
     assert process.returncode == 0, output
     assert "Done: all results are in" in output
 
-    process = start(study, whole)
-    output = process.communicate(timeout=120)[0]
-    assert process.returncode == 0, output
-    assert "network steps/s" in output
+    assert running.run(RunConfig(read(study), "tiny", whole, processes=2)).complete
     expected = all_files(whole)
     assert len(expected) == 6
     assert all_files(killed) == expected
@@ -165,9 +163,7 @@ def test_after_a_full_disk_it_goes_on(finished: Path, tmp_path: Path) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"Error: cannot write {folder}/parts/0000/{CHECKPOINT}: " in done.stderr
     assert "Not complete; the same command goes on where it was." in done.stdout
-    process = start(study, folder, processes=1)
-    output = process.communicate(timeout=120)[0]
-    assert process.returncode == 0, output
+    assert running.run(config(folder)).complete
     assert all_files(folder) == all_files(finished)
 
 
@@ -413,6 +409,7 @@ class TestCommand:
         assert result.exit_code == 0, result.output
         assert "tiny: 5 runs, 1 tasks each" in words(result)
         assert "100.0% swr" in words(result)
+        assert "network steps/s" in words(result)
         options = ("--tasks", 1, "--seeds", "7,", "--methods", "base", "--processes", 1, "--no-graphs")
         assert command("run", study, "--out", tmp_path / "out", *options).exit_code == 0
         manifest = load(tmp_path / "out").manifest
@@ -443,3 +440,15 @@ class TestCommand:
         assert result.exit_code == 0, result.output
         assert "9 runs of 240 steps, 2,160 network steps in all" in words(result)
         assert "with 2 processes" in words(result)
+
+
+@pytest.mark.cuda
+def test_graphs_change_nothing(tmp_path: Path) -> None:
+    found = []
+    for graphs in (False, True):
+        one = replace(config(tmp_path / str(graphs)), device="cuda", graphs=graphs)
+        assert running.run(one).complete
+        results = load(one.folder)
+        assert results.manifest["sessions"][0]["graphs"] == graphs
+        found.append(results.tasks["loss"].to_list())
+    assert found[0] == pytest.approx(found[1], rel=1e-5)

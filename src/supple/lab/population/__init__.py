@@ -1,5 +1,6 @@
-"""Training many replicas at once."""
+"""Training many replicas at once, and one vision transformer on added classes."""
 
+from supple.lab.population.class_incremental import ClassIncrementalTraining
 from supple.lab.population.disturbance import Disturbance
 from supple.lab.population.fast import FastStep
 from supple.lab.population.graphs import GraphedStep
@@ -7,4 +8,13 @@ from supple.lab.population.parts import cut
 from supple.lab.population.population import Population, TaskMetrics
 from supple.lab.population.products import Products
 
-__all__ = ["Disturbance", "FastStep", "GraphedStep", "Population", "Products", "TaskMetrics", "cut"]
+__all__ = [
+    "ClassIncrementalTraining",
+    "Disturbance",
+    "FastStep",
+    "GraphedStep",
+    "Population",
+    "Products",
+    "TaskMetrics",
+    "cut",
+]

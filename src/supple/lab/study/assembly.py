@@ -91,7 +91,7 @@ def _optimizer(network: StackedMLP, columns: Sequence[Column], seeds: int) -> to
 def _methods(
     network: StackedMLP, optimizer: torch.optim.Optimizer, columns: Sequence[Column], seeds: int
 ) -> Chain | None:
-    """A method object for each kind and choice of what cannot differ by replica, such as words.
+    """A method object for each kind and choice of the settings that cannot differ by replica.
 
     A strength of 0 switches it off in the columns of other methods.
     """

@@ -12,7 +12,7 @@ import polars as pl
 import torch
 
 from supple.lab.data import DATA_SETS, LabelledImages
-from supple.lab.population.class_incremental import ClassIncrementalTraining
+from supple.lab.population import ClassIncrementalTraining
 from supple.lab.population.class_incremental_metrics import EpochMetrics, evaluate
 from supple.lab.streams import ClassIncrementalStream
 from supple.lab.study.errors import StudyError

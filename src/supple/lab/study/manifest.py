@@ -33,8 +33,8 @@ class Manifest:
         study: the study as it was run.
         steps: optimizer steps of each task.
         images: "count" and "digest" of the images.
-        scaled: what was changed on the command line: "tasks", "seeds", "methods" or "data", each with what the study
-            file says and what was run.
+        scaled: what was changed on the command line, each with what the study file says and what was run; see
+            :func:`supple.lab.study.running.scaled`.
         columns: all that was compared.
         parts: for each part the number of its "first" run, its "columns" (numbers) and its "seeds".
         sessions: when, where and by which command it was run.
@@ -140,11 +140,7 @@ class Manifest:
                         "seed": seed,
                         "point": column.point,
                         "part": part,
-                        **column.settings,
-                        **{f"network.{name}": value for name, value in column.network.model_dump().items()},
-                        **{
-                            f"optimizer.{name}": as_cell(value) for name, value in column.optimizer.model_dump().items()
-                        },
+                        **_all_settings(column),
                     }
                 )
         frame = pl.DataFrame(rows, infer_schema_length=None)
@@ -154,6 +150,19 @@ class Manifest:
 def as_cell(value: Any) -> Any:
     """A setting of a study file or a manifest as one value of a frame: several numbers become a text."""
     return ", ".join(map(str, value)) if isinstance(value, tuple | list) else value
+
+
+def _all_settings(column: Column) -> dict[str, Any]:
+    """The settings of a column as a row of the table of runs has them, such as "factor" and "network.hidden"."""
+    sections = {"network": column.network, "optimizer": column.optimizer}
+    return {
+        **column.settings,
+        **{
+            f"{name}.{key}": as_cell(value)
+            for name, section in sections.items()
+            for key, value in section.model_dump().items()
+        },
+    }
 
 
 def _part(first: int, piece: slice, columns: Sequence[int], seeds: Sequence[int]) -> dict[str, Any]:
@@ -256,17 +265,9 @@ def _column_differences(old: Column, wanted: Sequence[Column]) -> list[str]:
     """How a column of the folder differs from the nearest that is wanted."""
 
     def differing(new: Column) -> list[str]:
-        found = []
-        for name, before, after in (
-            ("", dict(old.settings), dict(new.settings)),
-            ("network.", old.network.model_dump(), new.network.model_dump()),
-            ("optimizer.", old.optimizer.model_dump(), new.optimizer.model_dump()),
-            ("", {"kind": old.kind}, {"kind": new.kind}),
-        ):
-            for key in {**before, **after}:
-                if before.get(key) != after.get(key):
-                    found.append(_difference(f"methods.{old.method}.{name}{key}", before.get(key), after.get(key)))
-        return found
+        before, after = ({**_all_settings(column), "kind": column.kind} for column in (old, new))
+        changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+        return [_difference(f"methods.{old.method}.{key}", before.get(key), after.get(key)) for key in changed]
 
     return min((differing(new) for new in wanted), key=len)
 
