@@ -35,8 +35,8 @@ from torch import nn
 
 import supple
 from supple.lab.data import LabelledImages
-from supple.lab.incremental import IncrementalTraining
 from supple.lab.nn import ViT
+from supple.lab.population import ClassIncrementalTraining
 from supple.lab.streams import ClassIncrementalStream
 
 BATCH = 90
@@ -62,14 +62,14 @@ class Contender:
 
 
 class Supple:
-    """A network in the hands of :class:`IncrementalTraining`.
+    """A network in the hands of :class:`ClassIncrementalTraining`.
 
     Args:
         network: what is trained.
         stream: the classes.
         synchronize: waits for the device.
         swr: whether SWR acts.
-        options: of :class:`IncrementalTraining`.
+        options: of :class:`ClassIncrementalTraining`.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Supple:
     ) -> None:
         optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, fused=True)
         self.method = supple.SWR(network, optimizer, frequency=FREQUENCY, factor=5e-4) if swr else None
-        self.training = IncrementalTraining(
+        self.training = ClassIncrementalTraining(
             network, optimizer, stream, self.method, weight_decay=6e-6 if swr else 2e-6, measured_on=10, **options
         )
         self.steps, self.synchronize = stream.steps(0), synchronize

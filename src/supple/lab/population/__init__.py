@@ -1,5 +1,6 @@
-"""Training many replicas at once."""
+"""Training many replicas at once, and one vision transformer on added classes."""
 
+from supple.lab.population.class_incremental import ClassIncrementalTraining
 from supple.lab.population.disturbance import Disturbance
 from supple.lab.population.fast import FastStep
 from supple.lab.population.graphs import GraphedStep
@@ -9,6 +10,7 @@ from supple.lab.population.population import Population, TaskMetrics
 
 __all__ = [
     "PRECISIONS",
+    "ClassIncrementalTraining",
     "Disturbance",
     "FastStep",
     "GraphedStep",
