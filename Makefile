@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test test-all lint bench clean
+.PHONY: help demo test test-all lint bench results-report clean
 
 help:  ## shows this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 16
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "supple needs Python 3.10 or newer, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
@@ -28,8 +28,13 @@ lint: $(READY)  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)  ## replica steps per second against plain training loops
-	$(BIN)/supple bench
+bench: $(READY)  ## network steps per second of populations against plain training loops
+	$(BIN)/python benchmarks/population.py
+
+results-report: $(READY)  ## pages of the results of real runs, in supple-report
+	$(BIN)/supple report results/small results/small_layer_norm results/large results/large_layer_norm --out supple-report/permuted_mnist
+	$(BIN)/supple report results/sweep_small --out supple-report/sweep
+	$(BIN)/supple report results/incremental_regular results/incremental_reparameterized --out supple-report/incremental
 
 clean:  ## removes .venv and what tools left behind
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

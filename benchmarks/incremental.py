@@ -30,12 +30,13 @@ from typing import Any
 
 import research
 import torch
+from timing import spread
 from torch import nn
 
 import supple
 from supple.lab.data import LabelledImages
-from supple.lab.incremental import IncrementalTraining
 from supple.lab.nn import ViT
+from supple.lab.population import ClassIncrementalTraining
 from supple.lab.streams import ClassIncrementalStream
 
 BATCH = 90
@@ -61,14 +62,14 @@ class Contender:
 
 
 class Supple:
-    """A network in the hands of :class:`IncrementalTraining`.
+    """A network in the hands of :class:`ClassIncrementalTraining`.
 
     Args:
         network: what is trained.
         stream: the classes.
         synchronize: waits for the device.
         swr: whether SWR acts.
-        options: of :class:`IncrementalTraining`.
+        options: of :class:`ClassIncrementalTraining`.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Supple:
     ) -> None:
         optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, fused=True)
         self.method = supple.SWR(network, optimizer, frequency=FREQUENCY, factor=5e-4) if swr else None
-        self.training = IncrementalTraining(
+        self.training = ClassIncrementalTraining(
             network, optimizer, stream, self.method, weight_decay=6e-6 if swr else 2e-6, measured_on=10, **options
         )
         self.steps, self.synchronize = stream.steps(0), synchronize
@@ -181,11 +182,6 @@ def contenders(options: argparse.Namespace, sizes: dict[str, int]) -> dict[str, 
     return found
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Median, least and most."""
-    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
-
-
 def measure(options: argparse.Namespace, sizes: dict[str, int]) -> dict[str, Any]:
     """Trains in turns.
 
@@ -225,7 +221,7 @@ def table(found: dict[str, Any]) -> None:
     print(f"{'':28}{'images/s':>10}{'range':>16}{'over plain':>12}{'range':>14}{'evaluated/s':>13}{'study, days':>13}")
     for name, row in found.items():
         rate, ratio = row["images_a_second"], row["over_plain"]
-        rates, ratios = (f"{x['least']:.{d}f} to {x['most']:.{d}f}" for x, d in ((rate, 1), (ratio, 2)))
+        rates, ratios = (f"{x['low']:.{d}f} to {x['high']:.{d}f}" for x, d in ((rate, 1), (ratio, 2)))
         print(
             f"{name:28}{rate['median']:>10.1f}{rates:>16}{ratio['median']:>10.2f} x{ratios:>14}"
             f"{row['evaluated_a_second']['median']:>13.1f}{row['study_days']['median']:>13.2f}"

@@ -1,43 +1,26 @@
 """Measures how stacked layers are best laid out in memory.
 
 Weights are stored [R, out, in] or [R, in, out], activations [R, B, h] or [R, h, B]. Two tables are printed. The first
-has the three products of a hidden layer (forward, input gradient, weight gradient) in GFLOP/s, each as the batched
-product that its layout allows without a copy. The second has whole training steps of a 784-h-h-h-10 network (forward,
-backward, gradient descent) in replica steps a second. Layouts are measured in turns, several times over, and the
-median counts, so that a busy moment of the machine falls on all of them.
+has the three products of a hidden layer (forward, input gradient, weight gradient), each as the batched product that
+its layout allows without a copy. The second has whole training steps of a 784-h-h-h-10 network (forward, backward,
+gradient descent). Layouts are measured in turns, several times over, and the median counts, so that a busy moment of
+the machine falls on all of them.
+
+    python benchmarks/layout.py --hidden 10 100 --replicas 64 --threads 1
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.utils.benchmark import Compare, Measurement, Timer
 
 Layer = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def medians(cases: dict[str, Callable[[], object]], repeats: int, seconds: float, device: str) -> dict[str, float]:
-    """Median seconds a call of each case; every repeat calls each case for about ``seconds``, in turns."""
-
-    def timed(call: Callable[[], object], count: int) -> float:
-        start = time.perf_counter()
-        for _ in range(count):
-            call()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return (time.perf_counter() - start) / count
-
-    for call in cases.values():
-        timed(call, 1)
-    counts = {name: max(1, int(seconds / timed(call, 1))) for name, call in cases.items()}
-    turns = [{name: timed(call, counts[name]) for name, call in cases.items()} for _ in range(repeats)]
-    return {name: statistics.median(turn[name] for turn in turns) for name in cases}
 
 
 def products(hidden: int, replicas: int, batch: int, device: str) -> dict[str, Callable[[], object]]:
@@ -119,20 +102,8 @@ def steps(hidden: int, replicas: int, batch: int, device: str) -> dict[str, Call
     return {name: make(*layout) for name, layout in LAYERS.items()}
 
 
-def table(title: str, columns: Sequence[str], rows: dict[str, list[str]]) -> None:
-    """Prints rows of numbers under their columns."""
-    width = max(map(len, rows))
-    print(f"\n{title}\n{'':{width}}" + "".join(f"{column:>14}" for column in columns))
-    for name, cells in rows.items():
-        print(f"{name:{width}}" + "".join(f"{cell:>14}" for cell in cells), flush=True)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example: python benchmarks/layout.py --hidden 10 100 --replicas 64 --threads 1",
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--hidden", type=int, nargs="+", default=[10, 100, 1000], help="units a layer (default: %(default)s)"
     )
@@ -144,29 +115,26 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.05, help="time of one turn (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="threads a product (default: torch's own choice)")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where (default: %(default)s)")
-    arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-
-    def measured(cases: dict[str, Callable[[], object]]) -> dict[str, float]:
-        return medians(cases, arguments.repeats, arguments.seconds, arguments.device)
-
-    settings = [(hidden, replicas) for hidden in arguments.hidden for replicas in arguments.replicas]
-    columns = [f"h={hidden} R={replicas}" for hidden, replicas in settings]
-    print(f"torch {torch.__version__}, {arguments.device}, {torch.get_num_threads()} threads, batch {arguments.batch}")
-
-    rows: dict[str, list[str]] = {}
-    for hidden, replicas in settings:
-        flops = 2 * replicas * arguments.batch * hidden * hidden
-        for name, seconds in measured(products(hidden, replicas, arguments.batch, arguments.device)).items():
-            rows.setdefault(name, []).append(f"{flops / seconds / 1e9:.1f}")
-    table("products of a hidden layer, GFLOP/s", columns, rows)
-
-    rows = {}
-    for hidden, replicas in settings:
-        for name, seconds in measured(steps(hidden, replicas, arguments.batch, arguments.device)).items():
-            rows.setdefault(name, []).append(f"{replicas / seconds:,.0f}")
-    table("training steps of 784-h-h-h-10, replica steps/s", columns, rows)
+    options = parser.parse_args()
+    print(f"torch {torch.__version__}, {options.device}, batch {options.batch}")
+    for label, make in (("products of a hidden layer", products), ("training steps of 784-h-h-h-10", steps)):
+        found: list[Measurement] = []
+        for hidden in options.hidden:
+            for replicas in options.replicas:
+                timers = [
+                    Timer(
+                        "case()",
+                        globals={"case": case},
+                        label=label,
+                        sub_label=name,
+                        description=f"h={hidden} R={replicas}",
+                        num_threads=options.threads or torch.get_num_threads(),
+                    )
+                    for name, case in make(hidden, replicas, options.batch, options.device).items()
+                ]
+                for _ in range(options.repeats):
+                    found += [timer.blocked_autorange(min_run_time=options.seconds) for timer in timers]
+        Compare(found).print()
 
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ Run it with ``python benchmarks/parts.py``; the constant ``supple.lab.population
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 
 import torch
+from engine import BATCH, images
+from rich.console import Console
+from timing import ends, spread, table, timer
 
-from supple.lab.data import mnist10k
 from supple.lab.nn import StackedMLP
 from supple.lab.population import Population
 from supple.lab.streams import PermutedStream
@@ -30,29 +30,29 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    images = mnist10k()
-    print("width  seeds x settings  weights, MB  steps a second (median, range)")
+    found = table((), ("width", "seeds x settings", "weights, MB", "steps a second", "range"))
     for width in options.width or PARTS:
         populations = []
         for seeds, settings in PARTS[width]:
             network = StackedMLP([seed for seed in range(seeds) for _ in range(settings)], hidden=width)
-            stream = PermutedStream(images, list(range(seeds)))
+            stream = PermutedStream(images(10_000), range(seeds), BATCH)
             populations.append(Population(network, SGDW(network.parameters(), lr=0.05), stream))
         rates: list[list[float]] = [[] for _ in populations]
         # In turns, so that a change of the machine's speed meets all of them.
-        for _ in range(options.repeats):
-            for population, found in zip(populations, rates, strict=True):
-                task = population.stream.task(0)
-                population.step(*task.batch(0))
-                steps, start = 0, time.perf_counter()
-                while time.perf_counter() < start + 0.4:
-                    population.step(*task.batch(1 + steps % (len(task) - 1)))
-                    steps += 1
-                found.append(steps * population.network.replicas / (time.perf_counter() - start))
-        for (seeds, settings), population, found in zip(PARTS[width], populations, rates, strict=True):
+        for turn in range(options.repeats):
+            for population, own in zip(populations, rates, strict=True):
+                batch = iter(population.stream.task(turn)).__next__
+                step = timer("population.step(*batch())", population=population, batch=batch)
+                one = step.timeit(1).mean
+                steps = min(300, max(1, round(0.4 / one)))
+                own.append(population.network.replicas / step.timeit(steps).mean)
+        for (seeds, settings), population, own in zip(PARTS[width], populations, rates, strict=True):
             size = sum(parameter.numel() for parameter in population.network.parameters()) * 4e-6
-            shown = f"{statistics.median(found):,.0f} ({min(found):,.0f} to {max(found):,.0f})"
-            print(f"{width:5d}  {f'{seeds} x {settings}':>16}  {size:11.1f}  {shown}")
+            rate = spread(own)
+            found.add_row(
+                str(width), f"{seeds} x {settings}", f"{size:.1f}", f"{rate['median']:,.0f}", ends(rate, "{:,.0f}")
+            )
+    Console().print(found)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from supple.lab.data.augmentation import CIFAR100_MEAN, CIFAR100_STD
 from supple.lab.streams import ClassIncrementalStream
-from supple.lab.streams.incremental import Part
+from supple.lab.streams.class_incremental import Part
 
 
 def to_tensor(image: Tensor) -> Tensor:

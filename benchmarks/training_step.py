@@ -37,52 +37,33 @@ class Setting:
     Args:
         make: makes it for a network and its optimizer.
         share: share of steps at which it acts.
-        act_next: makes it act at the next step.
     """
 
     make: Make
     share: Callable[[supple.Method], float]
-    act_next: Callable[[supple.Method], None]
 
 
-def _at_multiple(frequency: int) -> Callable[[Any], None]:
-    def act_next(method: Any) -> None:
-        method.steps = frequency - 1
-        if hasattr(method, "_look_ahead"):
-            method._look_ahead()
-
-    return act_next
-
-
-def _fill(method: Any) -> None:
-    """Goes on with the schedule alone until something is due."""
-    while not method._schedule.due:
-        method._schedule.advance()
-    method.steps = method._schedule.step - 1
-    method._look_ahead()
+def skip_to_action(method: Any) -> None:
+    """Lets a method count steps that are not taken until the next is one at which it acts."""
+    while not method.due_next().any():
+        method.step()
 
 
 def _cbp_share(method: Any) -> float:
     # All layers fill their accumulators with the same part of their size a step, so each is due about once in 1 / (rate
     # * size) steps; layers of one size are due together.
-    return sum(min(1.0, 1e-4 * size) for size in {group.size for group in method.groups})
+    return sum(min(1.0, 1e-4 * size) for size in {group.size for group in method.units})
 
 
 SETTINGS = {
-    "SWR": Setting(
-        lambda m, o: supple.SWR(m, o, frequency=2048, factor=1e-5), lambda method: 1 / 2048, _at_multiple(2048)
-    ),
-    "CBP": Setting(
-        lambda m, o: supple.CBP(m, o, maturity=0, replacement_rate=1e-4, units=m.units()), _cbp_share, _fill
-    ),
+    "SWR": Setting(lambda m, o: supple.SWR(m, o, frequency=2048, factor=1e-5), lambda method: 1 / 2048),
+    "CBP": Setting(lambda m, o: supple.CBP(m, o, maturity=0, replacement_rate=1e-4, units=m.units()), _cbp_share),
     "ReDo": Setting(
-        lambda m, o: supple.ReDo(m, o, frequency=16, threshold=1e-4, units=m.units()),
-        lambda method: 1 / 16,
-        _at_multiple(16),
+        lambda m, o: supple.ReDo(m, o, frequency=16, threshold=1e-4, units=m.units()), lambda method: 1 / 16
     ),
-    "L2": Setting(lambda m, o: supple.L2(m, o, l2=1e-5), lambda method: 1.0, lambda method: None),
+    "L2": Setting(lambda m, o: supple.L2(m, o, l2=1e-5), lambda method: 1.0),
     "shrink and perturb": Setting(
-        lambda m, o: supple.ShrinkAndPerturb(m, o, l2=1e-5, variance=1e-8), lambda method: 1.0, lambda method: None
+        lambda m, o: supple.ShrinkAndPerturb(m, o, l2=1e-5, variance=1e-8), lambda method: 1.0
     ),
 }
 
@@ -109,7 +90,7 @@ class Run:
             acts: whether the method acts at this step.
             wait: waits for the device.
         """
-        reads = self.method is not None and bool(self.method.readers_needed())
+        reads = self.method is not None and bool(self.method.needs().readers)
         start = time.perf_counter()
         self.optimizer.zero_grad()
         task.loss(self.model, x, y).backward()
@@ -159,8 +140,9 @@ def measure(task: networks.Task, rounds: int, device: str) -> None:
         x, y = (part.to(device) for part in task.batch())
         for name, run in runs.items():
             for acts in (False, True) if run.method else (False,):
-                if acts:
-                    SETTINGS[name].act_next(run.method)
+                # L2 and shrink and perturb do the same at every step.
+                if acts and SETTINGS[name].share(run.method) < 1:
+                    skip_to_action(run.method)
                 run.step(task, x, y, acts, wait)
             if number < 0:  # the first round warms up
                 run.training.clear(), run.reading.clear(), run.idle.clear(), run.acting.clear()

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import polars as pl
 import torch
+from engine import images
 
-from supple.lab.bench.settings import images
 from supple.lab.study import checkpoint
 from supple.lab.study.part import Part
-from supple.lab.study.permuted import PermutedCourse
+from supple.lab.study.permuted import PermutedProblem
 from supple.lab.study.results import CHECKPOINT, TASKS
 from supple.lab.study.shipped import find
 from supple.lab.study.spec import read
@@ -52,12 +52,12 @@ def main() -> None:
     study = read(find(options.study)[0])
     with tempfile.TemporaryDirectory() as folder:
         part = Timed(Path(folder), 0, 0, study.columns, range(options.seeds))
-        course = PermutedCourse(images(options.images), study.problem, study.measure)
-        part.train(course, 1)
+        problem = PermutedProblem(study, images(options.images))
+        part.train(problem, 1)
         _lengthen(part, options.earlier)
         part.writes, part.seconds = 0, 0.0
         began = time.perf_counter()
-        part.train(course, 1 + options.earlier + options.tasks)
+        part.train(problem, 1 + options.earlier + options.tasks)
         passed = time.perf_counter() - began
         size = sum(file.stat().st_size for file in part.folder.iterdir())
     print(

@@ -14,6 +14,9 @@ settings.load_profile("supple")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(900))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("cuda"):

@@ -1,5 +1,6 @@
 """The commands: options that are wrong, data sets, help, and the entry point."""
 
+import inspect
 import os
 import re
 import subprocess
@@ -10,6 +11,8 @@ from cli_runs import run, words, write_images
 
 import supple
 from supple.lab import cli, data, demo
+from supple.lab.commands import app
+from supple.methods.registry import METHODS, defaults
 
 
 @pytest.fixture(scope="module")
@@ -114,11 +117,38 @@ def test_unknown_errors_are_not_hidden(monkeypatch, tmp_path):
     assert isinstance(run("demo", "--out", tmp_path).exception, ZeroDivisionError)
 
 
-@pytest.mark.parametrize("command", [(), ("demo",), ("data",), ("data", "fetch"), ("run",), ("plan",), ("bench",)])
+COMMANDS = [(one.name or one.callback.__name__.removesuffix("_command"),) for one in app.registered_commands]
+
+
+@pytest.mark.parametrize("command", [(), ("data",), ("data", "fetch"), *COMMANDS], ids=" ".join)
 def test_help_has_an_example(command):
     result = run(*command, "--help")
     assert result.exit_code == 0
-    assert re.search(r"supple (demo|data|run|plan|bench)", result.output)
+    example = " ".join(command) or "demo"
+    assert re.search(rf"\$ supple {example}|Start with:  supple {example}", result.output)
+
+
+def test_methods_are_listed():
+    text = words(run("methods"))
+    for name, method in METHODS.items():
+        assert name in text
+        assert method.about.label in text
+        for setting, value in defaults(method).items():
+            mark = "*" if setting in method.about.strength else ""
+            assert f"{setting}={value!r}{mark} " in f"{text} "
+
+
+def test_one_method_is_shown_with_its_docstring():
+    result = run("methods", "swr")
+    assert result.exit_code == 0
+    assert "factor=1e-05*" in result.output
+    assert inspect.getdoc(supple.SWR) in result.output
+    assert "cbp" not in result.output.partition("Args:")[0]
+    result = run("methods", "srw")
+    assert result.exit_code == 1
+    assert "there is no method 'srw'. Did you mean 'swr'?" in words(result)
+    result = run("methods", "nowhere:Mine")
+    assert "method 'nowhere:Mine' cannot be imported: No module named 'nowhere'" in words(result)
 
 
 def test_version():

@@ -312,7 +312,7 @@ class Method(ABC):
         if state.get("method") != type(self).__name__:
             raise ValueError(f"this is the state of {state.get('method')}, not of {type(self).__name__}")
         own = self.state_dict()
-        nothing_kept = {kind: {} for kind, tensors in self.kept.items() if not tensors}
+        nothing_kept: dict[str, Any] = {kind: {} for kind, tensors in self.kept.items() if not tensors}
         state = {"skipped": torch.zeros_like(self._skipped), "boundaries": 0, **nothing_kept, **state}
         missing = [key for key in own if key not in state]
         if missing:

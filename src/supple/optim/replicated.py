@@ -54,8 +54,8 @@ class ReplicatedOptimizer(torch.optim.Optimizer):
         group = self.param_groups[-1]
         try:
             for name in ("lr", "weight_decay"):
-                group[name] = as_setting(name, group[name])
-                check_setting(name, group[name], group["params"])
+                group[name] = _as_setting(name, group[name])
+                _check_setting(name, group[name], group["params"])
         except (TypeError, ValueError):
             self.param_groups.pop()
             raise
@@ -83,7 +83,7 @@ class ReplicatedOptimizer(torch.optim.Optimizer):
         return loss
 
     def decay_weights(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
-        """Takes the weight decay of one step off parameters: w -= weight_decay * w.
+        """Subtracts the weight decay of one step: w -= weight_decay * w.
 
         Args:
             group: the settings.
@@ -94,13 +94,7 @@ class ReplicatedOptimizer(torch.optim.Optimizer):
             torch._foreach_addcmul_(parameters, parameters, decay, value=-1)
 
     def _update(self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]) -> None:
-        """Takes the gradient step.
-
-        Args:
-            group: the settings.
-            parameters: those of the group that have a gradient; one or more.
-            gradients: theirs, in the same order.
-        """
+        """Takes the gradient step for those parameters of a group that have a gradient, one or more."""
         raise NotImplementedError
 
     def per_parameter(self, group: dict[str, Any], name: str, parameters: list[Tensor]) -> list[Tensor]:
@@ -115,31 +109,20 @@ class ReplicatedOptimizer(torch.optim.Optimizer):
             For each parameter a tensor [] or [R, 1, ...], of its dtype and on its device.
         """
         # A list is kept as a tensor, whose version tells when it is changed.
-        setting = group[name] = as_setting(name, group[name])
+        setting = group[name] = _as_setting(name, group[name])
         version = setting._version if isinstance(setting, Tensor) else 0
         shaped = []
         for parameter in parameters:
             known = self._broadcast.get((name, parameter))
             if known is None or known[0] is not setting or known[1] != version:
-                known = (setting, version, broadcast_setting(setting, parameter))
+                known = (setting, version, _broadcast_setting(setting, parameter))
                 self._broadcast[name, parameter] = known
             shaped.append(known[2])
         return shaped
 
 
-def as_setting(name: str, setting: Setting) -> float | Tensor:
-    """A setting as a number or a tensor.
-
-    Args:
-        name: its name, for the message.
-        setting: a number, a tensor, or a list or tuple of numbers.
-
-    Returns:
-        The number or tensor itself; of a list, float64 [R] on the CPU.
-
-    Raises:
-        TypeError: if it is something else.
-    """
+def _as_setting(name: str, setting: Setting) -> float | Tensor:
+    """A setting as a number or a tensor; of a list or tuple of numbers, float64 [R] on the CPU."""
     if isinstance(setting, Real | Tensor):
         return setting
     if isinstance(setting, list | tuple) and setting and all(isinstance(entry, Real) for entry in setting):
@@ -150,33 +133,16 @@ def as_setting(name: str, setting: Setting) -> float | Tensor:
     )
 
 
-def broadcast_setting(setting: float | Tensor, parameter: Tensor) -> Tensor:
-    """A setting as a tensor that multiplies a parameter.
-
-    Args:
-        setting: a number, or a tensor [] or [R].
-        parameter: [R, ...], or of any shape where the setting is one number.
-
-    Returns:
-        [] or [R, 1, ...], with the parameter's dtype and device.
-    """
+def _broadcast_setting(setting: float | Tensor, parameter: Tensor) -> Tensor:
+    """A setting as a tensor [] or [R, 1, ...] that multiplies a parameter, with its dtype and device."""
     if not isinstance(setting, Tensor):
         return torch.full((), setting, dtype=parameter.dtype, device=parameter.device)
     value = setting.detach().to(parameter.device, parameter.dtype)
     return value.view(-1, *(1,) * (parameter.ndim - 1)) if value.ndim else value
 
 
-def check_setting(name: str, setting: float | Tensor, parameters: list[Tensor]) -> None:
-    """Checks a setting of a group.
-
-    Args:
-        name: its name, for the message.
-        setting: a number, or a tensor [] or [R].
-        parameters: the group's parameters.
-
-    Raises:
-        ValueError: if it is negative or not a number, or is a tensor that does not fit a parameter.
-    """
+def _check_setting(name: str, setting: float | Tensor, parameters: list[Tensor]) -> None:
+    """Refuses a setting that is negative, no number, or a tensor that does not fit the parameters."""
     if not isinstance(setting, Tensor):
         if not setting >= 0:
             raise ValueError(f"{name} is {setting}; it has to be 0 or more")

@@ -170,6 +170,27 @@ def test_download_unpacks_the_archive_once(cache, monkeypatch):
     assert fetching.state("cifar10").verified
 
 
+def test_files_beside_each_other_in_the_cache_are_found(cache, monkeypatch):
+    written = contents("cifar10")
+    monkeypatch.setitem(DATA_SETS, "cifar10", small("cifar10", written))
+    (cache / "cifar10").mkdir(parents=True)
+    for file, (content, *_) in written.items():
+        (cache / "cifar10" / file).write_bytes(content)
+    assert len(data.cifar10()) == 15
+
+
+def test_what_an_interruption_left_is_replaced(cache, monkeypatch):
+    written = contents("cifar100")
+    folder = cache / "cifar100" / "cifar-100-binary"
+    folder.mkdir(parents=True)
+    (folder / "train.bin").write_bytes(b"cut")
+    (folder / "test.bin").write_bytes(b"")
+    (cache / "cifar100" / "cifar-100-binary.tar.gz").write_bytes(tar("cifar100", written))
+    with serve(b"", []) as mirror:
+        monkeypatch.setitem(DATA_SETS, "cifar100", small("cifar100", written, mirror))
+        assert len(data.cifar100()) == 3
+
+
 @pytest.mark.parametrize("wrong", ["archive", "file in it"])
 def test_a_wrong_download_leaves_no_file_and_says_what_to_do(cache, monkeypatch, wrong):
     written = contents("cifar100")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from supple.lab.nn.dropout import Dropout, dropout
+from supple.lab.nn.layers import Dropout, dropout
 from supple.lab.nn.transformer import attend
 
 

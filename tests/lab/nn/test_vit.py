@@ -9,7 +9,7 @@ from torch import nn
 
 import supple
 from supple.lab.nn import ViT, transformer
-from supple.lab.nn.dropout import dropout
+from supple.lab.nn.layers import dropout
 from supple.structure.tracing import trace
 
 SMALL = {"outputs": 5, "image_size": 8, "channels": 2, "depth": 2, "heads": 3, "width": 12, "hidden": 20}

@@ -34,7 +34,7 @@ def test_products_against_float64(precision: str, unit: float) -> None:
     exact, size = left.double() @ right.double(), left.double().abs() @ right.double().abs()
     assert close(products.product(left, right), exact, size, unit)
     assert close(products.add(term, left, right), term + exact, size, unit)
-    for write, expected in ((products.write, exact), (products.take_off, term - exact)):
+    for write, expected in ((products.write, exact), (products.subtract, term - exact)):
         out = term.clone()
         write(out, left, right)
         assert out.dtype == torch.float32
@@ -175,5 +175,5 @@ def test_products_against_float64_on_a_gpu(precision: str, unit: float) -> None:
     exact, size = left.double() @ right.double(), left.double().abs() @ right.double().abs()
     with products.applied():
         assert close(products.add(term, left, right), term + exact, size, unit)
-        products.take_off(term, left, right)
+        products.subtract(term, left, right)
     assert close(term, factors("cuda")[2] - exact, size, unit)

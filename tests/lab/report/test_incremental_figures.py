@@ -64,8 +64,8 @@ def test_nothing_is_cut_off(section, size, theme):
 
 def test_what_is_drawn(section):
     figures = drawn(section)
-    tasks = section.measured.results.tasks.collect()
-    epochs = section.measured.results.epochs.collect()
+    tasks = section.measured.results.tasks
+    epochs = section.measured.results.epochs
     for row in section.rows:
         runs = [tasks.filter(run=run).sort("task") for run in row.runs]
         accuracy = np.array([run["accuracy"].to_list() for run in runs])

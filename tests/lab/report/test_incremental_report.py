@@ -46,7 +46,7 @@ def section(tmp_path_factory):
 
 def rows_of(section, **where):
     """The rows of additions as plain dictionaries, in order."""
-    frame = section.measured.results.tasks.collect()
+    frame = section.measured.results.tasks
     return [row for row in frame.sort("run", "task").iter_rows(named=True) if where.items() <= row.items()]
 
 
@@ -64,16 +64,16 @@ def test_a_folder_is_read(section, tmp_path):
     results = section.measured.results
     assert dict(results.tasks.collect_schema()) == dict(form.ADDITIONS_SCHEMA)
     assert dict(results.epochs.collect_schema()) == dict(form.EPOCHS_SCHEMA)
-    assert results.disturbances.collect().is_empty()
+    assert results.disturbances.is_empty()
     assert section.measured.incremental
     other = load(fake_results.write(tmp_path / "other", [fake_results.Row("base", 0.9, 0.8)], tasks=2))
-    assert other.epochs.collect().is_empty()
+    assert other.epochs.is_empty()
     assert dict(other.epochs.collect_schema()) == dict(form.EPOCHS_SCHEMA)
     assert not measure(other).incremental
     # A part that is not finished is read as it is now, whatever becomes of its files.
     begun = load(write(tmp_path / "begun", ROWS[:1], **OPTIONS, done=2))
     shutil.rmtree(tmp_path / "begun" / "parts")
-    assert begun.epochs.collect()["task"].unique().sort().to_list() == [0, 1]
+    assert begun.epochs["task"].unique().sort().to_list() == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_curves_over_epochs(section, monkeypatch, most):
     runs = [13, 2, 0]
     curves = epoch_curves(section.measured, runs)
     assert curves.width == (1 if most == 400 else 3)
-    frame = section.measured.results.epochs.collect()
+    frame = section.measured.results.epochs
     for column, run in enumerate(runs):
         values = frame.filter(run=run).sort("epoch")["test_accuracy"].to_list()
         expected = [np.mean(values[k : k + curves.width]) for k in range(0, 18, curves.width)]
@@ -128,7 +128,7 @@ def test_classes_in_order_of_arrival(tmp_path):
     measured = measure(load(write(tmp_path, ROWS[3:4], additions=4, seeds=3, problem=problem)))
     centres, accuracy = class_accuracy(measured, [2, 0])
     assert centres.tolist() == [1.5, 4, 7, 9.5]
-    lists = measured.results.tasks.filter(pl.col("task") == 3).collect()
+    lists = measured.results.tasks.filter(pl.col("task") == 3)
     each = lists.filter(run=0)["class_accuracy"][0].to_list()
     expected = [np.mean(each[start:stop]) for start, stop in ((0, 2), (2, 5), (5, 8), (8, 10))]
     np.testing.assert_allclose(accuracy[:, 1], expected)

@@ -17,7 +17,7 @@ ROWS = [
 
 
 def rows_of(folder, run):
-    return load(folder).tasks.filter(pl.col("run") == run).sort("task").collect()
+    return load(folder).tasks.filter(pl.col("run") == run).sort("task")
 
 
 def test_windows():
@@ -79,7 +79,7 @@ def test_disturbances_leave_out_steps_that_reinitialized_nothing(tmp_path):
     found = measured.disturbances()
     assert found["run"].to_list() == [2, 3, 4, 5]
     assert found["count"].to_list() == [4] * 4
-    frame = measured.results.disturbances.filter(pl.col("run") == 3, pl.col("reinitialized") > 0).collect()
+    frame = measured.results.disturbances.filter(pl.col("run") == 3, pl.col("reinitialized") > 0)
     row = found.row(1, named=True)
     assert row["loss"] == pytest.approx((frame["loss_after"] - frame["loss_before"]).abs().mean())
     assert row["mean"] == pytest.approx(np.mean([np.mean(layers) for layers in frame["mean_change"].to_list()]))

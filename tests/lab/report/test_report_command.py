@@ -121,18 +121,6 @@ def test_other_intervals_and_formats(tmp_path, kind, formats, said):
     assert "tables" in words(result)
 
 
-def test_what_is_missing_in_the_manifest_is_left_out(tmp_path):
-    folder = write(tmp_path / "results", ROWS[:1], tasks=20, seeds=2)
-    manifest = json.loads((folder / form.MANIFEST).read_text())
-    bare = {key: manifest[key] for key in ("format", "tasks")}
-    (folder / form.MANIFEST).write_text(json.dumps(bare))
-    result = run("report", folder)
-    assert result.exit_code == 0, result.output
-    page = Page((folder / "report" / "report.html").read_text(encoding="utf-8"))
-    assert "Optimizer" not in page.said
-    assert "None" not in page.said
-
-
 def test_one_method_with_one_seed_and_two_tasks(tmp_path):
     folder = write(tmp_path / "results", ROWS[1:2], tasks=2, seeds=1)
     result = run("report", folder, "--formats", "html")

@@ -13,8 +13,8 @@ from supple.lab.nn import StackedMLP
 from supple.lab.population import Population
 from supple.lab.streams import PermutedStream
 from supple.lab.study.assembly import assemble, groups
+from supple.lab.study.schema import Measure, Permuted
 from supple.lab.study.spec import Column
-from supple.lab.study.tables import Measure, Permuted
 from supple.optim import SGDW, AdamW
 
 CLASSES: dict[str, Any] = {

@@ -19,7 +19,7 @@ from supple.lab.streams import PermutedStream
 from supple.lab.study import checkpoint, files
 from supple.lab.study.assembly import assemble
 from supple.lab.study.part import Part, Stopped
-from supple.lab.study.permuted import PermutedCourse
+from supple.lab.study.permuted import PermutedProblem
 from supple.lab.study.results import CHECKPOINT, DISTURBANCES, DISTURBANCES_SCHEMA, TASKS, TASKS_SCHEMA
 from supple.optim import SGDW
 
@@ -33,8 +33,8 @@ def part(folder: Path, **changes: object) -> Part:
     return Part(folder, 0, 10, one.columns, one.run.seeds)
 
 
-def course() -> PermutedCourse:
-    return PermutedCourse(images(), STUDY.problem, STUDY.measure)
+def problem() -> PermutedProblem:
+    return PermutedProblem(STUDY, images())
 
 
 def contents(one: Part) -> list[bytes]:
@@ -44,7 +44,7 @@ def contents(one: Part) -> list[bytes]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Part:
     one = part(tmp_path_factory.mktemp("whole"))
-    one.train(course(), TASKS_TOTAL)
+    one.train(problem(), TASKS_TOTAL)
     assert one.done == TASKS_TOTAL
     return one
 
@@ -88,11 +88,11 @@ def test_interrupted_at_any_step_it_ends_with_the_same_files(
 
         one = part(folder)
         try:
-            one.train(course(), TASKS_TOTAL, on_step=interrupt)
+            one.train(problem(), TASKS_TOTAL, on_step=interrupt)
         except Stopped:
             assert one.done < TASKS_TOTAL
     one = part(folder)
-    one.train(course(), TASKS_TOTAL)
+    one.train(problem(), TASKS_TOTAL)
     assert contents(one) == contents(whole)
 
 
@@ -100,10 +100,10 @@ def test_interrupted_at_any_step_it_ends_with_the_same_files(
 def test_more_tasks_later_are_as_if_at_once(tmp_path: Path, optimizer: dict[str, object]) -> None:
     network = {"hidden": 6, "layer_norm": "after"}
     first, second = (part(tmp_path / name, optimizer=optimizer, network=network) for name in ("a", "b"))
-    first.train(course(), 2)
-    first.train(course(), 2)  # nothing is left to do
-    first.train(course(), 3)
-    second.train(course(), 3)
+    first.train(problem(), 2)
+    first.train(problem(), 2)  # nothing is left to do
+    first.train(problem(), 3)
+    second.train(problem(), 3)
     assert contents(first) == contents(second)
     assert pl.read_parquet(first.folder / TASKS)["scale_magnitude"].null_count() == 0
 
@@ -116,7 +116,7 @@ def test_a_crash_between_two_writes(
     """At each of the writes after a task, the last of all among them; the rest of the writes do not happen."""
     one = part(tmp_path)
     tasks = TASKS_TOTAL if last else 2
-    one.train(course(), tasks - 1)
+    one.train(problem(), tasks - 1)
     real, count = files.replace, itertools.count()
 
     def crash(path: Path, write: object) -> None:
@@ -127,12 +127,12 @@ def test_a_crash_between_two_writes(
     monkeypatch.setattr(files, "replace", crash)
     monkeypatch.setattr(checkpoint, "replace", crash)
     try:
-        one.train(course(), tasks)
+        one.train(problem(), tasks)
     except KeyboardInterrupt:
         assert written < len(FILES)
         assert not one.complete(tasks)
     monkeypatch.undo()
-    one.train(course(), TASKS_TOTAL)
+    one.train(problem(), TASKS_TOTAL)
     assert contents(one) == contents(whole)
 
 
@@ -143,7 +143,7 @@ def test_what_is_measured_does_not_depend_on_the_company(tmp_path: Path) -> None
     def rows(chosen: dict[str, dict[str, float]], method: str) -> list[tuple[int, int, int]]:
         one = study(chosen)
         trained = Part(tmp_path / "-".join(chosen), 0, 0, one.columns, one.run.seeds)
-        trained.train(course(), 6)
+        trained.train(problem(), 6)
         frame = pl.read_parquet(trained.folder / DISTURBANCES)
         place, columns = list(chosen).index(method), len(chosen)
         frame = frame.filter(pl.col("run") % columns == place).with_columns(pl.col("run") // columns)
@@ -158,10 +158,10 @@ def test_what_is_measured_does_not_depend_on_the_company(tmp_path: Path) -> None
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     one = part(tmp_path)
-    one.train(course(), 1)
+    one.train(problem(), 1)
     (one.folder / CHECKPOINT).write_bytes(b"something else")
     with pytest.raises(ValueError, match=r"checkpoint.safetensors is damaged"):
-        one.train(course(), 2)
+        one.train(problem(), 2)
 
 
 def test_disturbances_against_passes_written_out() -> None:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,16 @@ import pytest
 from cli_runs import run as command
 from cli_runs import words
 
-from supple.lab.study import crew, files, load, running
+from supple.lab.data import mnist10k
+from supple.lab.study import files, load, pool, running
+from supple.lab.study.assembly import assemble
+from supple.lab.study.errors import StudyError
 from supple.lab.study.manifest import open_manifest
-from supple.lab.study.mistakes import StudyError
-from supple.lab.study.order import Order
 from supple.lab.study.part import Part
+from supple.lab.study.progress import Watcher
 from supple.lab.study.results import MANIFEST
-from supple.lab.study.spec import from_dict
+from supple.lab.study.run_config import RunConfig
+from supple.lab.study.spec import from_dict, read
 
 STUDY = """
 title = "tiny"
@@ -60,7 +64,7 @@ factor = 0.05
 TASKS, DISTURBANCES, CHECKPOINT = "tasks.parquet", "disturbances.parquet", "checkpoint.safetensors"
 
 
-def order(folder: Path, **changes: Any) -> Order:
+def config(folder: Path, **changes: Any) -> RunConfig:
     content: dict[str, Any] = {
         "title": "tiny",
         "problem": {"data": "mnist10k", "batch_size": 500},
@@ -71,7 +75,7 @@ def order(folder: Path, **changes: Any) -> Order:
     }
     processes = changes.pop("processes", 1)
     study = from_dict({**content, **changes}, "tiny.toml")
-    return Order(study, "tiny", folder, processes=processes, command="supple run tiny.toml")
+    return RunConfig(study, "tiny", folder, processes=processes, command="supple run tiny.toml")
 
 
 def start(study: Path, out: Path, processes: int = 2) -> subprocess.Popen[str]:
@@ -128,17 +132,14 @@ def test_killed_and_interrupted_it_ends_with_the_same_files(tmp_path: Path) -> N
     assert process.returncode == 0, output
     assert "Done: all results are in" in output
 
-    process = start(study, whole)
-    output = process.communicate(timeout=120)[0]
-    assert process.returncode == 0, output
-    assert "network steps/s" in output
+    assert running.run(RunConfig(read(study), "tiny", whole, processes=2)).complete
     expected = all_files(whole)
     assert len(expected) == 6
     assert all_files(killed) == expected
     results = load(killed)
     assert len(results.manifest["sessions"]) == 3
     assert results.runs["done"].unique().to_list() == [12]
-    assert results.tasks.select(pl.len()).collect().item() == 2 * 3 * 12
+    assert len(results.tasks) == 2 * 3 * 12
 
 
 FULL_DISK = """
@@ -162,14 +163,12 @@ def test_after_a_full_disk_it_goes_on(finished: Path, tmp_path: Path) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"Error: cannot write {folder}/parts/0000/{CHECKPOINT}: " in done.stderr
     assert "Not complete; the same command goes on where it was." in done.stdout
-    process = start(study, folder, processes=1)
-    output = process.communicate(timeout=120)[0]
-    assert process.returncode == 0, output
+    assert running.run(config(folder)).complete
     assert all_files(folder) == all_files(finished)
 
 
 def test_only_what_is_missing_is_run(tmp_path: Path) -> None:
-    assert running.run(order(tmp_path)).complete
+    assert running.run(config(tmp_path)).complete
     first = load(tmp_path)
     assert first.runs["method"].to_list() == ["base", "swr"] * 2
     assert first.runs["seed"].to_list() == [0, 0, 1, 1]
@@ -179,7 +178,7 @@ def test_only_what_is_missing_is_run(tmp_path: Path) -> None:
 
     # Another seed, another method, and another point of a grid.
     more = {"base": {}, "swr": {"frequency": 7, "factor": [0.05, 0.1]}, "l2": {"l2": 1e-4}}
-    assert running.run(order(tmp_path, methods=more, run={"tasks": 2, "seeds": 3})).complete
+    assert running.run(config(tmp_path, methods=more, run={"tasks": 2, "seeds": 3})).complete
     after = all_files(tmp_path)
     assert {name: after[name] for name in before} == before
     runs = load(tmp_path).runs
@@ -190,7 +189,7 @@ def test_only_what_is_missing_is_run(tmp_path: Path) -> None:
 
     # A part of it, with more tasks: only the parts that have such runs go on.
     wanted = {"l2": {"l2": 1e-4}}
-    assert running.run(order(tmp_path, methods=wanted, run={"tasks": 3, "seeds": [0]})).complete
+    assert running.run(config(tmp_path, methods=wanted, run={"tasks": 3, "seeds": [0]})).complete
     runs = load(tmp_path).runs
     assert set(runs.filter(pl.col("done") == 3)["method"]) >= {"l2"}
     assert set(runs.filter(pl.col("part") == 0)["done"]) == {2}
@@ -209,12 +208,16 @@ def test_only_what_is_missing_is_run(tmp_path: Path) -> None:
         ({"problem": {"data": "mnist10k", "batch_size": 250}}, "problem.batch_size: the results have 500"),
         ({"measure": {"examples": 50}}, "measure.examples: the results have 100"),
         ({"run": {"tasks": 1, "seeds": 2}}, "run.tasks: the results have 2, the study now has 1 .*only grow"),
+        (
+            {"network": {"hidden": 6, "depth": 2, "precision": "bfloat16"}},
+            "methods.base.network.precision: the results have 'float32', the study now has 'bfloat16'",
+        ),
     ],
 )
 def test_what_no_longer_matches_is_refused(finished: Path, changes: dict[str, Any], message: str) -> None:
     before = {path: path.read_bytes() for path in finished.rglob("*.*") if path.is_file()}
     with pytest.raises(StudyError, match=message):
-        running.run(order(finished, **changes))
+        running.run(config(finished, **changes))
     assert {path: path.read_bytes() for path in finished.rglob("*.*") if path.is_file()} == before
 
 
@@ -222,10 +225,10 @@ def test_methods_that_stay_keep_their_network_and_optimizer(tmp_path: Path) -> N
     """Another study, whose tables would make something else of them, or nothing that can be."""
     short = {"run": {"tasks": 1, "seeds": 1}}
     own = {"momentum": {"kind": "base", "optimizer": {"momentum": 0.9}}, "base": {}}
-    assert running.run(order(tmp_path, methods=own, **short)).complete
+    assert running.run(config(tmp_path, methods=own, **short)).complete
     other = {"methods": {"l2": {}}, "optimizer": {"name": "adamw"}, "network": {"hidden": 7, "depth": 2}, **short}
     for _ in range(2):
-        assert running.run(order(tmp_path, **other)).complete
+        assert running.run(config(tmp_path, **other)).complete
         manifest = open_manifest(tmp_path)
         assert {column.text for column in manifest.study.columns} == {column.text for column in manifest.columns}
     runs = load(tmp_path).runs.sort("method")
@@ -233,14 +236,14 @@ def test_methods_that_stay_keep_their_network_and_optimizer(tmp_path: Path) -> N
     assert runs["network.hidden"].to_list() == [6, 7, 6]
     assert runs["optimizer.name"].to_list() == ["sgd", "adamw", "sgd"]
     with pytest.raises(StudyError, match=r"methods.base.network.hidden: the results have 6, the study now has 7"):
-        running.run(order(tmp_path, **{**other, "methods": {"base": {}}, "optimizer": {}}))
+        running.run(config(tmp_path, **{**other, "methods": {"base": {}}, "optimizer": {}}))
 
 
 def test_a_part_that_comes_on_between_two_kills_is_not_short_of_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, parts = running.prepare(order(tmp_path))
-    one = crew.Crew(order(tmp_path), open_manifest(tmp_path), parts, crew.Watcher(), threading.Event())
+    _, parts = running.prepare(config(tmp_path))
+    one = pool.WorkerPool(config(tmp_path), open_manifest(tmp_path), parts, Watcher(), threading.Event())
     halved: list[int] = []
 
     class Killed:
@@ -260,14 +263,14 @@ def test_a_part_that_comes_on_between_two_kills_is_not_short_of_memory(
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
-    assert running.run(order(folder)).complete
+    assert running.run(config(folder)).complete
     return folder
 
 
 def test_a_folder_of_another_version_or_of_something_else(finished: Path, tmp_path: Path) -> None:
     content = json.loads((finished / MANIFEST).read_text())
     (tmp_path / MANIFEST).write_text(json.dumps({**content, "format": 99}))
-    for use in (load, lambda folder: running.run(order(folder))):
+    for use in (load, lambda folder: running.run(config(folder))):
         with pytest.raises(ValueError, match=r"holds results of format 99, written by supple 0.1.0; this supple reads"):
             use(tmp_path)
     (tmp_path / MANIFEST).write_text("{")
@@ -289,7 +292,7 @@ def test_a_damaged_checkpoint_ends_the_run(finished: Path, tmp_path: Path) -> No
     folder = shutil.copytree(finished, tmp_path / "copy")
     (folder / "parts" / "0000" / CHECKPOINT).write_bytes(b"something else")
     with pytest.raises(ValueError, match=r"checkpoint.safetensors is damaged .* put it back from a copy, or delete"):
-        running.run(order(folder))
+        running.run(config(folder))
 
 
 @pytest.mark.slow
@@ -297,7 +300,7 @@ def test_a_worker_that_is_killed_goes_on_where_it_was(finished: Path, tmp_path: 
     """Its results are not taken for those of a machine without memory."""
     killed = threading.Event()
 
-    class Killer(crew.Watcher):
+    class Killer(Watcher):
         def __init__(self) -> None:
             self.messages: list[str] = []
 
@@ -318,25 +321,25 @@ def test_a_worker_that_is_killed_goes_on_where_it_was(finished: Path, tmp_path: 
 
     watcher = Killer()
     long = {"run": {"tasks": 30, "seeds": 2}}
-    assert running.run(order(tmp_path / "killed", **long), watcher).complete
+    assert running.run(config(tmp_path / "killed", **long), watcher).complete
     assert watcher.messages == ["A worker process was killed; its part goes on from its last checkpoint."]
-    assert running.run(order(tmp_path / "whole", **long)).complete
+    assert running.run(config(tmp_path / "whole", **long)).complete
     assert all_files(tmp_path / "killed") == all_files(tmp_path / "whole")
 
 
 def test_where_memory_runs_out_half_of_the_networks_go_on(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Said(crew.Watcher):
+    class Said(Watcher):
         def __init__(self) -> None:
             self.messages: list[str] = []
 
         def say(self, message: str) -> None:
             self.messages.append(message)
 
-    monkeypatch.setattr(crew, "WORKER", [sys.executable, str(Path(__file__).with_name("short_of_memory.py"))])
+    monkeypatch.setattr(pool, "WORKER", [sys.executable, str(Path(__file__).with_name("short_of_memory.py"))])
     watcher = Said()
-    outcome = running.run(order(tmp_path), watcher)
+    outcome = running.run(config(tmp_path), watcher)
     assert outcome.complete
     assert outcome.halved == 1
     assert watcher.messages == ["Memory ran out with 4 networks; going on with half of them."]
@@ -344,18 +347,18 @@ def test_where_memory_runs_out_half_of_the_networks_go_on(
     assert results.runs.drop("part").equals(expected.runs.drop("part"))
     assert results.runs["part"].to_list() == [0, 0, 1, 1]
     keys = ["run", "task"]
-    found, wanted = (one.tasks.sort(keys).collect() for one in (results, expected))
+    found, wanted = (one.tasks.sort(keys) for one in (results, expected))
     assert found.select(*keys, "accuracy").equals(wanted.select(*keys, "accuracy"))
 
 
 def test_one_process_at_a_time(finished: Path) -> None:
     with files.locked(finished), pytest.raises(files.Busy, match="another process is writing into"):
-        running.run(order(finished))
+        running.run(config(finished))
 
 
 def test_a_worker_that_fails_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew, "WORKER", [sys.executable, "-c", "raise SystemExit(3)"])
-    outcome = running.run(order(tmp_path))
+    monkeypatch.setattr(pool, "WORKER", [sys.executable, "-c", "raise SystemExit(3)"])
+    outcome = running.run(config(tmp_path))
     assert not outcome.complete
     assert outcome.errors == ["a worker process ended with code 3; what it printed stands above"]
 
@@ -363,7 +366,7 @@ def test_a_worker_that_fails_ends_the_run(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_stop_before_the_first_task(tmp_path: Path) -> None:
     stop = threading.Event()
     stop.set()
-    outcome = running.run(order(tmp_path), stop=stop)
+    outcome = running.run(config(tmp_path), stop=stop)
     assert not outcome.complete
     assert not outcome.errors
     assert load(tmp_path).runs["done"].to_list() == [0] * 4
@@ -389,6 +392,9 @@ class TestCommand:
             (["--memory", "0"], "above 0, in GB"),
             (["--memory", "0.001"], "give more with --memory"),
             (["--data", "mnist", "--data-dir", "/nowhere"], "/nowhere"),
+            (["--precision", "tf32"], "precision tf32 is of products on a GPU; choose float32 or bfloat16"),
+            (["--precision", "float16"], "is not one of 'float32', 'tf32', 'bfloat16'"),
+            (["--graphs"], "--graphs records steps of a GPU; leave it out, or add --device cuda"),
         ],
     )
     def test_bad_options(self, study: Path, tmp_path: Path, options: Sequence[str], message: str) -> None:
@@ -403,9 +409,11 @@ class TestCommand:
         assert result.exit_code == 0, result.output
         assert "tiny: 5 runs, 1 tasks each" in words(result)
         assert "100.0% swr" in words(result)
-        options = ("--tasks", 1, "--seeds", "7,", "--methods", "base", "--processes", 1)
+        assert "network steps/s" in words(result)
+        options = ("--tasks", 1, "--seeds", "7,", "--methods", "base", "--processes", 1, "--no-graphs")
         assert command("run", study, "--out", tmp_path / "out", *options).exit_code == 0
         manifest = load(tmp_path / "out").manifest
+        assert [one["graphs"] for one in manifest["sessions"]] == [False, False]
         # What the folder holds, and not only what was run last.
         assert manifest["scaled"] == {
             "tasks": [12, 1],
@@ -414,8 +422,33 @@ class TestCommand:
         }
         assert manifest["name"] == "tiny"
 
+    def test_precision(self, study: Path, tmp_path: Path) -> None:
+        options = ("--tasks", 1, "--seeds", 1, "--methods", "base", "--processes", 1, "--precision", "bfloat16")
+        assert command("run", study, "--out", tmp_path / "out", *options).exit_code == 0
+        results = load(tmp_path / "out")
+        assert results.runs["network.precision"].to_list() == ["bfloat16"]
+        assert results.manifest["scaled"]["precision"] == ["float32", "bfloat16"]
+        one = from_dict({**results.manifest["study"], "network": {"hidden": 6, "depth": 2}}, "tiny.toml")
+        population = assemble(mnist10k(), one.columns, [0], one.problem, one.measure)
+        exact = population.train_task(0)
+        (row,) = results.tasks.iter_rows(named=True)
+        assert row["loss"] != pytest.approx(float(exact.loss), rel=1e-6)
+        assert row["loss"] == pytest.approx(float(exact.loss), rel=0.02)
+
     def test_plan(self, study: Path) -> None:
         result = command("plan", study, "--seeds", 3, "--processes", 2)
         assert result.exit_code == 0, result.output
         assert "9 runs of 240 steps, 2,160 network steps in all" in words(result)
         assert "with 2 processes" in words(result)
+
+
+@pytest.mark.cuda
+def test_graphs_change_nothing(tmp_path: Path) -> None:
+    found = []
+    for graphs in (False, True):
+        one = replace(config(tmp_path / str(graphs)), device="cuda", graphs=graphs)
+        assert running.run(one).complete
+        results = load(one.folder)
+        assert results.manifest["sessions"][0]["graphs"] == graphs
+        found.append(results.tasks["loss"].to_list())
+    assert found[0] == pytest.approx(found[1], rel=1e-5)

@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from supple.lab.incremental import RESETS
+from supple.lab.population.class_incremental import RESETS
 from supple.lab.study import shipped
-from supple.lab.study.mistakes import StudyError
-from supple.lab.study.spec import IncrementalStudy, Study, read
+from supple.lab.study.errors import StudyError
+from supple.lab.study.spec import ClassIncrementalStudy, Study, read
 
 # hidden, layer norm, optimizer, step size; L2; shrink and perturb (L2, variance); CBP (maturity, rate); ReDo
 # (frequency, threshold); SWR (frequency, factor).
@@ -162,7 +162,7 @@ def test_all_sweeps_have_some_1500_points() -> None:
 @pytest.mark.parametrize("name", INCREMENTAL)
 def test_each_of_incremental_cifar100_can_be_read(name: str) -> None:
     found = read(shipped.find(name)[0])
-    assert isinstance(found, IncrementalStudy)
+    assert isinstance(found, ClassIncrementalStudy)
     problem, network = found.problem, found.network
     assert (problem.data, problem.first, problem.step, problem.epochs, problem.batch_size) == (
         "cifar100",

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from supple.lab.study.grid import expand
-from supple.lab.study.mistakes import StudyError
-from supple.lab.study.spec import parse, read
+from supple.lab.study.errors import StudyError
+from supple.lab.study.spec import expand, parse, read
 
 GOOD = """
 title = "a study"

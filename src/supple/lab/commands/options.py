@@ -1,4 +1,4 @@
-"""What the commands take: the types of their options, and what is checked before any work begins."""
+"""What several commands take: the types of their options, and what is checked before any work begins."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from supple.lab import data
+from supple.lab.population.layers import PRECISIONS
 
 DataName = Enum("DataName", {name: name for name in data.NAMES}, type=str)  # type: ignore[misc]
+ProductPrecision = Enum("ProductPrecision", {name: name for name in PRECISIONS}, type=str)  # type: ignore[misc]
 SetName = Enum("SetName", {name: name for name in data.DATA_SETS}, type=str)  # type: ignore[misc]
 
 
@@ -44,14 +46,7 @@ Verify = Annotated[bool, typer.Option(help="Whether files in --data-dir have to 
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Shows errors whose message says all there is to say without a traceback, and exits with 1.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        typer.Exit: in place of such an error.
-    """
+    """Shows errors whose message says all there is to say without a traceback, and exits with 1."""
     try:
         yield
     except (OSError, ValueError, ModuleNotFoundError) as error:
@@ -63,17 +58,9 @@ def plain_errors() -> Iterator[None]:
 
 
 def method_names(text: str, known: list[str]) -> list[str]:
-    """Names of methods from a list with commas; base always comes first, because the others are compared with it.
+    """Names of methods from a list with commas, each once, in the order of those known.
 
-    Args:
-        text: the list, such as "swr,cbp".
-        known: the names there are, the first of which is base.
-
-    Returns:
-        The names, each once, in the order of ``known``.
-
-    Raises:
-        typer.BadParameter: if there is no name, or one is unknown; the message suggests the nearest.
+    The first known one, base, always comes first, because the others are compared with it.
     """
     given = [part.strip().lower().replace("-", "_") for part in text.split(",") if part.strip()]
     if not given:
@@ -93,14 +80,7 @@ def method_names(text: str, known: list[str]) -> list[str]:
 
 
 def writable(folder: Path) -> None:
-    """Makes a folder and tries to write into it.
-
-    Args:
-        folder: the folder.
-
-    Raises:
-        OSError: if that does not work.
-    """
+    """Makes a folder and tries to write into it; OSError if that does not work."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -111,19 +91,7 @@ def writable(folder: Path) -> None:
 
 
 def chosen_data(name: DataName | None, folder: Path | None, verify: bool) -> str:
-    """The data set that is meant: mnist where only a folder is given, and mnist10k where nothing is.
-
-    Args:
-        name: the name, if one is given.
-        folder: the folder of the files, if one is given.
-        verify: whether files in the folder have to be those of the data set.
-
-    Returns:
-        The name.
-
-    Raises:
-        typer.BadParameter: if the three do not fit together.
-    """
+    """The data set that is meant: mnist where only a folder is given, and mnist10k where nothing is."""
     if folder is None and not verify:
         raise typer.BadParameter(
             "this is for files of your own: give their folder with --data-dir, or leave the option out.",

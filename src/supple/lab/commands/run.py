@@ -1,4 +1,4 @@
-"""``supple run``: a study, or what is missing of it, on the command line."""
+"""``supple run``: a study, or what is missing of it; ``supple plan``: what that will take."""
 
 from __future__ import annotations
 
@@ -14,41 +14,179 @@ import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
-from supple.lab.commands.options import DataDir, DataName, Device, Verify, plain_errors, writable
+from supple.lab.commands.options import (
+    DataDir,
+    DataName,
+    Device,
+    ProductPrecision,
+    Verify,
+    plain_errors,
+    writable,
+)
 from supple.lab.study import shipped
-from supple.lab.study.crew import Outcome
-from supple.lab.study.mistakes import StudyError, nearest
-from supple.lab.study.order import Order
+from supple.lab.study.errors import StudyError, nearest
+from supple.lab.study.estimate import Estimate, estimate, makespan
+from supple.lab.study.pool import Outcome
+from supple.lab.study.problems import noise_problem
+from supple.lab.study.progress import Bars, Lines, duration, pace
+from supple.lab.study.run_config import RunConfig
 from supple.lab.study.running import run
+from supple.lab.study.schema import Transformer
 from supple.lab.study.spec import Study, from_dict, read
-from supple.lab.study.watching import Bars, Lines
+
+StudyName = Annotated[str, typer.Argument(help="A study file, or the name of a study that comes with supple.")]
+Tasks = Annotated[int | None, typer.Option(min=1, help="Tasks of each run.", show_default="as the study")]
+Epochs = Annotated[
+    int | None, typer.Option(min=1, help="Epochs of each task, where classes are added.", show_default="as the study")
+]
+Seeds = Annotated[
+    str | None,
+    typer.Option(
+        help="How many seeds, or which: 5, or 0,3,7, or 3, with a comma for one.", show_default="as the study"
+    ),
+]
+Methods = Annotated[str | None, typer.Option(help="Only these methods, such as swr,cbp.", show_default="all")]
+Data = Annotated[DataName | None, typer.Option("--data", help="Other images.", show_default="as the study")]
+Precision = Annotated[
+    ProductPrecision | None, typer.Option(help="Of the products in training.", show_default="as the study")
+]
+Where = Annotated[Device, typer.Option(help="Where to train.")]
+Graphs = Annotated[bool, typer.Option("--graphs/--no-graphs", help="Replay equal steps on a GPU as a CUDA graph.")]
+Processes = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes that train at the same time.", show_default="one a core; one for a GPU"),
+]
+Memory = Annotated[
+    float | None,
+    typer.Option(help="GB that a process may take.", show_default="3/4 of what is free, shared by the processes"),
+]
+
+
+def run_command(
+    study: StudyName,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results.", show_default="supple-results/STUDY")
+    ] = None,
+    tasks: Tasks = None,
+    seeds: Seeds = None,
+    methods: Methods = None,
+    epochs: Epochs = None,
+    data_name: Data = None,
+    data_dir: DataDir = None,
+    verify: Verify = True,
+    precision: Precision = None,
+    device: Where = Device.cpu,
+    graphs: Graphs = False,
+    processes: Processes = None,
+    memory: Memory = None,
+) -> None:
+    """Run a study, or what is missing of it.
+
+    Results are written as they come. Ctrl-C stops; after that, or a crash, or
+    a loss of power, the same command goes on where it was, and ends with the
+    same results. With more seeds, methods or tasks than before it runs only
+    what is missing. [bold]supple plan[/] says before how long it will take.
+
+    [bold]Examples[/]
+
+    [dim]$[/] supple run permuted_mnist/small --tasks 20 --seeds 2 --data mnist10k
+
+    [dim]$[/] supple run permuted_mnist/small --data-dir ~/datasets/mnist --methods base,swr
+
+    [dim]$[/] supple run incremental_cifar100/regular --device cuda --precision bfloat16
+
+    [dim]$[/] supple run my-study.toml --out results/my-study
+    """
+    console = Console()
+    allowed = _check_device(device, memory)
+    with plain_errors():
+        path, name = shipped.find(study)
+        original = read(path)
+        chosen = scale(original, tasks, seeds, methods, data_name, epochs, precision)
+        folder = out or Path("supple-results") / name
+        config = RunConfig(
+            chosen,
+            name,
+            folder,
+            original,
+            data_dir,
+            verify,
+            device.value,
+            graphs,
+            processes,
+            allowed,
+            command=shlex.join(["supple", *sys.argv[1:]]),
+        )
+        writable(folder)
+        console.print(
+            f"{chosen.title}: {len(chosen.columns) * len(chosen.run.seeds):,} runs, {chosen.run.tasks:,} tasks each, "
+            f"into {folder}. Ctrl-C stops; the same command goes on.",
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+        )
+        outcome = _watched(config, console)
+    for message in outcome.errors:
+        Console(stderr=True).print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True, highlight=False)
+    if outcome.complete:
+        console.print(f"Done: all results are in {folder}.", highlight=False, soft_wrap=True, markup=False)
+        return
+    console.print("Not complete; the same command goes on where it was.", highlight=False, soft_wrap=True)
+    raise typer.Exit(1 if outcome.errors else 130)
+
+
+def plan_command(
+    study: StudyName,
+    tasks: Tasks = None,
+    seeds: Seeds = None,
+    methods: Methods = None,
+    epochs: Epochs = None,
+    data_name: Data = None,
+    precision: Precision = None,
+    device: Where = Device.cpu,
+    graphs: Graphs = False,
+    processes: Processes = None,
+    memory: Memory = None,
+) -> None:
+    """Say what running a study will take here: runs, parts, memory and time, from a measurement of seconds.
+
+    Takes the options of [bold]supple run[/]. Nothing is downloaded and nothing
+    is kept.
+
+    [bold]Examples[/]
+
+    [dim]$[/] supple plan permuted_mnist/small
+
+    [dim]$[/] supple plan permuted_mnist/sweeps/large --methods swr --seeds 3 --tasks 100
+    """
+    allowed = _check_device(device, memory)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with plain_errors():
+            path, name = shipped.find(study)
+            chosen = scale(read(path), tasks, seeds, methods, data_name, epochs, precision)
+            config = RunConfig(
+                chosen, name, Path(), device=device.value, graphs=graphs, processes=processes, memory=allowed
+            )
+            found = estimate(config, noise_problem(chosen, **config.runtime))
+    finally:
+        torch.set_num_threads(threads)
+    Console().print(_table(found, config))
 
 
 def scale(
     study: Study,
-    tasks: int | None,
-    seeds: str | None,
-    methods: str | None,
-    data_name: str | None,
+    tasks: int | None = None,
+    seeds: str | None = None,
+    methods: str | None = None,
+    data_name: DataName | None = None,
     epochs: int | None = None,
+    precision: ProductPrecision | None = None,
 ) -> Study:
-    """Cuts a study down to what the command line asks for.
-
-    Args:
-        study: the study.
-        tasks: tasks of each run; None: as many as the study says.
-        seeds: how many seeds, or which, such as "5" or "0,3,7"; None: those of the study.
-        methods: names of methods with commas between; None: all.
-        data_name: the images; None: those of the study.
-        epochs: epochs of each task, where there are any; None: as many as the study says.
-
-    Returns:
-        The study as it is run.
-
-    Raises:
-        StudyError: if a method is not in the study, or a value makes no sense; the message says which.
-    """
+    """Cuts a study down to what the command line asks for; StudyError if the study does not have that."""
     content = study.model_dump(mode="json")
     if tasks is not None:
         content["run"]["tasks"] = tasks
@@ -69,51 +207,18 @@ def scale(
             raise StudyError(f"--methods is {methods!r}; give some of {', '.join(study.methods)}, or leave it out")
         content["methods"] = {name: content["methods"][name] for name in study.methods if name in chosen}
     if data_name is not None:
-        content["problem"]["data"] = data_name
+        content["problem"]["data"] = data_name.value
     if epochs is not None:
         if "epochs" not in content["problem"]:
             raise StudyError("--epochs: a task of permuted images is one pass over them; leave it out, or give --tasks")
         content["problem"]["epochs"] = epochs
+    if precision is not None:
+        content["network"]["precision"] = precision.value
     return from_dict(content, "command line")
 
 
-StudyName = Annotated[str, typer.Argument(help="A study file, or the name of a study that comes with supple.")]
-Tasks = Annotated[int | None, typer.Option(min=1, help="Tasks of each run.", show_default="as the study")]
-Epochs = Annotated[
-    int | None, typer.Option(min=1, help="Epochs of each task, where classes are added.", show_default="as the study")
-]
-Seeds = Annotated[
-    str | None,
-    typer.Option(
-        help="How many seeds, or which: 5, or 0,3,7, or 3, with a comma for one.", show_default="as the study"
-    ),
-]
-Methods = Annotated[str | None, typer.Option(help="Only these methods, such as swr,cbp.", show_default="all")]
-Data = Annotated[DataName | None, typer.Option("--data", help="Other images.", show_default="as the study")]
-Where = Annotated[Device, typer.Option(help="Where to train.")]
-Processes = Annotated[
-    int | None,
-    typer.Option(min=1, help="Processes that train at the same time.", show_default="one a core; one for a GPU"),
-]
-Memory = Annotated[
-    float | None,
-    typer.Option(help="GB that a process may take.", show_default="3/4 of what is free, shared by the processes"),
-]
-
-
-def check_options(device: Device, memory: float | None) -> int | None:
-    """Checks options that need no study.
-
-    Args:
-        device: where to train.
-        memory: GB that a process may take.
-
-    Returns:
-        Bytes that a process may take; None where nothing was said.
-
-    Raises:
-        typer.BadParameter: if there is no such device, or no such memory.
-    """
+def _check_device(device: Device, memory: float | None) -> int | None:
+    """Whether there are such a device and such a memory, in GB; returned are its bytes, None where nothing was said."""
     if device is Device.cuda and not torch.cuda.is_available():
         raise typer.BadParameter(
             "torch finds no CUDA device; leave the option out to train on the CPU.", param_hint="--device"
@@ -123,68 +228,8 @@ def check_options(device: Device, memory: float | None) -> int | None:
     return None if memory is None else int(memory * 1e9)
 
 
-def run_command(
-    study: StudyName,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for the results.", show_default="supple-results/STUDY")
-    ] = None,
-    tasks: Tasks = None,
-    seeds: Seeds = None,
-    methods: Methods = None,
-    epochs: Epochs = None,
-    data_name: Data = None,
-    data_dir: DataDir = None,
-    verify: Verify = True,
-    device: Where = Device.cpu,
-    processes: Processes = None,
-    memory: Memory = None,
-) -> None:
-    """Run a study, or what is missing of it.
-
-    Results are written as they come. Ctrl-C stops; after that, or a crash, or
-    a loss of power, the same command goes on where it was, and ends with the
-    same results. With more seeds, methods or tasks than before it runs only
-    what is missing. [bold]supple plan[/] says before how long it will take.
-
-    [bold]Examples[/]
-
-    [dim]$[/] supple run permuted_mnist/small --tasks 20 --seeds 2 --data mnist10k
-
-    [dim]$[/] supple run permuted_mnist/small --data-dir ~/datasets/mnist --methods base,swr
-
-    [dim]$[/] supple run incremental_cifar100/regular --device cuda
-
-    [dim]$[/] supple run my-study.toml --out results/my-study
-    """
-    console = Console()
-    allowed = check_options(device, memory)
-    with plain_errors():
-        path, name = shipped.find(study)
-        original = read(path)
-        chosen = scale(original, tasks, seeds, methods, data_name.value if data_name else None, epochs)
-        folder = out or Path("supple-results") / name
-        writable(folder)
-        command = shlex.join(["supple", *sys.argv[1:]])
-        order = Order(chosen, name, folder, original, data_dir, verify, device.value, processes, allowed, command)
-        console.print(
-            f"{chosen.title}: {len(chosen.columns) * len(chosen.run.seeds):,} runs, {chosen.run.tasks:,} tasks each, "
-            f"into {folder}. Ctrl-C stops; the same command goes on.",
-            highlight=False,
-            soft_wrap=True,
-            markup=False,
-        )
-        outcome = _watched(order, console)
-    for message in outcome.errors:
-        Console(stderr=True).print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True, highlight=False)
-    if outcome.complete:
-        console.print(f"Done: all results are in {folder}.", highlight=False, soft_wrap=True, markup=False)
-        return
-    console.print("Not complete; the same command goes on where it was.", highlight=False, soft_wrap=True)
-    raise typer.Exit(1 if outcome.errors else 130)
-
-
-def _watched(order: Order, console: Console) -> Outcome:
-    """Runs an order; Ctrl-C stops it, and a second one at once."""
+def _watched(config: RunConfig, console: Console) -> Outcome:
+    """Runs a study; Ctrl-C stops it, and a second one at once."""
     stop = threading.Event()
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
@@ -195,7 +240,43 @@ def _watched(order: Order, console: Console) -> Outcome:
     before = {number: signal.signal(number, on_interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with Bars(console) if console.is_terminal else Lines(console) as watcher:
-            return run(order, watcher, stop)
+            return run(config, watcher, stop)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _table(found: list[Estimate], config: RunConfig) -> Table:
+    runs, steps = sum(one.runs for one in found), sum(one.runs * one.steps for one in found)
+    count = config.process_count
+    table = Table(
+        caption=f"{runs:,} runs of {found[0].steps:,} steps, {steps:,} network steps in all, "
+        f"{sum(one.flops for one in found) / 1e15:.3g} PFLOP. About {duration(makespan(found, config))} with {count} "
+        f"process{'es' if count > 1 else ''}.",
+        caption_justify="left",
+    )
+    headings = ("network", "methods", "runs", "parts", "runs a part", "memory a process", "steps/s a process")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("network", "methods") else "right")
+    for one in found:
+        table.add_row(
+            _network(one),
+            ", ".join(one.methods),
+            f"{one.runs:,}",
+            f"{one.parts:,}",
+            f"{one.part:,}",
+            f"{one.memory / 1e6:,.0f} MB",
+            pace(one.rate),
+        )
+    return table
+
+
+def _network(one: Estimate) -> str:
+    """Such as "3 x 100 relu, layer_norm after, adamw", or "8 x 384 transformer, reparameterized, sgd"."""
+    network, optimizer = one.network, one.optimizer
+    precision = [network.precision] * (network.precision != "float32")
+    if isinstance(network, Transformer):
+        options = ["reparameterized"] * network.reparameterized
+        return ", ".join([f"{network.depth} x {network.width} transformer", *options, *precision, optimizer.name])
+    options = [f"{name} {value}" for name in ("skip", "layer_norm") if (value := getattr(network, name))]
+    return ", ".join([f"{network.depth} x {network.hidden} {network.activation}", *options, *precision, optimizer.name])

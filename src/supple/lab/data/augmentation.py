@@ -70,30 +70,14 @@ class Augmentation:
         return replace(self, flip=0.0, padding=0, degrees=(0.0, 0.0))
 
     def numbers(self, seed: Tensor, epoch: int, count: int) -> Tensor:
-        """The random numbers of an epoch: a function of (seed, epoch, number of the image).
+        """The random numbers of an epoch (0 <= epoch < 2**32): a function of (seed, epoch, number of the image).
 
-        Args:
-            seed: int64 [1].
-            epoch: which epoch, 0 <= epoch < 2**32.
-            count: number of images.
-
-        Returns:
-            float32 [count, 4] in (0, 1): for flip, top and left of the crop, and angle of each image.
+        From int64 [1] to float32 [count, 4] in (0, 1): for flip, top and left of the crop, and angle of each image.
         """
         return random.uniform(seed, _PURPOSE, epoch, 4 * count).view(count, 4)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Images without random changes.
-
-        Args:
-            images: uint8 [B, C, H, W].
-
-        Returns:
-            float32 [B, C, H, W].
-
-        Raises:
-            ValueError: if there is not one mean a colour.
-        """
+        """Images without random changes, from uint8 to float32 [B, C, H, W]."""
         if images.shape[1] != len(self.mean):
             raise ValueError(f"images have {images.shape[1]} colours, but the augmentation has {len(self.mean)} means")
         scale = [1 / (255 * std) for std in self.std]
@@ -101,18 +85,7 @@ class Augmentation:
         return torch.addcmul(_by_colour(shift, images), images.float(), _by_colour(scale, images))
 
     def __call__(self, images: Tensor, numbers: Tensor) -> Tensor:
-        """Changed and normalized images.
-
-        Args:
-            images: uint8 [B, C, H, W].
-            numbers: float32 [B, 4], from :meth:`numbers`.
-
-        Returns:
-            float32 [B, C, H, W].
-
-        Raises:
-            ValueError: if ``padding`` is not less than height and width, or there is not one mean a colour.
-        """
+        """Changed and normalized images, from uint8 to float32 [B, C, H, W], with :meth:`numbers` [B, 4]."""
         height, width = images.shape[-2:]
         if self.padding >= min(height, width):
             raise ValueError(f"padding is {self.padding}; images of {height} x {width} can be padded by fewer pixels")
@@ -127,16 +100,7 @@ class Augmentation:
         return self.normalize(moved) * inside.unsqueeze(1)
 
     def _rotated(self, height: int, width: int, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Where each pixel of a rotated image comes from.
-
-        Args:
-            height: height of the image.
-            width: its width.
-            numbers: [B], one an image.
-
-        Returns:
-            (row, column, inside), each [B, H, W]: int64, int64, and whether there is such a pixel.
-        """
+        """Where each pixel of B rotated images comes from: row, column, and whether there is one, each [B, H, W]."""
         low, high = self.degrees
         # In float64, so that the nearest pixel is the same on every device.
         angle = torch.deg2rad(low + (high - low) * numbers.double())[:, None, None]
@@ -163,14 +127,7 @@ def _reflected(index: Tensor, size: int) -> Tensor:
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each colour over all pixels.
-
-    Args:
-        images: uint8 [N, C, H, W].
-
-    Returns:
-        (mean, std) of brightness from 0 to 1, a number a colour.
-    """
+    """Mean and standard deviation of brightness from 0 to 1, a number a colour, of uint8 images [N, C, H, W]."""
     # Counting the 256 values takes far less memory than a floating-point copy of all images.
     counts = torch.stack([images[:, colour].flatten().bincount(minlength=256) for colour in range(images.shape[1])])
     shares = counts.double() / counts.sum(dim=1, keepdim=True)

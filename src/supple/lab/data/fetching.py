@@ -6,13 +6,14 @@ A file is known by the SHA-256 of its uncompressed content, wherever it comes fr
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from supple.lab.data.archive import read_member
-from supple.lab.data.download import download
-from supple.lab.data.idx import read_content
+from supple.lab.data.formats import decompress, read_content, read_member
 from supple.lab.data.sources import DATA_SETS, DataSet, data_set
 
 CACHE_VARIABLE = "SUPPLE_DATA"
@@ -21,12 +22,9 @@ CACHE_VARIABLE = "SUPPLE_DATA"
 
 @dataclass(frozen=True)
 class Found:
-    """A file of a data set in a folder.
+    """A file of a data set: where it lies, plain, compressed or in an archive, and its uncompressed content.
 
-    Args:
-        path: where it lies, plain or compressed, or the archive that it lies in.
-        content: its uncompressed content.
-        verified: whether the content is that of the data set.
+    It is verified where the content is that of the data set.
     """
 
     path: Path
@@ -36,13 +34,7 @@ class Found:
 
 @dataclass(frozen=True)
 class FileState:
-    """Whether a file of a data set is there.
-
-    Args:
-        file: name of the file, without ".gz".
-        path: where it lies; None where it is missing.
-        verified: whether its content is that of the data set.
-    """
+    """Whether a file of a data set is there (else its path is None), and has the content of the data set."""
 
     file: str
     path: Path | None
@@ -51,13 +43,7 @@ class FileState:
 
 @dataclass(frozen=True)
 class DataSetState:
-    """Whether a data set is there.
-
-    Args:
-        source: the data set.
-        folder: the folder that was looked into.
-        files: the state of each file.
-    """
+    """Whether the files of a data set are there, in a folder that was looked into."""
 
     source: DataSet
     folder: Path
@@ -77,11 +63,8 @@ class DataSetState:
 def cache_folder() -> Path:
     """The folder that holds a subfolder of downloaded files for each data set.
 
-    Returns:
-        The value of the environment variable SUPPLE_DATA; where it is not set or empty, the system's folder for caches.
-
-    Raises:
-        ModuleNotFoundError: if SUPPLE_DATA is not set and pooch is not installed.
+    It is the value of the environment variable SUPPLE_DATA; where that is not set or empty, the system's folder for
+    caches, which pooch knows.
     """
     if named := os.environ.get(CACHE_VARIABLE):
         return Path(named).expanduser()
@@ -95,113 +78,13 @@ def cache_folder() -> Path:
     return Path(pooch.os_cache("supple"))
 
 
-def _given_folder(data_dir: str | os.PathLike[str]) -> Path:
-    """A folder of the user's; an error where there is none."""
-    folder = Path(data_dir).expanduser()
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"there is no folder {folder}; give another with --data-dir (data_dir= in Python), or leave the option out "
-            "for the cache of data sets"
-        )
-    return folder
-
-
 def check_own_files(data_dir: str | os.PathLike[str] | None, verify: bool) -> None:
-    """Checks that only files of the user's are taken unverified.
-
-    Args:
-        data_dir: a folder of the user's, or None.
-        verify: whether the content of files has to be that of the data set.
-
-    Raises:
-        ValueError: if ``verify`` is off without ``data_dir``.
-    """
+    """Raises a ValueError unless only files of the user's own are taken unverified."""
     if data_dir is None and not verify:
         raise ValueError(
             "verify=False (--no-verify) is for files of your own: give their folder with data_dir (--data-dir), or "
             "leave it out"
         )
-
-
-def _names(source: DataSet, file: str) -> tuple[str, ...]:
-    """What a file, or the archive that holds it, may be called."""
-    return (file, f"{file}.gz", *([source.archive.name] if source.archive else []))
-
-
-def _candidates(source: DataSet, file: str, folder: Path) -> list[Path]:
-    """Where a file may lie in a folder, the likeliest place first.
-
-    The folders of the data set come before the folder itself, because files of other data sets have the same names.
-    """
-    places = [folder / name for name in (source.name, *source.folders)] + [folder, folder / "raw"]
-    return [place / name for place in places for name in _names(source, file)]
-
-
-def _read(source: DataSet, file: str, path: Path) -> bytes:
-    """The uncompressed content of a file, which lies there by itself or in the archive."""
-    if source.archive is not None and path.name == source.archive.name:
-        return read_member(path, source.archive, file)
-    return read_content(path)
-
-
-def find(source: DataSet, file: str, folder: Path, verify: bool = True) -> Found | None:
-    """Looks for a file of a data set in a folder.
-
-    Args:
-        source: the data set.
-        file: name of the file, without ".gz"; a key of ``source.digests``.
-        folder: the folder; its subfolders named after the data set are looked into too.
-        verify: whether a file with the right content goes before others of its name; without it the first is taken.
-
-    Returns:
-        The file, or, where only others of its name are there, the first of those; None where none is there.
-
-    Raises:
-        ValueError: if a compressed file is damaged or cut short.
-        OSError: if a file cannot be read.
-    """
-    first = None
-    for path in filter(Path.is_file, _candidates(source, file, folder)):
-        content = _read(source, file, path)
-        found = Found(path, content, hashlib.sha256(content).hexdigest() == source.digests[file])
-        if found.verified or not verify:
-            return found
-        first = first or found
-    return first
-
-
-def _local(source: DataSet, file: str, folder: Path, verify: bool) -> Found:
-    """A file in a folder of the user's; an error where it is missing or not verified."""
-    found = find(source, file, folder, verify)
-    if found is None:
-        places = ", ".join(dict.fromkeys(str(path.parent) for path in _candidates(source, file, folder)))
-        names = " nor ".join(_names(source, file))
-        raise FileNotFoundError(
-            f"{source.title}: neither {names} is in any of {places}. Put it into one of them, give "
-            "another folder with --data-dir (data_dir= in Python), or leave the option out and download the "
-            f"data set: supple data fetch {source.name}"
-        )
-    if verify and not found.verified:
-        raise ValueError(
-            f"{found.path} is not {source.title}'s {file}: the SHA-256 of its content is "
-            f"{hashlib.sha256(found.content).hexdigest()}, not {source.digests[file]}. Give another folder with "
-            "--data-dir (data_dir= in Python), or, if it is data of your own, take it as it is with --no-verify "
-            "(verify=False)"
-        )
-    return found
-
-
-def _cached(source: DataSet, file: str) -> Found:
-    """A file in the cache, downloaded where it is missing or not right."""
-    cache = cache_folder()
-    try:
-        found = find(source, file, cache)
-    except ValueError:  # a damaged file in the cache is replaced
-        found = None
-    if found is not None and found.verified:
-        return found
-    path = download(source, file, cache / source.name)
-    return Found(path, read_content(path), verified=True)
 
 
 def obtain(source: DataSet, file: str, data_dir: str | os.PathLike[str] | None = None, *, verify: bool = True) -> Found:
@@ -227,66 +110,179 @@ def obtain(source: DataSet, file: str, data_dir: str | os.PathLike[str] | None =
     check_own_files(data_dir, verify)
     if data_dir is None:
         return _cached(source, file)
-    return _local(source, file, _given_folder(data_dir), verify)
+    folder = _given_folder(data_dir)
+    found = _find(source, file, folder, verify)
+    if found is None:
+        places = ", ".join(dict.fromkeys(str(path.parent) for path in _candidates(source, file, folder)))
+        names = " nor ".join(_names(source, file))
+        raise FileNotFoundError(
+            f"{source.title}: neither {names} is in any of {places}. Put it into one of them, give "
+            "another folder with --data-dir (data_dir= in Python), or leave the option out and download the "
+            f"data set: supple data fetch {source.name}"
+        )
+    if verify and not found.verified:
+        raise ValueError(
+            f"{found.path} is not {source.title}'s {file}: the SHA-256 of its content is "
+            f"{hashlib.sha256(found.content).hexdigest()}, not {source.digests[file]}. Give another folder with "
+            "--data-dir (data_dir= in Python), or, if it is data of your own, take it as it is with --no-verify "
+            "(verify=False)"
+        )
+    return found
 
 
 def fetch(name: str, data_dir: str | os.PathLike[str] | None = None, *, verify: bool = True) -> dict[str, Path]:
-    """Makes sure that every file of a data set is there, and downloads those that are not.
-
-    Args:
-        name: a key of :data:`supple.lab.data.sources.DATA_SETS`.
-        data_dir: as for :func:`obtain`.
-        verify: as for :func:`obtain`.
-
-    Returns:
-        Where each file lies, by its name without ".gz".
-
-    Raises:
-        FileNotFoundError: as :func:`obtain`.
-        ValueError: as :func:`obtain`, or if no data set has that name.
-        ConnectionError: as :func:`obtain`.
-    """
+    """Where each file of a data set lies, by its name without ".gz"; those missing are downloaded, as by `obtain`."""
     source = data_set(name)
     return {file: obtain(source, file, data_dir, verify=verify).path for file in source.digests}
 
 
 def state(name: str, data_dir: str | os.PathLike[str] | None = None) -> DataSetState:
-    """Whether a data set is there; downloads nothing.
-
-    Args:
-        name: a key of :data:`supple.lab.data.sources.DATA_SETS`.
-        data_dir: the folder to look into; None: the cache.
-
-    Returns:
-        The state of its files. The whole content is read and compared with its digest.
-
-    Raises:
-        FileNotFoundError: if ``data_dir`` is no folder.
-        ValueError: if no data set has that name.
-    """
+    """Whether a data set is there, in a folder or the cache; all content is read, and nothing downloaded."""
     source = data_set(name)
     folder = cache_folder() if data_dir is None else _given_folder(data_dir)
     return DataSetState(source, folder, tuple(_file_state(source, file, folder) for file in source.digests))
 
 
+def states(data_dir: str | os.PathLike[str] | None = None) -> list[DataSetState]:
+    """The state of each data set that can be fetched."""
+    return [state(name, data_dir) for name in DATA_SETS]
+
+
 def _file_state(source: DataSet, file: str, folder: Path) -> FileState:
     try:
-        found = find(source, file, folder)
+        found = _find(source, file, folder)
     except ValueError:
         return FileState(file, next(filter(Path.is_file, _candidates(source, file, folder))), False)
     return FileState(file, None, False) if found is None else FileState(file, found.path, found.verified)
 
 
-def states(data_dir: str | os.PathLike[str] | None = None) -> list[DataSetState]:
-    """Which data sets are there; downloads nothing.
+def _given_folder(data_dir: str | os.PathLike[str]) -> Path:
+    folder = Path(data_dir).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {folder}; give another with --data-dir (data_dir= in Python), or leave the option out "
+            "for the cache of data sets"
+        )
+    return folder
 
-    Args:
-        data_dir: the folder to look into; None: the cache.
 
-    Returns:
-        The state of each data set that can be fetched.
+def _names(source: DataSet, file: str) -> tuple[str, ...]:
+    """What a file, or the archive that holds it, may be called."""
+    return (file, f"{file}.gz", *([source.archive.name] if source.archive else []))
 
-    Raises:
-        FileNotFoundError: if ``data_dir`` is no folder.
+
+def _candidates(source: DataSet, file: str, folder: Path) -> list[Path]:
+    """Where a file may lie in a folder, the likeliest place first.
+
+    The folders of the data set come before the folder itself, because files of other data sets have the same names.
     """
-    return [state(name, data_dir) for name in DATA_SETS]
+    unpacked = [f"{source.name}/{source.archive.folder}"] if source.archive else []
+    places = [folder / name for name in (*unpacked, source.name, *source.folders)] + [folder, folder / "raw"]
+    return [place / name for place in places for name in _names(source, file)]
+
+
+def _find(source: DataSet, file: str, folder: Path, verify: bool = True) -> Found | None:
+    """Looks for a file in a folder: the first with the right content, else, and without ``verify``, the first of all.
+
+    A ValueError says that a compressed file is damaged or cut short.
+    """
+    first = None
+    for path in filter(Path.is_file, _candidates(source, file, folder)):
+        if source.archive is not None and path.name == source.archive.name:
+            content = read_member(path, f"{source.archive.folder}/{file}")
+        else:
+            content = read_content(path)
+        found = Found(path, content, hashlib.sha256(content).hexdigest() == source.digests[file])
+        if found.verified or not verify:
+            return found
+        first = first or found
+    return first
+
+
+def _cached(source: DataSet, file: str) -> Found:
+    """A file in the cache, downloaded where it is missing, not right or damaged."""
+    cache = cache_folder()
+    try:
+        found = _find(source, file, cache)
+    except ValueError:
+        found = None
+    if found is not None and found.verified:
+        return found
+    path = _download(source, file, cache / source.name)
+    return Found(path, read_content(path), verified=True)
+
+
+def _download(source: DataSet, file: str, folder: Path) -> Path:
+    """Downloads a file, or the archive with all files, from the first mirror that gives the right content."""
+    try:
+        import pooch
+    except ModuleNotFoundError as error:
+        reasons = ['downloads need pooch: run pip install ".[lab]" in a clone of supple']
+        raise ModuleNotFoundError(_advice(source, file, folder, reasons)) from error
+    reasons = []
+    for mirror in source.mirrors:
+        url = _address(source, mirror, file)
+        try:
+            if source.archive is not None:
+                return _unpacked(source, url, folder) / file
+            # Compressed files differ from mirror to mirror, so pooch is to check the digest of what is in them.
+            return Path(pooch.retrieve(url, source.digests[file], file, folder, downloader=_decompressed))
+        except (OSError, ValueError) as error:  # what requests raises is an OSError
+            reasons.append(f"{url}: {error}")
+    raise ConnectionError(_advice(source, file, folder, reasons))
+
+
+def _http() -> Any:
+    import pooch
+
+    # Some servers offer to undo the compression on the way, and the length they announce is then wrong.
+    return pooch.HTTPDownloader(progressbar=True, chunk_size=1 << 16, headers={"Accept-Encoding": "identity"})
+
+
+def _decompressed(url: str, output_file: str, _pooch: Any) -> None:
+    """Downloads a file and undoes its compression; pooch moves it to its place when its digest is right."""
+    sent = io.BytesIO()
+    _http()(url, sent, None)
+    # Whether the mirror sent the data compressed or not is no matter, so no ".gz" in the name.
+    name = url.rsplit("/", 1)[-1].removesuffix(".gz")
+    Path(output_file).write_bytes(decompress(sent.getvalue(), name))
+
+
+def _unpacked(source: DataSet, url: str, folder: Path) -> Path:
+    """Downloads the archive of a data set; the folder with its files, all of them right."""
+    import pooch
+
+    archive = source.archive
+    assert archive is not None
+    unpacked = folder / archive.folder
+    # What an interruption left would be taken for whole.
+    shutil.rmtree(unpacked, ignore_errors=True)
+    untar = pooch.Untar([f"{archive.folder}/{file}" for file in source.digests], extract_dir=".")
+    pooch.retrieve(url, f"md5:{archive.md5}", archive.name, folder, processor=untar, downloader=_http())
+    for file, digest in source.digests.items():
+        if (found := pooch.file_hash(str(unpacked / file))) != digest:
+            shutil.rmtree(unpacked)
+            raise ValueError(f"the SHA-256 of {file} in {archive.name} is {found}, not {digest}")
+    (folder / archive.name).unlink()
+    return unpacked
+
+
+def _address(source: DataSet, mirror: str, file: str) -> str:
+    """Where a mirror has a file, or the archive that holds it."""
+    return f"{mirror}{source.archive.name if source.archive else f'{file}.gz'}"
+
+
+def _advice(source: DataSet, file: str, folder: Path, reasons: list[str]) -> str:
+    """What went wrong with a download, and what to do by hand."""
+    addresses = dict.fromkeys(_address(source, mirror, name) for name in source.digests for mirror in source.mirrors)
+    listed = "\n".join(f"  {address}" for address in addresses)
+    count, form = (1, "as it is") if source.archive else (len(source.digests), "as they are or uncompressed")
+    return (
+        f"{source.title}: {file} could not be downloaded.\n"
+        + "\n".join(f"  {reason}" for reason in reasons)
+        + f"\nTo try again: supple data fetch {source.name}"
+        f"\nTo do without this, get {count} file{'s' * (count > 1)}, each from any one of its addresses:\n{listed}\n"
+        f"and put what you got, {form}, into\n  {folder}\n"
+        "or into a folder of your own that you give with --data-dir (data_dir= in Python). Files are compared with "
+        "their SHA-256. The data set mnist10k is part of supple and needs no download."
+    )

@@ -48,14 +48,7 @@ class LabelledImages:
             )
 
     def first_of_each_class(self, count: int) -> LabelledImages:
-        """The first images of each class, in their order; of a class with fewer all of them.
-
-        Args:
-            count: images of each class.
-
-        Returns:
-            Their images and labels.
-        """
+        """The first images of each class, in their order; of a class with fewer all of them."""
         which = nn.functional.one_hot(self.labels, self.classes).cumsum(dim=0)
         chosen = which.gather(1, self.labels[:, None])[:, 0] <= count
         return LabelledImages(self.images[chosen], self.labels[chosen], self.classes, self.name)

@@ -8,12 +8,13 @@ from os import PathLike
 import numpy as np
 import torch
 
-from supple.lab.data.cifar import parse_cifar
-from supple.lab.data.fetching import Found, check_own_files, obtain
-from supple.lab.data.idx import decompress, parse_idx, read_content
+from supple.lab.data.fetching import check_own_files, obtain
+from supple.lab.data.formats import decompress, parse_cifar, parse_idx, read_content
 from supple.lab.data.images import LabelledImages
 from supple.lab.data.sources import DATA_SETS, data_set
 
+Folder = str | PathLike[str] | None
+"""A folder with the files; None: the cache, filled by a download where needed. See `obtain` in fetching.py."""
 NAMES = (*DATA_SETS, "mnist10k")
 """The data sets that :func:`load` knows."""
 
@@ -62,31 +63,20 @@ _COARSE = {"cifar10": (), "cifar100": (20,)}
 """Number of coarse classes that a label byte in front of that of the class counts."""
 
 
-def _fetched(name: str, data_dir: str | PathLike[str] | None, train: bool, verify: bool) -> LabelledImages:
-    """Training or test images of a data set that can be fetched."""
-    read = _cifar if name in _COARSE else _mnist_like
-    return read(name, data_dir, train, verify)
-
-
-def _cifar(name: str, data_dir: str | PathLike[str] | None, train: bool, verify: bool) -> LabelledImages:
+def _cifar(name: str, data_dir: Folder, train: bool, verify: bool) -> LabelledImages:
     source = data_set(name)
     labels = (*_COARSE[name], source.classes)
     parts = []
     for file in source.digests:
         if file.startswith("test") != train:
             found = obtain(source, file, data_dir, verify=verify)
-            parts.append(parse_cifar(found.content, _place(found, file), labels))
+            place = str(found.path) if found.path.name.startswith(file) else f"{file} in {found.path}"
+            parts.append(parse_cifar(found.content, place, labels))
     images, numbers = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     return LabelledImages(images, numbers, source.classes, name)
 
 
-def _place(found: Found, file: str) -> str:
-    """Where a file lies, for errors; one that is in an archive is named too."""
-    return str(found.path) if found.path.name.startswith(file) else f"{file} in {found.path}"
-
-
-def _mnist_like(name: str, data_dir: str | PathLike[str] | None, train: bool, verify: bool) -> LabelledImages:
-    """Images in MNIST's four files."""
+def _mnist_like(name: str, data_dir: Folder, train: bool, verify: bool) -> LabelledImages:
     source, part = data_set(name), "train" if train else "t10k"
     images, labels = (
         obtain(source, f"{part}-{kind}", data_dir, verify=verify) for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
@@ -94,140 +84,79 @@ def _mnist_like(name: str, data_dir: str | PathLike[str] | None, train: bool, ve
     return _assemble((str(images.path), images.content), (str(labels.path), labels.content), source.classes, name)
 
 
-def mnist(data_dir: str | PathLike[str] | None = None, train: bool = True, *, verify: bool = True) -> LabelledImages:
-    """MNIST: handwritten digits, 28 x 28, 10 classes, 60,000 for training and 10,000 for testing.
-
-    Args:
-        data_dir: folder with the files; None: the cache, filled by a download where needed. See
-            :func:`supple.lab.data.fetching.obtain`.
-        train: whether to read the training or the test images.
-        verify: whether files in ``data_dir`` have to be those of MNIST.
-
-    Returns:
-        The images and labels.
-
-    Raises:
-        FileNotFoundError: if a file is not in ``data_dir``.
-        ValueError: if a file is not the right one or is damaged.
-        ConnectionError: if a file could not be downloaded.
-
-    Source: LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition", Proceedings of
-    the IEEE 86(11), 1998.
-    """
-    return _fetched("mnist", data_dir, train, verify)
-
-
-def fashion_mnist(
-    data_dir: str | PathLike[str] | None = None, train: bool = True, *, verify: bool = True
-) -> LabelledImages:
-    """Fashion-MNIST: clothes, 28 x 28, 10 classes, 60,000 for training and 10,000 for testing.
-
-    Args:
-        data_dir: folder with the files; None: the cache, filled by a download where needed. See
-            :func:`supple.lab.data.fetching.obtain`.
-        train: whether to read the training or the test images.
-        verify: whether files in ``data_dir`` have to be those of Fashion-MNIST.
-
-    Returns:
-        The images and labels.
-
-    Raises:
-        FileNotFoundError: if a file is not in ``data_dir``.
-        ValueError: if a file is not the right one or is damaged.
-        ConnectionError: if a file could not be downloaded.
-
-    Source: Xiao, Rasul and Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning
-    algorithms", arXiv 1708.07747, 2017.
-    """
-    return _fetched("fashion_mnist", data_dir, train, verify)
-
-
-def cifar10(data_dir: str | PathLike[str] | None = None, train: bool = True, *, verify: bool = True) -> LabelledImages:
-    """CIFAR-10: colour photographs, 32 x 32, 10 classes, 50,000 for training and 10,000 for testing.
-
-    Args:
-        data_dir: folder with the archive of the binary version, or with the files from it; None: the cache, filled by a
-            download where needed. See :func:`supple.lab.data.fetching.obtain`.
-        train: whether to read the training or the test images.
-        verify: whether files in ``data_dir`` have to be those of CIFAR-10.
-
-    Returns:
-        The images and labels.
-
-    Raises:
-        FileNotFoundError: if a file is not in ``data_dir``.
-        ValueError: if a file is not the right one or is damaged.
-        ConnectionError: if the archive could not be downloaded.
-
-    Source: Krizhevsky, "Learning multiple layers of features from tiny images", University of Toronto, 2009.
-    """
-    return _fetched("cifar10", data_dir, train, verify)
-
-
-def cifar100(data_dir: str | PathLike[str] | None = None, train: bool = True, *, verify: bool = True) -> LabelledImages:
-    """CIFAR-100: colour photographs, 32 x 32, 100 (fine) classes, 50,000 for training and 10,000 for testing.
-
-    Args:
-        data_dir: folder with the archive of the binary version, or with the files from it; None: the cache, filled by a
-            download where needed. See :func:`supple.lab.data.fetching.obtain`.
-        train: whether to read the training or the test images.
-        verify: whether files in ``data_dir`` have to be those of CIFAR-100.
-
-    Returns:
-        The images and labels.
-
-    Raises:
-        FileNotFoundError: if a file is not in ``data_dir``.
-        ValueError: if a file is not the right one or is damaged.
-        ConnectionError: if the archive could not be downloaded.
-
-    Source: Krizhevsky, "Learning multiple layers of features from tiny images", University of Toronto, 2009.
-    """
-    return _fetched("cifar100", data_dir, train, verify)
-
-
-def mnist10k() -> LabelledImages:
-    """The first 10,000 training images of MNIST, which are part of supple: no download.
-
-    Returns:
-        The images and labels.
-    """
-    folder = resources.files("supple.lab.data") / "mnist10k"
-    images, labels = (
-        (f"supple/data/mnist10k/{file}", decompress((folder / file).read_bytes(), file))
-        for file in ("images-idx3-ubyte.xz", "labels-idx1-ubyte.xz")
-    )
-    return _assemble(images, labels, 10, "mnist10k")
-
-
-def load(
-    name: str, data_dir: str | PathLike[str] | None = None, train: bool = True, *, verify: bool = True
-) -> LabelledImages:
+def load(name: str, data_dir: Folder = None, train: bool = True, *, verify: bool = True) -> LabelledImages:
     """A data set by its name.
 
     Args:
         name: one of :data:`NAMES`.
-        data_dir: as for :func:`mnist`; None for mnist10k, which is part of supple and is in no folder.
+        data_dir: folder with the files, or, of CIFAR, with the archive of the binary version or the files from it;
+            None: the cache, filled by a download where needed. Images of mnist10k are part of supple and in no folder.
         train: whether to read the training or the test images; mnist10k has only training images.
-        verify: as for :func:`mnist`.
+        verify: whether files in ``data_dir`` have to be those of the data set.
 
     Returns:
         The images and labels.
 
     Raises:
-        FileNotFoundError: as :func:`mnist`.
-        ValueError: as :func:`mnist`, if no data set has that name, or for test images or a folder of mnist10k.
-        ConnectionError: as :func:`mnist`.
+        FileNotFoundError: if a file is not in ``data_dir``.
+        ValueError: if a file is not the right one or is damaged, no data set has that name, or for test images or a
+            folder of mnist10k.
+        ConnectionError: if a file could not be downloaded.
     """
-    if name == "mnist10k":
-        if not train:
-            raise ValueError(
-                "mnist10k has no test images: it is a part of MNIST's training images; use mnist for test images"
-            )
-        if data_dir is not None:
-            raise ValueError(
-                f"mnist10k is part of supple and is in no folder: leave data_dir out, or read {data_dir} as mnist"
-            )
-        check_own_files(data_dir, verify)
-        return mnist10k()
-    return _fetched(data_set(name).name, data_dir, train, verify)
+    if name != "mnist10k":
+        source = data_set(name)
+        return (_cifar if name in _COARSE else _mnist_like)(source.name, data_dir, train, verify)
+    if not train:
+        raise ValueError(
+            "mnist10k has no test images: it is a part of MNIST's training images; use mnist for test images"
+        )
+    if data_dir is not None:
+        raise ValueError(
+            f"mnist10k is part of supple and is in no folder: leave data_dir out, or read {data_dir} as mnist"
+        )
+    check_own_files(data_dir, verify)
+    return mnist10k()
+
+
+def mnist(data_dir: Folder = None, train: bool = True, *, verify: bool = True) -> LabelledImages:
+    """MNIST: handwritten digits, 28 x 28, 10 classes, 60,000 for training and 10,000 for testing; see :func:`load`.
+
+    Source: LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition", Proceedings of
+    the IEEE 86(11), 1998.
+    """
+    return load("mnist", data_dir, train, verify=verify)
+
+
+def fashion_mnist(data_dir: Folder = None, train: bool = True, *, verify: bool = True) -> LabelledImages:
+    """Fashion-MNIST: clothes, 28 x 28, 10 classes, 60,000 for training and 10,000 for testing; see :func:`load`.
+
+    Source: Xiao, Rasul and Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning
+    algorithms", arXiv 1708.07747, 2017.
+    """
+    return load("fashion_mnist", data_dir, train, verify=verify)
+
+
+def cifar10(data_dir: Folder = None, train: bool = True, *, verify: bool = True) -> LabelledImages:
+    """CIFAR-10: colour photographs, 32 x 32, 10 classes, 50,000 for training and 10,000 for testing; see :func:`load`.
+
+    Source: Krizhevsky, "Learning multiple layers of features from tiny images", University of Toronto, 2009.
+    """
+    return load("cifar10", data_dir, train, verify=verify)
+
+
+def cifar100(data_dir: Folder = None, train: bool = True, *, verify: bool = True) -> LabelledImages:
+    """CIFAR-100: as CIFAR-10, with 100 (fine) classes; see :func:`load`.
+
+    Source: Krizhevsky, "Learning multiple layers of features from tiny images", University of Toronto, 2009.
+    """
+    return load("cifar100", data_dir, train, verify=verify)
+
+
+def mnist10k() -> LabelledImages:
+    """The first 10,000 training images of MNIST, which are part of supple: no download."""
+    folder = resources.files("supple.lab.data") / "mnist10k"
+    images, labels = (
+        (f"supple/lab/data/mnist10k/{file}", decompress((folder / file).read_bytes(), file))
+        for file in ("images-idx3-ubyte.xz", "labels-idx1-ubyte.xz")
+    )
+    return _assemble(images, labels, 10, "mnist10k")

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 
 @dataclass(frozen=True)
 class Archive:
-    """One gzip-compressed tar archive that holds all files of a data set.
-
-    Args:
-        name: name of the archive.
-        md5: MD5 of the archive as it is, compressed; for downloads.
-        folder: the folder inside the archive that holds the files.
-    """
+    """One gzip-compressed tar archive that holds all files of a data set in a folder; its MD5 is for downloads."""
 
     name: str
     md5: str
@@ -62,14 +55,12 @@ _MNIST = DataSet(
     shape=(1, 28, 28),
     classes=10,
     counts=(60_000, 10_000),
-    digests=MappingProxyType(
-        {
-            "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-            "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-            "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-            "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-        }
-    ),
+    digests={
+        "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    },
     mirrors=(
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -85,14 +76,12 @@ _FASHION_MNIST = DataSet(
     shape=(1, 28, 28),
     classes=10,
     counts=(60_000, 10_000),
-    digests=MappingProxyType(
-        {
-            "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-            "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-            "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-            "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-        }
-    ),
+    digests={
+        "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    },
     mirrors=(
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
@@ -110,16 +99,14 @@ _CIFAR10 = DataSet(
     shape=(3, 32, 32),
     classes=10,
     counts=(50_000, 10_000),
-    digests=MappingProxyType(
-        {
-            "data_batch_1.bin": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
-            "data_batch_2.bin": "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
-            "data_batch_3.bin": "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
-            "data_batch_4.bin": "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
-            "data_batch_5.bin": "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
-            "test_batch.bin": "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
-        }
-    ),
+    digests={
+        "data_batch_1.bin": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
+        "data_batch_2.bin": "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
+        "data_batch_3.bin": "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
+        "data_batch_4.bin": "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
+        "data_batch_5.bin": "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
+        "test_batch.bin": "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
+    },
     mirrors=("https://www.cs.toronto.edu/~kriz/",),
     folders=("cifar-10-batches-bin",),
     reference="Krizhevsky, Learning multiple layers of features from tiny images, 2009",
@@ -133,12 +120,10 @@ _CIFAR100 = DataSet(
     shape=(3, 32, 32),
     classes=100,
     counts=(50_000, 10_000),
-    digests=MappingProxyType(
-        {
-            "train.bin": "f31298fc616915fa142368359df1c4ca2ae984d6915ca468b998a5ec6aeebf29",
-            "test.bin": "d8b1e6b7b3bee4020055f0699b111f60b1af1e262aeb93a0b659061746f8224a",
-        }
-    ),
+    digests={
+        "train.bin": "f31298fc616915fa142368359df1c4ca2ae984d6915ca468b998a5ec6aeebf29",
+        "test.bin": "d8b1e6b7b3bee4020055f0699b111f60b1af1e262aeb93a0b659061746f8224a",
+    },
     mirrors=("https://www.cs.toronto.edu/~kriz/",),
     folders=("cifar-100-binary",),
     reference="Krizhevsky, Learning multiple layers of features from tiny images, 2009",
@@ -150,17 +135,7 @@ DATA_SETS: dict[str, DataSet] = {source.name: source for source in (_MNIST, _FAS
 
 
 def data_set(name: str) -> DataSet:
-    """The data set of a name.
-
-    Args:
-        name: a key of :data:`DATA_SETS`.
-
-    Returns:
-        The data set.
-
-    Raises:
-        ValueError: if there is none of that name; the message lists those there are.
-    """
+    """The data set of a name; a ValueError lists those there are."""
     if name not in DATA_SETS:
         raise ValueError(
             f"no data set is called {name!r}; there are {', '.join(DATA_SETS)}, and mnist10k, which is part of supple "

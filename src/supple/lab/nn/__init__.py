@@ -1,10 +1,9 @@
 """Networks and layers: the multilayer perceptron of the study, alone and stacked, and its vision transformer."""
 
-from supple.lab.nn.activation import ACTIVATIONS, Activation, CReLU
 from supple.lab.nn.activations import Activations, activations, dead_share, output_and_activations
 from supple.lab.nn.architecture import Architecture
+from supple.lab.nn.layers import ACTIVATIONS, Activation, CReLU, ReparameterizedLayerNorm
 from supple.lab.nn.mlp import MLP, StackedMLP
-from supple.lab.nn.norm import ReparameterizedLayerNorm
 from supple.lab.nn.stacked import StackedLayerNorm, StackedLinear
 from supple.lab.nn.vit import ViT
 

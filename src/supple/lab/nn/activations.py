@@ -17,10 +17,8 @@ from supple.metrics.dead import dead_units
 class Activations:
     """Activations of a network, or of a stack of R, on E examples.
 
-    Args:
-        hidden: output of the activation function of each hidden layer, [E, width], or [R, E, width]; of a transformer
-            that in each block, [E, tokens, width].
-        last: what the output layer receives, [E, width], or [R, E, width].
+    ``hidden`` are the outputs of the activation function of each hidden layer, [E, width], or [R, E, width]; of a
+    transformer that in each block, [E, tokens, width]. ``last`` is what the output layer receives.
     """
 
     hidden: list[Tensor]
@@ -29,28 +27,12 @@ class Activations:
 
 @torch.no_grad()
 def activations(network: MLP | StackedMLP | ViT, x: Tensor) -> Activations:
-    """Activations of a network on the given examples.
-
-    Args:
-        network: a network, or a stack of them.
-        x: examples, as the network takes them.
-
-    Returns:
-        The activations.
-    """
+    """Activations of a network on examples as it takes them."""
     return output_and_activations(network, x)[1]
 
 
 def output_and_activations(network: MLP | StackedMLP | ViT, x: Tensor) -> tuple[Tensor, Activations]:
-    """Output and activations of a network on the given examples, in evaluation mode.
-
-    Args:
-        network: a network, or a stack of them.
-        x: examples, as the network takes them.
-
-    Returns:
-        (output, activations).
-    """
+    """Output and activations of a network on the given examples, in evaluation mode."""
     hidden: list[Tensor] = []
     last: list[Tensor] = []
     handles = [
@@ -70,15 +52,7 @@ def output_and_activations(network: MLP | StackedMLP | ViT, x: Tensor) -> tuple[
 
 
 def dead_share(network: MLP | StackedMLP, found: Activations) -> Tensor:
-    """Share of all hidden units of a network that are dead.
-
-    Args:
-        network: the network, or a stack of them.
-        found: its activations.
-
-    Returns:
-        A scalar, or [R] for a stack; 0 to 1.
-    """
+    """Share of all hidden units that are dead in some activations, from 0 to 1; a scalar, or [R] for a stack."""
     kind = network.architecture.kind
     dead = [dead_units(features, kind.saturated, kind.tolerance) for features in found.hidden]
     return torch.cat(dead, dim=-1).float().mean(dim=-1)

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Literal
 
 from supple.functional.initial import Constant, Distribution
-from supple.lab.nn.activation import ACTIVATIONS, Activation
+from supple.lab.nn.layers import ACTIVATIONS, Activation
 from supple.structure.description import Consumer, Excluded, Feature, Norm, Slice, UnitGroup, Units
 
 Place = Literal["after", "before"]
@@ -108,11 +108,7 @@ class Architecture:
         return 3 * sum(products) - products[0]
 
     def initial_distributions(self) -> dict[str, Distribution]:
-        """What each parameter of the network starts from.
-
-        Returns:
-            The distribution by parameter name.
-        """
+        """What each parameter of the network starts from, by its name."""
         found: dict[str, Distribution] = {}
         for name, sizes in self.linears.items():
             found[f"{name}.weight"] = self.kind.weights(*sizes)
@@ -124,14 +120,10 @@ class Architecture:
         return found
 
     def hidden_units(self, residual: bool = False) -> Units:
-        """The hidden units, a group a layer.
+        """The hidden units, a group a layer; layers left out are in its ``excluded``.
 
-        Args:
-            residual: whether to include the layers whose features also flow past the next layer through a skip
-                connection. Zeroing the weights that leave such a unit does not silence it.
-
-        Returns:
-            The description; layers left out are in its ``excluded``.
+        With ``residual`` the layers are included whose features also flow past the next layer through a skip
+        connection; zeroing the weights that leave such a unit does not silence it.
         """
         layers = list(self.linears)
         groups, excluded = [], []

@@ -2,17 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 
 import torch
 from torch import Tensor
 
+from supple.functional.initial import Distribution
 from supple.lab.nn.architecture import Architecture, Place
-from supple.lab.nn.norm import ReparameterizedLayerNorm
-from supple.lab.nn.perceptron import Perceptron
-from supple.lab.nn.stacked import StackedLayerNorm, StackedLinear
+from supple.lab.nn.layers import ReparameterizedLayerNorm
+from supple.lab.nn.stacked import StackedLayerNorm, StackedLinear, initialize
+from supple.structure.description import Units
 from supple.structure.stacked import Stacked
+
+
+class Block(torch.nn.Module):
+    """A hidden layer; :class:`supple.lab.nn.Architecture` says what it computes."""
+
+    def __init__(
+        self, architecture: Architecture, linear: torch.nn.Module, make_norm: Callable[[], torch.nn.Module]
+    ) -> None:
+        super().__init__()
+        self.skip, self.layer_norm = architecture.skip, architecture.layer_norm
+        self.linear = linear
+        if self.layer_norm:
+            self.norm = make_norm()
+        self.activation = architecture.kind.module()
+
+    def forward(self, x: Tensor, previous: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Output and activations, [..., B, hidden] each, which differ by a normalization after the activation.
+
+        ``x`` is the output of the layer before, [..., B, inputs], and ``previous`` its activations; None for the first.
+        """
+        z = self.linear(x)
+        if self.layer_norm == "before":
+            z = self.norm(z)
+        if self.skip == "before" and previous is not None:
+            z = z + previous
+        activations = self.activation(z)
+        if self.skip == "after" and previous is not None:
+            activations = activations + previous
+        return (self.norm(activations) if self.layer_norm == "after" else activations), activations
+
+
+class Perceptron:
+    """The part of a network that does not depend on whether it is stacked; mixed into a ``torch.nn.Module``."""
+
+    architecture: Architecture
+    blocks: torch.nn.ModuleList
+    output: torch.nn.Module
+
+    def _build(
+        self,
+        make_linear: Callable[[str, int, int], torch.nn.Module],
+        make_norm: Callable[[], torch.nn.Module],
+        seeds: Tensor,
+    ) -> None:
+        """Makes the layers, a linear one from its name, inputs and outputs, and draws their values."""
+        device = torch.get_default_device()
+        # Layers made on the meta device draw no values of their own, so torch's random numbers are not moved on.
+        with torch.device("meta"):
+            *hidden, output = (make_linear(name, *sizes) for name, sizes in self.architecture.linears.items())
+            blocks = torch.nn.ModuleList(Block(self.architecture, linear, make_norm) for linear in hidden)
+        self.blocks = blocks.to_empty(device=device)
+        self.output = output.to_empty(device=device)
+        assert isinstance(self, torch.nn.Module)
+        initialize(self, self.initial_distributions(), seeds)
+
+    def _apply_layers(self, x: Tensor) -> Tensor:
+        activations = None
+        for block in self.blocks:
+            x, activations = block(x, activations)
+        return self.output(x)
+
+    def _summary(self, *more: str) -> str:
+        """Sizes, activation and whatever differs from the default, on one line."""
+        architecture = self.architecture
+        sizes = [architecture.inputs, *[architecture.hidden] * architecture.depth, architecture.outputs]
+        options = [f"activation={architecture.activation!r}"]
+        for field in fields(architecture):
+            value = getattr(architecture, field.name)
+            if field.name in ("skip", "layer_norm", "reparameterized") and value != field.default:
+                options.append(f"{field.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(['-'.join(map(str, sizes)), *options, *more])})"
+
+    def initial_distributions(self) -> dict[str, Distribution]:
+        """What each parameter of the network starts from, by its name."""
+        return self.architecture.initial_distributions()
+
+    def hidden_units(self, residual: bool = False) -> Units:
+        """The hidden units, a group a layer; see :meth:`Architecture.hidden_units`."""
+        return self.architecture.hidden_units(residual)
 
 
 class MLP(Perceptron, torch.nn.Module):
@@ -67,14 +147,7 @@ class MLP(Perceptron, torch.nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Applies the network.
-
-        Args:
-            x: [B, inputs].
-
-        Returns:
-            [B, outputs].
-        """
+        """[B, inputs] to [B, outputs]."""
         return self._apply_layers(x)
 
     def __repr__(self) -> str:
@@ -137,16 +210,9 @@ class StackedMLP(Perceptron, Stacked):
 
     @classmethod
     def from_networks(cls, networks: Sequence[MLP]) -> StackedMLP:
-        """Stacks copies of networks of one architecture.
+        """Stacks copies of networks of one architecture, on their device and of their precision.
 
-        Args:
-            networks: one network a replica.
-
-        Returns:
-            A stack on the device and of the precision of the networks.
-
-        Raises:
-            ValueError: if there are none, or their architectures differ.
+        A ValueError says that there are none, or that their architectures differ.
         """
         if not networks:
             raise ValueError("there is no network to stack; give one or more")
@@ -162,17 +228,7 @@ class StackedMLP(Perceptron, Stacked):
         return stack
 
     def replica(self, i: int) -> MLP:
-        """Replica i as an ordinary network with a copy of its values.
-
-        Args:
-            i: which replica, 0 <= i < R.
-
-        Returns:
-            A network on the same device and of the same precision.
-
-        Raises:
-            IndexError: if there is no such replica.
-        """
+        """Replica i as an ordinary network with a copy of its values, on the same device and of the same precision."""
         self._check_replica(i)
         with torch.device("meta"):
             network = MLP(**asdict(self.architecture), seed=int(self.seeds[i]))
@@ -181,16 +237,7 @@ class StackedMLP(Perceptron, Stacked):
 
     @torch.no_grad()
     def load_replica(self, i: int, network: MLP) -> None:
-        """Puts an ordinary network's values, and its seed, in the place of replica i.
-
-        Args:
-            i: which replica, 0 <= i < R.
-            network: a network of the same architecture.
-
-        Raises:
-            IndexError: if there is no such replica.
-            ValueError: if the architectures differ.
-        """
+        """Puts the values and the seed of an ordinary network of the same architecture in the place of replica i."""
         self._check_replica(i)
         _same_architecture("the network", network.architecture, "the stack", self.architecture)
         values = dict(network.named_parameters())
@@ -199,17 +246,11 @@ class StackedMLP(Perceptron, Stacked):
         self.seeds[i] = network.seed
 
     def forward(self, x: Tensor) -> Tensor:
-        """Applies each network.
+        """Applies each network, to [R, B, outputs].
 
         Args:
             x: [B, inputs], read by all replicas; or [S, B, inputs], where S divides R and replicas s * C to
                 s * C + C - 1, with C = R / S, read batch s (S = R: each its own).
-
-        Returns:
-            [R, B, outputs].
-
-        Raises:
-            ValueError: if x has another shape.
         """
         batches = len(x) if x.ndim == 3 else 1
         if x.ndim not in (2, 3) or x.shape[-1] != self.architecture.inputs or not batches or self.replicas % batches:

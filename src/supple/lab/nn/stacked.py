@@ -13,19 +13,9 @@ from supple.structure.stacked import Stacked
 
 
 class StackedLinear(torch.nn.Module):
-    """R linear layers: y[r] = x[r] weight[r]^T + bias[r].
+    """R linear layers: y[r] = x[r] weight[r]^T + bias[r], with weight [R, outputs, inputs] and bias [R, outputs].
 
-    All values are 0 until the network that holds the layer draws them (:func:`initialize`).
-
-    Args:
-        inputs: number of inputs.
-        outputs: number of outputs.
-        replicas: R.
-        weights: what weights are drawn from.
-
-    Attributes:
-        weight: [R, outputs, inputs].
-        bias: [R, outputs].
+    All values are 0 until the network that holds the layer draws them from ``weights`` (:func:`initialize`).
     """
 
     def __init__(self, inputs: int, outputs: int, replicas: int, weights: Distribution) -> None:
@@ -36,23 +26,16 @@ class StackedLinear(torch.nn.Module):
         self.bias = torch.nn.Parameter(torch.zeros(replicas, outputs))
 
     def initial_distributions(self) -> dict[str, Distribution]:
-        """What each parameter starts from.
-
-        Returns:
-            The distribution by parameter name.
-        """
+        """What each parameter starts from, by its name."""
         return {"weight": self.weights, "bias": Constant(0.0)}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Applies each layer to its input.
+        """Applies each layer to its input, [S, B, inputs], where S divides R, to [R, B, outputs].
 
-        Args:
-            x: [S, B, inputs], where S divides R: replicas s * C to s * C + C - 1, with C = R / S, read batch s. They
-                are computed as one product, of [C * outputs, inputs] and [inputs, B], without a copy of either.
-
-        Returns:
-            [R, B, outputs]. In memory the examples of one output are neighbours, the order in which training steps of
-            networks up to some hundred units wide are fastest on a CPU (``benchmarks/layout.py``).
+        Replicas s * C to s * C + C - 1, with C = R / S, read batch s; they are computed as one product, of
+        [C * outputs, inputs] and [inputs, B], without a copy of either. In memory the examples of one output are
+        neighbours, the order in which training steps of networks up to some hundred units wide are fastest on a CPU
+        (``benchmarks/layout.py``).
         """
         batches = len(x)
         weight = self.weight.view(batches, -1, self.inputs)
@@ -61,26 +44,14 @@ class StackedLinear(torch.nn.Module):
         return torch.baddbmm(bias, weight, x.mT).view(self.replicas, self.outputs, -1).mT
 
     def extra_repr(self) -> str:
-        """The sizes, for ``repr``.
-
-        Returns:
-            Names and values.
-        """
+        """The sizes, for ``repr``."""
         return f"inputs={self.inputs}, outputs={self.outputs}, replicas={self.replicas}"
 
 
 class StackedLayerNorm(torch.nn.Module):
-    """R layer normalizations over the last dimension, each with its own scale and shift.
+    """R layer normalizations over the last dimension, each with its own scale and shift, weight and bias [R, width].
 
-    Args:
-        width: size of the last dimension.
-        replicas: R.
-        eps: added to the variance.
-        reparameterized: scale is 1 + weight, as in :class:`supple.lab.nn.ReparameterizedLayerNorm`.
-
-    Attributes:
-        weight: [R, width], the scale, or the scale minus 1 if reparameterized.
-        bias: [R, width], the shift.
+    If reparameterized the scale is 1 + weight, as in :class:`supple.lab.nn.ReparameterizedLayerNorm`.
     """
 
     def __init__(self, width: int, replicas: int, eps: float = 1e-5, reparameterized: bool = False) -> None:
@@ -95,32 +66,17 @@ class StackedLayerNorm(torch.nn.Module):
         return 1 + self.weight if self.reparameterized else self.weight
 
     def initial_distributions(self) -> dict[str, Distribution]:
-        """What each parameter starts from.
-
-        Returns:
-            The distribution by parameter name.
-        """
+        """What each parameter starts from, by its name."""
         return {"weight": Constant(0.0 if self.reparameterized else 1.0), "bias": Constant(0.0)}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalizes each example of each replica.
-
-        Args:
-            x: [R, ..., width].
-
-        Returns:
-            Same shape.
-        """
+        """Normalizes each example of each replica, [R, ..., width]."""
         normalized = torch.nn.functional.layer_norm(x, (self.width,), eps=self.eps)
         shape = (self.replicas, *(1,) * (x.ndim - 2), self.width)
         return torch.addcmul(self.bias.view(shape), normalized, self.scale.view(shape))
 
     def extra_repr(self) -> str:
-        """The sizes, for ``repr``.
-
-        Returns:
-            Names and values.
-        """
+        """The sizes, for ``repr``."""
         reparameterized = ", reparameterized=True" if self.reparameterized else ""
         return f"width={self.width}, replicas={self.replicas}, eps={self.eps:g}{reparameterized}"
 
@@ -133,16 +89,11 @@ def initialize(
     names: Collection[str] | None = None,
     time: int = 0,
 ) -> None:
-    """Draws parameters of one network, or of a stacked one, as a function of seed, name and time.
+    """Draws parameters (those of ``names``, or all) of one network, or of a stacked one.
 
-    A parameter on the meta device, which has no values, is left as it is.
-
-    Args:
-        module: one network (one seed), or a :class:`Stacked` one.
-        distributions: what each parameter is drawn from, by its name in the network.
-        seeds: int64 [1] for one network, [R] for a stacked one.
-        names: the parameters to draw; None: all.
-        time: 0 when the network is made; another number each time that something is drawn again.
+    Values are a function of seed (int64 [1] for one network, [R] for a stacked one), name and time: 0 when the network
+    is made, and another number each time that something is drawn again. A parameter on the meta device, which has no
+    values, is left as it is.
     """
     parameters = {name: parameter for name, parameter in module.named_parameters() if not parameter.is_meta}
     if names is not None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from supple.functional.initial import Constant, Distribution, Normal, TruncatedNormal
-from supple.lab.nn.dropout import Dropout
+from supple.lab.nn.layers import Dropout
 from supple.lab.nn.stacked import initialize
 from supple.lab.nn.transformer import Attention, EncoderBlock, FeedForward, layer_norm
 from supple.structure.description import Consumer, Excluded, Feature, Slice, UnitGroup, Units
@@ -94,14 +94,7 @@ class ViT(nn.Module):
         initialize(self, self.initial_distributions(), torch.tensor([seed], device="cpu"))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Applies the network.
-
-        Args:
-            x: images [B, channels, image_size, image_size].
-
-        Returns:
-            [B, outputs].
-        """
+        """Images [B, channels, image_size, image_size] to [B, outputs]."""
         tokens = self.patches(x).flatten(2).transpose(1, 2)
         tokens = torch.cat((self.class_token.expand(len(x), -1, -1), tokens), dim=1)
         tokens = self.dropout(tokens + self.positions)
@@ -110,11 +103,7 @@ class ViT(nn.Module):
         return self.output(self.norm(tokens[:, 0]))
 
     def initial_distributions(self) -> dict[str, Distribution]:
-        """What each parameter starts from.
-
-        Returns:
-            The distribution by parameter name.
-        """
+        """What each parameter starts from, by its name."""
         fan_in = self.patches.weight[0].numel()
         found: dict[str, Distribution] = {
             "class_token": Constant(0.0),
@@ -135,11 +124,7 @@ class ViT(nn.Module):
         return found
 
     def hidden_units(self) -> Units:
-        """The hidden units of the MLPs, a group a layer.
-
-        Returns:
-            The description; layers left out are in its ``excluded``.
-        """
+        """The hidden units of the MLPs, a group a layer; layers left out are in its ``excluded``."""
         groups = []
         excluded = [Excluded("patches", _RESIDUAL)]
         for k in range(len(self.blocks)):

@@ -1,10 +1,22 @@
-"""Training many replicas at once."""
+"""Training many replicas at once, and one vision transformer on added classes."""
 
+from supple.lab.population.class_incremental import ClassIncrementalTraining
 from supple.lab.population.disturbance import Disturbance
 from supple.lab.population.fast import FastStep
 from supple.lab.population.graphs import GraphedStep
+from supple.lab.population.layers import PRECISIONS, Precision, Products
 from supple.lab.population.parts import cut
 from supple.lab.population.population import Population, TaskMetrics
-from supple.lab.population.products import Products
 
-__all__ = ["Disturbance", "FastStep", "GraphedStep", "Population", "Products", "TaskMetrics", "cut"]
+__all__ = [
+    "PRECISIONS",
+    "ClassIncrementalTraining",
+    "Disturbance",
+    "FastStep",
+    "GraphedStep",
+    "Population",
+    "Precision",
+    "Products",
+    "TaskMetrics",
+    "cut",
+]

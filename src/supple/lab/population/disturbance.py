@@ -68,18 +68,15 @@ def _probe(network: StackedMLP, x: Tensor, y: Tensor) -> _Probe:
 def step_and_measure(
     network: StackedMLP, method: Method, wanted: Tensor, x: Tensor, y: Tensor, step: int
 ) -> Disturbance:
-    """Lets a method act, and measures the networks before and after; the method's step is what it would be anyway.
+    """Lets a method act after the optimizer's step, and measures the networks before and after on that step's batch.
 
     Args:
-        network: the networks, after the optimizer's step.
-        method: what acts.
+        network: the networks.
+        method: what acts; its step is what it would be anyway.
         wanted: bool [R] on the CPU, which networks are to be measured; of the others 0 is said to be reinitialized.
-        x: [S, B, inputs], the batch of the step.
+        x: [S, B, inputs].
         y: int64 [S, B], its classes.
         step: steps of the task that were taken.
-
-    Returns:
-        What was measured.
 
     Source: Hernandez-Garcia et al. (arXiv 2508.00212), disturbance of activations by a reinitialization.
     """
@@ -103,16 +100,10 @@ def _change(before: list[Tensor], after: list[Tensor]) -> Tensor:
 
 
 class Sampler:
-    """Which steps of a task to measure: a few at which a method may act, from a step on that moves from task to task.
+    """Which steps of a task to measure: a few at which a method may act, ``each`` so many in each replica.
 
     Task k starts to look after floor(steps * frac(k * golden ratio)) steps, so that over many tasks every part of a
     task is looked at alike. What is measured of a replica does not depend on the others.
-
-    Args:
-        index: which task, k.
-        steps: steps of the task.
-        each: steps measured in each replica.
-        method: what acts.
     """
 
     def __init__(self, index: int, steps: int, each: int, method: Method | None) -> None:
@@ -121,13 +112,9 @@ class Sampler:
         self._left = torch.zeros(0) if method is None else each * method.ever_due().to(torch.int64)
 
     def wanted(self, step: int) -> Tensor | None:
-        """In which replicas to measure what the method does after this step; they then count as measured.
+        """In which replicas to measure what the method does after this step (1, 2, ...); they then count as measured.
 
-        Args:
-            step: steps of the task that were taken: 1, 2, ...
-
-        Returns:
-            bool [R] on the CPU; None for none.
+        Bool [R] on the CPU; None for none.
         """
         if self._method is None or step <= self._start:
             return None

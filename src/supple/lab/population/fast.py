@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from supple.lab.nn import StackedLayerNorm, StackedLinear, StackedMLP
-from supple.lab.population.layers import Activation, Linear, Norm, Sink
-from supple.lab.population.products import Precision, Products
+from supple.lab.population.layers import Activation, Linear, Norm, Precision, Products, Sink
 from supple.methods.features import FeatureReader
 from supple.metrics import hits
 from supple.optim import SGDW
@@ -25,14 +24,7 @@ _Points = dict[tuple[str, str], Tensor]
 
 
 def is_observed(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether hooks or a scheduler are told of an optimizer's steps, so that each has to be a call of ``step``.
-
-    Args:
-        optimizer: the optimizer.
-
-    Returns:
-        The answer.
-    """
+    """Whether hooks or a scheduler are told of an optimizer's steps, so that each has to be a call of ``step``."""
     told = (
         optimizer._optimizer_step_pre_hooks,
         optimizer._optimizer_step_post_hooks,
@@ -45,11 +37,7 @@ def is_observed(optimizer: torch.optim.Optimizer) -> bool:
 
 
 class Gradients:
-    """A sink that keeps gradients in ``.grad``, for any optimizer and method to use.
-
-    Args:
-        products: what computes them.
-    """
+    """A sink that keeps gradients in ``.grad``, for any optimizer and method to use."""
 
     def __init__(self, products: Products) -> None:
         self.products = products
@@ -76,24 +64,19 @@ def _own_gradient(parameter: Tensor) -> Tensor:
 
 
 class Descent:
-    """A sink that takes gradients, multiplied by the step size, off the parameters at once, after their weight decay.
-
-    Args:
-        optimizer: plain gradient descent, whose step this is.
-        products: what computes them.
-    """
+    """A sink that subtracts gradients times the step size at once, after weight decay: plain gradient descent."""
 
     def __init__(self, optimizer: SGDW, products: Products) -> None:
         self.optimizer, self.group, self.products = optimizer, optimizer.param_groups[0], products
 
     def product(self, parameter: Tensor, left: Tensor, right: Tensor) -> None:
-        """Adds the negative product to the weights in place."""
+        """Subtracts the product from the weights in place."""
         if parameter.requires_grad:
             self.optimizer.decay_weights(self.group, [parameter])
-            self.products.take_off(parameter.view(len(left), -1, right.shape[2]), left, right)
+            self.products.subtract(parameter.view(len(left), -1, right.shape[2]), left, right)
 
     def gradient(self, parameter: Tensor, gradient: Tensor) -> None:
-        """Takes the gradient off."""
+        """Subtracts the gradient."""
         if parameter.requires_grad:
             self.optimizer.decay_weights(self.group, [parameter])
             parameter.sub_(gradient)
@@ -147,14 +130,9 @@ class _Block:
 class FastStep:
     """Steps of stacked MLPs under cross-entropy, without autograd; hooks on the network's modules are not called.
 
-    Args:
-        network: the networks.
-        optimizer: their optimizer. Where it is :class:`supple.optim.SGDW` without momentum and without hooks, with all
-            parameters in one group, its update is part of the backward pass, and its ``step`` is not called.
-        precision: of matrix products, "float32", "tf32" or "bfloat16"; see :class:`supple.lab.population.Products`.
-
-    Raises:
-        ValueError: if the precision is none of these, or means nothing for the networks' device or type.
+    Where the optimizer is :class:`supple.optim.SGDW` without momentum and without hooks, with all parameters in one
+    group, its update is part of the backward pass, and its ``step`` is not called. The precision is that of
+    :class:`supple.lab.population.Products`.
     """
 
     def __init__(self, network: StackedMLP, optimizer: torch.optim.Optimizer, precision: Precision = "float32") -> None:
@@ -178,8 +156,8 @@ class FastStep:
             readers: what reads features of this step.
 
         Returns:
-            (loss, hits), each [R], before the update: cross-entropy in nats averaged over the batch, and the number of
-            examples classified rightly.
+            (loss, correct), each [R], before the update: cross-entropy in nats averaged over the batch, and the number
+            of examples classified correctly.
         """
         with self.products.applied():
             return self._step(x, y, gradients, readers)
@@ -206,8 +184,7 @@ class FastStep:
     def descends(self) -> bool:
         """Whether the optimizer is plain gradient descent, and nobody is told of its steps.
 
-        Returns:
-            The answer; if so, a step that need not keep gradients updates the parameters within the backward pass.
+        A step that need not keep gradients then updates the parameters within the backward pass.
         """
         groups = self.optimizer.param_groups
         plain = type(self.optimizer) is SGDW and len(groups) == 1 and not groups[0]["momentum"]

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from supple.lab.population.fast import FastStep, is_observed
-from supple.methods.features import FeatureReader
+from supple.lab.population.fast import FastStep, FeatureReader, is_observed
 from supple.optim import SGDW
 
 WARM_UP = 10
@@ -20,14 +19,10 @@ Record = Callable[[Callable[[], Pair], torch.device], tuple[Callable[[], object]
 
 
 def cuda_graph(function: Callable[[], Pair], device: torch.device) -> tuple[Callable[[], object], Pair]:
-    """Records what a function launches on a GPU, without carrying it out. The device is waited for.
+    """Records what a function launches on a GPU, without carrying it out; the device is waited for.
 
-    Args:
-        function: reads and writes tensors that stay where they are.
-        device: the GPU.
-
-    Returns:
-        (replay, outputs): ``replay()`` does what the function would do, and writes the outputs anew.
+    The function reads and writes tensors that stay where they are. Returns ``replay``, which does what the function
+    would do, and the outputs, which it writes again.
     """
     graph = torch.cuda.CUDAGraph()
     # The stream that torch would take is of the device that was current when the first graph was recorded.
@@ -62,10 +57,6 @@ class GraphedStep:
     A step size that changes now and then is best changed in place, in a tensor on the device and of the parameters'
     type: then recordings stay good. How torch is set to compute products, and ``eps`` of a layer norm, are taken from
     the time of the recording.
-
-    Args:
-        step: the steps.
-        record: what records; it does not carry out what it records.
 
     Source: the CUDA programming guide, section "CUDA graphs".
     """

@@ -1,4 +1,4 @@
-"""Layers of stacked networks with their backward passes written out.
+"""Layers of stacked networks with their backward passes written out, and the batched products they are made of.
 
 Activations are [R, width, B], or [S, width, B] for the input that the replicas of a seed share: weight times
 activations is then one product a seed, and an update of the weights is a product added to them in place. Every layer
@@ -8,16 +8,21 @@ returns dL/d(input).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
 from supple.lab.nn import StackedLayerNorm, StackedLinear
-from supple.lab.population.products import Products
+from supple.methods.arguments import choice
 
 aten = torch.ops.aten
+
+Precision = Literal["float32", "tf32", "bfloat16"]
+PRECISIONS = get_args(Precision)
+"""Precisions of products, from the most exact to the least."""
 
 _LONG = 64
 """Width from which on the units of an example are neighbours in memory, and below which the examples of a unit are.
@@ -25,35 +30,101 @@ Products are then computed in the faster way (``benchmarks/layout.py`` measures 
 lies alike."""
 
 
+class Products:
+    """The products of a training step; ``parameter``, one of the network's, tells device and type.
+
+    - "float32": in the type of the parameters, as torch is set. This is the only one that follows the study.
+    - "tf32": factors of float32 are cut to 10 bits behind the point, sums are float32; on GPUs that have it.
+    - "bfloat16": factors and results are rounded to 7 bits behind the point. Parameters, activations, gradients kept
+      for others and the optimizer's state stay in the type they have, as under ``torch.autocast``.
+    """
+
+    def __init__(self, precision: str, parameter: Tensor) -> None:
+        self.precision = choice("precision", precision, PRECISIONS)
+        if precision == "tf32" and parameter.device.type != "cuda":
+            raise ValueError(
+                f"precision is 'tf32', which GPUs have, but the networks are on {parameter.device.type!r}; "
+                "choose 'float32' or 'bfloat16', or move the networks to a GPU"
+            )
+        if precision == "tf32" and parameter.dtype != torch.float32:
+            raise ValueError(
+                f"precision is 'tf32', which float32 products can have, but the networks are {parameter.dtype}; "
+                "choose 'float32', which leaves products in the networks' type"
+            )
+
+    def applied(self) -> AbstractContextManager[None]:
+        """Within it torch computes products as asked for; its own setting holds again afterwards."""
+        return _tf32() if self.precision == "tf32" else nullcontext()
+
+    def product(self, left: Tensor, right: Tensor) -> Tensor:
+        """The product of [S, n, k] and [S, k, m], in their type."""
+        if self.precision == "bfloat16":
+            return torch.bmm(left.bfloat16(), right.bfloat16()).to(left.dtype)
+        return torch.bmm(left, right)
+
+    def add(self, term: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """A term that broadcasts to [S, n, m], plus the product."""
+        if self.precision == "bfloat16":
+            return self.product(left, right).add_(term)
+        return torch.baddbmm(term, left, right)
+
+    def write(self, out: Tensor, left: Tensor, right: Tensor) -> None:
+        """Writes the product into ``out`` [S, n, m]."""
+        if self.precision == "bfloat16":
+            out.copy_(self.product(left, right))
+        else:
+            torch.bmm(left, right, out=out)
+
+    def subtract(self, out: Tensor, left: Tensor, right: Tensor) -> None:
+        """Subtracts the product from ``out`` [S, n, m], in place."""
+        if self.precision == "bfloat16":
+            out.sub_(self.product(left, right))
+        else:
+            out.baddbmm_(left, right, alpha=-1)
+
+
+@contextmanager
+def _tf32() -> Iterator[None]:
+    """Within it float32 products of GPUs are computed in TF32."""
+    matmul = torch.backends.cuda.matmul
+    if hasattr(matmul, "fp32_precision"):
+        before = matmul.fp32_precision
+        matmul.fp32_precision = "tf32"
+        try:
+            yield
+        finally:
+            # What it has from the setting of all devices is told as its own.
+            every = torch.backends.fp32_precision  # type: ignore[attr-defined]
+            matmul.fp32_precision = "none" if before == every else before
+    else:
+        # Before torch 2.9 there is but one setting, of CPUs and GPUs together. Later torch refuses to read it where a
+        # program has set one of them alone.
+        setting = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(setting)
+
+
 class Sink(Protocol):
     """Where the gradients of parameters go."""
 
     def product(self, parameter: Tensor, left: Tensor, right: Tensor) -> None:
-        """Takes a weight's gradient as a batched product.
-
-        Args:
-            parameter: [R, out, in].
-            left: [S, R / S * out, B].
-            right: [S, B, in].
-        """
+        """Takes the gradient of a weight [R, out, in] as a batched product of [S, R / S * out, B] and [S, B, in]."""
 
     def gradient(self, parameter: Tensor, gradient: Tensor) -> None:
         """Takes a gradient of the parameter's shape."""
 
 
 class Linear:
-    """y = W x + b.
-
-    Args:
-        module: the layer.
-        products: what computes them.
-    """
+    """y = W x + b."""
 
     def __init__(self, module: StackedLinear, products: Products) -> None:
         self.weight, self.bias, self.products = module.weight, module.bias, products
 
     def forward(self, x: Tensor) -> Tensor:
-        """Args: x [S, in, B], S dividing R. Returns: [R, out, B]."""
+        """From x [S, in, B], S dividing R, to [R, out, B]."""
         self.x = x
         replicas, outputs, inputs = self.weight.shape
         bias, weight = self.bias.view(len(x), -1, 1), self.weight.view(len(x), -1, inputs)
@@ -85,17 +156,13 @@ class Linear:
 
 
 class Norm:
-    """Layer normalization over the width: y = scale (x - mean) / sqrt(variance + eps) + shift.
-
-    Args:
-        module: the layer.
-    """
+    """Layer normalization over the width: y = scale (x - mean) / sqrt(variance + eps) + shift."""
 
     def __init__(self, module: StackedLayerNorm) -> None:
         self.module = module
 
     def forward(self, x: Tensor) -> Tensor:
-        """Args: x [R, width, B]. Returns: the same shape."""
+        """From x [R, width, B] to the same shape."""
         # torch.var_mean over a dimension that is not the last takes five times as long.
         centred = x - x.mean(dim=1, keepdim=True)
         variance = centred.square().mean(dim=1, keepdim=True)
@@ -118,17 +185,13 @@ class Norm:
 
 
 class Activation:
-    """An activation function, element by element.
-
-    Args:
-        name: one of :data:`supple.lab.nn.ACTIVATIONS`.
-    """
+    """An activation function by its name, element by element."""
 
     def __init__(self, name: str) -> None:
         self._forward, self._backward = _FUNCTIONS[name]
 
     def forward(self, z: Tensor) -> Tensor:
-        """Args: z [R, units, B]. Returns: [R, width, B]."""
+        """From z [R, units, B] to [R, width, B]."""
         self.z, self.y = z, self._forward(z)
         return self.y
 

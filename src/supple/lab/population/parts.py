@@ -15,30 +15,15 @@ CACHED = 26_000_000
 
 
 def cached(weights: int) -> int:
-    """How many replicas train fastest together on a core.
-
-    Args:
-        weights: bytes of the weights of one.
-
-    Returns:
-        As many as have :data:`CACHED` bytes of weights, at least 1.
-    """
+    """How many replicas, of so many bytes of weights each, train fastest together on a core; at least 1."""
     return max(1, CACHED // weights)
 
 
 def cut(seeds: int, settings: int, size: int) -> list[slice]:
-    """Cuts seed-first replicas into parts: of whole seeds, or of some settings of one seed.
+    """Cuts seed-first replicas into parts of at most ``size``: of whole seeds, or of some settings of one seed.
 
-    Args:
-        seeds: number of seeds, S.
-        settings: settings a seed, C; replica s * C + c has seed s and setting c.
-        size: most replicas of a part, 1 or more.
-
-    Returns:
-        The parts, in order, as even as they can be; together they are all S * C replicas.
-
-    Raises:
-        ValueError: if a number is below 1.
+    Of S seeds with C settings each, replica s * C + c has seed s and setting c. The parts are in order, as even as they
+    can be, and together they are all S * C replicas.
     """
     for name, value in (("seeds", seeds), ("settings", settings), ("size", size)):
         if value < 1:
@@ -50,14 +35,7 @@ def cut(seeds: int, settings: int, size: int) -> list[slice]:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out, on a GPU or on the CPU.
-
-    Args:
-        error: the error.
-
-    Returns:
-        The answer.
-    """
+    """Whether an error says that memory ran out, on a GPU or on the CPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     # The CPU's allocator raises a plain RuntimeError.

@@ -12,7 +12,7 @@ from supple.lab.nn import StackedLayerNorm, StackedMLP, activations, dead_share
 from supple.lab.population.disturbance import Disturbance, Sampler, step_and_measure
 from supple.lab.population.fast import FastStep
 from supple.lab.population.graphs import GraphedStep
-from supple.lab.population.products import Precision
+from supple.lab.population.layers import Precision
 from supple.lab.streams import PermutedStream
 from supple.lab.streams.permuted import Task
 from supple.methods import Method
@@ -24,7 +24,7 @@ class TaskMetrics:
     """What was measured while a population learned one task.
 
     Args:
-        accuracy: [R], share of examples classified rightly before they were learned from, averaged over the task.
+        accuracy: [R], share of examples classified correctly before they were learned from, averaged over the task.
         loss: [R], cross-entropy before learning from a batch, in nats, averaged over the task.
         dead: [R], share of dead hidden units at the start of the task.
         rank: int64 [R], rank of the last hidden layer's features at the start of the task.
@@ -102,19 +102,15 @@ class Population:
         self._fast = GraphedStep(step) if graphs else step
 
     def train_task(self, index: int, progress: Callable[[int], object] = lambda steps: None) -> TaskMetrics:
-        """Learns one task, and leaves the networks as they are after its last step.
+        """Learns one task of the stream, and leaves the networks as they are after its last step.
 
-        Args:
-            index: which task of the stream.
-            progress: called after each step with the number of steps done.
-
-        Returns:
-            What was measured. The device is waited for at the start of the task, to find ranks, and then not before
-            these tensors are read, but where a step is recorded as a CUDA graph.
+        ``progress`` is called after each step with the number of steps done. The device is waited for at the start of
+        the task, to find ranks, and then not before what was measured is read, but where a step is recorded as a CUDA
+        graph.
         """
         task = self.stream.task(index)
         dead, rank, weights, scales = self.measure(task)
-        rightly = torch.zeros_like(rank)
+        correct = torch.zeros_like(rank)
         losses = torch.zeros_like(weights)
         before = self._reinitialized()
         sampler = Sampler(index, len(task), self.disturbances, self.method)
@@ -129,10 +125,10 @@ class Population:
             else:
                 disturbances.append(step_and_measure(self.network, self.method, wanted, x, y, step))
             losses += loss
-            rightly += right
+            correct += right
             progress(step)
         return TaskMetrics(
-            accuracy=rightly / (len(task) * self.stream.batch_size),
+            accuracy=correct / (len(task) * self.stream.batch_size),
             loss=losses / len(task),
             dead=dead,
             rank=rank,
@@ -144,14 +140,7 @@ class Population:
         )
 
     def measure(self, task: Task) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Measures the networks on the first examples of a task.
-
-        Args:
-            task: the task.
-
-        Returns:
-            (dead, rank, weight magnitude, scale magnitude), as in :class:`TaskMetrics`.
-        """
+        """Dead share, rank, weight and scale magnitude on the first examples of a task, as in :class:`TaskMetrics`."""
         found = activations(self.network, task.examples(self.measured_on)[0])
         dead, rank = dead_share(self.network, found), feature_rank(found.last)
         return dead, rank, mean_magnitude(self.network.parameters()), self._scales()
@@ -159,13 +148,8 @@ class Population:
     def step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Learns one batch: a gradient step, and what the method does after it.
 
-        Args:
-            x: [S, B, inputs], one batch a seed.
-            y: int64 [S, B], the classes.
-
-        Returns:
-            (loss, hits), each [R], before the step: cross-entropy in nats averaged over the batch, and the number of
-            examples classified rightly.
+        From x [S, B, inputs], one batch a seed, and its classes y int64 [S, B] to (loss, correct), each [R], before the
+        step: cross-entropy in nats averaged over the batch, and the number of examples classified correctly.
         """
         measured = self._train(x, y)
         self._act()
@@ -191,7 +175,7 @@ class Population:
         return self._fast(x, y, gradients=gradients or needs.gradients, readers=needs.readers)
 
     def _general_step(self, x: Tensor, y: Tensor, gradients: bool = True) -> tuple[Tensor, Tensor]:
-        """The reference for the fast step: loss [R] and examples classified rightly [R], before the update."""
+        """The reference for the fast step: loss [R] and examples classified correctly [R], before the update."""
         self.optimizer.zero_grad()
         logits = self.network(x).mT
         targets = y.repeat_interleave(len(logits) // len(y), dim=0)

@@ -142,7 +142,8 @@ class Measured:
         width = self.bin_width
         values = [_finite(column).mean().alias(column) for column in columns]
         frame = (
-            self.results.tasks.filter(pl.col("task") < self.tasks, pl.col("run").is_in(list(runs)))
+            self.results.tasks.lazy()
+            .filter(pl.col("task") < self.tasks, pl.col("run").is_in(list(runs)))
             .group_by("run", bin=pl.col("task") // width)
             .agg(*values)
             .collect(engine="streaming")
@@ -168,7 +169,8 @@ class Measured:
         """
         change = pl.col("loss_after") - pl.col("loss_before")
         return (
-            self.results.disturbances.filter(pl.col("reinitialized") > 0, pl.col("task") < self.tasks)
+            self.results.disturbances.lazy()
+            .filter(pl.col("reinitialized") > 0, pl.col("task") < self.tasks)
             .select(
                 "run",
                 loss=change.abs(),
@@ -211,7 +213,8 @@ def measure(results: Results) -> Measured:
     accuracy, task = pl.col("accuracy").fill_nan(0.0), pl.col("task")
     last = task == tasks - 1
     numbers = (
-        results.tasks.filter(task < tasks)
+        results.tasks.lazy()
+        .filter(task < tasks)
         .group_by("run")
         .agg(
             early=accuracy.filter(task.is_between(*windows.early, closed="left")).mean().cast(pl.Float64),

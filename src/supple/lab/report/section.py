@@ -19,8 +19,8 @@ from supple.lab.report.style import MethodStyle
 from supple.lab.report.sweep import cross_fit
 from supple.lab.report.variants import words
 from supple.lab.report.verdicts import unanimous
-from supple.lab.study.kinds import KINDS
 from supple.lab.study.manifest import as_cell
+from supple.lab.study.methods import defaults as method_defaults
 
 _NO_SETTINGS = {"run", "method", "kind", "seed", "point", "part", "done", "early", "late", "change", "diverged"}
 _NO_SETTINGS |= {"dead", "rank", "weight_magnitude", "reinitialized"}
@@ -256,8 +256,10 @@ def _shown_settings(
     frame: pl.DataFrame, columns: Sequence[str], grid: Mapping[str, Any], study: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The settings of a point that are not usual: by the method's defaults, or the study's network and optimizer."""
-    kind = KINDS.get(str(frame["kind"][0]))
-    defaults = kind.defaults if kind else {}
+    try:
+        defaults = method_defaults(str(frame["kind"][0]))
+    except ValueError:  # of a method that is not here
+        defaults = {}
     found = {}
     for column in columns:
         value = frame[column][0]

@@ -1,6 +1,6 @@
-"""Non-stationary problems: streams of tasks, as functions of (seed, task)."""
+"""Streams of tasks."""
 
-from supple.lab.streams.incremental import ClassIncrementalStream
-from supple.lab.streams.permuted import PermutedStream, Task
+from supple.lab.streams.class_incremental import ClassIncrementalStream
+from supple.lab.streams.permuted import PermutedStream
 
-__all__ = ["ClassIncrementalStream", "PermutedStream", "Task"]
+__all__ = ["ClassIncrementalStream", "PermutedStream"]

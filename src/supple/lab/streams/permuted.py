@@ -61,35 +61,13 @@ class Task:
         return (self.batch(index) for index in range(self.steps))
 
     def batch(self, index: int, *, permute: bool = True) -> tuple[Tensor, Tensor]:
-        """One batch of each seed.
-
-        Args:
-            index: which, 0 <= index < steps.
-            permute: whether the pixels are permuted; without it the images are as in the data set.
-
-        Returns:
-            (x [S, B, H*W], brightness from 0 to 1; y int64 [S, B], labels).
-
-        Raises:
-            IndexError: if there is no such batch.
-        """
+        """One batch of each seed: x [S, B, H*W], brightness from 0 to 1, and labels y int64 [S, B]."""
         if not 0 <= index < self.steps:
             raise IndexError(f"batch {index} of a task of {self.steps} steps; batches go from 0 to {self.steps - 1}")
         return self._gather(self.order.narrow(1, index * self.batch_size, self.batch_size), permute)
 
     def examples(self, count: int, *, permute: bool = True) -> tuple[Tensor, Tensor]:
-        """The first images of the task, for measuring a network on them.
-
-        Args:
-            count: how many, 0 < count <= N.
-            permute: as for :meth:`batch`.
-
-        Returns:
-            (x [S, count, H*W], brightness from 0 to 1; y int64 [S, count], labels).
-
-        Raises:
-            ValueError: if there are not so many images.
-        """
+        """The first images of the task, for measuring a network on them; as :meth:`batch`, [S, count, ...]."""
         if not 0 < count <= self.order.shape[1]:
             raise ValueError(f"{count} examples of a task of {self.order.shape[1]} images; ask for 1 to as many")
         return self._gather(self.order.narrow(1, 0, count), permute)
@@ -116,10 +94,6 @@ class PermutedStream:
         batch_size: images a batch, B; a last incomplete batch of a task is dropped.
         device: where images are kept and batches are made.
         dtype: element type of the batches.
-
-    Raises:
-        TypeError: if seeds are no integers, or ``dtype`` is no floating-point type.
-        ValueError: if there is no seed, or there are fewer images than a batch has.
 
     Example:
         >>> stream = PermutedStream(supple.lab.data.mnist10k(), seeds=[0, 1])
@@ -165,17 +139,7 @@ class PermutedStream:
         return self.images.shape[1]
 
     def task(self, index: int) -> Task:
-        """One task.
-
-        Args:
-            index: which, 0 <= index < 2**32.
-
-        Returns:
-            The task.
-
-        Raises:
-            ValueError: if there is no such task.
-        """
+        """The task of an index from 0 to below 2**32."""
         return Task(
             self.images,
             self.labels,
@@ -186,31 +150,11 @@ class PermutedStream:
         )
 
     def tasks(self, start: int = 0, stop: int | None = None) -> Iterator[Task]:
-        """Tasks one after the other, each made when it is asked for.
-
-        Args:
-            start: index of the first, 0 <= start < 2**32.
-            stop: index before which to stop; None: go on without end.
-
-        Returns:
-            An iterator over tasks.
-        """
+        """Tasks one after the other, each made when it is asked for; without end where ``stop`` is None."""
         return map(self.task, itertools.count(start) if stop is None else range(start, stop))
 
     def examples(self, task: int, count: int, *, permute: bool = True) -> tuple[Tensor, Tensor]:
-        """The first images of a task, as :meth:`Task.examples`; where the task is at hand, ask it.
-
-        Args:
-            task: which, 0 <= task < 2**32.
-            count: how many, 0 < count <= N.
-            permute: whether the pixels are permuted; without it the images are as in the data set.
-
-        Returns:
-            (x [S, count, H*W], brightness from 0 to 1; y int64 [S, count], labels).
-
-        Raises:
-            ValueError: if there is no such task, or there are not so many images.
-        """
+        """The first images of a task, as :meth:`Task.examples`; where the task is at hand, ask it."""
         return self.task(task).examples(count, permute=permute)
 
     def __repr__(self) -> str:

@@ -13,26 +13,32 @@ from supple.lab.data import LabelledImages
 from supple.lab.nn import StackedMLP
 from supple.lab.population import Population
 from supple.lab.streams import PermutedStream
-from supple.lab.study.kinds import KINDS, varies
+from supple.lab.study.methods import method_class
+from supple.lab.study.schema import Measure, Network, Optimizer, Permuted
 from supple.lab.study.spec import Column
-from supple.lab.study.tables import Measure, Optimizer, Permuted
-from supple.methods import Chain, Method, chain
+from supple.methods import Method, chain
+from supple.methods.registry import differs_by_replica
 from supple.optim import SGDW, AdamW
 
 
-def together(column: Column) -> str:
-    """What has to be the same for columns to be trained in one population: the network, and the kind of optimizer.
+def population_key(column: Column) -> str:
+    """What has to be the same for columns to be trained in one population, as text.
 
-    Step sizes, weight decays and everything that methods are set to may differ.
-
-    Args:
-        column: a column.
-
-    Returns:
-        Text that is equal for columns that can be trained together.
+    It is the network, and the kind of optimizer. Step sizes, weight decays and everything that methods are set to may
+    differ; a method that has no setting which switches it off is trained without others.
     """
     optimizer = column.optimizer.model_dump(mode="json", exclude={"step_size", "weight_decay"})
-    return json.dumps([column.network.model_dump(mode="json"), optimizer], sort_keys=True)
+    method = method_class(column.kind)
+    alone = [column.kind] if method is not None and not method.about.strength else []
+    return json.dumps([column.network.model_dump(mode="json"), optimizer, *alone], sort_keys=True)
+
+
+def groups(columns: Sequence[Column]) -> list[list[Column]]:
+    """Sorts columns into those that can be trained together, each in the order of the columns."""
+    found: dict[str, list[Column]] = defaultdict(list)
+    for column in columns:
+        found[population_key(column)].append(column)
+    return list(found.values())
 
 
 def assemble(
@@ -42,34 +48,21 @@ def assemble(
     problem: Permuted | None = None,
     measure: Measure | None = None,
     device: torch.device | str = "cpu",
+    graphs: bool = False,
 ) -> Population:
-    """One population of a network for each seed and column.
+    """One population of a network for each of S seeds and C columns; replica s * C + c has seed s and column c.
 
-    Networks of one seed start alike and see the same batches. Replica s * C + c has seed s and column c.
-
-    Args:
-        images: what the tasks are made of.
-        columns: C columns that can be trained :func:`together`.
-        seeds: S seeds, all different.
-        problem: how tasks are made of the images; None: as by default.
-        measure: what is measured; None: as by default.
-        device: where to train.
-
-    Returns:
-        The population, S * C networks.
-
-    Raises:
-        ValueError: if there are no columns or no seeds, columns that cannot be trained together, or fewer images than
-            a batch has.
+    Networks of one seed start alike and see the same batches. ValueError if the columns cannot be trained together, or
+    there are fewer images than a batch has.
     """
     problem, measure = problem or Permuted(), measure or Measure()
-    if len({together(column) for column in columns}) != 1:
+    if len(groups(columns)) != 1:
         raise ValueError("a population has columns of one network and one kind of optimizer; give one or more of them")
+    sizes = columns[0].network
+    assert isinstance(sizes, Network)
     stream = PermutedStream(images, seeds, problem.batch_size, device)
     replicas = [seed for seed in seeds for _ in columns]
-    network = StackedMLP(
-        replicas, inputs=stream.features, outputs=images.classes, **columns[0].network.model_dump()
-    ).to(device)
+    network = StackedMLP(replicas, inputs=stream.features, outputs=images.classes, **sizes.sizes).to(device)
     optimizer = _optimizer(network, columns, len(seeds))
     return Population(
         network,
@@ -78,17 +71,17 @@ def assemble(
         _methods(network, optimizer, columns, len(seeds)),
         measured_on=measure.examples,
         disturbances=measure.disturbances,
+        precision=sizes.precision,
+        graphs=graphs,
     )
 
 
 def _optimizer(network: StackedMLP, columns: Sequence[Column], seeds: int) -> torch.optim.Optimizer:
     first = columns[0].optimizer
     assert isinstance(first, Optimizer)
-    rates = [column.optimizer.step_size for column in columns]
-    decays = [column.optimizer.weight_decay for column in columns]
     replicated: dict[str, Any] = {
-        "lr": rates[0] if len(set(rates)) == 1 else torch.tensor(rates * seeds, dtype=torch.float64),
-        "weight_decay": decays[0] if len(set(decays)) == 1 else torch.tensor(decays * seeds, dtype=torch.float64),
+        "lr": _one_a_replica([column.optimizer.step_size for column in columns], seeds),
+        "weight_decay": _one_a_replica([column.optimizer.weight_decay for column in columns], seeds),
     }
     if first.name == "adamw":
         return AdamW(network.parameters(), betas=first.betas, **replicated)
@@ -97,37 +90,30 @@ def _optimizer(network: StackedMLP, columns: Sequence[Column], seeds: int) -> to
 
 def _methods(
     network: StackedMLP, optimizer: torch.optim.Optimizer, columns: Sequence[Column], seeds: int
-) -> Chain | None:
-    """A method object for each kind and choice of words; a strength of 0 switches it off in the other columns."""
+) -> Method | None:
+    """A method object for each kind and choice of the settings that cannot differ by replica.
+
+    A strength of 0 switches it off in the columns of other methods.
+    """
     alike: dict[tuple[str, str], list[int]] = defaultdict(list)
     for number, column in enumerate(columns):
-        words = {name: value for name, value in column.settings.items() if not varies(column.kind, name)}
-        if KINDS[column.kind].make is not None:
-            alike[column.kind, json.dumps(words, sort_keys=True)].append(number)
+        method = method_class(column.kind)
+        if method is not None:
+            same = {name: value for name, value in column.settings.items() if not differs_by_replica(method, name)}
+            alike[column.kind, json.dumps(same, sort_keys=True)].append(number)
     made: list[Method] = []
     for (kind, text), numbers in alike.items():
+        make: Any = method_class(kind)
         users = {number: columns[number].settings for number in numbers}
         first, arguments = columns[numbers[0]].settings, json.loads(text)
         for name in first.keys() - arguments.keys():
-            off = 0 if name in KINDS[kind].strength else first[name]
+            off = 0 if name in make.about.strength else first[name]
             values = [users[number][name] if number in users else off for number in range(len(columns))]
-            same = len(set(values)) == 1
-            arguments[name] = values[0] if same else torch.tensor(values * seeds, dtype=torch.float64)
-        make: Any = KINDS[kind].make
+            arguments[name] = _one_a_replica(values, seeds)
         made.append(make(network, optimizer, **arguments))
     return chain(*made) if made else None
 
 
-def groups(columns: Sequence[Column]) -> list[list[Column]]:
-    """Sorts columns into those that can be trained together.
-
-    Args:
-        columns: the columns.
-
-    Returns:
-        The groups, each in the order of the columns.
-    """
-    found: dict[str, list[Column]] = defaultdict(list)
-    for column in columns:
-        found[together(column)].append(column)
-    return list(found.values())
+def _one_a_replica(values: Sequence[float], seeds: int) -> Any:
+    """A number a column as a number a replica, or as one number where all are the same."""
+    return values[0] if len(set(values)) == 1 else torch.tensor([*values] * seeds, dtype=torch.float64)

@@ -17,15 +17,9 @@ from supple.lab.study.files import replace
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
-    """Writes a state; the file is replaced as a whole or not at all.
+    """Writes a state of numbers, strings, None, tensors, and lists, tuples and dicts of them.
 
-    Args:
-        path: the file.
-        state: numbers, strings, None, tensors, and lists, tuples and dicts of them.
-
-    Raises:
-        TypeError: if the state holds something else.
-        OSError: if the file cannot be written.
+    The file is replaced as a whole or not at all.
     """
     tensors: dict[str, Tensor] = {}
     text = json.dumps(pack(state, tensors))
@@ -34,37 +28,14 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Reads what :func:`save` wrote.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The state, with tensors on the CPU.
-
-    Raises:
-        ValueError: if the file is damaged or no checkpoint.
-        OSError: if it cannot be read.
-    """
+    """Reads what :func:`save` wrote, with tensors on the CPU; ValueError if the file is damaged or no checkpoint."""
     with _opened(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return dict(unpack(_packed(file), tensors))
 
 
 def number(path: Path, name: str) -> int:
-    """Reads one whole number of a state, and nothing else.
-
-    Args:
-        path: a file that :func:`save` wrote.
-        name: its name, at the top of the state.
-
-    Returns:
-        The number.
-
-    Raises:
-        ValueError: if the file is damaged or no checkpoint.
-        OSError: if it cannot be read.
-    """
+    """Reads one whole number at the top of a state, and nothing else."""
     with _opened(path) as file:
         return int(_packed(file)[name])
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supple.lab.population.parts import out_of_memory
-from supple.lab.study.assembly import together
-from supple.lab.study.course import Course
+from supple.lab.study.assembly import population_key
 from supple.lab.study.manifest import Manifest
-from supple.lab.study.order import Order, part_size, process_count
-from supple.lab.study.tables import CycledSGD, Network, Optimizer, Transformer
+from supple.lab.study.problem import Problem
+from supple.lab.study.run_config import RunConfig, part_size
+from supple.lab.study.schema import CycledSGD, Network, Optimizer, Transformer
 
 
 @dataclass(frozen=True)
@@ -46,32 +46,24 @@ class Estimate:
     seconds: float
 
 
-def estimate(order: Order, course: Course, seconds: float = 1.5) -> list[Estimate]:
-    """Trains the largest part of each network and optimizer for a short time, and says what all will take.
+def estimate(config: RunConfig, problem: Problem, seconds: float = 1.5) -> list[Estimate]:
+    """Trains the largest part of each network and optimizer for some seconds, and says what all will take.
 
-    Args:
-        order: what is to be run; its folder is neither read nor written.
-        course: its problem with images, of which only the number and size matter.
-        seconds: how long to train each.
-
-    Returns:
-        An estimate for each network and kind of optimizer.
-
-    Raises:
-        ValueError: if not even one network fits into the memory, or it runs out all the same.
+    The folder is neither read nor written, and of the images only the number and size matter. ValueError if not even
+    one network fits into the memory, or it runs out all the same.
     """
-    study = order.study
-    steps = course.steps(study.run.tasks, study.run.seeds)
-    manifest = Manifest(Path(), order.name, study, steps, {}, {})
-    manifest.add_missing(study.columns, study.run.seeds, part_size(order, course))
+    study = config.study
+    steps = problem.steps(study.run.tasks, study.run.seeds)
+    manifest = Manifest(Path(), config.name, study, steps, {}, {})
+    manifest.add_missing(study.columns, study.run.seeds, part_size(config, problem))
     parts = [manifest.part(number) for number in range(len(manifest.parts))]
     found = []
-    for _, members in itertools.groupby(parts, key=lambda part: together(part.columns[0])):
+    for _, members in itertools.groupby(parts, key=lambda part: population_key(part.columns[0])):
         group = list(members)
         largest = max(group, key=lambda part: part.size)
         first = largest.columns[0]
         try:
-            rate = course.rate(largest.columns, largest.seeds, order.device, seconds)
+            rate = problem.rate(largest.columns, largest.seeds, seconds)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
@@ -88,8 +80,8 @@ def estimate(order: Order, course: Course, seconds: float = 1.5) -> list[Estimat
                 parts=len(group),
                 part=largest.size,
                 steps=length,
-                flops=2 * study.problem.batch_size * course.multiply_adds(first) * runs * length,
-                memory=course.images_memory + course.part_memory(first, len(largest.seeds), len(largest.columns)),
+                flops=2 * study.problem.batch_size * problem.multiply_adds(first) * runs * length,
+                memory=problem.images_memory + problem.part_memory(first, len(largest.seeds), len(largest.columns)),
                 rate=rate,
                 seconds=runs * length / rate,
             )
@@ -97,15 +89,7 @@ def estimate(order: Order, course: Course, seconds: float = 1.5) -> list[Estimat
     return found
 
 
-def makespan(found: Sequence[Estimate], order: Order) -> float:
-    """Time that all will take with the processes of an order, if parts are shared out evenly.
-
-    Args:
-        found: from :func:`estimate`.
-        order: what is to be run.
-
-    Returns:
-        Seconds.
-    """
+def makespan(found: Sequence[Estimate], config: RunConfig) -> float:
+    """Seconds that all will take with the processes of a run, if parts are shared out evenly."""
     parts = sum(one.parts for one in found)
-    return sum(one.seconds for one in found) / min(process_count(order), max(1, parts))
+    return sum(one.seconds for one in found) / min(config.process_count, max(1, parts))

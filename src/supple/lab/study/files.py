@@ -20,13 +20,7 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
     """Writes a file under another name, and then puts it in the place of the old one.
 
     After a crash, a full disk or a loss of power at any moment the file is either the old or the new one, complete.
-
-    Args:
-        path: the file.
-        write: writes the content to the path it is given.
-
-    Raises:
-        OSError: if that does not work; the old file is as it was then.
+    OSError if it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.new")
@@ -58,16 +52,7 @@ def _to_disk(path: Path) -> None:
 def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
     """Keeps other processes from writing into a folder; ends by itself when this process does, however it ends.
 
-    Args:
-        folder: the folder, which is there.
-        wait: seconds to wait for another process.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        Busy: if another process writes into it all that time.
-        OSError: if the folder cannot be written to.
+    Waits some seconds for another process; :class:`Busy` if it writes into the folder all that time.
     """
     try:
         lock = FileLock(folder / LOCK)

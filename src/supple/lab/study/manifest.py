@@ -1,10 +1,10 @@
-"""The manifest of a results folder: what was run, in which parts; and what is still to be run."""
+"""The manifest of a results folder: what was run, in which parts; and what is missing of a study."""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,12 @@ import supple
 from supple.lab.population.parts import cut
 from supple.lab.study import files
 from supple.lab.study.assembly import groups
-from supple.lab.study.kinds import settings_in_full
+from supple.lab.study.methods import settings_in_full
 from supple.lab.study.part import Part
-from supple.lab.study.results import FORMAT, MANIFEST, RUNS, read_manifest
+from supple.lab.study.results import FORMAT, MANIFEST, RUNS, is_export, read_manifest
+from supple.lab.study.run_config import PartSize
+from supple.lab.study.schema import Section
 from supple.lab.study.spec import STUDIES, Column, Study
-from supple.lab.study.tables import Table
-
-Size = Callable[[Column, int, int], int]
-"""How many runs to train together, from one of their columns, and the numbers of seeds and of columns."""
 
 
 @dataclass
@@ -35,8 +33,8 @@ class Manifest:
         study: the study as it was run.
         steps: optimizer steps of each task.
         images: "count" and "digest" of the images.
-        scaled: what was changed on the command line: "tasks", "seeds", "methods" or "data", each with what the study
-            file says and what was run.
+        scaled: what was changed on the command line, each with what the study file says and what was run; see
+            :func:`supple.lab.study.running.scaled`.
         columns: all that was compared.
         parts: for each part the number of its "first" run, its "columns" (numbers) and its "seeds".
         sessions: when, where and by which command it was run.
@@ -53,14 +51,7 @@ class Manifest:
     sessions: list[dict[str, Any]] = field(default_factory=list)
 
     def part(self, number: int) -> Part:
-        """A part, ready to be trained.
-
-        Args:
-            number: its number.
-
-        Returns:
-            The part.
-        """
+        """A part, ready to be trained."""
         entry = self.parts[number]
         return Part(
             self.folder,
@@ -70,14 +61,8 @@ class Manifest:
             entry["seeds"],
         )
 
-    def add_missing(self, columns: Sequence[Column], seeds: Sequence[int], size: Size) -> None:
-        """Adds parts for the runs that the folder does not have.
-
-        Args:
-            columns: all that is to be compared.
-            seeds: with each of these seeds.
-            size: how many runs to train together.
-        """
+    def add_missing(self, columns: Sequence[Column], seeds: Sequence[int], size: PartSize) -> None:
+        """Adds parts for the runs of these columns and seeds that the folder does not have."""
         numbers = {column.text: number for number, column in enumerate(self.columns)}
         for column in columns:
             if column.text not in numbers:
@@ -101,13 +86,9 @@ class Manifest:
                     first += len(entry["columns"]) * len(entry["seeds"])
 
     def halve(self, number: int) -> int:
-        """Cuts a part in two, which are trained from the first task on.
+        """Cuts a part of two runs or more in two, which are trained from the first task on.
 
-        Args:
-            number: the part, which has two runs or more; it becomes the first half.
-
-        Returns:
-            The number of the second half.
+        The part becomes the first half; returned is the number of the second.
         """
         entry = self.parts[number]
         columns, seeds, first = entry["columns"], entry["seeds"], entry["first"]
@@ -126,11 +107,7 @@ class Manifest:
         return len(self.parts) - 1
 
     def write(self) -> None:
-        """Writes the manifest and the table of runs.
-
-        Raises:
-            OSError: if they cannot be written.
-        """
+        """Writes the manifest and the table of runs."""
         content = {
             "format": FORMAT,
             "supple": supple.__version__,
@@ -163,11 +140,7 @@ class Manifest:
                         "seed": seed,
                         "point": column.point,
                         "part": part,
-                        **column.settings,
-                        **{f"network.{name}": value for name, value in column.network.model_dump().items()},
-                        **{
-                            f"optimizer.{name}": as_cell(value) for name, value in column.optimizer.model_dump().items()
-                        },
+                        **_all_settings(column),
                     }
                 )
         frame = pl.DataFrame(rows, infer_schema_length=None)
@@ -175,15 +148,21 @@ class Manifest:
 
 
 def as_cell(value: Any) -> Any:
-    """A setting as one value of a table.
-
-    Args:
-        value: the setting, of a study file or a manifest.
-
-    Returns:
-        The setting; of several numbers, a text.
-    """
+    """A setting of a study file or a manifest as one value of a frame: several numbers become a text."""
     return ", ".join(map(str, value)) if isinstance(value, tuple | list) else value
+
+
+def _all_settings(column: Column) -> dict[str, Any]:
+    """The settings of a column as a row of the table of runs has them, such as "factor" and "network.hidden"."""
+    sections = {"network": column.network, "optimizer": column.optimizer}
+    return {
+        **column.settings,
+        **{
+            f"{name}.{key}": as_cell(value)
+            for name, section in sections.items()
+            for key, value in section.model_dump().items()
+        },
+    }
 
 
 def _part(first: int, piece: slice, columns: Sequence[int], seeds: Sequence[int]) -> dict[str, Any]:
@@ -200,20 +179,14 @@ def _part(first: int, piece: slice, columns: Sequence[int], seeds: Sequence[int]
 
 
 def open_manifest(folder: Path) -> Manifest:
-    """Reads the manifest of a folder.
-
-    Args:
-        folder: the folder.
-
-    Returns:
-        The manifest.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is damaged or of another version.
-    """
+    """Reads the manifest of a folder; FileNotFoundError if there is none, ValueError if no run can go on from it."""
     content = read_manifest(folder)
-    # Its columns are those that were run, so that of the study only the tables are looked at.
+    if is_export(folder):
+        raise ValueError(
+            f"{folder} is a copy that supple export made, without the checkpoints that a run would go on from; give "
+            "another folder with --out"
+        )
+    # Its columns are those that were run, so that of the study only the sections are looked at.
     study, steps = STUDIES[content["study"]["problem"]["kind"]](**content["study"]), content["steps"]
     columns = [
         Column(
@@ -240,24 +213,16 @@ def open_manifest(folder: Path) -> Manifest:
 
 
 def differences(manifest: Manifest, study: Study, images: Mapping[str, Any]) -> list[str]:
-    """What of a study does not match the results that a folder holds.
+    """What of a study does not match the results that a folder holds, a line a difference.
 
     Methods and seeds may be added, and tasks; and methods that are not run this time do not matter.
-
-    Args:
-        manifest: that of the folder.
-        study: what is to be run.
-        images: "count" and "digest" of the images.
-
-    Returns:
-        A line a difference.
     """
     lines = []
-    tables: list[tuple[str, Table, Table]] = [
+    sections: list[tuple[str, Section, Section]] = [
         ("problem", manifest.study.problem, study.problem),
         ("measure", manifest.study.measure, study.measure),
     ]
-    for name, old, new in tables:
+    for name, old, new in sections:
         before, after = old.model_dump(), new.model_dump()
         changed = [key for key in after if before.get(key) != after[key]]
         lines += [_difference(f"{name}.{key}", before.get(key), after[key]) for key in changed]
@@ -276,28 +241,23 @@ def differences(manifest: Manifest, study: Study, images: Mapping[str, Any]) -> 
 
 
 def united(old: Study, new: Study) -> Study:
-    """What a folder holds when two studies have been run into it.
+    """What a folder holds when two studies of one problem have been run into it.
 
-    Args:
-        old: the first.
-        new: the second, with the same problem.
-
-    Returns:
-        The second with the methods and seeds of both; methods that only the first has keep its network and optimizer.
+    It is the second with the methods and seeds of both; methods that only the first has keep its network and optimizer.
     """
     before, content = old.model_dump(mode="json"), new.model_dump(mode="json")
     content["run"]["seeds"] = list(dict.fromkeys((*old.run.seeds, *new.run.seeds)))
-    kept = {name: _with_tables(entry, before, content) for name, entry in old.methods.items()}
+    kept = {name: _with_sections(entry, before, content) for name, entry in old.methods.items()}
     return type(new)(**{**content, "methods": {**kept, **new.methods}})
 
 
-def _with_tables(entry: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+def _with_sections(entry: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     """A method's entry with what a network and an optimizer were before and are no longer."""
     found = dict(entry)
-    for table in ("network", "optimizer"):
-        changed = {name: value for name, value in before[table].items() if after[table][name] != value}
+    for section in ("network", "optimizer"):
+        changed = {name: value for name, value in before[section].items() if after[section][name] != value}
         if changed:
-            found[table] = {**changed, **entry.get(table, {})}
+            found[section] = {**changed, **entry.get(section, {})}
     return found
 
 
@@ -305,17 +265,9 @@ def _column_differences(old: Column, wanted: Sequence[Column]) -> list[str]:
     """How a column of the folder differs from the nearest that is wanted."""
 
     def differing(new: Column) -> list[str]:
-        found = []
-        for name, before, after in (
-            ("", dict(old.settings), dict(new.settings)),
-            ("network.", old.network.model_dump(), new.network.model_dump()),
-            ("optimizer.", old.optimizer.model_dump(), new.optimizer.model_dump()),
-            ("", {"kind": old.kind}, {"kind": new.kind}),
-        ):
-            for key in {**before, **after}:
-                if before.get(key) != after.get(key):
-                    found.append(_difference(f"methods.{old.method}.{name}{key}", before.get(key), after.get(key)))
-        return found
+        before, after = ({**_all_settings(column), "kind": column.kind} for column in (old, new))
+        changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+        return [_difference(f"methods.{old.method}.{key}", before.get(key), after.get(key)) for key in changed]
 
     return min((differing(new) for new in wanted), key=len)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from supple.lab.study import checkpoint, files
-from supple.lab.study.course import Course, Trainer
+from supple.lab.study.problem import Problem, Trainer
 from supple.lab.study.results import CHECKPOINT, part_folder, tasks_done
 from supple.lab.study.spec import Column
 
@@ -44,14 +44,7 @@ class Part:
         return tasks_done(self.folder, self.size)
 
     def reached(self, stages: int) -> float:
-        """Where the training goes on.
-
-        Args:
-            stages: stages a task.
-
-        Returns:
-            Tasks that have been learned, with the part of the last one.
-        """
+        """How many tasks of so many stages have been learned, with the part of the last one."""
         path = self.folder / CHECKPOINT
         if stages == 1 or not path.exists():
             return self.done
@@ -60,52 +53,41 @@ class Part:
     def complete(self, tasks: int) -> bool:
         """Whether so many tasks have been learned, and all of their results are on the disk.
 
-        Args:
-            tasks: how many.
-
-        Returns:
-            The answer. A checkpoint is written last; results whose checkpoint was taken away count as they are.
+        A checkpoint is written last; results whose checkpoint was taken away count as they are.
         """
         path = self.folder / CHECKPOINT
         return self.done >= tasks and (not path.exists() or checkpoint.number(path, "tasks") >= tasks)
 
     def train(
         self,
-        course: Course,
+        problem: Problem,
         tasks: int,
-        device: str = "cpu",
         on_step: Callable[[int, int], object] = lambda task, step: None,
         on_stage: Callable[[float, Sequence[float]], object] = lambda done, accuracy: None,
     ) -> None:
-        """Learns the tasks that have not been learned yet.
+        """Learns what has not been learned yet of so many tasks; OSError if results cannot be written.
 
         Args:
-            course: the problem and its images.
+            problem: the problem and its images.
             tasks: how many tasks there are in all.
-            device: where to train.
             on_step: called after each step with (task, steps of it); what stops the run raises :class:`Stopped` here.
             on_stage: called after each stage of a task with (tasks that have been learned, with the part of the last
                 one; accuracy of each column).
-
-        Raises:
-            Stopped: what ``on_step`` raised; what was on the disk stays there.
-            OSError: if results cannot be written.
         """
         if self.complete(tasks):
             return
-        trainer = course.trainer(self.columns, self.seeds, self.runs, device)
-        self._resume(trainer)
-        # The checkpoint comes last, and the table whose rows are counted before it: what a reader finds of the tasks is
-        # then all there is of them, and rows that the checkpoint does not know of are left out when it goes on.
-        frames = {name: self._read(name, course, trainer.stage) for name in course.tables}
+        trainer = problem.trainer(self.columns, self.seeds, self.runs)
+        if (self.folder / CHECKPOINT).exists():
+            trainer.load_state_dict(checkpoint.load(self.folder / CHECKPOINT))
+        frames = {name: self._read(name, problem, trainer.stage) for name in problem.schemas}
         new: dict[str, list[pl.DataFrame]] = {name: [] for name in frames}
         saved, cost = time.monotonic(), 0.0
-        for stage in range(trainer.stage, tasks * course.stages):
-            learned = trainer.learn(lambda step, task=stage // course.stages: on_step(task, step))  # type: ignore[misc]
-            for name, rows in learned.rows.items():
+        for stage in range(trainer.stage, tasks * problem.stages):
+            result = trainer.learn(lambda step, task=stage // problem.stages: on_step(task, step))  # type: ignore[misc]
+            for name, rows in result.rows.items():
                 new[name].append(rows)
-            on_stage(trainer.stage / course.stages, learned.accuracy)
-            if stage + 1 == tasks * course.stages or time.monotonic() - saved >= cost / _SHARE:
+            on_stage(trainer.stage / problem.stages, result.accuracy)
+            if stage + 1 == tasks * problem.stages or time.monotonic() - saved >= cost / _SHARE:
                 began = time.monotonic()
                 for name in frames:
                     frames[name] = pl.concat([frames[name], *new[name]])
@@ -114,21 +96,20 @@ class Part:
                 saved = time.monotonic()
                 cost = saved - began
 
-    def _read(self, name: str, course: Course, stage: int) -> pl.DataFrame:
+    def _read(self, name: str, problem: Problem, stage: int) -> pl.DataFrame:
         """A frame of earlier stages; rows beyond the checkpoint are left out, since they will come again."""
-        path, schema = self.folder / name, course.tables[name]
+        path, schema = self.folder / name, problem.schemas[name]
         if not stage or not path.exists():
             return pl.DataFrame(schema=dict(schema))
-        known = pl.col("epoch") < stage if "epoch" in schema else pl.col("task") < stage // course.stages
+        known = pl.col("epoch") < stage if "epoch" in schema else pl.col("task") < stage // problem.stages
         return pl.read_parquet(path).filter(known)
 
-    def _resume(self, trainer: Trainer) -> None:
-        """Puts a trainer where the checkpoint says."""
-        path = self.folder / CHECKPOINT
-        if path.exists():
-            trainer.load_state_dict(checkpoint.load(path))
-
     def _save(self, trainer: Trainer, frames: dict[str, pl.DataFrame]) -> None:
+        """Writes the tables, that of the tasks last, and then the checkpoint.
+
+        What a reader finds of the tasks is then all there is of them, and rows that the checkpoint does not know of are
+        left out when it goes on.
+        """
         for name, frame in frames.items():
             files.replace(self.folder / name, lambda new, frame=frame: frame.write_parquet(new, compression_level=3))  # type: ignore[misc]
         checkpoint.save(self.folder / CHECKPOINT, trainer.state_dict())

@@ -1,4 +1,4 @@
-"""Runs of permuted images: a population of multilayer perceptrons is trained together, and a stage is a task."""
+"""Permuted images as a problem of studies: a population of perceptrons is trained together, and a stage is a task."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 import polars as pl
 from torch import Tensor
 
-from supple.lab.data import LabelledImages
 from supple.lab.nn import Architecture
 from supple.lab.population import Disturbance, Population, TaskMetrics
+from supple.lab.population.graphs import WARM_UP
 from supple.lab.population.parts import cached
 from supple.lab.study.assembly import assemble
-from supple.lab.study.course import Course, Learned, Trainer, timed
-from supple.lab.study.mistakes import StudyError
+from supple.lab.study.errors import StudyError
+from supple.lab.study.problem import Problem, StageResult, Trainer, timed
 from supple.lab.study.results import DISTURBANCES, DISTURBANCES_SCHEMA, TASKS, TASKS_SCHEMA
-from supple.lab.study.spec import Column
-from supple.lab.study.tables import Measure, Network, Permuted
+from supple.lab.study.schema import Network
+from supple.lab.study.spec import Column, PermutedStudy
 
 _COPIES = {"sgd": 3, "adamw": 7}
 """Memory of a population, in multiples of its weights: with gradients, averages, and room to work; measured."""
@@ -28,34 +28,21 @@ _MEASURING = 16
 
 
 class PopulationTrainer(Trainer):
-    """Trains a population.
-
-    Args:
-        population: the networks.
-        columns: number of columns, C.
-        runs: numbers of the R runs.
-    """
+    """Trains a population of C columns, whose R runs have these numbers."""
 
     def __init__(self, population: Population, columns: int, runs: Sequence[int]) -> None:
         self.population, self._columns = population, columns
         self._runs = pl.Series("run", runs, dtype=pl.Int32)
 
-    def learn(self, on_step: Callable[[int], object]) -> Learned:
-        """Learns the next task.
-
-        Args:
-            on_step: called after each step with the steps of the task that have been taken.
-
-        Returns:
-            What came of it.
-        """
+    def learn(self, on_step: Callable[[int], object]) -> StageResult:
+        """Learns the next task."""
         task = self.stage
         metrics = self.population.train_task(task, on_step)
         self.stage += 1
         rows = {TASKS: tasks_frame(self._runs, task, metrics)}
         if metrics.disturbances:
             rows[DISTURBANCES] = pl.concat([disturbances_frame(self._runs, task, one) for one in metrics.disturbances])
-        return Learned(rows, metrics.accuracy.view(-1, self._columns).mean(dim=0).tolist())
+        return StageResult(rows, metrics.accuracy.view(-1, self._columns).mean(dim=0).tolist())
 
     def state_dict(self) -> dict[str, Any]:
         """States of the networks, the optimizer and the method."""
@@ -68,11 +55,7 @@ class PopulationTrainer(Trainer):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes back what :meth:`state_dict` gave.
-
-        Args:
-            state: the state.
-        """
+        """Takes back what :meth:`state_dict` gave."""
         population = self.population
         population.network.load_state_dict(state["network"])
         population.optimizer.load_state_dict(state["optimizer"])
@@ -81,121 +64,60 @@ class PopulationTrainer(Trainer):
         self.stage = int(state["tasks"])
 
 
-class PermutedCourse(Course):
-    """Tasks that are images with their pixels in another order each.
+class PermutedProblem(Problem):
+    """Tasks that are images with their pixels in another order each."""
 
-    Args:
-        images: what the tasks are made of.
-        problem: how tasks are made of them; None: as by default.
-        measure: what is measured; None: as by default.
-    """
-
-    def __init__(self, images: LabelledImages, problem: Permuted | None = None, measure: Measure | None = None) -> None:
-        self.images = (images,)
-        self.tables = {DISTURBANCES: DISTURBANCES_SCHEMA, TASKS: TASKS_SCHEMA}
-        self.problem, self.measure = problem or Permuted(), measure or Measure()
-        self.stages = self.problem.stages
+    sets = ("train",)
+    schemas = {DISTURBANCES: DISTURBANCES_SCHEMA, TASKS: TASKS_SCHEMA}  # noqa: RUF012
+    study: PermutedStudy
 
     def steps(self, tasks: int, seeds: Sequence[int]) -> list[int]:
-        """Optimizer steps of each task, which are the same for all seeds.
-
-        Args:
-            tasks: how many tasks.
-            seeds: the seeds of the runs.
-
-        Returns:
-            A number a task.
-
-        Raises:
-            StudyError: if there are fewer images than a batch has.
-        """
-        images, size = self.images[0], self.problem.batch_size
+        """Optimizer steps of each task, which are the same for all seeds."""
+        images, size = self.images[0], self.study.problem.batch_size
         if len(images) < size:
             raise StudyError(f"batch_size is {size}, but {images.name} has {len(images)} images; give a smaller one")
         return [len(images) // size] * tasks
 
     def part_memory(self, column: Column, seeds: int, columns: int) -> int:
-        """Memory of weights, gradients and averages, of the examples, and of what the networks make of them.
-
-        Args:
-            column: one of the part's columns.
-            seeds: number of seeds.
-            columns: number of columns.
-
-        Returns:
-            Bytes.
-        """
+        """Bytes of weights, gradients and averages, of the examples, and of what the networks make of them."""
         network, images = _network(column), self.images[0]
-        examples = min(self.measure.examples, len(images))
+        examples = min(self.study.measure.examples, len(images))
         run = self._weights(column) * _COPIES[column.optimizer.name]
         made = _MEASURING * examples * network.hidden * network.depth
         return seeds * (columns * (run + made) + 2 * 4 * examples * images.images[0].numel())
 
-    def most(self, column: Column, device: str) -> int | None:
-        """As many as train fastest together on a core; on a GPU as many as there are.
-
-        Args:
-            column: one of their columns.
-            device: "cpu" or "cuda".
-
-        Returns:
-            The number, or None.
-        """
-        return cached(self._weights(column)) if device == "cpu" else None
+    def most(self, column: Column) -> int | None:
+        """As many as train fastest together on a core; on a GPU as many as there are."""
+        return cached(self._weights(column)) if self.device == "cpu" else None
 
     def multiply_adds(self, column: Column) -> int:
-        """Multiply-adds of a training step, for each image.
-
-        Args:
-            column: a column.
-
-        Returns:
-            The number.
-        """
+        """Multiply-adds of a training step, for each image."""
         return self._architecture(column).multiply_adds
 
-    def trainer(
-        self, columns: Sequence[Column], seeds: Sequence[int], runs: Sequence[int], device: str
-    ) -> PopulationTrainer:
-        """What trains a part.
+    def trainer(self, columns: Sequence[Column], seeds: Sequence[int], runs: Sequence[int]) -> PopulationTrainer:
+        """What trains a part."""
+        return PopulationTrainer(self._population(columns, seeds), len(columns), runs)
 
-        Args:
-            columns: C columns.
-            seeds: S seeds.
-            runs: numbers of the S * C runs, seed-first.
-            device: "cpu" or "cuda".
-
-        Returns:
-            The trainer.
-        """
-        population = assemble(self.images[0], columns, seeds, self.problem, self.measure, device)
-        return PopulationTrainer(population, len(columns), runs)
-
-    def rate(self, columns: Sequence[Column], seeds: Sequence[int], device: str, seconds: float) -> float:
-        """Measures how fast a part is trained.
+    def rate(self, columns: Sequence[Column], seeds: Sequence[int], seconds: float) -> float:
+        """Network steps a second, with what is measured at the start of a task.
 
         What comes more seldom than the measurement is long, such as SWR's action every 2,048 steps, is left out.
-
-        Args:
-            columns: its columns.
-            seeds: its seeds.
-            device: "cpu" or "cuda".
-            seconds: about how long to measure.
-
-        Returns:
-            Network steps a second, with what is measured at the start of a task.
         """
-        population = assemble(self.images[0], columns, seeds, self.problem, self.measure, device)
+        population = self._population(columns, seeds)
         task = population.stream.task(0)
-        for index in range(min(3, len(task))):
+        for index in range(min(WARM_UP if self.graphs else 3, len(task))):
             population.step(*task.batch(index))
-        start = timed(lambda: population.measure(task), device)
+        start = timed(lambda: population.measure(task), self.device)
         spent: list[float] = []
         for index in itertools.cycle(range(len(task))):
-            spent.append(timed(lambda index=index: population.step(*task.batch(index)), device))  # type: ignore[misc]
+            spent.append(timed(lambda index=index: population.step(*task.batch(index)), self.device))  # type: ignore[misc]
             if sum(spent) >= seconds:
                 break
         return len(columns) * len(seeds) / (sum(spent) / len(spent) + start / len(task))
+
+    def _population(self, columns: Sequence[Column], seeds: Sequence[int]) -> Population:
+        study = self.study
+        return assemble(self.images[0], columns, seeds, study.problem, study.measure, self.device, self.graphs)
 
     def _weights(self, column: Column) -> int:
         """Bytes of the weights of a run."""
@@ -212,16 +134,7 @@ def _network(column: Column) -> Network:
 
 
 def tasks_frame(runs: pl.Series, task: int, metrics: TaskMetrics) -> pl.DataFrame:
-    """What was measured of one task.
-
-    Args:
-        runs: numbers of the R runs.
-        task: which task.
-        metrics: what was measured.
-
-    Returns:
-        A row a run, with the columns of :data:`supple.lab.study.results.TASKS_SCHEMA`.
-    """
+    """What was measured of one task: a row a run, as in :data:`supple.lab.study.results.TASKS_SCHEMA`."""
     columns: dict[str, Any] = {"run": runs, "task": task}
     for name in list(TASKS_SCHEMA)[2:]:
         value = getattr(metrics, name)
@@ -230,16 +143,8 @@ def tasks_frame(runs: pl.Series, task: int, metrics: TaskMetrics) -> pl.DataFram
 
 
 def disturbances_frame(runs: pl.Series, task: int, measured: Disturbance) -> pl.DataFrame:
-    """What one reinitialization changed.
-
-    Args:
-        runs: numbers of the R runs.
-        task: which task.
-        measured: what was measured.
-
-    Returns:
-        A row for each run in which something was reinitialized, with the columns of
-        :data:`supple.lab.study.results.DISTURBANCES_SCHEMA`.
+    """What one reinitialization changed: a row for each run in which something was reinitialized, as in
+    :data:`supple.lab.study.results.DISTURBANCES_SCHEMA`.
     """
     columns: dict[str, Any] = {"run": runs, "task": task, "step": measured.step}
     for name in list(DISTURBANCES_SCHEMA)[3:]:

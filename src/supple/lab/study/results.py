@@ -1,6 +1,6 @@
-"""Results of a study: one folder of Parquet files, and what says how they came about.
+"""Results of a study: a folder of Parquet files, and what says how they came about.
 
-::
+``supple run`` writes::
 
     FOLDER/
       manifest.json                      the study as it was run, its parts, versions, machines, commands
@@ -10,23 +10,24 @@
       parts/0000/epochs.parquet          a row a run and epoch, where classes are added
       parts/0000/checkpoint.safetensors  where the part goes on
 
-docs/results-format.md describes every column. A part is what was trained together in one population.
+A part is what was trained together in one population. :func:`export` puts the rows of all parts into one file a table,
+beside the manifest, and leaves the checkpoints out. docs/results-format.md describes every column.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from supple.lab.study import files
+from supple.lab.study.spec import STUDIES, Study
 
 FORMAT = 1
 """Version of the folder's form; a folder of another version is refused."""
@@ -61,8 +62,8 @@ ADDITIONS_SCHEMA: Mapping[str, Any] = {
     "validation_accuracy": pl.Float32,
     "class_accuracy": pl.List(pl.Float32),
 }
-"""Columns of the frame of tasks where classes are added; see :class:`supple.lab.incremental.AdditionStart` and
-:class:`supple.lab.incremental.AdditionEnd`. ``dead`` and ``rank`` are those on the new classes."""
+"""Columns of the frame of tasks where classes are added; see ``AdditionStart`` and ``AdditionEnd`` in
+:mod:`supple.lab.population.class_incremental_metrics`. ``dead`` and ``rank`` are those on the new classes."""
 
 EPOCHS_SCHEMA: Mapping[str, Any] = {
     "run": pl.Int32,
@@ -77,7 +78,7 @@ EPOCHS_SCHEMA: Mapping[str, Any] = {
     "test_accuracy": pl.Float32,
     "reinitialized": pl.Int64,
 }
-"""Columns of the frame of epochs; see :class:`supple.lab.incremental.EpochMetrics`."""
+"""Columns of the frame of epochs; see :class:`supple.lab.population.class_incremental_metrics.EpochMetrics`."""
 
 DISTURBANCES_SCHEMA: Mapping[str, Any] = {
     "run": pl.Int32,
@@ -94,39 +95,85 @@ DISTURBANCES_SCHEMA: Mapping[str, Any] = {
 """Columns of the frame of disturbances; see :class:`supple.lab.population.Disturbance`."""
 
 
+class _Record(BaseModel):
+    """A table of the manifest; what another version says beyond it is left out."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Images(_Record):
+    """The images that tasks were made of: how many, and a SHA-256 of their pixels and labels."""
+
+    count: int = 0
+    digest: str = ""
+
+
+class Machine(_Record):
+    """What trained; ``device`` is "CPU", or the name of a GPU."""
+
+    system: str = ""
+    processor: str = ""
+    cores: int | None = None
+    device: str = ""
+
+
+class Session(_Record):
+    """One time that ``supple run`` ran: when it started (ISO 8601), for how long, by which command, and where."""
+
+    started: str = ""
+    seconds: float = 0.0
+    command: str = ""
+    processes: int | None = None
+    graphs: bool = False
+    machine: Machine = Machine()
+    versions: dict[str, str] = {}
+
+
 @dataclass(frozen=True)
 class Results:
     """What a folder holds.
 
     Attributes:
         folder: the folder.
-        manifest: the study as it was run ("study", "tasks", "steps", "scaled"), its "parts", and "sessions": when,
-            where and by which command it was run.
+        name: the study's name, such as "permuted_mnist/small".
+        study: the study as it was run; ``study.run.tasks`` is how many tasks a run has when it is complete.
+        steps: optimizer steps of each task.
+        images: the images that tasks were made of.
+        scaled: what was changed on the command line: "tasks", "epochs", "seeds", "methods" or "data", each with what
+            the study file says and what was run.
+        sessions: when, where and by which command it was run.
         runs: a row a run: "run", its number; "method", the name that the study gives it; "kind", the method's own name
             (base, l2, shrink_and_perturb, cbp, redo, swr, reset); "seed"; "point", the settings of a grid as text,
             empty where there is no grid; "part"; "done", how many tasks it has learned; and a column a setting: the
             method's under its own name, such as "frequency", the others as "network.hidden" or "optimizer.step_size".
-        tasks: a row a run and task, with the columns of :data:`TASKS_SCHEMA`, or of :data:`ADDITIONS_SCHEMA` where
-            tasks are additions of classes, read when it is collected.
-        disturbances: a row a run and measured reinitialization, with the columns of :data:`DISTURBANCES_SCHEMA`, read
-            when it is collected.
-        epochs: a row a run and epoch, with the columns of :data:`EPOCHS_SCHEMA`, read when it is collected; none where
-            tasks are no additions of classes.
+        tasks: a row a run and task, sorted by both, with the columns of :data:`TASKS_SCHEMA`, or of
+            :data:`ADDITIONS_SCHEMA` where tasks are additions of classes.
+        disturbances: a row a run and measured reinitialization, sorted by run, task and step, with the columns of
+            :data:`DISTURBANCES_SCHEMA`.
+        epochs: a row a run and epoch, sorted by both, with the columns of :data:`EPOCHS_SCHEMA`; none where tasks are
+            no additions of classes.
+        manifest: the manifest as it stands in its file.
     """
 
     folder: Path
-    manifest: dict[str, Any]
+    name: str
+    study: Study
+    steps: tuple[int, ...]
+    images: Images
+    scaled: Mapping[str, tuple[Any, Any]]
+    sessions: tuple[Session, ...]
     runs: pl.DataFrame
-    tasks: pl.LazyFrame
-    disturbances: pl.LazyFrame
-    epochs: pl.LazyFrame
+    tasks: pl.DataFrame
+    disturbances: pl.DataFrame
+    epochs: pl.DataFrame
+    manifest: dict[str, Any]
 
 
 def load(folder: str | PathLike[str]) -> Results:
     """Reads the results of a study, finished or not; while it runs, what was there at this moment.
 
     Args:
-        folder: the folder that ``supple run`` wrote.
+        folder: a folder that ``supple run`` or ``supple export`` wrote.
 
     Returns:
         The results.
@@ -136,72 +183,87 @@ def load(folder: str | PathLike[str]) -> Results:
         ValueError: if its results are of another version or damaged.
 
     Example:
-        >>> results = supple.lab.study.load("supple-results/small")  # doctest: +SKIP
-        >>> late = results.tasks.filter(pl.col("task") >= 900)  # doctest: +SKIP
-        >>> late = late.group_by("run").agg(pl.mean("accuracy"))  # doctest: +SKIP
-        >>> results.runs.join(late.collect(), on="run").group_by("method").agg(pl.mean("accuracy"))  # doctest: +SKIP
+        >>> results = supple.lab.load("results/small")  # doctest: +SKIP
+        >>> late = results.tasks.filter(pl.col("task") >= 900).join(results.runs, on="run")  # doctest: +SKIP
+        >>> late.group_by("method").agg(pl.mean("accuracy"))  # doctest: +SKIP
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
+    try:
+        study = STUDIES[manifest["study"]["problem"]["kind"]](**manifest["study"])
+        steps = manifest["steps"]
+        images = Images(**manifest["images"])
+        scaled = {name: (file, run) for name, (file, run) in manifest["scaled"].items()}
+        sessions = tuple(Session(**one) for one in manifest.get("sessions", ()))
+    except (ValidationError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / MANIFEST} is damaged ({error})") from error
     runs = _read(folder / RUNS)
-    sizes = dict(runs.group_by("part").len().iter_rows())
-    places = {part: part_folder(folder, part) for part in sorted(sizes)}
-    added = problem_of(manifest).get("kind") == "class_incremental"
-    growing = [part for part, place in places.items() if tasks_done(place, sizes[part]) < manifest["tasks"]]
-    places |= _as_it_is(folder, {part: places[part] for part in growing})
-    done = {part: tasks_done(place, sizes[part]) for part, place in places.items()}
+    places = [folder] if is_export(folder) else [part_folder(folder, part) for part in sorted(set(runs["part"]))]
+    # A run writes the tasks last, so that whoever reads them first misses nothing of them in the others.
+    added = study.problem.kind == "class_incremental"
+    tasks = _table(places, TASKS, ADDITIONS_SCHEMA if added else TASKS_SCHEMA, ["run", "task"])
+    disturbances = _table(places, DISTURBANCES, DISTURBANCES_SCHEMA, ["run", "task", "step"])
+    epochs = _table(places, EPOCHS, EPOCHS_SCHEMA, ["run", "epoch"])
+    done = tasks.group_by("run").agg(done=pl.len().cast(pl.Int32))
     return Results(
-        folder,
-        manifest,
-        runs.with_columns(done=pl.col("part").replace_strict(done, return_dtype=pl.Int32)),
-        _scan(places.values(), TASKS, ADDITIONS_SCHEMA if added else TASKS_SCHEMA),
-        _scan(places.values(), DISTURBANCES, DISTURBANCES_SCHEMA),
-        _scan(places.values(), EPOCHS, EPOCHS_SCHEMA),
+        folder=folder,
+        name=manifest["name"],
+        study=study,
+        steps=(steps,) * study.run.tasks if isinstance(steps, int) else tuple(steps),
+        images=images,
+        scaled=scaled,
+        sessions=sessions,
+        runs=runs.join(done, on="run", how="left", maintain_order="left").with_columns(pl.col("done").fill_null(0)),
+        tasks=tasks,
+        disturbances=disturbances,
+        epochs=epochs,
+        manifest=manifest,
     )
 
 
-_SNAPSHOTS: list[tempfile.TemporaryDirectory[str]] = []
-"""Links to files as they were; they go when the process ends, since frames read them when they are collected."""
+def export(folder: str | PathLike[str], out: str | PathLike[str]) -> Results:
+    """Copies results into a small folder: a file a table instead of a file a part, and no checkpoints.
 
+    :func:`load` reads the copy like the original; ``supple run`` cannot go on from it.
 
-def _as_it_is(folder: Path, places: Mapping[int, Path]) -> dict[int, Path]:
-    """Links to the files of parts, so that frames read what is there now while a run replaces them.
+    Args:
+        folder: a folder of results.
+        out: where to; an earlier copy there is replaced.
 
-    Where there can be no links, as in a folder that cannot be written to, the files themselves are read.
+    Returns:
+        What was copied.
+
+    Raises:
+        FileNotFoundError: if ``folder`` holds no results.
+        ValueError: as :func:`load`, or if ``out`` holds results that ``supple run`` can go on from.
+        OSError: if a file cannot be written.
     """
-    if not places:
-        return {}
-    try:
-        _remove_old(folder)
-        snapshot = tempfile.TemporaryDirectory(prefix=".reading-", dir=folder, ignore_cleanup_errors=True)
-        _SNAPSHOTS.append(snapshot)
-        linked = {part: Path(snapshot.name) / f"{part:04d}" for part in places}
-        for part, place in places.items():
-            linked[part].mkdir()
-            # A run writes the tasks last, so that whoever takes them first misses nothing of them in the others.
-            for name in (TASKS, DISTURBANCES, EPOCHS):
-                if (place / name).exists():
-                    os.link(place / name, linked[part] / name)
-    except OSError:
-        return dict(places)
-    return linked
+    results, out = load(folder), Path(out)
+    if (out / MANIFEST).exists() and not is_export(out):
+        raise ValueError(f"{out} holds results that supple run goes on from; give another folder for the copy")
+    tables = {
+        RUNS: results.runs.drop("done"),
+        DISTURBANCES: results.disturbances,
+        EPOCHS: results.epochs,
+        TASKS: results.tasks,
+    }
+    for name, table in tables.items():
+        if table.is_empty() and name != TASKS:
+            (out / name).unlink(missing_ok=True)
+        else:
+            files.replace(out / name, lambda new, table=table: table.write_parquet(new, compression_level=22))  # type: ignore[misc]
+    text = json.dumps(results.manifest, indent=1)
+    files.replace(out / MANIFEST, lambda new: new.write_text(text, encoding="utf-8"))
+    return results
 
 
-def _remove_old(folder: Path, days: int = 1) -> None:
-    """Removes what processes that were killed left behind."""
-    for left in folder.glob(".reading-*"):
-        if time.time() - left.stat().st_mtime > days * 86400:
-            shutil.rmtree(left, ignore_errors=True)
+def is_export(folder: Path) -> bool:
+    """Whether :func:`export` wrote a folder; it has no checkpoints to go on from."""
+    return (folder / TASKS).exists()
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What says how the results of a folder came about.
-
-    Args:
-        folder: the folder.
-
-    Returns:
-        The manifest.
+    """Reads the file that says how the results of a folder came about, of this version of the form.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -226,42 +288,25 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def problem_of(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The settings of a study's problem.
-
-    Args:
-        manifest: that of the folder.
-
-    Returns:
-        The settings by name; none where the folder does not know them.
-    """
+    """The settings of a study's problem by name; none where the folder does not know them."""
     return (manifest.get("study") or {}).get("problem") or {}
 
 
 def part_folder(folder: Path, part: int) -> Path:
-    """Where the files of a part lie.
-
-    Args:
-        folder: that of the results.
-        part: its number.
-
-    Returns:
-        Its folder.
-    """
+    """Where the files of a part of the results in a folder lie."""
     return folder / "parts" / f"{part:04d}"
 
 
 def tasks_done(place: Path, runs: int) -> int:
-    """How many tasks the runs of a part have learned.
-
-    Args:
-        place: the folder of the part.
-        runs: how many runs it has.
-
-    Returns:
-        The number of tasks.
-    """
+    """How many tasks the runs of a part have learned, from its folder and how many runs it has."""
     path = place / TASKS
     return len(_read(path, ["run"])) // runs if path.exists() else 0
+
+
+def _table(places: Sequence[Path], name: str, schema: Mapping[str, Any], order: Sequence[str]) -> pl.DataFrame:
+    """The rows of a table from all folders that have it, sorted."""
+    frames = [_read(place / name) for place in places if (place / name).exists()]
+    return pl.concat(frames or [pl.DataFrame(schema=dict(schema))]).sort(order, maintain_order=True)
 
 
 def _read(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
@@ -269,8 +314,3 @@ def _read(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
         return pl.read_parquet(path, columns=columns)
     except (pl.exceptions.PolarsError, FileNotFoundError) as error:
         raise ValueError(f"{path} is missing or damaged ({error})") from error
-
-
-def _scan(places: Iterable[Path], name: str, schema: Mapping[str, Any]) -> pl.LazyFrame:
-    files = [place / name for place in places if (place / name).exists()]
-    return pl.scan_parquet(files) if files else pl.LazyFrame(schema=schema)

@@ -5,33 +5,19 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from supple.lab.study.mistakes import StudyError
+from supple.lab.study.errors import StudyError
 
 FOLDER = Path(__file__).parents[1] / "studies"
 """The studies that come with supple."""
 
 
 def names() -> list[str]:
-    """Names of the studies that come with supple.
-
-    Returns:
-        Such as "permuted_mnist/small".
-    """
+    """Names of the studies that come with supple, such as "permuted_mnist/small"."""
     return sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.toml"))
 
 
 def find(study: str) -> tuple[Path, str]:
-    """Finds a study file.
-
-    Args:
-        study: path of a file, or name of one that comes with supple.
-
-    Returns:
-        (path, name).
-
-    Raises:
-        StudyError: if there is none; the message suggests the nearest name.
-    """
+    """Finds a study file by its path, or by the name of one that comes with supple; gives its path and name."""
     path = Path(study)
     if path.is_file():
         inside = path.resolve().is_relative_to(FOLDER.resolve())

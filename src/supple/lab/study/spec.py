@@ -25,7 +25,7 @@
     factor = 1e-6
 
     [methods.swr_mean]
-    kind = "swr"                        # where the name is not that of the method
+    kind = "swr"                        # where the name is not that of the method; "package.module:Class": your own
     reinit = "mean"
 
     [methods.tanh]
@@ -36,9 +36,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,10 +47,9 @@ from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
-from supple.lab.study.grid import Point, expand
-from supple.lab.study.kinds import KINDS, check_settings, settings_in_full
-from supple.lab.study.mistakes import StudyError, explain, nearest
-from supple.lab.study.tables import (
+from supple.lab.study.errors import StudyError, explain, nearest
+from supple.lab.study.methods import RESET, check_settings, method_class, settings_in_full
+from supple.lab.study.schema import (
     ClassIncremental,
     CycledSGD,
     Length,
@@ -58,7 +58,7 @@ from supple.lab.study.tables import (
     Network,
     Optimizer,
     Permuted,
-    Table,
+    Section,
     Transformer,
 )
 
@@ -67,7 +67,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_AnyTable = TypeVar("_AnyTable", bound=Table)
+_AnySection = TypeVar("_AnySection", bound=Section)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Column:
     Args:
         method: the name that the study gives it.
         kind: the method's own name.
-        settings: the method's settings, those that are given.
+        settings: all of the method's settings.
         network: the network.
         optimizer: the optimizer.
         point: the values that a grid has here, as text; empty where there is no grid.
@@ -106,7 +106,7 @@ class Column:
         return json.dumps(self.key(), sort_keys=True)
 
 
-class Study(Table):
+class Study(Section):
     """A study: what is compared on what, how often and for how long. Made by :func:`parse` or :func:`from_dict`.
 
     Attributes:
@@ -149,18 +149,21 @@ class Study(Table):
         where = f"methods.{name}"
         given = dict(point.values)
         kind = given.pop("kind", name)
-        if not isinstance(kind, str) or kind not in KINDS:
+        try:
+            method_class(kind)
+        except ValueError as error:
             remedy = "" if "kind" in point.values else f' Where {name} is your own name, add kind = "...".'
-            raise StudyError(f"{where}: {nearest(kind, KINDS)}{remedy}")
-        tables = {part: given.pop(part, {}) for part in ("network", "optimizer")}
-        for part, table in tables.items():
-            if not isinstance(table, dict):
-                raise StudyError(f"{where}.{part} is {table!r}; it has to be a table, such as {part}.hidden = 10")
-        network = _changed(self.network, tables["network"], f"{where}.network")
-        optimizer = _changed(self.optimizer, tables["optimizer"], f"{where}.optimizer")
-        only = KINDS[kind].only
-        if only not in (None, self.problem.kind):
-            raise StudyError(f"{where}: {kind} is for problems of kind {only!r}, but this one is {self.problem.kind!r}")
+            raise StudyError(f"{where}: {error}{remedy}") from error
+        sections = {part: given.pop(part, {}) for part in ("network", "optimizer")}
+        for part, section in sections.items():
+            if not isinstance(section, dict):
+                raise StudyError(f"{where}.{part} is {section!r}; it has to be a table, such as {part}.hidden = 10")
+        network = _changed(self.network, sections["network"], f"{where}.network")
+        optimizer = _changed(self.optimizer, sections["optimizer"], f"{where}.optimizer")
+        if kind == RESET and not isinstance(self.problem, ClassIncremental):
+            raise StudyError(
+                f"{where}: {kind} is for problems of kind 'class_incremental', but this one is {self.problem.kind!r}"
+            )
         try:
             check_settings(kind, given)
         except (TypeError, ValueError) as error:
@@ -169,7 +172,7 @@ class Study(Table):
             try:
                 network.parameter_count(self.problem)
             except ValueError as error:
-                place = f"{where}.network" if tables["network"] else "network"
+                place = f"{where}.network" if sections["network"] else "network"
                 raise StudyError(f"{place}: {error}") from error
         return Column(name, kind, settings_in_full(kind, given), network, optimizer, point.text)
 
@@ -183,7 +186,7 @@ class PermutedStudy(Study):
     measure: Measure = Measure()
 
 
-class IncrementalStudy(Study):
+class ClassIncrementalStudy(Study):
     """A study of classes that come a few at a time, learned by vision transformers."""
 
     problem: ClassIncremental
@@ -192,7 +195,7 @@ class IncrementalStudy(Study):
     measure: MeasureAdditions = MeasureAdditions()
 
     @model_validator(mode="after")
-    def _as_many_tasks(self) -> IncrementalStudy:
+    def _as_many_tasks(self) -> ClassIncrementalStudy:
         problem = self.problem
         if self.run.tasks > problem.tasks:
             raise ValueError(
@@ -202,31 +205,74 @@ class IncrementalStudy(Study):
         return self
 
 
-STUDIES: Mapping[str, type[Study]] = {"permuted": PermutedStudy, "class_incremental": IncrementalStudy}
+STUDIES: Mapping[str, type[Study]] = {"permuted": PermutedStudy, "class_incremental": ClassIncrementalStudy}
 """The kinds of studies, by the kind of their problem."""
 
 
-def _changed(table: _AnyTable, changes: Mapping[str, Any], where: str) -> _AnyTable:
-    """A table in which some settings are others."""
+def _changed(section: _AnySection, changes: Mapping[str, Any], where: str) -> _AnySection:
+    """A section in which some settings are others."""
     try:
-        return type(table)(**{**table.model_dump(), **changes})
+        return type(section)(**{**section.model_dump(), **changes})
     except ValidationError as error:
-        raise StudyError("; ".join(explain(error, type(table), where))) from error
+        raise StudyError("; ".join(explain(error, type(section), where))) from error
+
+
+@dataclass(frozen=True)
+class Point:
+    """One choice of a value from each list of a grid; its text is such as "factor=1e-05, frequency=256"."""
+
+    values: Mapping[str, Any]
+    text: str
+
+
+def expand(entry: Mapping[str, Any]) -> list[Point]:
+    """The points of a grid: each value of each list with each value of the others; the first list changes slowest.
+
+    A list that stands for itself, betas of an optimizer, is a grid only where it is a list of lists.
+    """
+    axes = list(_axes(entry, ()))
+    for path, values in axes:
+        if not values:
+            raise ValueError(f"{'.'.join(path)}: the list is empty; give one value or more")
+    points = []
+    for chosen in itertools.product(*(values for _, values in axes)):
+        point = _copy(entry)
+        for (path, _), value in zip(axes, chosen, strict=True):
+            target = point
+            for part in path[:-1]:
+                target = target[part]
+            target[path[-1]] = value
+        text = ", ".join(f"{'.'.join(path)}={_show(value)}" for (path, _), value in zip(axes, chosen, strict=True))
+        points.append(Point(point, text))
+    return points
+
+
+def _axes(entry: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
+    for name, value in entry.items():
+        if isinstance(value, Mapping):
+            yield from _axes(value, (*path, name))
+        elif isinstance(value, list) and (name != "betas" or any(isinstance(one, list) for one in value)):
+            yield (*path, name), value
+
+
+def _copy(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _copy(value) if isinstance(value, Mapping) else value for name, value in entry.items()}
+
+
+def _show(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def read(path: Path) -> Study:
+    """Reads a study file. StudyError if it cannot be run, OSError if it cannot be read."""
+    try:
+        return parse(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise StudyError(f"{path}: it is not in UTF-8 ({error})") from error
 
 
 def parse(text: str, name: str) -> Study:
-    """Reads the text of a study file.
-
-    Args:
-        text: TOML.
-        name: the file's name, for messages.
-
-    Returns:
-        The study.
-
-    Raises:
-        StudyError: if it is no TOML, or something in it is unknown or out of range.
-    """
+    """Reads the TOML text of a study file; the name is for messages."""
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -235,18 +281,7 @@ def parse(text: str, name: str) -> Study:
 
 
 def from_dict(content: Mapping[str, Any], name: str) -> Study:
-    """A study from what a study file holds.
-
-    Args:
-        content: tables and settings by name.
-        name: the file's name, for messages.
-
-    Returns:
-        The study.
-
-    Raises:
-        StudyError: if something in it is unknown or out of range.
-    """
+    """Makes a study of what a study file holds; the name is for messages."""
     problem = content.get("problem")
     kind = problem.get("kind", "permuted") if isinstance(problem, Mapping) else "permuted"
     if not isinstance(kind, str) or kind not in STUDIES:
@@ -259,22 +294,3 @@ def from_dict(content: Mapping[str, Any], name: str) -> Study:
     except ValidationError as error:
         raise StudyError("\n".join(f"{name}: {line}" for line in explain(error, STUDIES[kind]))) from error
     return study
-
-
-def read(path: Path) -> Study:
-    """Reads a study file.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The study.
-
-    Raises:
-        StudyError: as :func:`parse`.
-        OSError: if it cannot be read.
-    """
-    try:
-        return parse(path.read_text(encoding="utf-8"), str(path))
-    except UnicodeDecodeError as error:
-        raise StudyError(f"{path}: it is not in UTF-8 ({error})") from error

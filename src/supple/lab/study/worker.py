@@ -20,9 +20,9 @@ import torch
 
 from supple.lab.population.parts import out_of_memory
 from supple.lab.study import files
-from supple.lab.study.courses import open_course
 from supple.lab.study.manifest import open_manifest
 from supple.lab.study.part import Stopped
+from supple.lab.study.problems import open_problem
 
 _EVERY = 0.2
 """Seconds between two reports of steps."""
@@ -32,16 +32,16 @@ class Worker:
     """What a worker process does.
 
     Args:
-        options: "folder", "tasks", "device", and "data_dir" and "verify" for reading the images.
+        options: "folder", "tasks", and as "problem" the arguments of :func:`supple.lab.study.problems.open_problem`.
         answers: where reports go.
     """
 
     def __init__(self, options: dict[str, Any], answers: TextIO) -> None:
-        self.folder, self.tasks, self.device = Path(options["folder"]), options["tasks"], options["device"]
+        self.folder, self.tasks = Path(options["folder"]), options["tasks"]
         self._answers = answers
         self._requests: queue.Queue[int | None] = queue.Queue()
         self._stop = threading.Event()
-        self._course = open_course(open_manifest(self.folder).study, options["data_dir"], options["verify"])
+        self._problem = open_problem(open_manifest(self.folder).study, **options["problem"])
         threading.Thread(target=self._listen, daemon=True).start()
 
     def serve(self) -> None:
@@ -81,7 +81,7 @@ class Worker:
 
         # The worker of a run that was killed may need a moment to see that.
         with files.locked(part.folder, wait=30):
-            part.train(self._course, self.tasks, self.device, on_step, on_stage)
+            part.train(self._problem, self.tasks, on_step, on_stage)
 
     def _listen(self) -> None:
         for line in sys.stdin:

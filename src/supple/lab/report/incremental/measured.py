@@ -45,7 +45,9 @@ def classes_seen(measured: Measured) -> list[int]:
     Returns:
         For each addition that the report is about the number of classes.
     """
-    found = measured.results.tasks.filter(pl.col("task") < measured.tasks).group_by("task").agg(pl.max("classes"))
+    found = (
+        measured.results.tasks.lazy().filter(pl.col("task") < measured.tasks).group_by("task").agg(pl.max("classes"))
+    )
     return found.sort("task").collect(engine="streaming")["classes"].to_list()
 
 
@@ -74,7 +76,7 @@ def epoch_curves(measured: Measured, runs: Sequence[int]) -> EpochCurves | None:
         The curves; None if the folder has no epochs.
     """
     epoch = pl.col("epoch")
-    epochs = measured.results.epochs.filter(pl.col("task") < measured.tasks, pl.col("run").is_in(list(runs)))
+    epochs = measured.results.epochs.lazy().filter(pl.col("task") < measured.tasks, pl.col("run").is_in(list(runs)))
     additions = epochs.group_by("task").agg(start=epoch.min(), stop=epoch.max() + 1, classes=pl.max("classes"))
     sizes = additions.sort("task").collect(engine="streaming")
     if sizes.is_empty():
@@ -107,7 +109,7 @@ def class_accuracy(measured: Measured, runs: Sequence[int]) -> tuple[Array, Arra
         for a run that diverged).
     """
     bounds = [0, *classes_seen(measured)]
-    last = measured.results.tasks.filter(pl.col("task") == measured.tasks - 1, pl.col("run").is_in(list(runs)))
+    last = measured.results.tasks.lazy().filter(pl.col("task") == measured.tasks - 1, pl.col("run").is_in(list(runs)))
     lists: dict[int, list[Any]] = dict(last.select("run", "class_accuracy").collect().iter_rows())
     found = np.zeros((measured.tasks, len(runs)))
     for column, run in enumerate(runs):

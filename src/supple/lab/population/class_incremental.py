@@ -1,0 +1,332 @@
+"""Training a vision transformer on a class-incremental stream, epoch by epoch, and resetting parts of it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from supple.functional import random
+from supple.lab.nn import ViT
+from supple.lab.nn.stacked import initialize
+from supple.lab.nn.transformer import Attention, FeedForward
+from supple.lab.population.class_incremental_metrics import (
+    AdditionEnd,
+    AdditionStart,
+    EpochMetrics,
+    at_start,
+    evaluate,
+)
+from supple.lab.streams.class_incremental import ClassIncrementalStream, Part
+from supple.methods import Method
+from supple.methods.arguments import choice
+from supple.metrics import hits
+from supple.optim.one_cycle import one_cycle
+
+RESETS = ("network", "head", "layer_norms", "attention", "mlp", "momentum")
+"""What can be reset: the whole network, parts of it, or only the optimizer's state."""
+
+_LAYERS: dict[str, type[nn.Module]] = {"layer_norms": nn.LayerNorm, "attention": Attention, "mlp": FeedForward}
+
+_DROPOUT = random.purpose("incremental", "dropout")
+
+
+def parameters_of(network: ViT, part: str) -> list[str]:
+    """Names of the parameters of a part of the network, one of :data:`RESETS`; none for "momentum"."""
+    choice("reset", part, RESETS)
+    if part == "network":
+        return [name for name, _ in network.named_parameters()]
+    if part == "head":
+        return [f"output.{name}" for name, _ in network.output.named_parameters()]
+    return [
+        f"{path}.{name}"
+        for path, module in network.named_modules()
+        if part in _LAYERS and isinstance(module, _LAYERS[part])
+        for name, _ in module.named_parameters()
+    ]
+
+
+def reset(network: ViT, optimizer: torch.optim.Optimizer, parts: Collection[str], addition: int) -> None:
+    """Draws parts of a network again from their initial distributions, as a function of its seed and the addition.
+
+    The optimizer's state of what is drawn again (momentum) starts anew; with "momentum" all of it does.
+    """
+    names = dict.fromkeys(name for part in parts for name in parameters_of(network, part))
+    seed = torch.tensor([network.seed], device="cpu")
+    initialize(network, network.initial_distributions(), seed, names, time=addition)
+    parameters = dict(network.named_parameters())
+    for name in parameters if "momentum" in parts else names:
+        optimizer.state.pop(parameters[name], None)
+
+
+class ClassIncrementalTraining:
+    """A network, its optimizer and a method that learn a class-incremental stream.
+
+    At each addition of classes the step size starts a new one-cycle schedule: from a 25th of the optimizer's step size
+    up to it over 30% of the steps, and down to a 250,000th of it, on straight lines. The optimizer's weight decay is
+    ``weight_decay`` divided by the step size of the moment, so that the product of the two is constant. Only the
+    outputs of the classes seen so far enter the loss. The method acts after each step. After the last epoch of an
+    addition the network takes back the values it had after the epoch with the best validation accuracy; the optimizer
+    and the method keep their state. A run whose loss is not finite has diverged and learns no more; that is a result,
+    no error.
+
+    A run is a function of its seeds and settings, also when it is taken up again from a state between two epochs: on a
+    CPU bit for bit, on a GPU as far as its kernels give the same twice. The masks of dropout come from torch's own
+    generator, because a number for each activation is too much for counter-based ones; it is seeded at each step from
+    (seed of the stream, epoch, step), and afterwards is where it was before.
+
+    Args:
+        network: the network, on the stream's device.
+        optimizer: its optimizer, made anew, such as ``torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)``.
+        stream: the classes.
+        method: what acts after each step, or None.
+        weight_decay: product of step size and the optimizer's weight decay; 0: none.
+        cycle_momentum: (low, high): the optimizer's momentum goes from high to low while the step size rises, and back,
+            as it does in ``torch.optim.lr_scheduler.OneCycleLR`` by default; None: it stays as it is.
+        restore: whether the network of best validation accuracy is taken back after an addition's last epoch.
+        reset: what is drawn again at each addition: "network", "head", "layer_norms", "attention", "mlp", or
+            "momentum" alone.
+        precision: "float32", or "bfloat16": products of matrices in that type by ``torch.autocast``.
+        compiled: whether the network goes through ``torch.compile`` for training.
+        measured_on: at most how many images to measure units and features on at each addition.
+        evaluation_batch: images at a time where nothing is learned.
+
+    Attributes:
+        epoch: number of epochs learned.
+        diverged: whether the loss was not finite once.
+
+    Example:
+        >>> from supple.lab.data import LabelledImages
+        >>> pictures = LabelledImages(torch.arange(40 * 64).view(40, 8, 8).byte(), torch.arange(40) % 4, 4, "toy")
+        >>> stream = ClassIncrementalStream(pictures, pictures, first=2, step=2, epochs=1, validation=1, batch_size=6)
+        >>> network = ViT(4, image_size=8, channels=1, depth=1, heads=1, width=4, hidden=8)
+        >>> optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+        >>> method = supple.SWR(network, optimizer, frequency=2)
+        >>> training = ClassIncrementalTraining(network, optimizer, stream, method)
+        >>> [training.train_epoch(epoch).classes for epoch in range(training.epoch, stream.epochs)]
+        [2, 4]
+
+    Source: Hernandez-Garcia, Dohare, Luo and Sutton, arXiv 2508.00212.
+    """
+
+    def __init__(
+        self,
+        network: ViT,
+        optimizer: torch.optim.Optimizer,
+        stream: ClassIncrementalStream,
+        method: Method | None = None,
+        *,
+        weight_decay: float = 2e-6,
+        cycle_momentum: tuple[float, float] | None = None,
+        restore: bool = True,
+        reset: Collection[str] = (),
+        precision: Literal["float32", "bfloat16"] = "float32",
+        compiled: bool = False,
+        measured_on: int = 1000,
+        evaluation_batch: int = 250,
+    ) -> None:
+        _check_together(network, optimizer, stream, method)
+        if not weight_decay >= 0:
+            raise ValueError(f"weight_decay is {weight_decay}; it has to be 0 or more")
+        if cycle_momentum is not None and not all("momentum" in group for group in optimizer.param_groups):
+            raise ValueError(f"cycle_momentum is given, but {type(optimizer).__name__} has no momentum; leave it out")
+        choice("precision", precision, ("float32", "bfloat16"))
+        for part in reset:
+            parameters_of(network, part)
+        self.network, self.optimizer, self.stream, self.method = network, optimizer, stream, method
+        self.weight_decay, self.cycle_momentum = weight_decay, cycle_momentum
+        self.restore, self.reset, self.precision = restore, tuple(reset), precision
+        self.measured_on, self.evaluation_batch = measured_on, evaluation_batch
+        self.epoch, self.diverged = 0, False
+        self._peaks = [group["lr"] for group in optimizer.param_groups]
+        self._forward: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=False) if compiled else network
+        self._device = stream.training.images.device
+        self._best: dict[str, Any] | None = None
+        self._broken_off = False
+
+    def train_epoch(self, epoch: int, progress: Callable[[int], object] = lambda steps: None) -> EpochMetrics:
+        """Learns the next epoch, whose number is :attr:`epoch`. The device is waited for after the epoch, not within.
+
+        ``progress`` is called after each step with the number of steps done. What it raises ends the epoch; then a
+        state has to be loaded before training goes on.
+        """
+        self._check_whole()
+        if epoch != self.epoch:
+            raise ValueError(f"epoch is {epoch}, but the next to be learned is {self.epoch}")
+        addition, classes = self.stream.addition(epoch), self.stream.classes(epoch)
+        if self.diverged:
+            self.epoch += 1
+            return EpochMetrics.of_a_diverged_run(epoch, classes)
+        self._broken_off = True
+        first, last = epoch % self.stream.epochs_each == 0, (epoch + 1) % self.stream.epochs_each == 0
+        start = self._begin(addition) if first else None
+        before = self._reinitialized()
+        loss, accuracy = self._learn(epoch, progress)
+        validation_loss, validation_accuracy = self._evaluate(self.stream.validation.of(0, classes), classes)
+        test_loss, test_accuracy = self._evaluate(self.stream.test.of(0, classes), classes)
+        self.diverged = not (math.isfinite(loss) and math.isfinite(validation_loss))
+        if not self.diverged and (self._best is None or validation_accuracy > self._best["accuracy"]):
+            self._best = {"epoch": epoch, "accuracy": validation_accuracy, "network": self._values()}
+        reinitialized = self._reinitialized() - before
+        test = test_loss, test_accuracy
+        end = self._end(classes, validation_accuracy, test) if last and not self.diverged else None
+        self.epoch, self._broken_off = epoch + 1, False
+        return EpochMetrics(
+            epoch=epoch,
+            classes=classes,
+            loss=loss,
+            accuracy=accuracy,
+            validation_loss=validation_loss,
+            validation_accuracy=validation_accuracy,
+            test_loss=test_loss,
+            test_accuracy=test_accuracy,
+            reinitialized=reinitialized,
+            diverged=self.diverged,
+            start=start,
+            end=end,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on as if never stopped: numbers, strings, lists, dicts and tensors; no settings."""
+        self._check_whole()
+        return {
+            "epoch": self.epoch,
+            "diverged": self.diverged,
+            "network": self._values(),
+            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
+            "method": None if self.method is None else self.method.state_dict(),
+            "best": self._best,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back what :meth:`state_dict` gave."""
+        if (state["method"] is None) != (self.method is None):
+            raise ValueError("the state is of training with a method, or this training has one, but not both")
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.method is not None:
+            self.method.load_state_dict(state["method"])
+        self.epoch, self.diverged, best = state["epoch"], state["diverged"], state["best"]
+        if best is not None:
+            best = {**best, "network": {name: value.to(self._device) for name, value in best["network"].items()}}
+        self._best, self._broken_off = best, False
+
+    def _check_whole(self) -> None:
+        if self._broken_off:
+            raise RuntimeError(
+                f"epoch {self.epoch} was broken off, so the network stands between two epochs; take back a state of "
+                "before with load_state_dict()"
+            )
+
+    def _begin(self, addition: int) -> AdditionStart:
+        """Prepares for new classes."""
+        self._best = None
+        if addition:
+            reset(self.network, self.optimizer, self.reset, addition)
+        return at_start(self.network, self.stream, addition, self.measured_on)
+
+    def _end(self, classes: int, validation_accuracy: float, test: tuple[float, float]) -> AdditionEnd:
+        """Ends the training on an addition's classes, after which it has a loss and accuracy on test images."""
+        assert self._best is not None
+        if self.restore:
+            self.network.load_state_dict(self._best["network"])
+            validation_accuracy = self._best["accuracy"]
+            test = self._evaluate(self.stream.test.of(0, classes), classes)
+        accuracies = [self._evaluate(self.stream.test.of(k, k + 1), classes)[1] for k in range(classes)]
+        return AdditionEnd(self._best["epoch"], validation_accuracy, *test, tuple(accuracies))
+
+    def _learn(self, index: int, progress: Callable[[int], object]) -> tuple[float, float]:
+        """Learns the batches of an epoch; returns mean loss and accuracy before learning."""
+        epoch, done = self.stream.epoch(index), (index % self.stream.epochs_each) * self.stream.steps(index)
+        losses = torch.zeros((), dtype=torch.float64, device=self._device)
+        right = torch.zeros((), dtype=torch.int64, device=self._device)
+        on_gpu = self._device.type == "cuda"
+        generator = torch.cuda.default_generators[self._device.index] if on_gpu else torch.default_generator
+        seeds = _dropout_seeds(self.stream.seed, index, len(epoch))
+        self.network.train()
+        with torch.random.fork_rng([self._device] if on_gpu else []):
+            for step, ((x, y), seed) in enumerate(zip(epoch, seeds, strict=True), start=1):
+                self._schedule(done + step - 1, len(epoch) * self.stream.epochs_each)
+                generator.manual_seed(seed)
+                loss, hit = self._step(x, y, epoch.classes)
+                losses += loss
+                right += hit
+                progress(step)
+        return float(losses) / len(epoch), int(right) / (len(epoch) * self.stream.batch_size)
+
+    def _step(self, x: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+        """Learns one batch; returns its loss and the number classified rightly, both before."""
+        self.optimizer.zero_grad()
+        outputs = self._outputs(self._forward, x, classes)
+        loss = nn.functional.cross_entropy(outputs, y)
+        loss.backward()
+        self.optimizer.step()
+        if self.method is not None:
+            self.method.step()
+        return loss.detach(), hits(outputs.detach().mT.unsqueeze(0), y.view(1, 1, -1))[0]
+
+    def _outputs(self, forward: Callable[[Tensor], Tensor], x: Tensor, classes: int) -> Tensor:
+        """Outputs of the classes seen so far, float32 [B, classes]."""
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            return forward(x)[:, :classes].float()
+
+    def _schedule(self, step: int, steps: int) -> None:
+        """Sets step size, weight decay and momentum for a step of an addition."""
+        for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = one_cycle(step, steps, peak / 25, peak, peak / 25e4)
+            group["weight_decay"] = self.weight_decay / group["lr"]
+            if self.cycle_momentum is not None:
+                low, high = self.cycle_momentum
+                group["momentum"] = one_cycle(step, steps, high, low, high)
+
+    def _evaluate(self, part: Part, classes: int) -> tuple[float, float]:
+        """Loss and accuracy on images as they are."""
+
+        def logits(x: Tensor) -> Tensor:
+            return self._outputs(self.network, x, classes)
+
+        loss, accuracy = evaluate(self.network, logits, part, self.stream.augmentation, self.evaluation_batch)
+        return float(loss), float(accuracy)
+
+    def _values(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+
+    def _reinitialized(self) -> int:
+        return 0 if self.method is None else int(self.method.reinitialized.total)
+
+
+def _dropout_seeds(seed: int, epoch: int, steps: int) -> list[int]:
+    """A 64-bit seed a step."""
+    words = random.words(torch.tensor([seed], device="cpu"), _DROPOUT, epoch, 2 * steps).view(-1, 2)
+    return [high << 32 | low for high, low in words.tolist()]
+
+
+def _check_together(
+    network: ViT, optimizer: torch.optim.Optimizer, stream: ClassIncrementalStream, method: Method | None
+) -> None:
+    """Refuses what cannot be trained together."""
+    sizes, images = network.sizes, stream.training.images
+    if images.shape[1:] != (sizes["channels"], sizes["image_size"], sizes["image_size"]):
+        raise ValueError(
+            f"the network has channels={sizes['channels']} and image_size={sizes['image_size']}, but images of "
+            f"{stream.name} are {' x '.join(map(str, images.shape[1:]))}"
+        )
+    if sizes["outputs"] < stream.sizes[-1]:
+        raise ValueError(f"the network has {sizes['outputs']} outputs, but {stream.sizes[-1]} classes will come")
+    if network.positions.device != images.device:
+        raise ValueError(f"the network is on {network.positions.device}, the stream on {images.device}")
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if not all(id(parameter) in held for parameter in network.parameters()):
+        raise ValueError("the optimizer does not hold all parameters of the network")
+    for group in optimizer.param_groups:
+        if "weight_decay" not in group or group["weight_decay"]:
+            raise ValueError(
+                f"{type(optimizer).__name__} has to have a weight decay, and it has to be 0: give weight_decay to "
+                "ClassIncrementalTraining, which divides it by the step size of the moment"
+            )
+    if method is not None and method.model is not network:
+        raise ValueError(f"{method!r} was made for another network")

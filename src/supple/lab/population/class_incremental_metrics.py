@@ -1,0 +1,155 @@
+"""What is measured of a network that learns more and more classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from supple.lab.data.augmentation import Augmentation
+from supple.lab.nn import ReparameterizedLayerNorm, ViT, activations
+from supple.lab.streams.class_incremental import ClassIncrementalStream, Part
+from supple.metrics import dormant_units, feature_rank, hits, mean_magnitude
+
+_CHUNK = 100
+"""Images whose hidden features are held at a time: those of 1,000 images would take gigabytes."""
+
+
+@dataclass(frozen=True)
+class AdditionStart:
+    """The network with which the training on an addition's classes begins.
+
+    Args:
+        dormant_before: share of the MLPs' units that are dormant on images of the classes before; None where there are
+            none.
+        dormant_new: the same on images of the new classes.
+        rank_before: rank of the class token behind the last layer, on images of the classes before; None where there
+            are none.
+        rank_new: the same on images of the new classes.
+        weight_magnitude: mean absolute weight, over all parameters.
+        scale_magnitude: mean absolute scale of the layer normalizations.
+    """
+
+    dormant_before: float | None
+    dormant_new: float
+    rank_before: int | None
+    rank_new: int
+    weight_magnitude: float
+    scale_magnitude: float
+
+
+@dataclass(frozen=True)
+class AdditionEnd:
+    """The network with which the training on an addition's classes ends; where the best is restored, that.
+
+    Args:
+        best_epoch: the first epoch with the best validation accuracy.
+        validation_accuracy: share of validation images classified rightly.
+        test_loss: mean loss of the test images of the classes seen so far.
+        test_accuracy: share of them classified rightly.
+        class_accuracy: the same for each class, in order of arrival.
+    """
+
+    best_epoch: int
+    validation_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    class_accuracy: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """What was measured of an epoch. Losses are cross-entropies over the classes seen so far, in nats.
+
+    Args:
+        epoch: which epoch.
+        classes: classes seen so far.
+        loss: mean loss of the augmented training images, each before the step that learned from it.
+        accuracy: share of them classified rightly.
+        validation_loss: mean loss of the validation images after the epoch.
+        validation_accuracy: share of them classified rightly.
+        test_loss: mean loss of the test images of the classes seen so far, after the epoch.
+        test_accuracy: share of them classified rightly.
+        reinitialized: entries or units that the method reinitialized during the epoch.
+        diverged: whether a loss was not finite, in this epoch or before. The network is not trained any further then;
+            later epochs measure nothing: losses are not a number and accuracies 0.
+        start: what was measured before the epoch, if it is the first of an addition.
+        end: what was measured after the epoch, if it is the last of an addition.
+    """
+
+    epoch: int
+    classes: int
+    loss: float
+    accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    reinitialized: int
+    diverged: bool
+    start: AdditionStart | None = None
+    end: AdditionEnd | None = None
+
+    @classmethod
+    def of_a_diverged_run(cls, epoch: int, classes: int) -> EpochMetrics:
+        """What is said of an epoch after the run diverged."""
+        return cls(epoch, classes, *(math.nan, 0.0) * 3, reinitialized=0, diverged=True)
+
+
+@torch.no_grad()
+def evaluate(
+    network: nn.Module, logits: Callable[[Tensor], Tensor], part: Part, augmentation: Augmentation, batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy in nats and accuracy on images without augmentation, in evaluation mode; two scalars.
+
+    ``logits`` gives the outputs of the classes in question for images: [B, C, H, W] to [B, classes].
+    """
+    training = network.training
+    network.eval()
+    loss = torch.zeros((), dtype=torch.float64, device=part.images.device)
+    right = torch.zeros((), dtype=torch.int64, device=part.images.device)
+    for images, labels in zip(part.images.split(batch_size), part.labels.split(batch_size), strict=True):
+        outputs = logits(augmentation.normalize(images))
+        loss += nn.functional.cross_entropy(outputs, labels, reduction="sum")
+        right += hits(outputs.mT.unsqueeze(0), labels.view(1, 1, -1))[0]
+    network.train(training)
+    return loss / len(part), right.double() / len(part)
+
+
+@torch.no_grad()
+def at_start(network: ViT, stream: ClassIncrementalStream, addition: int, count: int) -> AdditionStart:
+    """Measures the network with which the training on an addition's classes begins, on at most ``count`` images."""
+    before = stream.examples(addition, count, new=False)
+    dormant_before, rank_before = _units_and_rank(network, before) if len(before) else (None, None)
+    dormant_new, rank_new = _units_and_rank(network, stream.examples(addition, count, new=True))
+    scales = [_scale(module).unsqueeze(0) for module in network.modules() if isinstance(module, nn.LayerNorm)]
+    weights = [parameter.unsqueeze(0) for parameter in network.parameters()]
+    return AdditionStart(
+        dormant_before,
+        dormant_new,
+        rank_before,
+        rank_new,
+        float(mean_magnitude(weights)),
+        float(mean_magnitude(scales)),
+    )
+
+
+def _units_and_rank(network: ViT, x: Tensor) -> tuple[float, int]:
+    """Share of dormant units and rank of the class token on some images."""
+    dormant, last = [], []
+    for some in x.split(_CHUNK):
+        found = activations(network, some)
+        dormant.append(torch.cat([dormant_units(features.flatten(0, 1)) for features in found.hidden]))
+        last.append(found.last)
+    share = torch.stack(dormant).all(dim=0).float().mean()
+    return float(share), int(feature_rank(torch.cat(last)))
+
+
+def _scale(norm: nn.LayerNorm) -> Tensor:
+    """What a layer normalization multiplies by."""
+    scale = norm.scale if isinstance(norm, ReparameterizedLayerNorm) else norm.weight
+    assert scale is not None
+    return scale

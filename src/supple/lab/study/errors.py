@@ -1,0 +1,67 @@
+"""Errors in a study file, explained: the place, what is there, and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+from pydantic import BaseModel, ValidationError
+
+
+class StudyError(ValueError):
+    """A study file that cannot be run; the message names the file and the key, and says what is allowed."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to say of an unknown name, such as "there is no 'srw'. Did you mean swr? There are base, swr."."""
+    known = list(known)
+    near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.4)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"there is no {name!r}.{hint} There are {', '.join(known)}."
+
+
+_FIXED = {
+    "problem": "all networks of a study see the same tasks",
+    "run": "all runs of a study are equally long and have the same seeds",
+    "measure": "the same is measured in all runs of a study",
+}
+"""Sections whose settings cannot be a grid, and why."""
+
+
+def explain(error: ValidationError, section: type[BaseModel], where: str = "") -> list[str]:
+    """What is wrong with a section, a line a mistake.
+
+    ``where`` is its place in the file, such as "methods.tanh.network"; empty for the whole file.
+    """
+    lines = []
+    for mistake in error.errors():
+        *path, last = [str(part) for part in mistake["loc"]] or [""]
+        place = ".".join(filter(None, (where, *path, last)))
+        value, first = mistake.get("input"), (path or [last])[0]
+        message = mistake["msg"].removeprefix("Value error, ")
+        if mistake["type"] == "extra_forbidden":
+            lines.append(f"{place}: {nearest(last, _inner(section, path).model_fields)}")
+        elif mistake["type"] == "missing":
+            lines.append(f"{place} is missing")
+        elif isinstance(value, list) and first in _FIXED and last != "seeds":
+            lines.append(
+                f"{place} is {value}; it cannot be a grid, because {_FIXED[first]}. Write a study file for each value"
+            )
+        elif isinstance(value, list) and first in ("network", "optimizer") and last != "betas":
+            lines.append(
+                f"{place} is {value}; a grid belongs to a method, as in [methods.base] {place} = {value}, so that it "
+                "is known which methods it is for"
+            )
+        else:
+            shown = "" if isinstance(value, dict) or str(value) in message else f" is {value!r}"
+            lines.append(f"{place}{shown}: {message}".removeprefix(": "))
+    return lines
+
+
+def _inner(section: type[BaseModel], path: Sequence[str]) -> type[BaseModel]:
+    """The section at a place within a section."""
+    for part in path:
+        annotation = section.model_fields[part].annotation
+        assert isinstance(annotation, type)
+        section = annotation
+    return section

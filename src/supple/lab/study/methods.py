@@ -1,0 +1,83 @@
+"""The methods that a study can name: those of the registry, one of your own, plain training, and resets."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from functools import cache, lru_cache
+from typing import Any
+
+import torch
+
+from supple.lab.nn import StackedMLP
+from supple.lab.population.class_incremental import RESETS
+from supple.lab.study.errors import nearest
+from supple.methods import Method, registry
+
+BASE, RESET = "base", "reset"
+"""Plain training, and drawing parts of the network again at each addition of classes, which its setting ``parts``
+names, such as "network" or "head+momentum"."""
+
+
+def method_class(kind: Any) -> type[Method] | None:
+    """The class of a method; None where nothing acts between steps. ValueError if there is no such method."""
+    if kind in (BASE, RESET):
+        return None
+    if not isinstance(kind, str) or (":" not in kind and kind not in registry.METHODS):
+        known = [BASE, *registry.METHODS, RESET]
+        raise ValueError(f"{nearest(kind, known)} One of your own is named package.module:Class.")
+    return registry.find(kind)
+
+
+def defaults(kind: str) -> dict[str, Any]:
+    """The settings of a method that a study can give, with their defaults."""
+    found = method_class(kind)
+    if found is None:
+        return {"parts": "network"} if kind == RESET else {}
+    return registry.defaults(found)
+
+
+def settings_in_full(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the defaults of those that are not given; equal settings are equal values, 1 and 1.0 among them."""
+    found = {}
+    for name, default in defaults(kind).items():
+        value = given.get(name, default)
+        number = isinstance(default, int | float) and not isinstance(default, bool)
+        found[name] = type(default)(value) if number else value
+    if kind == RESET:
+        found["parts"] = "+".join(part for part in RESETS if part in found["parts"].split("+"))
+    return found
+
+
+def check_settings(kind: str, settings: Mapping[str, Any]) -> None:
+    """Checks settings by making the method for a very small network.
+
+    Raises TypeError if one is of another type, and ValueError if one is unknown or out of range.
+    """
+    known = defaults(kind)
+    for name, value in settings.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            has = f"{kind} has {', '.join(known)}" if known else f"{kind} has no settings"
+            raise ValueError(f"there is no setting {name!r}.{hint} {has}.")
+        if not isinstance(value, bool | int | float | str):
+            raise TypeError(f"{name} is {value!r}; it has to be like {known[name]!r}, its default")
+    if kind == RESET:
+        for part in str(settings.get("parts", "network")).split("+"):
+            if part not in RESETS:
+                raise ValueError(f"parts: {nearest(part, RESETS)} Several are joined by +.")
+    _check_by_making(kind, tuple(settings.items()))
+
+
+@lru_cache(maxsize=4096)
+def _check_by_making(kind: str, settings: tuple[tuple[str, Any], ...]) -> None:
+    make: Any = method_class(kind)
+    if make is not None:
+        network = _small_network()
+        make(network, torch.optim.SGD(network.parameters(), lr=0.1), **dict(settings)).close()
+
+
+@cache
+def _small_network() -> StackedMLP:
+    return StackedMLP([0], inputs=2, hidden=2, outputs=2, depth=2, layer_norm="after")

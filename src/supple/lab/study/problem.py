@@ -1,0 +1,136 @@
+"""What a problem has to say of itself, so that a study can run it: what trains the runs of a part, and what that takes.
+
+A part is what is trained together. A task is learned in one stage or several; a stage is what is learned between two
+points where training can go on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import polars as pl
+import torch
+
+from supple.lab.data import LabelledImages
+from supple.lab.study.spec import Column, Study
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What came of one stage of training.
+
+    Args:
+        rows: for each file of a part the new rows; files without new rows may be left out.
+        accuracy: [C], accuracy of each column, averaged over seeds.
+    """
+
+    rows: Mapping[str, pl.DataFrame]
+    accuracy: Sequence[float]
+
+
+class Trainer(ABC):
+    """Trains the runs of one part, stage by stage.
+
+    Attributes:
+        stage: the next stage; also the number of those that have been learned.
+    """
+
+    stage: int = 0
+
+    @abstractmethod
+    def learn(self, on_step: Callable[[int], object]) -> StageResult:
+        """Learns the next stage.
+
+        ``on_step`` is called after each step with the steps of the task that have been taken. What it raises ends the
+        training; then the trainer is of no use any more.
+        """
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on as if never stopped; "tasks" is the number of those learned."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back what :meth:`state_dict` gave."""
+
+
+class Problem(ABC):
+    """The problem of a study with its images, on the device that trains.
+
+    Args:
+        study: the study.
+        images: the sets of images, those of :attr:`sets`.
+        device: "cpu" or "cuda".
+        graphs: whether equal steps are replayed as a CUDA graph.
+
+    Attributes:
+        sets: which sets of images it takes: "train", "test".
+        schemas: for each file of a part the columns of its table. The last is that of the tasks, which has a row a run
+            and task; the others have a column "task" or "epoch", a stage, too.
+    """
+
+    sets: ClassVar[Sequence[str]]
+    schemas: ClassVar[Mapping[str, Mapping[str, Any]]]
+
+    def __init__(self, study: Study, *images: LabelledImages, device: str = "cpu", graphs: bool = False) -> None:
+        self.study, self.images, self.device, self.graphs = study, images, device, graphs
+
+    @property
+    def stages(self) -> int:
+        """Stages a task."""
+        return self.study.problem.stages
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The number of images, and a digest of them, by which it is seen that results are of the same ones."""
+        digest = hashlib.sha256()
+        for some in self.images:
+            digest.update(some.images.numpy().tobytes())
+            digest.update(some.labels.numpy().tobytes())
+        return {"count": len(self.images[0]), "digest": digest.hexdigest()}
+
+    @property
+    def images_memory(self) -> int:
+        """Bytes that the images take in each process."""
+        return sum(some.images.numel() + 8 * len(some) for some in self.images)
+
+    @abstractmethod
+    def steps(self, tasks: int, seeds: Sequence[int]) -> list[int]:
+        """Optimizer steps of each task, of the first seed where they differ by seed.
+
+        StudyError if the images do not suffice; the message says what would do.
+        """
+
+    @abstractmethod
+    def part_memory(self, column: Column, seeds: int, columns: int) -> int:
+        """Bytes that training a part of so many seeds and columns takes beside the images, Python and torch."""
+
+    @abstractmethod
+    def most(self, column: Column) -> int | None:
+        """The most runs that are trained together, if memory allows; None: as many as there are."""
+
+    @abstractmethod
+    def multiply_adds(self, column: Column) -> int:
+        """Multiply-adds of the matrix products of a training step, for each image; all else is left out."""
+
+    @abstractmethod
+    def trainer(self, columns: Sequence[Column], seeds: Sequence[int], runs: Sequence[int]) -> Trainer:
+        """What trains a part of C columns and S seeds; the numbers of its S * C runs are seed-first."""
+
+    @abstractmethod
+    def rate(self, columns: Sequence[Column], seeds: Sequence[int], seconds: float) -> float:
+        """Measures for some seconds how fast a part is trained: network steps a second, with what is measured."""
+
+
+def timed(work: Callable[[], object], device: str) -> float:
+    """Seconds that something takes, until the device has done it."""
+    began = time.perf_counter()
+    work()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began

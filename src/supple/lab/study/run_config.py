@@ -1,0 +1,122 @@
+"""What is to be run, on what: how many processes there are, and how many runs they train together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from supple.lab.study.assembly import groups
+from supple.lab.study.errors import StudyError
+from supple.lab.study.problem import Problem
+from supple.lab.study.spec import ClassIncrementalStudy, Column, Study
+
+PartSize = Callable[[Column, int, int], int]
+"""How many runs to train together, from one of their columns, and the numbers of seeds and of columns."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What is to be run.
+
+    Args:
+        study: the study, already cut down to what is to be run.
+        name: its name.
+        folder: where results go.
+        original: the study as its file says it, before the command line changed it; None: as it is run.
+        data_dir: folder with the images; None: the cache, or part of supple.
+        verify: whether files in ``data_dir`` have to be those of the data set.
+        device: "cpu" or "cuda".
+        graphs: whether equal steps are replayed as a CUDA graph; see :class:`supple.lab.population.GraphedStep`.
+        processes: how many processes train at the same time; None: one a core, or one for a GPU.
+        memory: bytes that one process may take; None: a share of what is free.
+        command: the command, for the manifest.
+
+    Raises:
+        StudyError: if the device cannot do what is asked for.
+    """
+
+    study: Study
+    name: str
+    folder: Path
+    original: Study | None = None
+    data_dir: Path | None = None
+    verify: bool = True
+    device: str = "cpu"
+    graphs: bool = False
+    processes: int | None = None
+    memory: int | None = None
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        if self.graphs and isinstance(self.study, ClassIncrementalStudy):
+            raise StudyError(
+                "--graphs is for perceptrons on permuted images; a transformer has compiled = true in [network]"
+            )
+        if self.device != "cpu":
+            return
+        if self.graphs:
+            raise StudyError("--graphs records steps of a GPU; leave it out, or add --device cuda")
+        if any(column.network.precision == "tf32" for column in self.study.columns):
+            raise StudyError("precision tf32 is of products on a GPU; choose float32 or bfloat16, or add --device cuda")
+
+    @property
+    def runtime(self) -> dict[str, Any]:
+        """What a problem has to know of where it is run."""
+        return {"device": self.device, "graphs": self.graphs}
+
+    @cached_property
+    def process_count(self) -> int:
+        """How many processes train at the same time: as many as asked for, or one a core, or one for a GPU."""
+        if self.processes is not None:
+            return self.processes
+        return len(cores()) if self.device == "cpu" else 1
+
+
+def cores() -> list[int]:
+    """Numbers of the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def free_memory(device: str, processes: int) -> int:
+    """Bytes that one process may take: three quarters of what is available now, over the number of processes."""
+    if device != "cpu":
+        return int(torch.cuda.mem_get_info()[0] * 3 // 4)
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        available = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        # Elsewhere than on Linux only the whole memory is told; half of it is taken for available.
+        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return available * 3 // 4 // processes
+
+
+def part_size(config: RunConfig, problem: Problem) -> PartSize:
+    """How many runs to train together: as many as train fastest and fit, but so few that each process has a part.
+
+    What it returns raises ValueError where not even one run fits into the memory.
+    """
+    pieces = -(-config.process_count // len(groups(config.study.columns)))
+    allowed = free_memory(config.device, config.process_count) if config.memory is None else config.memory
+    room = allowed - problem.images_memory
+
+    def size(column: Column, seeds: int, columns: int) -> int:
+        one, two = (problem.part_memory(column, 1, count) for count in (1, 2))
+        whole = one + (columns - 1) * (two - one)
+        if room < one:
+            raise ValueError(
+                f"one network takes {one / 1e6:.1f} MB and the images {problem.images_memory / 1e6:.1f} MB, more than "
+                f"the {allowed / 1e6:.1f} MB that a process may take; give more with --memory, fewer --processes, or a "
+                "smaller network"
+            )
+        fitting = room // whole * columns if room >= whole else 1 + (room - one) // (two - one)
+        return min(fitting, problem.most(column) or fitting, -(-seeds * columns // pieces))
+
+    return size

@@ -1,0 +1,283 @@
+"""The sections of a study file, and what may stand in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from supple.lab.data import DATA_SETS, NAMES
+from supple.lab.nn import ACTIVATIONS, Architecture, ViT
+from supple.lab.population.layers import PRECISIONS, Precision
+from supple.lab.study.errors import nearest
+
+
+def _one_of(known: Iterable[str]) -> BeforeValidator:
+    def check(value: Any) -> Any:
+        if not isinstance(value, str) or value not in known:
+            raise ValueError(nearest(value, known))
+        return value
+
+    return BeforeValidator(check)
+
+
+class Section(BaseModel):
+    """A section of a study file; nothing but its settings may stand in it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Permuted(Section):
+    """Tasks that are images with their pixels in another order each; see :class:`supple.lab.streams.PermutedStream`.
+
+    Attributes:
+        kind: "permuted".
+        data: the images; one of :data:`supple.lab.data.NAMES`.
+        batch_size: images a batch.
+    """
+
+    kind: Literal["permuted"] = "permuted"
+    data: Annotated[str, _one_of(NAMES)] = "mnist"
+    batch_size: int = Field(default=30, ge=1)
+
+    @property
+    def stages(self) -> int:
+        """Stages a task: between two of them training can be taken up."""
+        return 1
+
+
+class ClassIncremental(Section):
+    """Classes that come a few at a time; see :class:`supple.lab.streams.ClassIncrementalStream`.
+
+    A task is the training between two additions of classes.
+
+    Attributes:
+        kind: "class_incremental".
+        data: the images; one of :data:`supple.lab.data.DATA_SETS`.
+        first: classes at first.
+        step: classes that each addition brings.
+        epochs: epochs with each number of classes.
+        batch_size: images a batch.
+        validation: training images of each class that are kept for validation.
+        train_images: training images of each class that are used, with those for validation; None: all.
+        test_images: test images of each class that are used; None: all.
+        restore: whether the network of best validation accuracy is taken back at the end of a task.
+        flip: probability that an image is flipped left to right.
+        padding: pixels of padding by reflection, before the image is cropped to its size.
+        rotation: largest angle of rotation, in degrees.
+    """
+
+    kind: Literal["class_incremental"]
+    data: Annotated[str, _one_of(DATA_SETS)] = "cifar100"
+    first: int = Field(default=5, ge=1)
+    step: int = Field(default=5, ge=1)
+    epochs: int = Field(default=100, ge=1)
+    batch_size: int = Field(default=90, ge=1)
+    validation: int = Field(default=50, ge=1)
+    train_images: int | None = Field(default=None, ge=2)
+    test_images: int | None = Field(default=None, ge=1)
+    restore: bool = True
+    flip: float = Field(default=0.5, ge=0, le=1)
+    padding: int = Field(default=4, ge=0)
+    rotation: float = Field(default=15.0, ge=0, le=180)
+
+    @model_validator(mode="after")
+    def _fits(self) -> ClassIncremental:
+        known = DATA_SETS[self.data]
+        if self.first > known.classes:
+            raise ValueError(f"first is {self.first}, but {self.data} has {known.classes} classes")
+        if self.train_images is not None and self.train_images <= self.validation:
+            raise ValueError(
+                f"train_images is {self.train_images} and validation {self.validation}, which leaves nothing to learn "
+                "from; train_images has to be larger"
+            )
+        if self.padding >= min(known.shape[1:]):
+            raise ValueError(f"padding is {self.padding}; it has to be less than the {known.shape[1]} pixels of a side")
+        return self
+
+    @property
+    def stages(self) -> int:
+        """Stages a task: between two of them training can be taken up."""
+        return self.epochs
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks there are: the different numbers of classes."""
+        return 1 + -(-(DATA_SETS[self.data].classes - self.first) // self.step)
+
+
+class Network(Section):
+    """The network; see :class:`supple.lab.nn.Architecture`. Its inputs and outputs are those that the problem needs.
+
+    Attributes:
+        hidden: outputs of each hidden layer.
+        depth: number of hidden layers.
+        activation: one of :data:`supple.lab.nn.ACTIVATIONS`.
+        skip: "after" or "before" the activation, or left out.
+        layer_norm: "after" or "before" the activation, or left out.
+        reparameterized: whether the scale of the normalization is 1 + weight.
+        precision: of the products in training, one of :data:`supple.lab.population.layers.PRECISIONS`.
+    """
+
+    hidden: int = Field(default=100, ge=1)
+    depth: int = Field(default=3, ge=1)
+    activation: Annotated[str, _one_of(ACTIVATIONS)] = "relu"
+    skip: Literal["after", "before"] | None = None
+    layer_norm: Literal["after", "before"] | None = None
+    reparameterized: bool = False
+    precision: Annotated[Precision, _one_of(PRECISIONS)] = "float32"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Network:
+        self.architecture(1, 1)
+        return self
+
+    def architecture(self, inputs: int, outputs: int) -> Architecture:
+        """The network for a problem with so many inputs and outputs."""
+        return Architecture(inputs=inputs, outputs=outputs, **self.sizes)
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """What makes the network, without how its products are computed."""
+        return self.model_dump(exclude={"precision"})
+
+
+class Transformer(Section):
+    """The vision transformer; see :class:`supple.lab.nn.ViT`. Its images and outputs are those of the problem.
+
+    Attributes:
+        patch_size: height and width of a patch in pixels.
+        depth: number of layers.
+        heads: attention heads a layer.
+        width: size of a token.
+        hidden: hidden units of the MLP of each layer.
+        dropout: probability of dropout.
+        reparameterized: whether the scale of the normalizations is 1 + weight.
+        precision: of the products in training: "float32" or "bfloat16".
+        compiled: whether it is trained through ``torch.compile``.
+    """
+
+    patch_size: int = 4
+    depth: int = 8
+    heads: int = 12
+    width: int = 384
+    hidden: int = 1536
+    dropout: float = 0.1
+    reparameterized: bool = False
+    precision: Annotated[Literal["float32", "bfloat16"], _one_of(["float32", "bfloat16"])] = "float32"
+    compiled: bool = False
+
+    def network(self, problem: ClassIncremental, seed: int) -> ViT:
+        """The network for the images and classes of a problem; ValueError where its sizes do not fit."""
+        source = DATA_SETS[problem.data]
+        sizes = self.model_dump(exclude={"precision", "compiled"})
+        return ViT(source.classes, image_size=source.shape[1], channels=source.shape[0], seed=seed, **sizes)
+
+    def parameter_count(self, problem: ClassIncremental) -> int:
+        """Number of parameters of :meth:`network`, counted without giving them values."""
+        return _parameter_count(self, problem)
+
+
+@cache
+def _parameter_count(transformer: Transformer, problem: ClassIncremental) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in transformer.network(problem, seed=0).parameters())
+
+
+class Optimizer(Section):
+    """The optimizer, :class:`supple.optim.SGDW` or :class:`supple.optim.AdamW`.
+
+    Attributes:
+        name: "sgd" or "adamw".
+        step_size: the step size; may differ within a population.
+        weight_decay: share of each weight taken off a step; may differ within a population.
+        momentum: of sgd.
+        betas: of adamw.
+    """
+
+    name: Annotated[Literal["sgd", "adamw"], _one_of(["sgd", "adamw"])] = "sgd"
+    step_size: float = Field(default=0.05, gt=0, allow_inf_nan=False)
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    betas: tuple[float, float] = (0.9, 0.999)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Optimizer:
+        if self.name == "adamw" and self.momentum:
+            raise ValueError("momentum is a setting of sgd; adamw has betas")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas is {self.betas}; each has to be at least 0 and below 1")
+        return self
+
+
+class CycledSGD(Section):
+    """``torch.optim.SGD`` under a one-cycle schedule of the step size, which starts anew with each task.
+
+    Attributes:
+        name: "sgd".
+        step_size: the largest step size of the cycle.
+        weight_decay: share of each weight taken off a step, whatever the step size of the moment.
+        momentum: its momentum.
+        cycle_momentum: whether the momentum goes from 0.95 down to 0.85 and back, as in ``OneCycleLR`` by default.
+    """
+
+    name: Annotated[Literal["sgd"], _one_of(["sgd"])] = "sgd"
+    step_size: float = Field(default=0.01, gt=0, allow_inf_nan=False)
+    weight_decay: float = Field(default=2e-6, ge=0, le=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    cycle_momentum: bool = False
+
+
+def _seeds(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < 1:
+            raise ValueError(f"it is {value}; give how many seeds, 1 or more, or a list of them")
+        return tuple(range(value))
+    if isinstance(value, list | tuple):
+        if not value:
+            raise ValueError("the list is empty; give how many seeds, 1 or more, or a list of them")
+        for seed in value:
+            if not isinstance(seed, int) or isinstance(seed, bool) or not -(2**63) <= seed < 2**63:
+                raise ValueError(f"{seed!r} is no seed; a seed is a whole number of 64 bits")
+        if len(set(value)) < len(value):
+            raise ValueError("a seed is given twice; each run has a seed of its own")
+    return value
+
+
+class Length(Section):
+    """How long and how often to train.
+
+    Attributes:
+        tasks: tasks of each run.
+        seeds: how many (those from 0 on), or which.
+    """
+
+    tasks: int = Field(ge=1, strict=True)
+    seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)]
+
+
+class Measure(Section):
+    """What to measure beside accuracy and loss.
+
+    Attributes:
+        examples: number of examples at the start of each task on which dead units and ranks are measured.
+        disturbances: at how many steps a task, in each run, to measure what the method's step changes at once. It
+            takes two passes over all networks trained together at each step measured, so leave it at 0 in a sweep.
+    """
+
+    examples: int = Field(default=1500, ge=1)
+    disturbances: int = Field(default=0, ge=0)
+
+
+class MeasureAdditions(Section):
+    """What to measure beside accuracy and loss where classes are added.
+
+    Attributes:
+        examples: number of images of the classes before, and of the new ones, on which dormant units and ranks are
+            measured at the start of each task.
+    """
+
+    examples: int = Field(default=1000, ge=1)
