@@ -42,7 +42,7 @@ def test_all_that_is_needed_is_pinned_and_nothing_else():
     installed = {canonicalize_name(found.name): found.version for found in metadata.distributions()}
     if not all(pin.specifier.contains(installed[name]) for name, pin in here.items() if name in installed):
         pytest.skip("other versions than the pinned ones are installed, which may need other packages")
-    assert set(here) == {name for name, *_ in needed("supple", {"study", "dev"}, set())}
+    assert set(here) == {name for name, *_ in needed("supple", {"lab", "dev"}, set())}
 
 
 @pytest.mark.parametrize("python", PYTHONS)
