@@ -1,10 +1,11 @@
 """The commands: options that are wrong, data sets, help, and the entry point."""
 
 import inspect
-import os
+import io
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from cli_runs import run, words, write_images
@@ -177,14 +178,10 @@ def test_without_the_study_extra_it_says_what_to_install(missing):
     ("encoding", "said"),
     [("ascii", "80.1 +- 0.2 -3 18?"), ("latin-1", "80.1 ± 0.2 -3 18?"), ("utf-8", "80.1 ± 0.2 −3 ▁█人")],
 )
-def test_any_encoding_of_standard_output_keeps_numbers_readable(encoding, said):
-    program = (
-        "import sys, types\n"
-        "from supple.lab.cli import main\n"
-        "app = lambda: print('80.1 \u00b1 0.2 \u22123 \u2581\u2588\u4eba')\n"
-        "sys.modules['supple.lab.commands'] = types.SimpleNamespace(app=app)\n"
-        "main()"
-    )
-    environment = {**os.environ, "PYTHONIOENCODING": encoding}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, env=environment, check=True)
-    assert done.stdout.decode(encoding).strip() == said
+def test_any_encoding_of_standard_output_keeps_numbers_readable(encoding, said, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding, write_through=True))
+    commands = SimpleNamespace(app=lambda: print("80.1 \u00b1 0.2 \u22123 \u2581\u2588\u4eba"))
+    monkeypatch.setitem(sys.modules, "supple.lab.commands", commands)
+    cli.main()
+    assert written.getvalue().decode(encoding).strip() == said

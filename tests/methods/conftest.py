@@ -10,3 +10,11 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def compile_anew():
+    """What was compiled in one test is not taken for another."""
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()

@@ -7,15 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import network
 from torch import nn
 
 import supple
 from supple.lab.nn import StackedMLP
-
-
-def network() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, 30), nn.ReLU(), nn.Linear(30, 3))
 
 
 @pytest.mark.parametrize("value", ["1e-5", None, True, 1j, [[0.1]]])

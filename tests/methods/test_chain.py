@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import backward
 from torch import nn
 
 import supple
@@ -14,12 +15,6 @@ def parts_of(model, seed=0):
         supple.SWR(model, frequency=2, factor=0.3, seed=seed),
         supple.CBP(model, maturity=1, replacement_rate=0.2, seed=seed),
     )
-
-
-def backward(model, step):
-    model.zero_grad()
-    x = torch.randn(6, 5, generator=torch.Generator().manual_seed(step))
-    model(x).square().sum().backward()
 
 
 def test_a_chain_is_its_methods_in_order():

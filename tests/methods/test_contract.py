@@ -3,6 +3,7 @@
 import pytest
 import torch
 from every_method import EVERY, FEW, build
+from helpers import backward, perceptron, unchanged, values
 from torch import nn
 
 import supple
@@ -16,31 +17,14 @@ UNIT_METHODS = [supple.CBP, supple.ReDo]
 SEEDS = [3, 3, 8, 2**40, 0, 11]
 
 
-def network(**options):
-    return MLP(5, 8, 3, 2, seed=3, **options)
-
-
-def backward(model, step=0):
-    model.zero_grad()
-    model(torch.randn(6, 5, generator=torch.Generator().manual_seed(step))).square().sum().backward()
-
-
 def hooks(model):
     return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
-
-
-def values(model):
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def unchanged(model, before):
-    return all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 @every
 def test_the_text_shows_the_settings(name):
     kind, settings, words = EVERY[name]
-    text = repr(build(name, network(), replica=0))
+    text = repr(build(name, perceptron(), replica=0))
     assert text.startswith(f"{kind.__name__}(")
     for key, setting in {**{key: setting[0] for key, setting in settings.items()}, **words}.items():
         assert f"{key}={setting!r}" in text
@@ -71,7 +55,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("kind", "setting", "value", "allowed"), WRONG)
 def test_a_setting_out_of_range_is_named_with_its_range(kind, setting, value, allowed):
-    model = network()
+    model = perceptron()
     with pytest.raises(ValueError, match=f"^{setting} is ") as error:
         kind(model, **{setting: value})
     assert allowed in str(error.value)
@@ -83,8 +67,8 @@ def test_a_setting_out_of_range_is_named_with_its_range(kind, setting, value, al
 
 def test_a_proportional_factor_is_at_most_one():
     with pytest.raises(ValueError, match=r"factor is 1\.5; it has to be a finite number of at least 0 and at most 1"):
-        supple.SWR(network(), factor=1.5, pruning="proportional")
-    supple.SWR(network(), factor=1.5, pruning="threshold")
+        supple.SWR(perceptron(), factor=1.5, pruning="proportional")
+    supple.SWR(perceptron(), factor=1.5, pruning="threshold")
 
 
 WORDS = [
@@ -101,7 +85,7 @@ WORDS = [
 @pytest.mark.parametrize(("kind", "setting", "allowed"), WORDS)
 def test_a_wrong_word_lists_the_allowed(kind, setting, allowed):
     with pytest.raises(ValueError, match=f"^{setting} is 'nonsense'; it has to be one of ") as error:
-        kind(network(), **{setting: "nonsense"})
+        kind(perceptron(), **{setting: "nonsense"})
     for word in allowed:
         assert repr(word) in str(error.value)
 
@@ -112,11 +96,11 @@ def test_settings_and_seeds_of_replicas_do_not_fit_an_ordinary_model(kind):
         kind, "threshold"
     )
     with pytest.raises(ValueError, match=rf"^{setting} has shape \(2,\).* single"):
-        kind(network(), **{setting: [0.1, 0.2]})
+        kind(perceptron(), **{setting: [0.1, 0.2]})
     with pytest.raises(ValueError, match=r"^seed has shape \(2,\).* single"):
-        kind(network(), seed=[1, 2])
+        kind(perceptron(), seed=[1, 2])
     with pytest.raises(TypeError, match=r"seed is 0\.5; it has to be a whole number"):
-        kind(network(), seed=0.5)
+        kind(perceptron(), seed=0.5)
     stack = StackedMLP([1, 2, 3], 5, 8, 3, 2)
     with pytest.raises(ValueError, match=rf"^{setting} has shape \(2,\).* 3 numbers, one a replica"):
         kind(stack, **{setting: [0.1, 0.2]})
@@ -127,12 +111,12 @@ def test_settings_and_seeds_of_replicas_do_not_fit_an_ordinary_model(kind):
 @every_class
 def test_nothing_to_act_on_is_an_error(kind):
     with pytest.raises(ValueError, match="MLP has no parameter with requires_grad=True"):
-        kind(network().requires_grad_(False))
+        kind(perceptron().requires_grad_(False))
 
 
 @every
 def test_closing_takes_all_hooks_away_and_ends_the_method(name):
-    model = network()
+    model = perceptron()
     with build(name, model, replica=0) as method:
         reads = "contribution" in name or "activation" in name or "absorbing" in name or "2024" in name
         assert (hooks(model) > 0) is (reads or "drawn" in name)
@@ -151,7 +135,7 @@ def test_closing_takes_all_hooks_away_and_ends_the_method(name):
 @pytest.mark.parametrize("kind", UNIT_METHODS)
 def test_without_a_forward_pass_in_training_mode(kind, utility):
     settings = {"maturity": 0, "replacement_rate": 0.5} if kind is supple.CBP else {"frequency": 1}
-    model = network()
+    model = perceptron()
     method = kind(model, utility=utility, **settings)
     with pytest.raises(RuntimeError, match=r"no forward pass of blocks.0.linear in training mode.*model.train\(\)"):
         method.step()
@@ -162,7 +146,7 @@ def test_without_a_forward_pass_in_training_mode(kind, utility):
 
 
 def test_without_gradients():
-    model = network()
+    model = perceptron()
     with pytest.raises(RuntimeError, match=r"SWR found no gradient: call step\(\) after backward\(\)"):
         supple.SWR(model, frequency=1).step()
     for method in (
@@ -179,7 +163,7 @@ def test_without_gradients():
 def test_passes_for_evaluation_do_not_count(name):
     results = []
     for evaluates in (False, True):
-        model = network()
+        model = perceptron()
         method = build(name, model, replica=2 if "ReDo" in name else 5)
         for step in range(25):
             backward(model, step)
@@ -200,7 +184,7 @@ def test_passes_for_evaluation_do_not_count(name):
 
 @every_class
 def test_states_of_others_are_refused(kind):
-    model, stack = network(), StackedMLP([1, 2], 5, 8, 3, 2)
+    model, stack = perceptron(), StackedMLP([1, 2], 5, 8, 3, 2)
     method = kind(model)
     other = (supple.SWR if kind is not supple.SWR else supple.CBP)(model)
     with pytest.raises(ValueError, match=f"state of {type(other).__name__}, not of {kind.__name__}"):
@@ -215,7 +199,7 @@ def test_states_of_others_are_refused(kind):
 
 @pytest.mark.parametrize("kind", [supple.SWR, supple.CBP])
 def test_a_state_with_a_moving_average_does_not_fit_one_without(kind):
-    with_average, without = kind(network(), decay=0.5), kind(network())
+    with_average, without = kind(perceptron(), decay=0.5), kind(perceptron())
     for one, other in ((with_average, without), (without, with_average)):
         with pytest.raises(ValueError, match="saved with other settings"):
             one.load_state_dict(other.state_dict())
@@ -278,7 +262,7 @@ def test_layers_with_frozen_weights_are_left_out_and_frozen_biases_stay(kind):
 
 @pytest.mark.parametrize("name", FEW)
 def test_counts_are_copies_and_have_the_documented_shape(name):
-    model, stack = network(), StackedMLP(SEEDS, 5, 8, 3, 2)
+    model, stack = perceptron(), StackedMLP(SEEDS, 5, 8, 3, 2)
     for network_, shape in ((model, ()), (stack, (6,))):
         method = build(name, network_, replica=None if shape else 0)
         counts = method.reinitialized
@@ -301,7 +285,7 @@ FAILING = [
 def test_a_step_that_failed_does_not_count_and_may_be_tried_again(make, failing):
     ends = []
     for fails in (False, True):
-        model = network()
+        model = perceptron()
         method = make(model)
         for step in range(4):
             if fails and step == failing:
@@ -318,11 +302,11 @@ def test_a_step_that_failed_does_not_count_and_may_be_tried_again(make, failing)
 
 
 def test_a_resumed_method_hears_at_once_that_there_are_no_gradients():
-    saved = network()
+    saved = perceptron()
     method = supple.SWR(saved, frequency=100)
     backward(saved)
     method.step()
-    again = supple.SWR(network(), frequency=100)
+    again = supple.SWR(perceptron(), frequency=100)
     again.load_state_dict(method.state_dict())
     with pytest.raises(RuntimeError, match="SWR found no gradient"):
         again.step()
@@ -330,13 +314,13 @@ def test_a_resumed_method_hears_at_once_that_there_are_no_gradients():
 
 def test_a_state_without_what_came_later_is_taken():
     """States know neither the number of skips nor the values at the start, where these are not needed."""
-    model = network()
+    model = perceptron()
     backward(model)
     for make in (supple.L2, supple.SWR, supple.CBP):
         method = make(model)
         method.step()
         state = {key: value for key, value in method.state_dict().items() if key not in ("skipped", "start")}
-        again = make(network())
+        again = make(perceptron())
         again.load_state_dict(state)
         assert (again.steps, int(again.skipped)) == (1, 0)
     method = supple.SWR(model, reinit="initial")
@@ -347,7 +331,7 @@ def test_a_state_without_what_came_later_is_taken():
 
 
 def test_gradients_that_were_set_to_zero_before_are_noticed_at_the_first_step():
-    model = network()
+    model = perceptron()
     method = supple.SWR(model, frequency=100)
     backward(model)
     model.zero_grad(set_to_none=False)

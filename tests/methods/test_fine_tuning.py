@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+from helpers import train
 from torch import nn
 
 import supple
@@ -23,13 +24,10 @@ def pretrained(dtype: torch.dtype = torch.float64) -> nn.Sequential:
     return model.to(dtype)
 
 
-def train(model: nn.Module, method: supple.Method, optimizer: torch.optim.Optimizer, first: int, last: int) -> None:
-    for step in range(first, last):
-        optimizer.zero_grad()
-        x = torch.randint(0, 9, (5, 3), generator=torch.Generator().manual_seed(step))
-        model(x).square().sum().backward()
-        optimizer.step()
-        method.step()
+def learn(model: nn.Module, method: supple.Method, optimizer: torch.optim.Optimizer, first: int, last: int) -> None:
+    generators = [torch.Generator().manual_seed(step) for step in range(first, last)]
+    batches = [(torch.randint(0, 9, (5, 3), generator=generator),) for generator in generators]
+    train(model, optimizer, method, batches, lambda model, x: model(x).square().sum())
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
@@ -48,9 +46,9 @@ def test_chosen_entries_go_back_and_others_do_not(pruning: str, dtype: torch.dty
         reinit="mean",
         initial={"*": supple.Constant(77.0)},
     )
-    train(model, method, optimizer, 0, 3)
+    learn(model, method, optimizer, 0, 3)
     twin.load_state_dict(model.state_dict())
-    train(twin, same, torch.optim.SGD(twin.parameters(), lr=0.0), 3, 3)
+    learn(twin, same, torch.optim.SGD(twin.parameters(), lr=0.0), 3, 3)
     optimizer.zero_grad()
     x = torch.randint(0, 9, (5, 3))
     for one in (model, twin):
@@ -73,7 +71,7 @@ def test_going_on_needs_no_pretrained_values() -> None:
     model = pretrained()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     method = supple.SWR(model, optimizer, frequency=2, factor=0.3, reinit="initial", decay=0.5)
-    train(model, method, optimizer, 0, 3)
+    learn(model, method, optimizer, 0, 3)
     saved = copy.deepcopy([model.state_dict(), optimizer.state_dict(), method.state_dict()])
     other = nn.Sequential(nn.Embedding(9, 4, padding_idx=0), nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 3)).double()
     its_optimizer = torch.optim.Adam(other.parameters(), lr=0.01)
@@ -81,8 +79,8 @@ def test_going_on_needs_no_pretrained_values() -> None:
     other.load_state_dict(saved[0])
     its_optimizer.load_state_dict(saved[1])
     again.load_state_dict(saved[2])
-    train(model, method, optimizer, 3, 9)
-    train(other, again, its_optimizer, 3, 9)
+    learn(model, method, optimizer, 3, 9)
+    learn(other, again, its_optimizer, 3, 9)
     assert int(method.reinitialized.total) == int(again.reinitialized.total) > 0
     for one, two in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(one, two)

@@ -4,29 +4,12 @@ import copy
 
 import pytest
 import torch
+from helpers import backward, perceptron, unchanged, values
 from hypothesis import given
 from hypothesis import strategies as st
 
 import supple
 from supple.lab.nn import MLP
-
-
-def network(**options):
-    return MLP(5, 8, 3, 2, seed=3, **options)
-
-
-def backward(model, step=0):
-    model.zero_grad()
-    model(torch.randn(6, 5, generator=torch.Generator().manual_seed(step))).square().sum().backward()
-
-
-def values(model):
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def unchanged(model, before):
-    return all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
 
 ZERO = {
     "L2": (supple.L2, {"l2": 0}),
@@ -44,7 +27,7 @@ ZERO = {
 @pytest.mark.parametrize("name", ZERO)
 def test_zero_does_nothing_at_all(name):
     kind, settings = ZERO[name]
-    model = network()
+    model = perceptron()
     with torch.no_grad():
         model.blocks[0].linear.weight[:3] = 0  # dead units, of utility 0
     optimizer = torch.optim.Adam(model.parameters())

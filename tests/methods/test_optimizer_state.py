@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from torch import nn
+from helpers import backward, network
 
 import supple
 from supple.lab.nn import StackedMLP
@@ -32,15 +32,8 @@ OPTIMIZERS = {
 NEW = {"Adagrad": {"sum": 0.25}, "Rprop": {"step_size": LR}}
 
 
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
-
-
 def fit(model, optimizer, step):
-    x = torch.randn(8, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(step))
-    optimizer.zero_grad()
-    model(x).square().sum().backward()
+    backward(model, step, 8, 6)
     optimizer.step()
 
 
@@ -61,7 +54,7 @@ def methods_of(model, optimizer):
 @pytest.mark.parametrize("which", [0, 1, 2], ids=["SWR", "CBP", "ReDo"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_reinitialized_entries_get_what_a_new_entry_gets_and_others_keep_theirs(name, which):
-    model = network()
+    model = network().double()
     optimizer = OPTIMIZERS[name](model.parameters())
     method = list(methods_of(model, optimizer))[which]
     fit(model, optimizer, 0)
@@ -88,7 +81,7 @@ def test_reinitialized_entries_get_what_a_new_entry_gets_and_others_keep_theirs(
 
 
 def test_keep_leaves_the_state_as_it_is():
-    model = network()
+    model = network().double()
     optimizer = torch.optim.Adam(model.parameters())
     method = supple.SWR(model, optimizer, frequency=1, factor=0.9, utility="magnitude")
     fit(model, optimizer, 0)
@@ -103,7 +96,7 @@ def test_keep_leaves_the_state_as_it_is():
 
 
 def test_a_step_size_changed_by_a_scheduler_is_the_one_new_entries_get():
-    model = network()
+    model = network().double()
     optimizer = torch.optim.Rprop(model.parameters(), lr=0.01)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
     method = supple.SWR(model, optimizer, frequency=1, factor=1, pruning="proportional", optimizer_state="fresh")
@@ -117,7 +110,7 @@ def test_a_step_size_changed_by_a_scheduler_is_the_one_new_entries_get():
 
 
 def test_groups_have_their_own_settings():
-    model = network()
+    model = network().double()
     groups = [{"params": model[0].parameters(), "lr": 0.01}, {"params": model[2].parameters(), "lr": 0.5}]
     optimizer = torch.optim.Rprop(groups)
     method = supple.SWR(model, optimizer, frequency=1, factor=1, pruning="proportional", optimizer_state="fresh")
@@ -128,7 +121,7 @@ def test_groups_have_their_own_settings():
 
 
 def test_the_optimizer_itself_is_not_touched_by_the_search():
-    model = network()
+    model = network().double()
     optimizer = torch.optim.Adam(model.parameters())
     calls = []
     optimizer.register_step_post_hook(lambda *arguments: calls.append(1))
@@ -167,11 +160,11 @@ def test_stacked_optimizers(kind):
 
 
 def test_what_cannot_be_made_fresh_is_refused():
-    model = network()
+    model = network().double()
     with pytest.raises(ValueError, match="needs the optimizer"):
         supple.SWR(model, optimizer_state="fresh")
     optimizer = torch.optim.SGD(model[2].parameters(), lr=0.1, momentum=0.9)
-    with pytest.raises(ValueError, match=r"0.weight: .*shape \(6, 4\) is not in the SGD"):
+    with pytest.raises(ValueError, match=r"0.weight: .*shape \(30, 6\) is not in the SGD"):
         supple.SWR(model, optimizer, optimizer_state="fresh")
     for kind in (torch.optim.LBFGS, torch.optim.SparseAdam):
         with pytest.raises(ValueError, match=rf'what {kind.__name__} gives a new entry .*optimizer_state="keep"'):
@@ -190,10 +183,10 @@ def test_an_optimizer_with_attributes_of_its_own():
                     parameter.grad.mul_(self.scale)
             return super().step(closure)
 
-    model = network()
+    model = network().double()
     optimizer = Scaled(model.parameters(), 2.0)
     method = supple.SWR(model, optimizer, frequency=1, factor=0.5, optimizer_state="fresh")
-    model(torch.ones(1, 4, dtype=torch.float64)).sum().backward()
+    model(torch.ones(1, 6, dtype=torch.float64)).sum().backward()
     optimizer.step()
     before = [parameter.detach().clone() for parameter in model.parameters()]
     method.step()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import network
 from torch import nn
 
 import supple
@@ -146,11 +147,6 @@ def test_a_model_on_several_devices_is_refused_by_name() -> None:
         with pytest.raises(ValueError, match=r"several devices: 0\.weight on cpu, 1\.weight on meta.*include="):
             make(model)
     supple.L2(model, include="0.*").step()
-
-
-def network() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, 30), nn.ReLU(), nn.Linear(30, 3))
 
 
 def assigned(model: nn.Module) -> None:

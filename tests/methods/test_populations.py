@@ -3,6 +3,7 @@
 import pytest
 import torch
 from every_method import EVERY, FEW, build
+from helpers import train
 from torch import nn
 
 import supple
@@ -26,16 +27,14 @@ def batches(steps):
     return x, y
 
 
-def train(model, optimizer, method, x, y):
+def learn(model, optimizer, method, x, y):
     """X [steps, (R,) B, inputs]; the counts of every step."""
-    counts = []
-    for inputs, labels in zip(x, y, strict=True):
-        optimizer.zero_grad()
-        output = model(inputs)
-        nn.functional.cross_entropy(output.flatten(0, -2), labels.flatten(), reduction="sum").div(BATCH).backward()
-        optimizer.step()
-        method.step()
-        counts.append(method.reinitialized.last)
+
+    def loss(model, inputs, labels):
+        outputs = model(inputs).flatten(0, -2)
+        return nn.functional.cross_entropy(outputs, labels.flatten(), reduction="sum") / BATCH
+
+    counts = train(model, optimizer, method, zip(x, y, strict=True), loss)
     assert bool(torch.equal(sum(counts), method.reinitialized.total))
     return torch.stack(counts)
 
@@ -46,11 +45,11 @@ def compare(architecture, make_method, make_optimizer, replicas=range(REPLICAS),
     alone = [stack.replica(r) for r in replicas]
     optimizer = make_optimizer(stack.parameters(), torch.tensor(RATES, dtype=torch.float64))
     method = make_method(stack, optimizer, None)
-    together = train(stack, optimizer, method, x, y)
+    together = learn(stack, optimizer, method, x, y)
     assert together.shape == (steps, REPLICAS)
     for r, model in zip(replicas, alone, strict=True):
         optimizer = make_optimizer(model.parameters(), RATES[r])
-        counts = train(model, optimizer, make_method(model, optimizer, r), x[:, r], y[:, r])
+        counts = learn(model, optimizer, make_method(model, optimizer, r), x[:, r], y[:, r])
         assert torch.equal(counts, together[:, r]), f"replica {r}"
         for name, p in stack.named_parameters():
             # The products of the two are summed in another order, so they differ in the last bit at first.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from helpers import numbers, train
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 
@@ -14,6 +15,8 @@ import supple
 from supple.lab.nn import StackedMLP
 from supple.methods import when
 from supple.methods.units import Layer
+
+pytestmark = pytest.mark.usefixtures("compile_anew")
 
 SIZES = [16, 40, 28, 64, 24]  # so that another layer is due at nearly every step
 Make = Callable[[nn.Module], supple.Method]
@@ -51,25 +54,12 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Make]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def compile_anew() -> Iterator[None]:
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
-
-
-def train(model: nn.Module, method: supple.Method, forward: Callable[[Tensor], Tensor], steps: int = 60) -> list[Any]:
-    """How much was reinitialized at each step."""
+def counts_of(model: nn.Module, method: supple.Method, forward: Callable[[Tensor], Tensor], steps: int = 60) -> Any:
+    """How much was reinitialized at each step of training, in which ``forward`` computes the outputs."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    generator, counts = torch.Generator().manual_seed(1), []
-    for _ in range(steps):
-        x = torch.randn(2, 6, 8, generator=generator)
-        optimizer.zero_grad()
-        forward(x if isinstance(model, StackedMLP) else x[0]).square().mean().backward()
-        optimizer.step()
-        method.step()
-        counts.append(method.reinitialized.last.tolist())
-    return counts
+    x = numbers(1, steps, 2, 6, 8)
+    batches = [(each,) for each in (x if isinstance(model, StackedMLP) else x[:, 0])]
+    return torch.stack(train(model, optimizer, method, batches, lambda model, x: forward(x).square().mean()))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -78,10 +68,10 @@ def test_a_network_is_compiled_once_with_reading_and_once_without(case: str) -> 
     model, twin = build(), build()
     method, counter = make(model), CompileCounter()
     # In one piece: nothing that hooks do breaks the network up.
-    found = train(model, method, torch.compile(model, backend=counter, fullgraph=True))
+    found = counts_of(model, method, torch.compile(model, backend=counter, fullgraph=True))
     assert 1 <= counter.frame_count <= 2
-    assert found == train(twin, make(twin), twin)
-    assert torch.tensor(found).sum() > 3
+    assert torch.equal(found, counts_of(twin, make(twin), twin))
+    assert found.sum() > 3
 
 
 LOOKING: dict[str, tuple[Callable[[], nn.Module], Make]] = {
@@ -117,7 +107,7 @@ def test_a_step_knows_the_features_of_its_own_batch_alone(case: str, monkeypatch
         return found
 
     monkeypatch.setattr(Layer, "utility", checked)
-    train(model, method, model)
+    counts_of(model, method, model)
     assert {*seen} == {*range(len(method.units))}
     assert len(seen) > 8
 
@@ -132,5 +122,5 @@ def test_rows_are_worked_out_once_a_step(monkeypatch: pytest.MonkeyPatch) -> Non
         return rows_of(*arguments)
 
     monkeypatch.setattr(when, "rows_of", counted)
-    train(model, method, model, steps=10)
+    counts_of(model, method, model, steps=10)
     assert 0 < len(calls) <= 10

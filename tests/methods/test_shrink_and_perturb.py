@@ -4,25 +4,22 @@ import math
 
 import pytest
 import torch
+from helpers import perceptron
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 import supple
-from supple.lab.nn import MLP, StackedMLP
+from supple.lab.nn import StackedMLP
 
 
 def weights(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-def network(dtype=torch.float64):
-    return MLP(5, 6, 3, 2, seed=1, layer_norm="after").to(dtype)
-
-
 @given(st.floats(0, 1), st.integers(1, 5))
 def test_l2_shrinks_every_parameter(l2, steps):
-    model = network()
+    model = perceptron(layer_norm="after").double()
     before = weights(model)
     method = supple.L2(model, l2=l2)
     for _ in range(steps):
@@ -32,7 +29,7 @@ def test_l2_shrinks_every_parameter(l2, steps):
 
 
 def test_l2_does_not_depend_on_the_step_size_and_is_not_seen_by_the_optimizer():
-    model, plain = network(), network()
+    model, plain = perceptron(layer_norm="after").double(), perceptron(layer_norm="after").double()
     for one, method in ((model, supple.L2(model, l2=0.01)), (plain, None)):
         optimizer = torch.optim.SGD(one.parameters(), lr=1e-3, momentum=0.9)
         one(torch.ones(1, 5, dtype=torch.float64)).sum().backward()
@@ -64,7 +61,7 @@ def test_shrink_and_perturb_in_distribution(l2, variance):
 
 def test_noise_is_a_function_of_seed_and_step_and_leaves_torchs_generator_alone():
     def perturbed(seed, steps, skip=0):
-        model = network()
+        model = perceptron(layer_norm="after").double()
         method = supple.ShrinkAndPerturb(model, l2=0, variance=1, seed=seed)
         method.steps = skip
         for _ in range(steps):
@@ -84,7 +81,7 @@ def test_noise_is_a_function_of_seed_and_step_and_leaves_torchs_generator_alone(
 
 @pytest.mark.parametrize("kind", [supple.L2, supple.ShrinkAndPerturb])
 def test_zero_does_nothing(kind):
-    model = network(torch.float32)
+    model = perceptron(layer_norm="after")
     before = weights(model)
     settings = {"l2": 0.0} | ({"variance": 0.0} if kind is supple.ShrinkAndPerturb else {})
     method = kind(model, **settings)

@@ -8,15 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import network
 from torch import nn
 
 import supple
 from supple.lab.nn import StackedMLP
-
-
-def network() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, 30), nn.ReLU(), nn.Linear(30, 3))
 
 
 def backward(model: nn.Module, bad: float | None = None) -> None:

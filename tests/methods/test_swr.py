@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+from helpers import network
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -224,11 +225,6 @@ def test_proportional_numbers_are_right_on_average():
     assert int(method.reinitialized.total) / steps == pytest.approx(share, abs=4 * error)
 
 
-def network(seed=0):
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.ReLU(), nn.Linear(6, 3)).double()
-
-
 @given(
     st.sampled_from(VARIANTS),
     st.floats(0, 1),
@@ -239,7 +235,7 @@ def network(seed=0):
 def test_counts_equal_what_changed_and_nothing_else_changes(variant, factor, decay, frequency, seed):
     """Weights only: a resampled continuous value is never the old one; constants may stay as they are."""
     utility, pruning, reinit = variant
-    model = network()
+    model = network(4, 6, 3, layer_norm=True).double()
     for name, p in model.named_parameters():
         p.requires_grad_(name in ("0.weight", "3.weight"))
     method = supple.SWR(
@@ -275,7 +271,7 @@ def test_counts_equal_what_changed_and_nothing_else_changes(variant, factor, dec
 
 @pytest.mark.parametrize("optimizer_state", ["keep", "fresh"])
 def test_optimizer_state_of_reinitialized_entries(optimizer_state):
-    model = network()
+    model = network(4, 6, 3, layer_norm=True).double()
     optimizer = torch.optim.Adam(model.parameters())
     method = supple.SWR(
         model,

@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from helpers import batch, network
 from torch import nn
 
 import supple
@@ -28,16 +29,6 @@ METHODS = {
 }
 every_optimizer = pytest.mark.parametrize("optimizer_name", OPTIMIZERS)
 every_method = pytest.mark.parametrize("method_name", METHODS)
-
-
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 2))
-
-
-def batch(step, size=32):
-    x = torch.randn(size, 5, generator=torch.Generator().manual_seed(step))
-    return x, (x[:, 0] * x[:, 1] > 0).long()
 
 
 def loss_of(model, x, y):
@@ -212,7 +203,7 @@ class Wrapped(nn.Module):
     def __init__(self, style):
         super().__init__()
         torch.manual_seed(0)
-        self.fc, self.doubling, self.out = nn.Linear(5, 16), Doubling(), nn.Linear(16, 2)
+        self.fc, self.doubling, self.out = nn.Linear(6, 16), Doubling(), nn.Linear(16, 2)
         self.style = style
 
     def forward(self, x):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from helpers import batch, network
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import supple
+
+pytestmark = pytest.mark.usefixtures("compile_anew")
 
 Forward = Callable[[Tensor], Tensor]
 METHODS: dict[str, Callable[..., supple.Method]] = {
@@ -22,23 +25,6 @@ METHODS: dict[str, Callable[..., supple.Method]] = {
 }
 every_method = pytest.mark.parametrize("name", METHODS)
 READING = ["CBP", "CBP of 2024", "ReDo"]
-
-
-@pytest.fixture(autouse=True)
-def compile_anew() -> Iterator[None]:
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
-
-
-def network() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 2)).double()
-
-
-def batch(step: int, size: int = 24) -> tuple[Tensor, Tensor]:
-    x = torch.randn(size, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(step))
-    return x, (x[:, 0] * x[:, 1] > 0).long()
 
 
 def train(
@@ -59,7 +45,7 @@ def train(
         each_step: what else is done before each step.
         parts: in how many parts a batch is computed.
     """
-    model = network()
+    model = network().double()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     method = None if after_wrapping else METHODS[name](model, optimizer)
     wrapped = wrap(model)
@@ -68,7 +54,7 @@ def train(
     for step in range(8):
         each_step(model, step)
         optimizer.zero_grad()
-        for x, y in zip(*(part.chunk(parts) for part in batch(step)), strict=True):
+        for x, y in zip(*(part.chunk(parts) for part in batch(step, 24, dtype=torch.float64)), strict=True):
             (nn.functional.cross_entropy(wrapped(x), y) / parts).backward()
         optimizer.step()
         method.step()
@@ -108,16 +94,16 @@ def test_a_network_compiled_to_machine_code(name: str, mode: str) -> None:
 
 @pytest.mark.parametrize("name", READING)
 def test_a_network_that_ran_compiled_before_hears_what_to_do(name: str) -> None:
-    model = network()
+    model = network().double()
     fast = torch.compile(model, backend="eager")
-    fast(batch(0)[0]).sum().backward()
+    fast(batch(0, 24, dtype=torch.float64)[0]).sum().backward()
     method = METHODS[name](model, torch.optim.SGD(model.parameters(), lr=0.1))
     with pytest.raises(RuntimeError, match=r"before its first forward pass.*torch\.compiler\.reset"):  # noqa: PT012
         for step in range(4):
-            fast(batch(step)[0]).sum().backward()
+            fast(batch(step, 24, dtype=torch.float64)[0]).sum().backward()
             method.step()
     torch.compiler.reset()
-    fast(batch(0)[0]).sum().backward()
+    fast(batch(0, 24, dtype=torch.float64)[0]).sum().backward()
     method.step()
 
 
@@ -133,9 +119,9 @@ def test_recomputed_features_count_once(name: str, parts: int, reentrant: bool) 
 
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_a_recomputed_batch_has_as_many_examples_as_the_batch(reentrant: bool) -> None:
-    model = network()
+    model = network().double()
     method = supple.CBP(model, maturity=0, replacement_rate=1.0)
-    checkpoint(model, batch(0, 6)[0].requires_grad_(), use_reentrant=reentrant).sum().backward()
+    checkpoint(model, batch(0, 6, dtype=torch.float64)[0].requires_grad_(), use_reentrant=reentrant).sum().backward()
     assert [reader.take_sum()[1] for reader in method.needs().readers] == [6]
 
 
@@ -148,7 +134,7 @@ def test_copies_of_the_network_read_nothing(name: str) -> None:
             averages.extend([torch.optim.swa_utils.AveragedModel(model), copy.deepcopy(model)])
         averages[0].update_parameters(model)
         for one in averages:
-            one.train()(1e3 * torch.ones(50, 5, dtype=torch.float64)).sum().backward()
+            one.train()(1e3 * torch.ones(50, 6, dtype=torch.float64)).sum().backward()
 
     assert_same(train(name, each_step=average), train(name), exact=True)
     hooks = [*averages[1][2]._forward_pre_hooks.values(), *averages[1][0]._forward_hooks.values()]
@@ -156,14 +142,14 @@ def test_copies_of_the_network_read_nothing(name: str) -> None:
 
 
 def test_closing_ends_the_reading_of_a_compiled_network() -> None:
-    model = network()
+    model = network().double()
     fast = torch.compile(model, backend="eager")
     method = supple.CBP(model, maturity=0, replacement_rate=1.0)
-    fast(batch(0)[0]).sum().backward()
+    fast(batch(0, 24, dtype=torch.float64)[0]).sum().backward()
     method.step()
     (reader,) = method.needs().readers
     method.close()
-    fast(batch(1)[0]).sum().backward()
+    fast(batch(1, 24, dtype=torch.float64)[0]).sum().backward()
     assert reader.take_sum() == (None, 0)
 
 
@@ -194,7 +180,7 @@ def test_half_precision_with_an_optimizer_in_single() -> None:
     method = supple.SWR(model, optimizer, frequency=2, factor=0.5, optimizer_state="fresh")
     for step in range(4):
         optimizer.zero_grad()
-        x, y = batch(step)
+        x, y = batch(step, 24, dtype=torch.float64)
         nn.functional.cross_entropy(model(x.bfloat16()), y).backward()
         optimizer.step()
         before = [p.detach().clone() for p in model.parameters()]
@@ -222,7 +208,7 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
 def test_fused_and_foreach_optimizers_do_what_the_plain_one_does(kind: str, way: str) -> None:
     results = []
     for plain in (False, True):
-        model = network()
+        model = network().double()
         optimizer = OPTIMIZERS[kind](model.parameters())
         for group in optimizer.param_groups:
             group["fused"], group["foreach"] = way == "fused" and not plain, way == "foreach" and not plain
@@ -230,7 +216,7 @@ def test_fused_and_foreach_optimizers_do_what_the_plain_one_does(kind: str, way:
         method = supple.SWR(model, optimizer, frequency=2, factor=0.3, optimizer_state="fresh")
         for step in range(6):
             optimizer.zero_grad()
-            x, y = batch(step)
+            x, y = batch(step, 24, dtype=torch.float64)
             nn.functional.cross_entropy(model(x), y).backward()
             optimizer.step()
             method.step()
@@ -240,14 +226,14 @@ def test_fused_and_foreach_optimizers_do_what_the_plain_one_does(kind: str, way:
 
 def captured(method_name: str, capture: bool) -> tuple[list[Tensor], int]:
     """Training on a GPU, the step captured in a CUDA graph and replayed, or not."""
-    model = network().cuda()
+    model = network().double().cuda()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01, capturable=True)
     kinds: dict[str, Callable[[], supple.Method]] = {
         "SWR": lambda: supple.SWR(model, optimizer, frequency=2, factor=0.3, optimizer_state="fresh"),
         "ReDo": lambda: supple.ReDo(model, optimizer, frequency=3, threshold=0.4, utility="gradient"),
     }
     method = kinds[method_name]()
-    x, y = (part.cuda() for part in batch(0))
+    x, y = (part.cuda() for part in batch(0, 24, dtype=torch.float64))
 
     def once() -> None:
         optimizer.zero_grad(set_to_none=False)
@@ -265,7 +251,7 @@ def captured(method_name: str, capture: bool) -> tuple[list[Tensor], int]:
         with torch.cuda.graph(graph):  # runs nothing yet
             once()
     for step in range(1, 9):
-        inputs, labels = batch(step)
+        inputs, labels = batch(step, 24, dtype=torch.float64)
         x.copy_(inputs)
         y.copy_(labels)
         graph.replay() if capture else once()

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from helpers import numbers, train
 
 from supple.lab.nn import MLP, StackedMLP
 from supple.optim import SGDW, AdamW
@@ -17,12 +18,10 @@ OPTIMIZERS = {
 both = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
 
 
-def train(model, optimizer, steps, start=0):
-    for step in range(start, start + steps):
-        x = torch.randn(4, 6, dtype=model.output.weight.dtype, generator=torch.Generator().manual_seed(step))
-        optimizer.zero_grad()
-        model(x).square().mean(dim=(-1, -2)).sum().backward()
-        optimizer.step()
+def learn(model, optimizer, steps, start=0):
+    dtype = model.output.weight.dtype
+    batches = [(numbers(step, 4, 6, dtype=dtype),) for step in range(start, start + steps)]
+    train(model, optimizer, None, batches, lambda model, x: model(x).square().mean(dim=(-1, -2)).sum())
 
 
 def values(model):
@@ -38,9 +37,9 @@ def test_each_replica_is_trained_as_alone_with_its_settings(make):
     rates, decays = torch.tensor([0.1, 0.01, 0.02]).double(), torch.tensor([0.0, 1e-3, 1e-2]).double()
     stack = StackedMLP([0, 0, 1], **SIZES).double()
     alone = [stack.replica(r) for r in range(3)]
-    train(stack, make(stack.parameters(), lr=rates, weight_decay=decays), 50)
+    learn(stack, make(stack.parameters(), lr=rates, weight_decay=decays), 50)
     for r, network in enumerate(alone):
-        train(network, make(network.parameters(), lr=rates[r].item(), weight_decay=decays[r].item()), 50)
+        learn(network, make(network.parameters(), lr=rates[r].item(), weight_decay=decays[r].item()), 50)
         for p, q in zip(stack.parameters(), network.parameters(), strict=True):
             torch.testing.assert_close(p[r], q, rtol=1e-9, atol=1e-10)
     assert not torch.allclose(stack.output.weight[0], stack.output.weight[1], rtol=1e-3)
@@ -49,8 +48,8 @@ def test_each_replica_is_trained_as_alone_with_its_settings(make):
 @both
 def test_a_number_and_a_tensor_of_it_do_the_same_bit_for_bit(make):
     one, other = StackedMLP([3, 4], **SIZES), StackedMLP([3, 4], **SIZES)
-    train(one, make(one.parameters(), lr=0.03, weight_decay=1e-3), 20)
-    train(other, make(other.parameters(), lr=torch.full((2,), 0.03), weight_decay=torch.full((2,), 1e-3)), 20)
+    learn(one, make(one.parameters(), lr=0.03, weight_decay=1e-3), 20)
+    learn(other, make(other.parameters(), lr=torch.full((2,), 0.03), weight_decay=torch.full((2,), 1e-3)), 20)
     assert_equal(values(one), values(other))
 
 
@@ -61,15 +60,15 @@ def test_a_list_of_settings_is_a_tensor_of_them_bit_for_bit(make, kind):
     one, other = StackedMLP([3, 4], **SIZES), StackedMLP([3, 4], **SIZES)
     listed = make(one.parameters(), lr=kind(rates), weight_decay=kind(decays))
     tensors = make(other.parameters(), lr=torch.tensor(rates), weight_decay=torch.tensor(decays))
-    train(one, listed, 5)
-    train(other, tensors, 5)
+    learn(one, listed, 5)
+    learn(other, tensors, 5)
     assert_equal(values(one), values(other))
     # A list that is put there later counts too, and so does a change in place of what it became.
     listed.param_groups[0]["lr"] = kind([0.02, 0.2])
     tensors.param_groups[0]["lr"] = torch.tensor([0.02, 0.2])
     for _ in range(2):
-        train(one, listed, 2)
-        train(other, tensors, 2)
+        learn(one, listed, 2)
+        learn(other, tensors, 2)
         assert_equal(values(one), values(other))
         listed.param_groups[0]["lr"].mul_(0.5)
         tensors.param_groups[0]["lr"].mul_(0.5)
@@ -93,13 +92,13 @@ def test_training_goes_on_from_a_saved_state_bit_for_bit(make):
     settings = {"lr": torch.tensor([0.1, 0.01]), "weight_decay": torch.tensor([1e-3, 0.0])}
     whole = StackedMLP([0, 1], **SIZES)
     optimizer = make(whole.parameters(), **settings)
-    train(whole, optimizer, 10)
+    learn(whole, optimizer, 10)
     model, state = copy.deepcopy(whole), copy.deepcopy(optimizer.state_dict())
-    train(whole, optimizer, 10, start=10)
+    learn(whole, optimizer, 10, start=10)
 
     resumed = make(model.parameters(), lr=0.5)
     resumed.load_state_dict(state)
-    train(model, resumed, 10, start=10)
+    learn(model, resumed, 10, start=10)
     assert_equal(values(model), values(whole))
 
 
@@ -107,12 +106,12 @@ def test_training_goes_on_from_a_saved_state_bit_for_bit(make):
 def test_a_deep_copy_trains_on_by_itself(make):
     model = StackedMLP([0, 1], **SIZES)
     optimizer = make(model.parameters(), lr=torch.tensor([0.1, 0.01]))
-    train(model, optimizer, 3)
+    learn(model, optimizer, 3)
     twin_model, twin = copy.deepcopy((model, optimizer))
     before = values(model)
-    train(twin_model, twin, 3, start=3)
+    learn(twin_model, twin, 3, start=3)
     assert_equal(values(model), before)
-    train(model, optimizer, 3, start=3)
+    learn(model, optimizer, 3, start=3)
     assert_equal(values(model), values(twin_model))
 
 
@@ -122,8 +121,8 @@ def test_a_changed_step_size_takes_effect(make, how):
     model, expected = StackedMLP([0, 1], **SIZES), StackedMLP([0, 1], **SIZES)
     start = 0.1 if how == "another number" else torch.full((2,), 0.1)
     optimizer, other = make(model.parameters(), lr=start), make(expected.parameters(), lr=0.1)
-    train(model, optimizer, 2)
-    train(expected, other, 2)
+    learn(model, optimizer, 2)
+    learn(expected, other, 2)
     (group,) = optimizer.param_groups
     if how == "in place":
         group["lr"].mul_(0.5)
@@ -131,8 +130,8 @@ def test_a_changed_step_size_takes_effect(make, how):
         group["lr"] = 0.05 if how == "another number" else torch.full((2,), 0.05)
     other.param_groups[0]["lr"] = 0.05
     before = values(expected)
-    train(model, optimizer, 2, start=2)
-    train(expected, other, 2, start=2)
+    learn(model, optimizer, 2, start=2)
+    learn(expected, other, 2, start=2)
     assert_equal(values(model), values(expected))
     assert not torch.equal(before[0], values(expected)[0])
 
@@ -155,8 +154,8 @@ def test_torch_schedulers_change_a_number(make):
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
     for step in range(3):
         other.param_groups[0]["lr"] = 0.1 * 0.5**step
-        train(model, optimizer, 1, start=step)
-        train(expected, other, 1, start=step)
+        learn(model, optimizer, 1, start=step)
+        learn(expected, other, 1, start=step)
         scheduler.step()
     assert_equal(values(model), values(expected))
 

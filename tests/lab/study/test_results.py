@@ -34,7 +34,7 @@ def config(folder: Path) -> RunConfig:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, thread_workers: None) -> Path:
     folder = tmp_path_factory.mktemp("run") / "tiny"
     assert running.run(config(folder)).complete
     return folder

@@ -110,7 +110,7 @@ def wait_for_session(folder: Path, count: int) -> None:
         time.sleep(0.02)
 
 
-def test_killed_and_interrupted_it_ends_with_the_same_files(tmp_path: Path) -> None:
+def test_killed_and_interrupted_it_ends_with_the_same_files(tmp_path: Path, thread_workers: None) -> None:
     study = tmp_path / "tiny.toml"
     study.write_text(STUDY)
     killed, whole = tmp_path / "killed", tmp_path / "whole"
@@ -167,7 +167,7 @@ def test_after_a_full_disk_it_goes_on(finished: Path, tmp_path: Path) -> None:
     assert all_files(folder) == all_files(finished)
 
 
-def test_only_what_is_missing_is_run(tmp_path: Path) -> None:
+def test_only_what_is_missing_is_run(tmp_path: Path, thread_workers: None) -> None:
     assert running.run(config(tmp_path)).complete
     first = load(tmp_path)
     assert first.runs["method"].to_list() == ["base", "swr"] * 2
@@ -221,7 +221,7 @@ def test_what_no_longer_matches_is_refused(finished: Path, changes: dict[str, An
     assert {path: path.read_bytes() for path in finished.rglob("*.*") if path.is_file()} == before
 
 
-def test_methods_that_stay_keep_their_network_and_optimizer(tmp_path: Path) -> None:
+def test_methods_that_stay_keep_their_network_and_optimizer(tmp_path: Path, thread_workers: None) -> None:
     """Another study, whose tables would make something else of them, or nothing that can be."""
     short = {"run": {"tasks": 1, "seeds": 1}}
     own = {"momentum": {"kind": "base", "optimizer": {"momentum": 0.9}}, "base": {}}
@@ -261,7 +261,7 @@ def test_a_part_that_comes_on_between_two_kills_is_not_short_of_memory(
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, thread_workers: None) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     assert running.run(config(folder)).complete
     return folder
@@ -296,8 +296,9 @@ def test_a_damaged_checkpoint_ends_the_run(finished: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_goes_on_where_it_was(finished: Path, tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its results are not taken for those of a machine without memory."""
+    monkeypatch.setattr(pool, "Popen", subprocess.Popen)
     killed = threading.Event()
 
     class Killer(Watcher):
@@ -372,6 +373,7 @@ def test_a_stop_before_the_first_task(tmp_path: Path) -> None:
     assert load(tmp_path).runs["done"].to_list() == [0] * 4
 
 
+@pytest.mark.usefixtures("thread_workers")
 class TestCommand:
     """What a user sees, in process where nothing is trained."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from rich.markup import escape
 
 from supple.lab import data
 from supple.lab.population.layers import PRECISIONS
+from supple.lab.study.errors import did_you_mean
 
 DataName = Enum("DataName", {name: name for name in data.NAMES}, type=str)  # type: ignore[misc]
 ProductPrecision = Enum("ProductPrecision", {name: name for name in PRECISIONS}, type=str)  # type: ignore[misc]
@@ -71,10 +71,9 @@ def method_names(text: str, known: list[str]) -> list[str]:
         )
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-            hint = f" Did you mean {near[0]}?" if near else ""
             raise typer.BadParameter(
-                f"there is no method {name!r}.{hint} There are {', '.join(known)}.", param_hint="--methods"
+                f"there is no method {name!r}.{did_you_mean(name, known)} There are {', '.join(known)}.",
+                param_hint="--methods",
             )
     return [name for name in known if name in given or name == known[0]]
 

@@ -13,6 +13,9 @@ from supple.lab.nn.stacked import initialize
 from supple.lab.nn.transformer import Attention, EncoderBlock, FeedForward, layer_norm
 from supple.structure.description import Consumer, Excluded, Feature, Slice, UnitGroup, Units
 
+PARTS = ("network", "head", "layer_norms", "attention", "mlp")
+"""Parts of the network that :meth:`ViT.parameters_of` knows."""
+
 _RESIDUAL = "its outputs are added up in a residual stream"
 
 
@@ -122,6 +125,20 @@ class ViT(nn.Module):
                     f"{name}.bias": Constant(0.0),
                 }
         return found
+
+    def parameters_of(self, part: str) -> list[str]:
+        """Names of the parameters of one of the :data:`PARTS`."""
+        if part == "network":
+            return [name for name, _ in self.named_parameters()]
+        if part == "head":
+            return [f"output.{name}" for name, _ in self.output.named_parameters()]
+        kinds: dict[str, type[nn.Module]] = {"layer_norms": nn.LayerNorm, "attention": Attention, "mlp": FeedForward}
+        return [
+            f"{path}.{name}"
+            for path, module in self.named_modules()
+            if isinstance(module, kinds[part])
+            for name, _ in module.named_parameters()
+        ]
 
     def hidden_units(self) -> Units:
         """The hidden units of the MLPs, a group a layer; layers left out are in its ``excluded``."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from supple.functional import random
 from supple.lab.nn import ViT
 from supple.lab.nn.stacked import initialize
-from supple.lab.nn.transformer import Attention, FeedForward
+from supple.lab.nn.vit import PARTS
 from supple.lab.population.class_incremental_metrics import (
     AdditionEnd,
     AdditionStart,
@@ -27,27 +27,10 @@ from supple.methods.arguments import choice
 from supple.metrics import hits
 from supple.optim.one_cycle import one_cycle
 
-RESETS = ("network", "head", "layer_norms", "attention", "mlp", "momentum")
+RESETS = (*PARTS, "momentum")
 """What can be reset: the whole network, parts of it, or only the optimizer's state."""
 
-_LAYERS: dict[str, type[nn.Module]] = {"layer_norms": nn.LayerNorm, "attention": Attention, "mlp": FeedForward}
-
 _DROPOUT = random.purpose("incremental", "dropout")
-
-
-def parameters_of(network: ViT, part: str) -> list[str]:
-    """Names of the parameters of a part of the network, one of :data:`RESETS`; none for "momentum"."""
-    choice("reset", part, RESETS)
-    if part == "network":
-        return [name for name, _ in network.named_parameters()]
-    if part == "head":
-        return [f"output.{name}" for name, _ in network.output.named_parameters()]
-    return [
-        f"{path}.{name}"
-        for path, module in network.named_modules()
-        if part in _LAYERS and isinstance(module, _LAYERS[part])
-        for name, _ in module.named_parameters()
-    ]
 
 
 def reset(network: ViT, optimizer: torch.optim.Optimizer, parts: Collection[str], addition: int) -> None:
@@ -55,7 +38,7 @@ def reset(network: ViT, optimizer: torch.optim.Optimizer, parts: Collection[str]
 
     The optimizer's state of what is drawn again (momentum) starts anew; with "momentum" all of it does.
     """
-    names = dict.fromkeys(name for part in parts for name in parameters_of(network, part))
+    names = dict.fromkeys(name for part in parts if part != "momentum" for name in network.parameters_of(part))
     seed = torch.tensor([network.seed], device="cpu")
     initialize(network, network.initial_distributions(), seed, names, time=addition)
     parameters = dict(network.named_parameters())
@@ -88,29 +71,13 @@ class ClassIncrementalTraining:
         cycle_momentum: (low, high): the optimizer's momentum goes from high to low while the step size rises, and back,
             as it does in ``torch.optim.lr_scheduler.OneCycleLR`` by default; None: it stays as it is.
         restore: whether the network of best validation accuracy is taken back after an addition's last epoch.
-        reset: what is drawn again at each addition: "network", "head", "layer_norms", "attention", "mlp", or
-            "momentum" alone.
+        reset: what is drawn again at each addition; some of :data:`RESETS`.
         precision: "float32", or "bfloat16": products of matrices in that type by ``torch.autocast``.
         compiled: whether the network goes through ``torch.compile`` for training.
         measured_on: at most how many images to measure units and features on at each addition.
         evaluation_batch: images at a time where nothing is learned.
 
-    Attributes:
-        epoch: number of epochs learned.
-        diverged: whether the loss was not finite once.
-
-    Example:
-        >>> from supple.lab.data import LabelledImages
-        >>> pictures = LabelledImages(torch.arange(40 * 64).view(40, 8, 8).byte(), torch.arange(40) % 4, 4, "toy")
-        >>> stream = ClassIncrementalStream(pictures, pictures, first=2, step=2, epochs=1, validation=1, batch_size=6)
-        >>> network = ViT(4, image_size=8, channels=1, depth=1, heads=1, width=4, hidden=8)
-        >>> optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
-        >>> method = supple.SWR(network, optimizer, frequency=2)
-        >>> training = ClassIncrementalTraining(network, optimizer, stream, method)
-        >>> [training.train_epoch(epoch).classes for epoch in range(training.epoch, stream.epochs)]
-        [2, 4]
-
-    Source: Hernandez-Garcia, Dohare, Luo and Sutton, arXiv 2508.00212.
+    Source: Hernandez-Garcia, Dohare, Luo and Sutton, arXiv 2508.00212. docs/incremental.md has an example.
     """
 
     def __init__(
@@ -136,7 +103,7 @@ class ClassIncrementalTraining:
             raise ValueError(f"cycle_momentum is given, but {type(optimizer).__name__} has no momentum; leave it out")
         choice("precision", precision, ("float32", "bfloat16"))
         for part in reset:
-            parameters_of(network, part)
+            choice("reset", part, RESETS)
         self.network, self.optimizer, self.stream, self.method = network, optimizer, stream, method
         self.weight_decay, self.cycle_momentum = weight_decay, cycle_momentum
         self.restore, self.reset, self.precision = restore, tuple(reset), precision

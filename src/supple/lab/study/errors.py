@@ -15,9 +15,13 @@ class StudyError(ValueError):
 def nearest(name: str, known: Iterable[str]) -> str:
     """What to say of an unknown name, such as "there is no 'srw'. Did you mean swr? There are base, swr."."""
     known = list(known)
+    return f"there is no {name!r}.{did_you_mean(name, known)} There are {', '.join(known)}."
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Such as " Did you mean swr?"; empty where no known name is near."""
     near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.4)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    return f"there is no {name!r}.{hint} There are {', '.join(known)}."
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 _FIXED = {

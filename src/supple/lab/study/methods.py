@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 
 from supple.lab.nn import StackedMLP
 from supple.lab.population.class_incremental import RESETS
-from supple.lab.study.errors import nearest
+from supple.lab.study.errors import did_you_mean, nearest
 from supple.methods import Method, registry
 
 BASE, RESET = "base", "reset"
@@ -57,10 +56,8 @@ def check_settings(kind: str, settings: Mapping[str, Any]) -> None:
     known = defaults(kind)
     for name, value in settings.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-            hint = f" Did you mean {near[0]}?" if near else ""
             has = f"{kind} has {', '.join(known)}" if known else f"{kind} has no settings"
-            raise ValueError(f"there is no setting {name!r}.{hint} {has}.")
+            raise ValueError(f"there is no setting {name!r}.{did_you_mean(name, known)} {has}.")
         if not isinstance(value, bool | int | float | str):
             raise TypeError(f"{name} is {value!r}; it has to be like {known[name]!r}, its default")
     if kind == RESET:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import queue
-import subprocess
 import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from subprocess import PIPE, Popen
 from typing import Any
 
 from supple.lab.study.manifest import Manifest
@@ -56,13 +56,13 @@ class WorkerPool:
         self._tell_parts()
         self.outcome = Outcome()
         self.events: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
-        self.processes: dict[int, subprocess.Popen[str]] = {}
+        self.processes: dict[int, Popen[str]] = {}
         self.busy: dict[int, int] = {}
         self.killed: dict[int, float] = {}
 
     def train(self) -> Outcome:
         """Trains all parts; when this returns or raises, there are no processes any more."""
-        count = min(self.config.process_count, len(self.waiting))
+        count = 0 if self.stop.is_set() else min(self.config.process_count, len(self.waiting))
         try:
             for number in range(count):
                 self.processes[number] = self._start(number)
@@ -87,13 +87,13 @@ class WorkerPool:
         progress = {number: (part.size, part.reached(self.stages)) for number, part in parts.items()}
         self.watcher.start(progress, self.manifest.steps)
 
-    def _start(self, number: int) -> subprocess.Popen[str]:
+    def _start(self, number: int) -> Popen[str]:
         # Methods of one's own are found where the command found them.
         path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), os.getcwd())))
-        process = subprocess.Popen(
+        process = Popen(
             WORKER,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdin=PIPE,
+            stdout=PIPE,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": path},
             # Ctrl-C reaches all processes of a session; what becomes of a worker is decided here.
@@ -112,7 +112,7 @@ class WorkerPool:
         threading.Thread(target=listen, daemon=True).start()
         return process
 
-    def _send(self, process: subprocess.Popen[str], request: dict[str, Any]) -> None:
+    def _send(self, process: Popen[str], request: dict[str, Any]) -> None:
         try:
             assert process.stdin is not None
             process.stdin.write(json.dumps(request) + "\n")

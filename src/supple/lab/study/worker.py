@@ -33,13 +33,14 @@ class Worker:
 
     Args:
         options: "folder", "tasks", and as "problem" the arguments of :func:`supple.lab.study.problems.open_problem`.
+        requests: where requests come from.
         answers: where reports go.
     """
 
-    def __init__(self, options: dict[str, Any], answers: TextIO) -> None:
+    def __init__(self, options: dict[str, Any], requests: TextIO, answers: TextIO) -> None:
         self.folder, self.tasks = Path(options["folder"]), options["tasks"]
-        self._answers = answers
-        self._requests: queue.Queue[int | None] = queue.Queue()
+        self._requests, self._answers = requests, answers
+        self._parts: queue.Queue[int | None] = queue.Queue()
         self._stop = threading.Event()
         self._problem = open_problem(open_manifest(self.folder).study, **options["problem"])
         threading.Thread(target=self._listen, daemon=True).start()
@@ -47,7 +48,7 @@ class Worker:
     def serve(self) -> None:
         """Trains parts until the input ends or a stop is asked for."""
         self._tell("ready")
-        while (part := self._requests.get()) is not None:
+        while (part := self._parts.get()) is not None:
             try:
                 self._train(part)
                 self._tell("done", part=part)
@@ -84,13 +85,13 @@ class Worker:
             part.train(self._problem, self.tasks, on_step, on_stage)
 
     def _listen(self) -> None:
-        for line in sys.stdin:
+        for line in self._requests:
             request = json.loads(line)
             if request.get("stop"):
                 break
-            self._requests.put(request["part"])
+            self._parts.put(request["part"])
         self._stop.set()
-        self._requests.put(None)
+        self._parts.put(None)
 
     def _tell(self, event: str, **what: Any) -> None:
         try:
@@ -105,7 +106,7 @@ def main() -> None:
     torch.set_num_threads(1)
     # Whatever a library prints must not come between the reports.
     answers, sys.stdout = sys.stdout, sys.stderr
-    Worker(json.loads(sys.stdin.readline()), answers).serve()
+    Worker(json.loads(sys.stdin.readline()), sys.stdin, answers).serve()
 
 
 if __name__ == "__main__":
