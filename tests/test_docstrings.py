@@ -38,8 +38,9 @@ def test_examples_are_found():
 
 
 SOURCE = Path(supple.__file__).parent
-FILES = sorted(path for path in SOURCE.rglob("*.py") if not path.is_relative_to(SOURCE / "lab"))
-"""The library: in the laboratory a sentence or two will do."""
+BRIEF = (SOURCE / "lab", SOURCE / "structure" / "tracing")
+"""The laboratory, and what nothing but :func:`supple.units` calls: there a sentence or two will do."""
+FILES = sorted(path for path in SOURCE.rglob("*.py") if not any(map(path.is_relative_to, BRIEF)))
 
 
 def public_functions(body):

@@ -40,7 +40,7 @@ def equal(model, expected):
 @every_utility
 def test_training_equals_a_loop_over_units(name, utility):
     case = make(name)
-    maturity, rate = 4, 0.07
+    maturity, rate = 4, 0.13
     ages = [reference.Ages(layer.size, maturity, rate) for layer in case.layers]
     total = 0
 
@@ -63,7 +63,7 @@ def test_training_equals_a_loop_over_units(name, utility):
     def method_of(model, optimizer):
         return supple.CBP(model, optimizer, maturity=maturity, replacement_rate=rate, utility=utility, **case.arguments)
 
-    train(case, method_of, check, steps=50)
+    train(case, method_of, check, steps=30)
     assert total >= 10
 
 
@@ -98,7 +98,7 @@ def test_moving_average_equals_the_weighted_history_of_each_unit(name, utility):
             **case.arguments,
         )
 
-    assert int(train(case, method_of, check, steps=40).reinitialized.total) >= 10
+    assert int(train(case, method_of, check, steps=30).reinitialized.total) >= 10
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "skip" not in name])

@@ -10,7 +10,7 @@ import supple
 from supple.lab.nn import StackedMLP
 from supple.optim import SGDW, AdamW
 
-REPLICAS, STEPS, BATCH = 6, 200, 5
+REPLICAS, STEPS, BATCH = 6, 100, 5
 SEEDS = [3, 3, 8, 2**40, 0, 11]
 RATES = [0.05, 0.02, 0.1, 0.05, 0.03, 0.01]
 ARCHITECTURES = {
@@ -72,7 +72,7 @@ def with_seed(name, model, optimizer, replica, **more):
 def test_every_method_acts_alike_alone_and_in_a_population(name):
     """One of the six alone for each method; which one changes, so that all settings have their turn."""
     one = list(EVERY).index(name) % REPLICAS
-    steps = STEPS if name in FEW else 70
+    steps = STEPS if name in FEW else 50
     counts = compare("plain", lambda *arguments: with_seed(name, *arguments), sgdw, replicas=[one], steps=steps)
     assert bool(counts.any()) is (name not in ("L2", "S&P"))
 

@@ -54,7 +54,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Make]] = {
 }
 
 
-def counts_of(model: nn.Module, method: supple.Method, forward: Callable[[Tensor], Tensor], steps: int = 60) -> Any:
+def counts_of(model: nn.Module, method: supple.Method, forward: Callable[[Tensor], Tensor], steps: int = 30) -> Any:
     """How much was reinitialized at each step of training, in which ``forward`` computes the outputs."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     x = numbers(1, steps, 2, 6, 8)

@@ -13,7 +13,7 @@ import supple
 from supple.lab.nn import MLP, StackedMLP
 
 SEEDS = [3, 3, 8, 2**40, 0, 11]
-STEPS, CUT = 26, 11
+STEPS, CUT = 20, 9
 KINDS = {"single": (MLP, torch.float64), "stacked": (StackedMLP, torch.float32)}
 METHODS = [*EVERY, "chain"]
 

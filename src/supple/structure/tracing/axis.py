@@ -74,10 +74,7 @@ class Axis:
     def exclude(self, reason: str, rank: int = 1) -> None:
         """Notes why these units cannot be replaced; of equally good reasons the first stays.
 
-        Args:
-            reason: why.
-            rank: how good the reason is: 0 if it says no more than that they are not followed further, 2 if it says
-                what they are for.
+        Rank 0 says no more than that they are not followed further, rank 2 what they are for.
         """
         if not self.reason or rank > self.rank:
             self.reason, self.rank = reason, rank
@@ -89,11 +86,7 @@ class Axis:
         return self if self.partner is None else self.partner.root()
 
     def join(self, other: Axis) -> None:
-        """Makes unit i of both the same unit, as in a gated layer.
-
-        Args:
-            other: the other axis, of the same size.
-        """
+        """Makes unit i of this and of another axis of the same size the same unit, as in a gated layer."""
         mine, others = self.root(), other.root()
         if mine is not others:
             others.partner = mine
@@ -107,14 +100,7 @@ class Axis:
         return found
 
     def comes_from(self, others: Collection[Axis]) -> bool:
-        """Whether these outputs are computed from any of others.
-
-        Args:
-            others: the others.
-
-        Returns:
-            True or False.
-        """
+        """Whether these outputs are computed from any of others."""
         earlier = set(others)
         for axis in others:
             # What is computed from all outputs of a layer is computed from each part of them.
@@ -124,15 +110,7 @@ class Axis:
         return not earlier.isdisjoint(self.ancestors)
 
     def part(self, start: int, size: int) -> Axis:
-        """Neighbouring outputs as an axis of their own, as in a layer whose output is split in two.
-
-        Args:
-            start: the first.
-            size: how many.
-
-        Returns:
-            The same axis each time.
-        """
+        """Neighbouring outputs as an axis of their own, the same each time, as where a layer's output is cut in two."""
         if size == self.size:
             return self
         if (start, size) not in self.parts:

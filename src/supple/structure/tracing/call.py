@@ -42,14 +42,7 @@ class Call:
         return max((value.kind for value in self.values), default=Kind.CONSTANT)
 
     def dims(self, name: str) -> list[int]:
-        """An argument that names dimensions of the first tensor, as numbers from 0 on; none given: all of them.
-
-        Args:
-            name: the argument.
-
-        Returns:
-            The dimensions.
-        """
+        """An argument that names dimensions of the first tensor, as numbers from 0 on; none given: all of them."""
         given, ndim = self.arguments.get(name), len(self.shapes[0])
         if given is None or given == []:
             return list(range(ndim))
@@ -61,16 +54,7 @@ Rule = Callable[[Record, Call], Value | list[Value]]
 
 
 def mix(record: Record, call: Call, reason: str | None = None) -> list[Value]:
-    """An operation that may mix units, or that is not known.
-
-    Args:
-        record: of the trace.
-        call: the operation.
-        reason: why its inputs' units cannot be replaced, if there is more to say.
-
-    Returns:
-        Values of its outputs.
-    """
+    """An operation that may mix units, or that is not known; the reason is why they cannot be replaced."""
     for value in call.values:
         for axis in value.axes():
             axis.exclude(reason or f"{call.name} in {record.place} may mix them")
@@ -78,15 +62,7 @@ def mix(record: Record, call: Call, reason: str | None = None) -> list[Value]:
 
 
 def attend(record: Record, call: Call) -> list[Value]:
-    """An operation of attention, which multiplies activations with each other.
-
-    Args:
-        record: of the trace.
-        call: the operation.
-
-    Returns:
-        Values of its outputs.
-    """
+    """An operation of attention, which multiplies activations with each other."""
     name = "scaled_dot_product_attention" if "scaled_dot_product" in call.name else call.name
     for value in call.values:
         for axis in value.everything():

@@ -17,15 +17,7 @@ _LINEAR = {*_SCALING, "neg", "add", "sub", "rsub", "native_dropout"}
 
 
 def pointwise(record: Record, call: Call) -> Value:
-    """An operation on entries at the same place: an activation, a gate, a bias, a scale, or a residual stream.
-
-    Args:
-        record: of the trace.
-        call: the operation.
-
-    Returns:
-        What is known of its output.
-    """
+    """An operation on entries at the same place: an activation, a gate, a bias, a scale, or a residual stream."""
     shape = call.outputs[0].shape
     dims: list[Pieces] = [()] * len(shape)
     loose: set[Axis] = set().union(*(value.loose for value in call.values))
@@ -73,15 +65,7 @@ def _added(record: Record, call: Call) -> str:
 def together(record: Record, call: Call, first: Pieces, second: Pieces, loose: set[Axis]) -> Pieces:
     """What lies along a dimension of the result of two tensors with units along it.
 
-    Args:
-        record: of the trace.
-        call: the operation.
-        first: what lies along the dimension in one tensor, () if nothing that is followed.
-        second: what lies along it in the other.
-        loose: takes units that have no known place any more.
-
-    Returns:
-        What lies along it in the result.
+    Each has () where nothing is followed; ``loose`` takes units that have no known place any more.
     """
     if not first:
         return second

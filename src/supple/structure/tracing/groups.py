@@ -18,13 +18,7 @@ from supple.structure.tracing.values import runs
 def trace(model: nn.Module, example: Any) -> Units:
     """Finds the hidden units of a model by running it; see :func:`supple.structure.tracing.run.run`.
 
-    Args:
-        model: any module.
-        example: its input.
-
-    Returns:
-        The units, and the layers that were left out and why. Layers whose units are only given out by the model are
-        not hidden, and are in neither.
+    Layers whose units are only given out by the model are not hidden, and neither found nor left out.
 
     Raises:
         ValueError: if the model does not run on the example.

@@ -13,42 +13,17 @@ Dims = tuple[Pieces, ...]
 
 
 def padded(pieces: Pieces, length: int) -> Pieces:
-    """The pieces of a dimension, with one that is not followed in the place of none.
-
-    Args:
-        pieces: what lies along the dimension.
-        length: number of its entries.
-
-    Returns:
-        Pieces of that length together.
-    """
+    """The pieces of a dimension of this length, with one that is not followed in the place of none."""
     return pieces or (Piece(None, length),)
 
 
 def tidy(pieces: Sequence[Piece]) -> Pieces:
-    """No pieces where none of them is followed.
-
-    Args:
-        pieces: what lies along a dimension.
-
-    Returns:
-        The pieces, or ().
-    """
+    """The pieces along a dimension; none, (), where none of them is followed."""
     return tuple(pieces) if any(piece.owner is not None for piece in pieces) else ()
 
 
 def renewed(pieces: Pieces, activated: bool = False, normalized: bool = False, scaled: bool = False) -> Pieces:
-    """The pieces behind an operation that keeps units apart.
-
-    Args:
-        pieces: what lies along the dimension before it.
-        activated: whether the operation is an activation function.
-        normalized: whether it is a normalization.
-        scaled: whether it multiplies them with other activations.
-
-    Returns:
-        The pieces with new states; parts of the same values have the same one.
-    """
+    """The pieces behind an operation that keeps units apart, with new states; parts of the same values share one."""
     states: dict[State, State] = {}
     for piece in pieces:
         if piece.state not in states:
@@ -57,16 +32,7 @@ def renewed(pieces: Pieces, activated: bool = False, normalized: bool = False, s
 
 
 def narrow(pieces: Pieces, start: int, length: int) -> Pieces | None:
-    """Neighbouring entries of a dimension.
-
-    Args:
-        pieces: what lies along the dimension.
-        start: the first entry.
-        length: how many.
-
-    Returns:
-        What lies along them; None where a unit is cut, or units that appear several times.
-    """
+    """Neighbouring entries of a dimension; None where a unit is cut, or units that appear several times."""
     kept: list[Piece] = []
     place = 0
     for piece in pieces:
@@ -87,16 +53,7 @@ def narrow(pieces: Pieces, start: int, length: int) -> Pieces | None:
 
 
 def reshape(dims: Dims, old: Sequence[int], new: Sequence[int]) -> tuple[Dims, set[Axis]]:
-    """What lies along the dimensions of a tensor of another shape with the same entries.
-
-    Args:
-        dims: what lies along the dimensions.
-        old: the shape.
-        new: the new shape.
-
-    Returns:
-        (dims, lost): along the new dimensions, and the units that have no place there.
-    """
+    """What lies along the dimensions of a tensor of another shape with the same entries, and what has no place."""
     if prod(old) == 0:
         return ((),) * len(new), {p.owner for pieces in dims for p in pieces if isinstance(p.owner, Axis)}
     result: list[Pieces] = []

@@ -18,15 +18,7 @@ _CONSTANT = re.compile(r"(\w+_like|new_\w+)")
 
 
 def apply(record: Record, call: Call) -> list[Value]:
-    """What is known of the outputs of an operation; notes in the record what it does to the units.
-
-    Args:
-        record: of the trace.
-        call: the operation.
-
-    Returns:
-        A value for each output.
-    """
+    """Notes in the record what an operation does to the units, and says what is known of each of its outputs."""
     if call.kind == Kind.CONSTANT or _CONSTANT.fullmatch(call.name):
         return [Value(Kind.CONSTANT, ((),) * out.ndim) for out in call.outputs]
     rule = VIEWS.get(call.name)

@@ -71,14 +71,7 @@ class Record:
     # What is known of tensors.
 
     def value(self, tensor: Tensor) -> Value:
-        """What is known of a tensor.
-
-        Args:
-            tensor: the tensor.
-
-        Returns:
-            Its value; a constant's if it was not seen before.
-        """
+        """What is known of a tensor: that it is a constant, if it was not seen before."""
         _, value = self._values.get(id(tensor), (tensor, Value(Kind.CONSTANT, ((),) * tensor.ndim)))
         storage = _storage(tensor)
         if value.kind == Kind.CONSTANT and storage in self._inside:
@@ -89,34 +82,20 @@ class Record:
         return value.settled()
 
     def set(self, tensor: Tensor, value: Value) -> None:
-        """Notes what is known of a tensor.
-
-        Args:
-            tensor: the tensor.
-            value: what is known.
-        """
+        """Notes what is known of a tensor."""
         self._values[id(tensor)] = (tensor, value)
         if value.kind == Kind.ACTIVATION:
             self._inside[_storage(tensor)] |= value.everything()
 
     def write(self, tensor: Tensor, value: Value) -> None:
-        """Notes that an operation changed a tensor in place.
-
-        Args:
-            tensor: the tensor.
-            value: what is known of it now.
-        """
+        """Notes that an operation changed a tensor in place, and what is known of it now."""
         before = self.value(tensor)
         for axis in value.axes() - before.axes():
             axis.exclude(f"they are written into another tensor in {self.place}")
         self.set(tensor, value)
 
     def use(self, value: Value) -> None:
-        """Counts that an operation uses the parameters in a value.
-
-        Args:
-            value: the value.
-        """
+        """Counts that an operation uses the parameters in a value."""
         used: defaultdict[str, dict[int, range]] = defaultdict(dict)
         for piece in (piece for pieces in value.dims for piece in pieces):
             if isinstance(piece.owner, Entries):
@@ -125,16 +104,7 @@ class Record:
             self._uses[tensor].append(ranges)
 
     def uses(self, tensor: str, dim: int = 0, entries: range | None = None) -> int:
-        """How many operations used entries of a parameter.
-
-        Args:
-            tensor: name of the parameter.
-            dim: the dimension along which the entries lie.
-            entries: the entries; None: all.
-
-        Returns:
-            The number of operations.
-        """
+        """How many operations used entries of a parameter along a dimension; without entries, any of them."""
 
         def meets(used: range | None) -> bool:
             if entries is None or used is None:
@@ -146,14 +116,7 @@ class Record:
     # What is seen of units.
 
     def runs(self, pieces: Pieces) -> list[Run]:
-        """The units along a dimension, of which something is about to be noted.
-
-        Args:
-            pieces: what lies along it.
-
-        Returns:
-            The runs.
-        """
+        """The units along a dimension, of which something is about to be noted."""
         found = runs(pieces)
         for run in found:
             run.axis.touch()
@@ -162,13 +125,7 @@ class Record:
     def entries(self, value: Value, dim: int, run: Run) -> Slice | None:
         """The entries of a parameter that belong to units, one for each entry of a dimension of the activations.
 
-        Args:
-            value: what is known of the parameter.
-            dim: its dimension.
-            run: the units.
-
-        Returns:
-            The entries; None if the tensor is no parameter but was computed or is one of several in a parameter.
+        None if the tensor is no parameter but was computed or is one of several in a parameter.
         """
         if not -len(value.dims) <= dim < len(value.dims) or len(value.dims[dim]) != 1:
             return None
@@ -178,16 +135,10 @@ class Record:
         return run.slice(piece.owner.tensor, piece.owner.dim, piece.owner.start)
 
     def normalize(self, value: Value, dim: int, channel: int, parameters: tuple[Tensor | None, ...]) -> Value:
-        """Notes that a normalization acts on units.
+        """Notes that a normalization acts on units, and says what is known of its output.
 
-        Args:
-            value: what it takes in.
-            dim: the dimension of the first of its parameters' dimensions.
-            channel: the number of dimensions from there on that have parameters.
-            parameters: its scale, shift, running mean and running variance, each None where it has none.
-
-        Returns:
-            What it gives out.
+        Its parameters (scale, shift, running mean and running variance, or None) have ``channel`` dimensions, the first
+        of them the dimension ``dim`` of the input.
         """
         for tensor in parameters:
             if tensor is not None:
@@ -283,13 +234,6 @@ def _storage(tensor: Tensor) -> int:
 
 
 def layer_name(tensor: str) -> str:
-    """The layer that a weight belongs to.
-
-    Args:
-        tensor: name of the weight.
-
-    Returns:
-        Name of its module; for a parameter of another name than "weight", which may be one of several, its own.
-    """
+    """The layer that a weight belongs to: its module, or the weight itself where it may be one of several there."""
     module, _, name = tensor.rpartition(".")
     return module if module and name == "weight" else tensor

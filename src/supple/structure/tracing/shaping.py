@@ -138,14 +138,7 @@ SHAPING: dict[str, Rule] = {
 
 
 def shaping(call: Call) -> Rule | None:
-    """The rule of an operation along whole dimensions.
-
-    Args:
-        call: the operation.
-
-    Returns:
-        Its rule; None if it is no such operation.
-    """
+    """The rule of an operation along whole dimensions; None if it is no such operation."""
     rule = SHAPING.get(call.name) or (_spatial if _SPATIAL.search(call.name) else None)
     # An index or a mask may be computed from units too.
     several = rule is not None and rule is not _join and any(value.axes() for value in call.values[1:])

@@ -35,15 +35,7 @@ class Entries:
     selected: bool = False
 
     def part(self, start: int, size: int) -> Entries:
-        """Some of the entries.
-
-        Args:
-            start: the first, counted from the first of these.
-            size: how many.
-
-        Returns:
-            The entries.
-        """
+        """Some of the entries, ``start`` counted from the first of these."""
         return replace(self, start=self.start + start)
 
 
@@ -72,16 +64,7 @@ class State:
         return State(next(_tokens))
 
     def next(self, activated: bool = False, normalized: bool = False, scaled: bool = False) -> State:
-        """The state behind one more operation.
-
-        Args:
-            activated: whether it is an activation function.
-            normalized: whether it is a normalization.
-            scaled: whether it multiplies them with other activations.
-
-        Returns:
-            The state, with a token of its own.
-        """
+        """The state behind one more operation, with a token of its own."""
         before = self.before_norm or (self.token if normalized and self.activated else 0)
         return State(next(_tokens), self.activated or activated, before, self.scaled or scaled)
 
@@ -173,28 +156,12 @@ class Run:
     before_norm: tuple[int, ...]
 
     def slice(self, tensor: str, dim: int, start: int = 0) -> Slice:
-        """The units' entries of a tensor that has one for each entry of the dimension.
-
-        Args:
-            tensor: its name.
-            dim: its dimension.
-            start: the entry that belongs to the first of the dimension.
-
-        Returns:
-            The entries.
-        """
+        """The units' entries of a tensor that has one for each entry of the dimension, from ``start`` on."""
         return Slice(tensor, dim, start + self.start, self.copies, self.repeat)
 
 
 def runs(pieces: Pieces) -> list[Run]:
-    """The units along a dimension; copies that follow each other, as behind CReLU, are one run.
-
-    Args:
-        pieces: what lies along the dimension.
-
-    Returns:
-        The runs, in order.
-    """
+    """The units along a dimension, in order; copies that follow each other, as behind CReLU, are one run."""
     found: list[Run] = []
     start = 0
     end = -1  # where the last run ends, if another copy may follow
