@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supple.functional.selection import accumulated_count, lowest, lowest_order, proportional_count, threshold
+from supple.functional.utility import accumulated_count, below_threshold, lowest, lowest_order, proportional_count
 
 # Few different values, so that ties and zeros are common; all exact in every precision.
 VALUES = st.sampled_from([0.0, 0.0, 0.25, 0.5, 1.0, 3.0])
@@ -24,7 +24,7 @@ def places(mask):
 @given(ROWS, st.data(), DTYPES)
 def test_threshold_equals_a_loop(rows, data, dtype):
     factors = data.draw(st.lists(st.sampled_from([0.0, 1e-6, 0.3, 2.3]), min_size=len(rows), max_size=len(rows)))
-    mask = threshold(torch.tensor(rows, dtype=dtype), torch.tensor(factors, dtype=torch.float64))
+    mask = below_threshold(torch.tensor(rows, dtype=dtype), torch.tensor(factors, dtype=torch.float64))
     assert mask.dtype == torch.bool
     for row, factor, chosen in zip(rows, factors, places(mask), strict=True):
         bound = factor * reference.mean(row)
@@ -37,14 +37,14 @@ def test_threshold_equals_a_loop(rows, data, dtype):
 
 
 def test_threshold_of_zero_utilities_selects_all_but_where_the_factor_is_zero():
-    mask = threshold(torch.zeros(3, 5), torch.tensor([1e-300, 0.0, 7.0], dtype=torch.float64))
+    mask = below_threshold(torch.zeros(3, 5), torch.tensor([1e-300, 0.0, 7.0], dtype=torch.float64))
     assert mask.all(dim=1).tolist() == [True, False, True]
     assert mask.any(dim=1).tolist() == [True, False, True]
 
 
 def test_threshold_selects_nothing_where_utilities_are_not_numbers():
     utility = torch.tensor([[0.0, math.nan, 1.0], [0.0, 1.0, 5.0]])
-    assert places(threshold(utility, torch.tensor([1.0, 1.0], dtype=torch.float64))) == [[], [0, 1]]
+    assert places(below_threshold(utility, torch.tensor([1.0, 1.0], dtype=torch.float64))) == [[], [0, 1]]
 
 
 @given(ROWS, st.data(), DTYPES)

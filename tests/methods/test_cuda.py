@@ -10,7 +10,7 @@ import torch
 import supple
 from supple.lab.nn import StackedMLP
 from supple.lab.population import FastStep
-from supple.methods.units import Chosen, Layer
+from supple.methods.layer import Chosen, Layer
 from supple.optim import SGDW
 
 METHODS: dict[str, Callable[[StackedMLP, torch.optim.Optimizer], supple.Method]] = {
@@ -71,7 +71,7 @@ def test_the_way_of_the_gpu_on_the_cpu(name: str, monkeypatch: pytest.MonkeyPatc
     here = valid.copy()
     valid.clear()
     monkeypatch.setattr("supple.methods.weights._FEW", 2**62)
-    monkeypatch.setattr("supple.methods.units._at_hand", lambda tensor: False)
+    monkeypatch.setattr("supple.methods.layer._at_hand", lambda tensor: False)
     found, same = trained("cpu", name, 40)
     assert here == [None] * len(here)
     assert len(valid) == len(here)

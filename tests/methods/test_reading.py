@@ -14,7 +14,7 @@ from torch._dynamo.testing import CompileCounter
 import supple
 from supple.lab.nn import StackedMLP
 from supple.methods import when
-from supple.methods.units import Layer
+from supple.methods.layer import Layer
 
 pytestmark = pytest.mark.usefixtures("compile_anew")
 

@@ -99,7 +99,7 @@ def test_without_a_device_to_wait_for_all_units_are_written_and_the_valid_ones_c
                 method.step()
                 continue
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("supple.methods.units._at_hand", lambda tensor: False)
+                patch.setattr("supple.methods.layer._at_hand", lambda tensor: False)
                 method.step()
         averages = [optimizer.state[p]["exp_avg"] for p in case.model.parameters()]
         results.append((list(case.model.parameters()), averages, method.reinitialized.total))

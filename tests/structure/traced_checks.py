@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 
 import supple
 from supple import Slice, UnitGroup, Units
-from supple.methods.units import Chosen
+from supple.methods.layer import Chosen
 
 MIXING = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 """Normalizations in which units see each other."""

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-from supple.functional.initial import Distribution, from_dict, to_dict
+from supple.functional.initial import Distribution
 from supple.functional.sharding import block_of, is_sharded, local
 from supple.methods.arguments import (
     Selectors,
@@ -22,10 +21,10 @@ from supple.methods.arguments import (
     chosen_parameters,
     in_range,
     one_a_replica,
-    restore,
     unwrapped_optimizer,
 )
 from supple.methods.optimizer_state import FreshState
+from supple.methods.state import State
 from supple.methods.when import Every, Rows
 from supple.structure.initial import initial_distributions
 from supple.structure.overrides import Overrides
@@ -62,18 +61,6 @@ class About:
     common: tuple[str, ...] = ()
 
 
-class Reinitialized(NamedTuple):
-    """How many entries or units were reinitialized.
-
-    Attributes:
-        last: by the last step; int64, a scalar, or [R] for a stacked network.
-        total: by all steps so far; the same shape.
-    """
-
-    last: Tensor
-    total: Tensor
-
-
 class Needs(NamedTuple):
     """What the next step of a method reads of the training step before it.
 
@@ -97,7 +84,7 @@ class Shared(TypedDict, total=False):
     seed: int | Sequence[int] | Tensor | None
 
 
-class Method(ABC):
+class Method(State):
     """A method that acts on a network while it is trained.
 
     Call :meth:`step` after ``optimizer.step()`` and before the gradients are cleared. The network is an ordinary
@@ -122,8 +109,6 @@ class Method(ABC):
         seed: seed of the method's random numbers, or one a replica; None: the stacked network's own seeds, else 0.
 
     Attributes:
-        steps: how many steps it has taken, the one that is going on included.
-        moment, time: words for what is going on, and its number; random numbers are a function of both.
         settings: its settings by name, as they were given.
         fresh: finds what the optimizer gives new entries; None where replaced entries keep its state.
         when: in which replicas a step is due; every step in all of them if the constructor says nothing else.
@@ -167,7 +152,6 @@ class Method(ABC):
             raise ValueError("a stacked network cannot be sharded; give each process replicas of its own instead")
         # Of one network's parameter each.
         self.blocks = {name: block_of(p.detach()[0] if self.stacked else p) for name, p in self.parameters.items()}
-        self._remember_places()
         self.device = next(iter(self.parameters.values())).device
         if seed is None:
             seed = model.seeds if isinstance(model, Stacked) else 0
@@ -193,14 +177,7 @@ class Method(ABC):
         elif initial is not None or self.fresh is not None:
             meaningless = "initial" if initial is not None else "optimizer_state"
             raise TypeError(f"{type(self).__name__} replaces nothing, so {meaningless} means nothing; leave it out")
-        self.kept: dict[str, dict[str, Tensor]] = {}
-        self.steps = self.boundaries = 0
-        self.moment: tuple[str, ...] = (type(self).__name__,)
-        self.time = 0
-        self._total = torch.zeros(self.replicas, dtype=torch.int64, device=self.device)
-        self._last, self._skipped = torch.zeros_like(self._total), torch.zeros_like(self._total)
-        self._last_step = 0
-        self._new_skips = self._warned = self._closed = self._saw_gradients = False
+        self._start_counting()
 
     # What everybody calls.
 
@@ -259,96 +236,6 @@ class Method(ABC):
     def acts_at_boundary(self) -> bool:
         """Whether :meth:`boundary` does something."""
         return False
-
-    @property
-    def reinitialized(self) -> Reinitialized:
-        """How many entries (or hidden units) the last step and all steps so far reinitialized, as tensors."""
-        last = self._last if self.steps == self._last_step else torch.zeros_like(self._last)
-        return Reinitialized(self._public(last), self._public(self._total))
-
-    @property
-    def skipped(self) -> Tensor:
-        """How often a parameter (or layer of hidden units) was left alone because its utilities were not all finite.
-
-        Gradients or features that are infinite or NaN, as after an overflow, say nothing about usefulness. int64, a
-        scalar, or [R] for a stacked network. Reading it warns once if there were any.
-        """
-        self._warn_of_skips(stacklevel=3)
-        return self._public(self._skipped)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on as if never stopped: numbers, strings, lists, dicts and tensors; no settings.
-
-        The initial distributions are part of it, since they cannot be told from trained weights.
-        """
-        return {
-            "method": type(self).__name__,
-            "steps": self.steps,
-            "boundaries": self.boundaries,
-            "last": self._last.clone() if self.steps == self._last_step else torch.zeros_like(self._last),
-            "total": self._total.clone(),
-            "skipped": self._skipped.clone(),
-            "shapes": {name: list(parameter.shape) for name, parameter in self.parameters.items()},
-            "initial": {name: to_dict(distribution) for name, distribution in self.distributions.items()},
-            **{
-                kind: {name: self.blocks[name].join(tensor.clone()) for name, tensor in tensors.items()}
-                for kind, tensors in self.kept.items()
-            },
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes back what :meth:`state_dict` gave.
-
-        The settings stay those this method was made with, and so do initial distributions that the user stated.
-
-        Args:
-            state: the state.
-
-        Raises:
-            ValueError: if it is another method's state, or of another network; nothing is changed then.
-            RuntimeError: if the method was closed, or the model's parameters are no longer those it was made for.
-        """
-        self._check_usable()
-        if state.get("method") != type(self).__name__:
-            raise ValueError(f"this is the state of {state.get('method')}, not of {type(self).__name__}")
-        own = self.state_dict()
-        nothing_kept: dict[str, Any] = {kind: {} for kind, tensors in self.kept.items() if not tensors}
-        state = {"skipped": torch.zeros_like(self._skipped), "boundaries": 0, **nothing_kept, **state}
-        missing = [key for key in own if key not in state]
-        if missing:
-            raise ValueError(f"the state is not complete; it has no {', '.join(missing)}")
-        if len(state["total"]) != self.replicas:
-            raise ValueError(f"the state has {len(state['total'])} replicas, the network {self.replicas}")
-        shapes, theirs = own["shapes"], state["shapes"]
-        differing = {name for name in {**shapes, **theirs} if shapes.get(name) != theirs.get(name)}
-        differing |= set(state["initial"]) ^ set(self.distributions)
-        if differing:
-            raise ValueError(f"the state is of another network: the two differ in {', '.join(sorted(differing))}")
-        saved = {name: from_dict(entry) for name, entry in state["initial"].items() if name not in self._stated}
-        before, self.steps = self.steps, int(state["steps"])
-        try:
-            self._load(state)
-        except BaseException:
-            self.steps = before
-            raise
-        self.distributions |= saved
-        self.boundaries = int(state["boundaries"])
-        self._last_step = self.steps
-        for own_count, count in ((self._last, "last"), (self._total, "total"), (self._skipped, "skipped")):
-            own_count.copy_(state[count])
-        self._new_skips = True
-
-    def close(self) -> None:
-        """Takes away all hooks. The network trains on as if the method had never been there."""
-        self._closed = True
-
-    def __enter__(self) -> Method:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={_show(value)}' for name, value in self.settings.items())})"
@@ -456,39 +343,6 @@ class Method(ABC):
         """Acts on the network where the data changes."""
         return
 
-    def _redrawn(self) -> Iterable[str]:
-        """The parameters whose initial distributions have to be known."""
-        return self.parameters
-
-    def _take_initial(self, overrides: Overrides | None) -> None:
-        """Works out the initial distributions."""
-        if self.required == "nothing":
-            self.fixed_rows = padding_rows(self.model)
-            return
-        with warnings.catch_warnings():
-            if self.required == "means":
-                warnings.filterwarnings("ignore", "The model looks trained already")
-            initial = initial_distributions(self.model, overrides, optimizer=self.optimizer)
-        names = self._redrawn()
-        self.distributions = initial.require_means(names) if self.required == "means" else initial.require(names)
-        self._stated = {name for name, entry in initial.items() if entry.source == "override"}
-        self.fixed_rows = {name: entry.fixed_row for name, entry in initial.items() if entry.fixed_row is not None}
-
-    def _remember_places(self) -> None:
-        """Keeps where the model holds the parameters, to notice when it has got others."""
-        modules: dict[str, tuple[dict[str, nn.Module | None], str, nn.Module]] = {}
-        self._held = []
-        for name, parameter in self.parameters.items():
-            *path, last = name.split(".")
-            module = self.model
-            for depth, key in enumerate(path):
-                holder, module = module._modules, module.get_submodule(key)
-                modules[".".join(path[: depth + 1])] = (holder, key, module)
-            # fully_shard lets a module hold gathered parameters for a time; the sharded ones are still those.
-            if not is_sharded(parameter):
-                self._held.append((name, module._parameters, last, parameter, parameter.device, parameter.dtype))
-        self._modules = [(path, *place) for path, place in modules.items()]
-
     def _check_usable(self) -> None:
         """Raises a RuntimeError if the method was closed, or the model has got other parameters."""
         if self._closed:
@@ -511,31 +365,23 @@ class Method(ABC):
                     f"{parameter.device} now; make the method, and the optimizer, after model.to(...)"
                 )
 
-    def _warn_of_skips(self, stacklevel: int) -> None:
-        """Warns the first time that there is something to say; waits for the device if anything was added."""
-        if self._warned or not self._new_skips:
+    def _redrawn(self) -> Iterable[str]:
+        """The parameters whose initial distributions have to be known."""
+        return self.parameters
+
+    def _take_initial(self, overrides: Overrides | None) -> None:
+        """Works out the initial distributions."""
+        if self.required == "nothing":
+            self.fixed_rows = padding_rows(self.model)
             return
-        self._new_skips = False
-        if bool(self._skipped.any()):
-            self._warned = True
-            warnings.warn(
-                f"{type(self).__name__} left a parameter or layer alone because its gradients or features are infinite "
-                "or NaN. An overflow now and then is usual with a GradScaler; otherwise training diverges. This is "
-                "said once; .skipped counts how often",
-                UserWarning,
-                stacklevel=stacklevel,
-            )
-
-    def _public(self, counts: Tensor) -> Tensor:
-        return counts.clone() if self.stacked else counts[0].clone()
-
-    def _load(self, state: Mapping[str, Any]) -> None:
-        """Takes back the kept tensors."""
-        own = {(kind, name): tensor for kind, tensors in self.kept.items() for name, tensor in tensors.items()}
-        saved = {(kind, name): tensor for kind in self.kept for name, tensor in state[kind].items()}
-        restore(
-            own, {key: self.blocks[key[1]].split(tensor) if key in own else tensor for key, tensor in saved.items()}
-        )
+        with warnings.catch_warnings():
+            if self.required == "means":
+                warnings.filterwarnings("ignore", "The model looks trained already")
+            initial = initial_distributions(self.model, overrides, optimizer=self.optimizer)
+        names = self._redrawn()
+        self.distributions = initial.require_means(names) if self.required == "means" else initial.require(names)
+        self._stated = {name for name, entry in initial.items() if entry.source == "override"}
+        self.fixed_rows = {name: entry.fixed_row for name, entry in initial.items() if entry.fixed_row is not None}
 
 
 def _show(value: Any) -> str:

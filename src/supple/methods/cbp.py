@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from supple.functional import random
 from supple.methods.arguments import Setting
 from supple.methods.base import About
-from supple.methods.units import Layer, SharedUnits, UnitMethod, UnitUtility
+from supple.methods.layer import Layer
+from supple.methods.units import SharedUnits, UnitMethod, UnitUtility
 from supple.methods.when import Replacements, Rows, rows_of
 
 if TYPE_CHECKING:

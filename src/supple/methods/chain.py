@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from supple.methods.base import Method, Needs, Reinitialized
+from supple.methods.base import Method, Needs
+from supple.methods.state import Reinitialized
 
 
 class Chain(Method):

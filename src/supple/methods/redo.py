@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from supple.functional import selection
+from supple.functional.utility import below_threshold
 from supple.methods.arguments import Setting
 from supple.methods.base import About
-from supple.methods.units import Layer, SharedUnits, UnitMethod, UnitUtility
+from supple.methods.layer import Layer
+from supple.methods.units import SharedUnits, UnitMethod, UnitUtility
 from supple.methods.when import Every
 
 if TYPE_CHECKING:
@@ -95,4 +96,4 @@ class ReDo(UnitMethod):
         utility = layer.utility()
         mean = utility.mean(dim=1)
         self.skip(~mean.isfinite(), layer.rows)
-        layer.replace(layer.where(selection.threshold(utility, self.threshold[layer.rows], mean)))
+        layer.replace(layer.where(below_threshold(utility, self.threshold[layer.rows], mean)))

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from supple.functional import selection
-from supple.functional.utility import weight_gradient, weight_magnitude
+from supple.functional.utility import below_threshold, proportional_count, weight_gradient, weight_magnitude
 from supple.methods.arguments import Setting, choice
 from supple.methods.base import About, Shared
 from supple.methods.weights import New, WeightMethod, Weights
@@ -172,9 +171,9 @@ class SWR(WeightMethod):
             self.skip(~mean.isfinite(), w.rows)
         factor = self.factor[w.rows]
         if self.pruning == "threshold":
-            chosen = selection.threshold(utility.reshape(len(mean), -1), factor, mean).view(utility.shape)
+            chosen = below_threshold(utility.reshape(len(mean), -1), factor, mean).view(utility.shape)
         else:
-            count = selection.proportional_count(w.block.whole.numel(), factor, w.chance("count"))
+            count = proportional_count(w.block.whole.numel(), factor, w.chance("count"))
             chosen = w.lowest(utility, count * mean.isfinite())
         new: New = w.draw
         if self.reinit != "resample":

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from supple.functional import random, selection
+from supple.functional import random
 from supple.functional.initial import Constant
 from supple.functional.sharding import gathered
+from supple.functional.utility import lowest
 from supple.methods.base import Method
 from supple.methods.when import Rows
 
@@ -148,7 +149,7 @@ class Weights:
         """
         # Which entries are the lowest shows only when all are seen together.
         whole = gathered(self.block.join(utility))
-        chosen = selection.lowest(whole.reshape(len(count), -1), count)
+        chosen = lowest(whole.reshape(len(count), -1), count)
         return self.block.of(chosen.view(-1, *self.block.whole), leading=1)
 
     def draw(self, place: Place | None = None) -> Tensor | float:
@@ -253,9 +254,11 @@ class WeightMethod(Method):
 
     def _each(self, rule: Callable[[Weights], None], rows: Rows | None, gradients: bool) -> None:
         """Lets a rule act on each parameter; where it needs gradients, on those that have one."""
-        names = [*self.parameters]
+        names = []
+        for name, parameter in self.parameters.items():
+            if not gradients or parameter.grad is not None:
+                names.append(name)
         if gradients:
-            names = [name for name in names if self.parameters[name].grad is not None]
             if not names:
                 raise RuntimeError(
                     f"{type(self).__name__} found no gradient: call step() after backward() and before "

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from supple.functional import random
-from supple.functional.selection import accumulated_count, proportional_count
+from supple.functional.utility import accumulated_count, proportional_count
 
 Rows = slice | Tensor
 """Some of the replicas, as what indexes a tensor [R, ...]: a slice, which gives a view, or int64 indices."""

@@ -1,0 +1,281 @@
+"""A layer of hidden units: what the rule of a method reads of the units, and how it replaces them."""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from supple.functional import random
+from supple.functional.sharding import gathered, is_sharded, opened
+from supple.functional.utility import (
+    lowest_order,
+    precise,
+    unit_activation,
+    unit_contribution,
+    unit_gradient,
+    unit_magnitude,
+)
+from supple.methods.features import FeatureReader
+from supple.methods.weights import Weights
+from supple.methods.when import replicas_at
+from supple.structure.description import Slice, UnitGroup
+
+if TYPE_CHECKING:
+    from supple.methods.units import UnitMethod
+
+
+class Chosen(NamedTuple):
+    """Units of a layer as pairs of replica and unit; no pair appears twice.
+
+    Attributes:
+        replica: int64 [M].
+        unit: int64 [M].
+        valid: bool [M], which pairs are really chosen, where that cannot be known without waiting for the device; None:
+            all are.
+    """
+
+    replica: Tensor
+    unit: Tensor
+    valid: Tensor | None = None
+
+    def put(self, view: Tensor, value: Tensor | float) -> None:
+        """Writes values of the chosen units.
+
+        Args:
+            view: [R, n, ...], written into.
+            value: [M, ...], or a number.
+        """
+        new = value.to(view.dtype) if isinstance(value, Tensor) else value
+        if self.valid is not None:
+            old = view[self.replica, self.unit]
+            new = torch.where(self.valid.view((-1,) + (1,) * (old.ndim - 1)), new, old)
+        view[self.replica, self.unit] = new
+
+
+class Layer:
+    """A layer of hidden units in the replicas that are due: what a rule reads of the units, and how it replaces them.
+
+    Args:
+        method: the method that acts.
+        number: which layer it is, from 0 on.
+        group: its units.
+
+    Attributes:
+        rows: the replicas that are due; None: none.
+        read: the replicas whose features and utilities the next step reads; None: none.
+        readers: what reads the units' outputs.
+    """
+
+    def __init__(self, method: UnitMethod, number: int, group: UnitGroup) -> None:
+        self.method, self.number, self.group = method, number, group
+        self.rows: Any = None
+        self.read: Any = None
+        self.readers: list[FeatureReader] = []
+        self._indices: dict[Slice, tuple[int, int, Tensor]] = {}
+
+    def utility(self) -> Tensor:
+        """Works out the units' utility from the step's batch.
+
+        Returns:
+            [rows, n], of all replicas if the method watches every step.
+
+        Raises:
+            RuntimeError: if the features or gradients that it takes are missing.
+        """
+        method, rows, kind = self.method, self.read, self.method.utility
+        if kind in ("contribution", "activation"):
+            activation = unit_activation(self.means(0))
+            if kind == "activation":
+                return activation
+        outgoing = []
+        for consumer in self.group.consumers:
+            outgoing.append(self.view(consumer.weight)[rows])
+        if kind == "contribution":
+            return unit_contribution(activation, outgoing)
+        if kind == "magnitude":
+            return unit_magnitude(outgoing)
+        gradients = []
+        for consumer in self.group.consumers:
+            weights = Weights(method, method.names[consumer.weight.tensor], slice(None))
+            gradient = weights.grad
+            if weights.block.mesh is not None:
+                gradient = gathered(weights.block.join(gradient))
+            gradients.append(self.view(consumer.weight, gradient)[rows])
+        return unit_gradient(outgoing, gradients)
+
+    def means(self, number: int = -1) -> Tensor:
+        """Gives the units' mean outputs over the step's batch, where the method asked for them.
+
+        Args:
+            number: which of the layer's readers; the last one reads the outputs, the first their magnitudes.
+
+        Returns:
+            [rows, n, copies, repeat].
+
+        Raises:
+            RuntimeError: if no forward pass was seen.
+        """
+        means = self.readers[number].take()
+        if means is None:
+            raise RuntimeError(
+                f"{type(self.method).__name__} saw no forward pass of {self.group.name} in training mode since its "
+                "last step: call step() once after each training step, and model.train() before training. A compiled "
+                "model notices only methods that were made before its first forward pass (torch.compiler.reset() makes "
+                "it compile again), and a replayed CUDA graph calls no hooks: there choose utility='magnitude' or "
+                "'gradient'"
+            )
+        return means
+
+    def zeros(self, means: bool = False, dtype: torch.dtype | None = None) -> Tensor:
+        """Gives zeros for something kept of each unit.
+
+        Args:
+            means: whether they are to be like :meth:`means`.
+            dtype: their type; None: that of utilities.
+
+        Returns:
+            [R, n], or [R, n, copies, repeat].
+        """
+        weight = self.method.tensors[self.group.consumers[0].weight.tensor]
+        shape = self.readers[-1].shape[1:] if means else (self.group.size,)
+        return torch.zeros(self.method.replicas, *shape, dtype=dtype or precise(weight[:0]).dtype, device=weight.device)
+
+    def where(self, mask: Tensor) -> Chosen:
+        """Chooses units by a mask.
+
+        On a CPU the pairs that are chosen; elsewhere their number would have to be waited for, so all pairs come, with
+        which of them are chosen.
+
+        Args:
+            mask: bool [rows, n].
+
+        Returns:
+            The units.
+        """
+        if _at_hand(mask):
+            local, unit = torch.where(mask)
+            return Chosen(replicas_at(self.rows, local), unit)
+        local = torch.arange(mask.shape[0], device=mask.device).repeat_interleave(mask.shape[1])
+        unit = torch.arange(mask.shape[1], device=mask.device).repeat(mask.shape[0])
+        return Chosen(replicas_at(self.rows, local), unit, mask.flatten())
+
+    def lowest(self, utility: Tensor, eligible: Tensor, counts: Tensor) -> tuple[Chosen, Tensor]:
+        """Chooses the eligible units of lowest utility.
+
+        Units whose utility is not finite come last, and if it is their turn it passes, which is counted: nothing is
+        known of them.
+
+        Args:
+            utility: [rows, n].
+            eligible: bool [rows, n].
+            counts: int64 [rows] on the CPU, how many, at most as many as are eligible.
+
+        Returns:
+            (the units, the place of each one's replica among the rows [M]).
+        """
+        finite = utility.isfinite()
+        # Eligible units come first whatever their utility, so that their number is always enough.
+        utility = torch.nan_to_num(utility, nan=torch.finfo(utility.dtype).max)
+        order = lowest_order(utility.masked_fill(~eligible, torch.inf))
+        local, place = torch.where(torch.arange(int(counts.max())) < counts.unsqueeze(1))
+        local, place = local.to(order.device, non_blocking=True), place.to(order.device, non_blocking=True)
+        unit = order[local, place]
+        valid = finite[local, unit]
+        if _at_hand(valid) and bool(valid.all()):
+            return Chosen(replicas_at(self.rows, local), unit), local
+        passed = torch.zeros_like(finite[:, 0], dtype=torch.int64).index_add_(0, local, (~valid).long())
+        self.method.skip(passed > 0, self.rows)
+        return Chosen(replicas_at(self.rows, local), unit, valid), local
+
+    def replace(self, chosen: Chosen) -> None:
+        """Replaces units: incoming weights redrawn, biases 0, outgoing weights 0, normalization as at the start.
+
+        Args:
+            chosen: the units.
+        """
+        method, group = self.method, self.group
+        outgoing = [*map(attrgetter("weight"), group.consumers)]
+        for part in (*group.incoming, *outgoing):
+            if not method.tensors[part.tensor].requires_grad:
+                return
+        for part in group.incoming:
+            if part not in self._indices:
+                shape = method.tensors[part.tensor].shape[int(method.stacked) :]
+                self._indices[part] = part.index(shape, group.size, method.device)
+            first, stride, offsets = self._indices[part]
+            lead = (-1,) + (1,) * offsets.ndim
+            name = method.names[part.tensor]
+            seed, key = method.seed[chosen.replica].view(lead), random.purpose(*method.moment, "incoming", name)
+            index = first + chosen.unit.view(lead) * stride + offsets
+            numbers = random.uniform_at(seed, key, method.time, index)
+            self._write(part, chosen, method.distributions[name].quantile(numbers))
+        for part in (*group.bias, *outgoing):
+            self._write(part, chosen, 0.0)
+        for norm in group.norms:
+            for scale_or_shift in (norm.scale, norm.shift):
+                if scale_or_shift is not None:
+                    mean = method.distributions[method.names[scale_or_shift.tensor]].mean
+                    self._write(scale_or_shift, chosen, mean)
+            for running, value in ((norm.running_mean, 0.0), (norm.running_var, 1.0)):
+                if running is not None:
+                    self._write(running, chosen, value)
+        replaced = torch.ones_like(chosen.unit) if chosen.valid is None else chosen.valid.to(chosen.unit.dtype)
+        method.count(replaced.new_zeros(method.replicas).index_add_(0, chosen.replica, replaced))
+
+    def absorb(self, chosen: Chosen, means: Tensor) -> None:
+        """Adds the mean contribution of units that will be replaced to the biases of the layers that read them.
+
+        Args:
+            chosen: the units.
+            means: [M, copies, repeat], the mean output of each.
+        """
+        method = self.method
+        for consumer in self.group.consumers:
+            if consumer.bias is None or not method.tensors[consumer.bias].requires_grad:
+                continue
+            weight = self.view(consumer.weight)[chosen.replica, chosen.unit]
+            before = consumer.weight.dim % (method.tensors[consumer.weight.tensor].ndim - method.stacked)
+            after = weight.ndim - 3 - before
+            values = means.view(-1, *(1,) * before, *means.shape[1:], *(1,) * after)
+            # Dimensions are [M, before..., copies, repeat, after...]; the first besides these three counts outputs.
+            outputs = 1 if before else 3
+            added = (weight * values).sum(dim=[dim for dim in range(1, weight.ndim) if dim != outputs])
+            bias = method.whole(consumer.bias)
+            added = added.to(bias.dtype)
+            kept = added if chosen.valid is None else torch.where(chosen.valid.unsqueeze(1), added, 0)
+            bias.index_add_(0, chosen.replica, kept)
+
+    def view(self, part: Slice, tensor: Tensor | None = None) -> Tensor:
+        """Gives the entries of a parameter or buffer that belong to the units.
+
+        Args:
+            part: where they lie.
+            tensor: [R, ...], a tensor like the parameter; None: itself.
+
+        Returns:
+            [R, n, ...], a view.
+        """
+        return part.view(self.method.whole(part.tensor) if tensor is None else tensor, self.group.size, leading=1)
+
+    def _write(self, part: Slice, chosen: Chosen, value: Tensor | float) -> None:
+        """Writes new values into the entries of units, and fresh optimizer state where that is asked for."""
+        tensor = self.method.tensors[part.tensor]
+        if isinstance(tensor, nn.Parameter) and not tensor.requires_grad:
+            return
+        view = self.view(part)
+        value = value.to(view.dtype) if isinstance(value, Tensor) else value
+        chosen.put(view, value)
+        fresh_state = self.method.fresh if tensor.requires_grad else None
+        for state, offset, slope in fresh_state.entries(tensor) if fresh_state else ():
+            lead = (-1,) + (1,) * (view.ndim - 2)
+            fresh = offset[chosen.replica].view(lead) + slope[chosen.replica].view(lead) * value
+            with opened({"state": state} if is_sharded(state) else {}) as whole:
+                chosen.put(self.view(part, self.method.stack(whole.get("state", state))), fresh)
+
+
+def _at_hand(tensor: Tensor) -> bool:
+    """Whether the values can be looked at without waiting for a device."""
+    return tensor.device.type == "cpu"
