@@ -92,6 +92,21 @@ class UnitMethod(Method):
     def watch(self, layer: Layer) -> None:
         """Looks at one layer of all replicas at every step, before the rule, where ``watches`` is set."""
 
+    def rule_at_boundary(self, layer: Layer) -> None:
+        """Acts on one layer of all replicas where the data changes."""
+
+    @property
+    def acts_at_boundary(self) -> bool:
+        """Whether :meth:`boundary` does something."""
+        return type(self).rule_at_boundary is not UnitMethod.rule_at_boundary
+
+    def _act_at_boundary(self) -> None:
+        for layer in self.layers:
+            due, layer.rows = layer.rows, slice(None)
+            with self._gathered(layer.group) if self.sharded else nullcontext():
+                self.rule_at_boundary(layer)
+            layer.rows = due
+
     def due_rows(self) -> list[Rows | None]:
         """Says in which replicas the next step acts on each layer."""
         return [self.when.rows(self.steps + 1)] * len(self.layers)
