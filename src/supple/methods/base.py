@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from supple.methods.features import FeatureReader
 
 
+Required = Literal["distributions", "means", "nothing"]
+
+
 @dataclass(frozen=True)
 class About:
     """What studies, reports and the documentation need to know of a method; stated in its class as ``about``.
@@ -126,7 +129,7 @@ class Method(State):
     """Whether what it does after a step reads gradients; a program may leave out what nothing reads."""
     replaces = False
     """Whether it gives entries new values, rather than change all a little."""
-    required: Literal["distributions", "means", "nothing"] = "distributions"
+    required: Required = "distributions"
     """What a method that replaces has to know of initial values: of trained parameters only the means can be told."""
 
     def __init__(

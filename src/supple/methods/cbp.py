@@ -111,7 +111,7 @@ class CBP(UnitMethod):
         self.watches = bool((self.decay > 0).any())
         self.option("counting", counting, ("accumulate", "draw"))
         self.settings["absorb_mean"] = self.absorbs = absorb_mean
-        purposes = [random.purpose("CBP", "count", group.name) for group in self.units]
+        purposes = [random.purpose(*self.moment, "count", group.name) for group in self.units]
         draw = (self.seed.cpu(), purposes) if counting == "draw" else None
         self.when = Replacements([group.size for group in self.units], matures, rate, draw)
         self.listen(means=absorb_mean)

@@ -30,7 +30,7 @@ class L2(WeightMethod):
         model: the network, ordinary or stacked.
         optimizer: not used; taken so that all methods are made alike.
         l2: share taken off a step, 0 to 1.
-        shared: as of every :class:`Method`.
+        shared: as of every :class:`supple.Method`: ``include``, ``exclude``, ``seed``.
 
     Raises:
         ValueError: if ``l2`` is out of range.

@@ -36,7 +36,7 @@ class ShrinkAndPerturb(L2):
         optimizer: not used; taken so that all methods are made alike.
         l2: share taken off a step, 0 to 1.
         variance: variance of the noise a step, 0 or more.
-        shared: as of every :class:`Method`.
+        shared: as of every :class:`supple.Method`: ``include``, ``exclude``, ``seed``.
 
     Raises:
         ValueError: if a setting is out of range.

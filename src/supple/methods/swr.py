@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from supple.functional.utility import below_threshold, proportional_count, weight_gradient, weight_magnitude
 from supple.methods.arguments import Setting, choice
-from supple.methods.base import About, Shared
+from supple.methods.base import About, Required, Shared
 from supple.methods.weights import New, WeightMethod, Weights
 from supple.methods.when import Every
 
@@ -18,11 +18,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-REQUIRED: dict[str, Literal["distributions", "means", "nothing"]] = {
-    "resample": "distributions",
-    "mean": "means",
-    "initial": "nothing",
-}
+REQUIRED: dict[str, Required] = {"resample": "distributions", "mean": "means", "initial": "nothing"}
+"""What has to be known of initial values for each kind of new value."""
 
 
 class SWR(WeightMethod):
@@ -71,13 +68,7 @@ class SWR(WeightMethod):
         pruning: "threshold" or "proportional".
         reinit: "resample", "mean" or "initial".
         decay: decay of the moving average of the utility, 0 (the utility of the step alone) <= decay < 1.
-        include: which parameters it acts on: a name or pattern over names, a class of module (its direct parameters), a
-            function of name and parameter, or several of these; None: all that train.
-        exclude: which of them it does not act on, given in the same way.
-        initial: initial distributions by parameter name, pattern or module class, where they are not to be worked out;
-            see :func:`supple.initial_distributions`.
-        optimizer_state: "keep" or "fresh"; see :class:`supple.methods.Method`.
-        seed: seed of the random numbers, or one a replica.
+        shared: as of every :class:`supple.Method`: ``include``, ``exclude``, ``initial``, ``optimizer_state``, ``seed``.
 
     Raises:
         ValueError: if a setting is out of range, no parameter is left, or the initial distribution of a parameter is
@@ -130,12 +121,11 @@ class SWR(WeightMethod):
         self.required = REQUIRED[choice("reinit", reinit, tuple(REQUIRED))]
         super().__init__(model, optimizer, **shared)
         period = self.setting("frequency", frequency, 1, whole=True)
-        self.pruning = choice("pruning", pruning, ("threshold", "proportional"))
         factors = self.setting("factor", factor, 0, 1.0 if pruning == "proportional" else math.inf)
         self.factor = factors.to(self.device)
         self.utility = self.option("utility", utility, ("gradient", "magnitude", "random"))
-        self.settings |= {"pruning": pruning, "reinit": reinit}
-        self.reinit = reinit
+        self.pruning = self.option("pruning", pruning, ("threshold", "proportional"))
+        self.reinit = self.option("reinit", reinit, REQUIRED)
         self.decay = self.setting("decay", decay, 0, 1 - 2.0**-24).to(self.device)
         self.when = Every(period, factors > 0, self.device)
         self.reads_gradients = utility == "gradient"
