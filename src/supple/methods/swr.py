@@ -68,7 +68,7 @@ class SWR(WeightMethod):
         pruning: "threshold" or "proportional".
         reinit: "resample", "mean" or "initial".
         decay: decay of the moving average of the utility, 0 (the utility of the step alone) <= decay < 1.
-        shared: as of every :class:`supple.Method`: ``include``, ``exclude``, ``initial``, ``optimizer_state``, ``seed``.
+        shared: ``include``, ``exclude``, ``initial``, ``optimizer_state``, ``seed`` of every :class:`supple.Method`.
 
     Raises:
         ValueError: if a setting is out of range, no parameter is left, or the initial distribution of a parameter is
