@@ -38,8 +38,10 @@ def test_examples_are_found():
 
 
 SOURCE = Path(supple.__file__).parent
-BRIEF = (SOURCE / "lab", SOURCE / "structure" / "tracing")
-"""The laboratory, and what nothing but :func:`supple.units` calls: there a sentence or two will do."""
+INSIDE = [SOURCE / "structure" / name for name in ("tracing", "sequential.py", "goodness.py", "inference.py")]
+"""What nothing but ``supple.units`` and ``supple.initial_distributions`` calls."""
+BRIEF = [SOURCE / "lab", *INSIDE]
+"""There a sentence or two will do."""
 FILES = sorted(path for path in SOURCE.rglob("*.py") if not any(map(path.is_relative_to, BRIEF)))
 
 

@@ -95,12 +95,7 @@ class Summary:
 def summarize(tensor: Tensor, fixed_row: int | None = None) -> Summary:
     """Summarizes a tensor of any size, on any device, by one pass over it and one copy of at most 16,384 entries.
 
-    Args:
-        tensor: floating point, any shape.
-        fixed_row: a row that is left out, or None.
-
-    Returns:
-        The summary. Which entries it keeps of a large tensor depends on the number of entries only.
+    A ``fixed_row`` is left out. Which entries are kept of a large tensor depends on the number of entries only.
     """
     values = tensor.detach()
     if fixed_row is not None:
@@ -139,18 +134,7 @@ def _rounded(value: float, dtype: torch.dtype) -> float:
 
 
 def cumulative(distribution: Distribution, values: Tensor) -> Tensor:
-    """The distribution function.
-
-    Args:
-        distribution: a :class:`Normal`, :class:`Uniform` or :class:`TruncatedNormal`.
-        values: any shape.
-
-    Returns:
-        Probability of a draw at or below each value; same shape.
-
-    Raises:
-        TypeError: for another distribution.
-    """
+    """The distribution function: the probability of a draw at or below each value. For a constant there is none."""
     if isinstance(distribution, Uniform):
         return ((values - distribution.low) / (distribution.high - distribution.low)).clamp(0, 1)
     if isinstance(distribution, Normal):
@@ -167,11 +151,7 @@ def _before_the_cut(distribution: Normal | TruncatedNormal) -> Normal:
 
 
 def kolmogorov_smirnov(distribution: Distribution, values: Tensor) -> tuple[float, float]:
-    """Kolmogorov-Smirnov test of whether values were drawn from a distribution.
-
-    Args:
-        distribution: a :class:`Normal`, :class:`Uniform` or :class:`TruncatedNormal`.
-        values: float64 [n] in increasing order.
+    """Kolmogorov-Smirnov test of whether values [n], in increasing order, were drawn from a distribution.
 
     Returns:
         (statistic, p): the largest distance D between the distribution function and that of the values, and an upper
@@ -187,17 +167,9 @@ def kolmogorov_smirnov(distribution: Distribution, values: Tensor) -> tuple[floa
 
 
 def log_likelihood(distribution: Distribution, summary: Summary) -> float:
-    """Logarithm of the density of all values; minus infinity where an entry lies out of reach.
+    """Sum of the logarithms of the density of all values; minus infinity where an entry lies out of reach.
 
-    Args:
-        distribution: a :class:`Normal`, :class:`Uniform` or :class:`TruncatedNormal`.
-        summary: summary of a tensor of one or more finite entries.
-
-    Returns:
-        Sum over the values of the logarithm of the density. A normal distribution reaches 8 standard deviations.
-
-    Raises:
-        TypeError: for another distribution.
+    A normal distribution reaches 8 standard deviations.
     """
     n = len(summary.values)
     if isinstance(distribution, Uniform):
@@ -221,14 +193,10 @@ def log_likelihood(distribution: Distribution, summary: Summary) -> float:
 
 
 def estimates(summary: Summary) -> tuple[Normal, Uniform, TruncatedNormal]:
-    """The distributions of each family that explain the values best.
+    """The distributions of each family that explain two or more finite values best.
 
-    Args:
-        summary: summary of a tensor of two or more finite entries.
-
-    Returns:
-        The normal of the values' mean and standard deviation; the uniform between the extreme entries, each moved out
-        by the mean distance between entries and by the rounding; the normal about 0 cut at two standard deviations.
+    The normal of the values' mean and standard deviation; the uniform between the extreme entries, each moved out by
+    the mean distance between entries and by the rounding; the normal about 0 cut at two standard deviations.
     """
     width = summary.high - summary.low
     gap = width / max(1, summary.count - 1) + summary.resolution * summary.reach
@@ -243,10 +211,6 @@ def estimates(summary: Summary) -> tuple[Normal, Uniform, TruncatedNormal]:
 
 def shortfall(distribution: Distribution, summary: Summary) -> float:
     """By how much less a distribution explains the values than the best estimate does: a likelihood ratio test.
-
-    Args:
-        distribution: a :class:`Normal`, :class:`Uniform` or :class:`TruncatedNormal`.
-        summary: summary of a tensor of one or more finite entries.
 
     Returns:
         x = r (n - 1) / n for n values and the logarithm r of the ratio of likelihoods, at least 0. A true distribution
@@ -267,13 +231,8 @@ def shortfall(distribution: Distribution, summary: Summary) -> float:
 def agrees(distribution: Distribution, summary: Summary) -> bool:
     """Whether values may have been drawn from a distribution, by all tests of this file.
 
-    Args:
-        distribution: a :class:`Constant`, :class:`Normal`, :class:`Uniform` or :class:`TruncatedNormal`.
-        summary: summary of a tensor.
-
-    Returns:
-        For a constant, whether every entry is equal to it. For others, False when a value repeats, an entry lies out of
-        reach, or a likelihood ratio or Kolmogorov-Smirnov test finds the values less likely than 1e-9.
+    From a constant, if every entry is equal to it. From others, unless a value repeats, an entry lies out of reach, or
+    a likelihood ratio or Kolmogorov-Smirnov test finds the values less likely than 1e-9.
     """
     if summary.count == 0:
         return True

@@ -56,14 +56,9 @@ class Inference:
 
 
 def fans(shape: torch.Size) -> tuple[int, int]:
-    """Fan in and fan out as ``torch.nn.init`` counts them.
+    """Fan in and fan out of a weight of two or more dimensions as ``torch.nn.init`` counts them.
 
-    Args:
-        shape: shape of a weight, two or more dimensions; a transposed convolution's is [in, out / groups, *kernel], so
-            its fan in counts outputs.
-
-    Returns:
-        (shape[1] * receptive field, shape[0] * receptive field).
+    A transposed convolution's is [in, out / groups, *kernel], so its fan in counts outputs.
     """
     field = math.prod(shape[2:])
     return shape[1] * field, shape[0] * field
@@ -133,14 +128,7 @@ def _alike(one: Distribution, other: Distribution) -> bool:
 
 
 def spread(distribution: Distribution) -> float:
-    """A scale: the standard deviation, before the cut where there is one; 0 for a constant.
-
-    Args:
-        distribution: the distribution.
-
-    Returns:
-        The scale.
-    """
+    """A scale: the standard deviation, before the cut where there is one; 0 for a constant."""
     if isinstance(distribution, Constant):
         return 0.0
     if isinstance(distribution, Uniform):
@@ -194,13 +182,9 @@ def _estimate(summary: Summary, rivals: list[str]) -> Inference:
 def infer(summary: Summary, shape: torch.Size) -> Inference:
     """Tells what values were drawn from: a constant, a well-known initializer, or an estimated distribution.
 
-    Args:
-        summary: summary of the parameter's values.
-        shape: the parameter's shape, which the scale of well-known initializers depends on.
-
-    Returns:
-        What was found, or why nothing was: values that are not finite, repeat too often for a continuous distribution,
-        are fewer than 20, can't tell a normal from a uniform distribution at odds of 100 to 1, or fit none.
+    The scale of well-known initializers depends on the shape. Nothing is told from values that are not finite, repeat
+    too often for a continuous distribution, are fewer than 20, can't tell a normal from a uniform distribution at odds
+    of 100 to 1, or fit none.
     """
     if summary.count == 0:
         return Inference(Constant(0.0), "no entries", recognized=True)

@@ -42,14 +42,7 @@ class _Open:
 
 
 def is_chain(module: nn.Module | None) -> TypeGuard[nn.Sequential]:
-    """Whether a module applies its children one after the other; a subclass may do anything else with them.
-
-    Args:
-        module: any module, or None.
-
-    Returns:
-        Whether it is a Sequential with the forward of one.
-    """
+    """Whether a module applies its children one after the other; a subclass may do anything else with them."""
     return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
 
 
@@ -67,12 +60,6 @@ def _flatten(model: nn.Sequential, prefix: str = "") -> list[tuple[str, nn.Modul
 
 def sequential(model: nn.Sequential) -> Units:
     """Finds the hidden units of a Sequential: those of a Linear or Conv that a later one reads.
-
-    Args:
-        model: the model.
-
-    Returns:
-        The units, and the layers that were left out and why.
 
     Raises:
         ValueError: if layers share parameters.

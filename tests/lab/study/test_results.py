@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -162,3 +163,10 @@ def test_the_results_that_are_kept(name: str, runs: int, tasks: int) -> None:
 
 def test_what_is_kept_is_small() -> None:
     assert sum(path.stat().st_size for path in KEPT.rglob("*") if path.is_file()) < 5e6
+
+
+def test_the_code_beside_them_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(KEPT.parent)
+    (code,) = re.findall(r"```python\n(.*?)```", (KEPT / "README.md").read_text(), flags=re.DOTALL)
+    exec(code, {})
+    assert "swr" in capsys.readouterr().out
