@@ -15,6 +15,9 @@ from itertools import product
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
+from supple.lab.report.statistics import Array
 from supple.lab.report.texts import words
 from supple.methods import registry
 
@@ -110,7 +113,7 @@ def styles_of(kinds: Mapping[str, str], labels: Mapping[str, str] = MappingProxy
 
 
 def _variant(name: str, kind: str, own: Style | None, number: int, taken: Sequence[str]) -> Style:
-    hue = None if own is None or kind in BASELINES else _to_lch(own.colour)[2]
+    hue = None if own is None or kind in BASELINES else _lch(own.colour)[2]
     colour = _farthest(taken, hue)
     # As many dashes as markers would pair them in the same way again and again; so one is left out each time around.
     dash = _DASHES[(number + number // len(_MARKERS)) % len(_DASHES)]
@@ -122,11 +125,11 @@ def shades(style: Style, count: int) -> list[Style]:
     """Styles for the values of a setting, in the order of the values: from far from the background to near it."""
     if count == 1:
         return [style]
-    _, chroma, hue = _to_lch(style.colour)
+    _, chroma, hue = _lch(style.colour)
     found = []
     for k in range(count):
         share = k / (count - 1)
-        light, dark = (_to_hex(level, chroma, hue) for level in (0.28 + 0.46 * share, 0.94 - 0.46 * share))
+        light, dark = (_hex(level, chroma, hue) for level in (0.28 + 0.46 * share, 0.94 - 0.46 * share))
         found.append(replace(style, label="", colour=light, dark=dark, dash="-", marker=("o" + _MARKERS)[k % 9]))
     return found
 
@@ -140,8 +143,7 @@ def colour_pairs(styles: Iterable[Style]) -> dict[str, str]:
 
 def luminance(colour: str) -> float:
     """Relative luminance of a colour: 0 for black, 1 for white (WCAG 2.2)."""
-    red, green, blue = _linear(colour)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    return float(np.dot((0.2126, 0.7152, 0.0722), _linear(colour)))
 
 
 def contrast(one: str, other: str) -> float:
@@ -156,77 +158,68 @@ _HUE = 0.7
 
 def _farthest(taken: Sequence[str], hue: float | None) -> str:
     """The colour, near a hue if one is given, that differs most from all that are taken."""
-    others = [_cartesian(*_to_lch(colour)) for colour in taken]
-    return max(_candidates(hue), key=lambda one: min(math.dist(_cartesian(*_to_lch(one)), other) for other in others))
+    candidates, places = _candidates(hue)
+    distances = np.linalg.norm(places[:, None] - np.array([_lab(colour) for colour in taken]), axis=2)
+    return candidates[int(distances.min(axis=1).argmax())]
 
 
 @cache
-def _candidates(hue: float | None) -> list[str]:
+def _candidates(hue: float | None) -> tuple[list[str], Array]:
+    """Colours, and where they lie among all."""
     hues = [k * math.tau / 24 for k in range(24)] if hue is None else [hue + _HUE * k / 6 for k in range(-6, 7)]
-    return [_to_hex(*lch) for lch in product((0.36, 0.44, 0.52, 0.6, 0.66, 0.72), (0.07, 0.11, 0.15, 0.19), hues)]
+    found = [_hex(*lch) for lch in product((0.36, 0.44, 0.52, 0.6, 0.66, 0.72), (0.07, 0.11, 0.15, 0.19), hues)]
+    return found, np.array([_lab(colour) for colour in found])
 
 
 def _lightened(colour: str, least: float = 5.0) -> str:
     """The colour as light as makes it stand out from the dark background."""
-    lightness, chroma, hue = _to_lch(colour)
-    steps = (_to_hex(lightness + (0.97 - lightness) * k / 40, chroma, hue) for k in range(41))
+    lightness, chroma, hue = _lch(colour)
+    steps = (_hex(lightness + (0.97 - lightness) * k / 40, chroma, hue) for k in range(41))
     return next(one for one in steps if contrast(one, DARK.background) >= least)
 
 
-# Lightness, chroma and hue in OKLCH, in which equal distances look equal.
+# OKLab, in which equal distances look equal: from amounts of light to those that the three kinds of cones see, and from
+# their cube roots to lightness, green to red and blue to yellow.
 # Source: Ottosson, "A perceptual color space for image processing", 2020.
+_CONES = np.array(
+    [
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ]
+)
+_LAB = np.array(
+    [
+        [0.2104542553, 0.7936177850, -0.0040720468],
+        [1.9779984951, -2.4285922050, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.8086757660],
+    ]
+)
 
 
-@cache
-def _to_lch(colour: str) -> tuple[float, float, float]:
-    red, green, blue = _linear(colour)
-    long = _root(0.4122214708 * red + 0.5363325363 * green + 0.0514459929 * blue)
-    middle = _root(0.2119034982 * red + 0.6806995451 * green + 0.1073969566 * blue)
-    short = _root(0.0883024619 * red + 0.2817188376 * green + 0.6299787005 * blue)
-    lightness = 0.2104542553 * long + 0.7936177850 * middle - 0.0040720468 * short
-    a = 1.9779984951 * long - 2.4285922050 * middle + 0.4505937099 * short
-    b = 0.0259040371 * long + 0.7827717662 * middle - 0.8086757660 * short
+def _lab(colour: str) -> Array:
+    return np.asarray(_LAB @ np.cbrt(_CONES @ _linear(colour)))
+
+
+def _lch(colour: str) -> tuple[float, float, float]:
+    """Lightness, chroma and hue."""
+    lightness, a, b = map(float, _lab(colour))
     return lightness, math.hypot(a, b), math.atan2(b, a)
 
 
-def _to_hex(lightness: float, chroma: float, hue: float) -> str:
+def _hex(lightness: float, chroma: float, hue: float) -> str:
     """The colour, with less chroma where a screen does not show so much of it."""
-    for share in (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0):
-        parts = _to_linear(lightness, share * chroma, hue)
-        if all(-1e-4 <= part <= 1 + 1e-4 for part in parts):
+    for share in np.linspace(1, 0, 11):
+        lab = np.array([lightness, share * chroma * math.cos(hue), share * chroma * math.sin(hue)])
+        light = np.linalg.solve(_CONES, np.linalg.solve(_LAB, lab) ** 3)
+        if (np.abs(light - 0.5) <= 0.5001).all():
             break
-    encoded = (
-        12.92 * part if part <= 0.0031308 else 1.055 * part ** (1 / 2.4) - 0.055 for part in map(_clipped, parts)
-    )
+    light = light.clip(0, 1)
+    encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
     return "#" + "".join(f"{round(255 * part):02x}" for part in encoded)
 
 
-def _to_linear(lightness: float, chroma: float, hue: float) -> tuple[float, float, float]:
-    _, a, b = _cartesian(lightness, chroma, hue)
-    long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
-    middle = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
-    short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
-    return (
-        4.0767416621 * long - 3.3077115913 * middle + 0.2309699292 * short,
-        -1.2684380046 * long + 2.6097574011 * middle - 0.3413193965 * short,
-        -0.0041960863 * long - 0.7034186147 * middle + 1.7076147010 * short,
-    )
-
-
-def _cartesian(lightness: float, chroma: float, hue: float) -> tuple[float, float, float]:
-    return lightness, chroma * math.cos(hue), chroma * math.sin(hue)
-
-
-def _root(part: float) -> float:
-    return part ** (1 / 3)
-
-
-def _clipped(part: float) -> float:
-    return min(1.0, max(0.0, part))
-
-
-def _linear(colour: str) -> tuple[float, float, float]:
+def _linear(colour: str) -> Array:
     """Red, green and blue as amounts of light."""
-    parts = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
-    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
-    return red, green, blue
+    parts = np.array([int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)])
+    return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
