@@ -10,7 +10,7 @@ import supple
 SOURCE = Path(supple.__file__).parent
 FLOORS = ["functional", "structure", "optim", "methods", "metrics", "integrations"]
 """The rooms of the library; each imports those before it."""
-LAB = ["data", "streams", "nn", "population", "study", "report", "commands"]
+LAB = ["data", "streams", "nn", "population", "study", "report", "studies", "commands"]
 """The rooms of the laboratory."""
 
 

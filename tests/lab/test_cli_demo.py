@@ -2,23 +2,23 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 
 import pytest
 from cli_runs import read, run, words, write_images
+from pages import CHROMIUM, Page, opened
 
 import supple
 from supple.lab import data, demo
-from supple.lab.demo_report import FILES
+from supple.lab.commands.demo import FILES
 from supple.lab.nn import StackedMLP
 from supple.lab.population import Population
 from supple.lab.streams import PermutedStream
 from supple.optim import SGDW
 
 TASKS, SEEDS = 4, 2
+METHODS = ("base", "l2", "shrink_and_perturb", "cbp", "redo", "swr")
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +47,14 @@ def test_demo_writes_everything(finished):
     assert "network steps/s" in words(result)
     assert "\x1b" not in result.output
     assert "Replaced" not in result.output
+    assert "12 networks, 2 for each of base, l2" in words(result)
+    assert "4 tasks of 8 steps." in words(result)
 
 
-@pytest.mark.parametrize("method", list(demo.columns()))
+@pytest.mark.parametrize("method", METHODS)
 def test_csv_holds_what_each_method_gives_alone(folder, finished, method):
     rows = read(finished[1])
-    assert len(rows) == TASKS * len(demo.columns()) * SEEDS
+    assert len(rows) == TASKS * len(METHODS) * SEEDS
     network = StackedMLP(range(SEEDS), 64, hidden=10)
     optimizer = SGDW(network.parameters(), lr=0.05)
     alone = {
@@ -76,61 +78,44 @@ def test_csv_holds_what_each_method_gives_alone(folder, finished, method):
             assert int(row["reinitialized"]) == metrics.reinitialized[seed].item()
 
 
-class _Page(HTMLParser):
-    """Collects what a page loads, its ids and its text."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.loads, self.text = [], []
-        self.feed(html)
-
-    def handle_starttag(self, tag, attributes):
-        self.loads += [
-            (tag, value) for name, value in attributes if name in ("src", "srcset", "href", "data", "poster")
-        ]
-
-    def handle_data(self, text):
-        self.text.append(text)
-
-
 def test_report_stands_alone_and_says_what_was_run(finished):
     html = (finished[1] / "report.html").read_text(encoding="utf-8")
-    page = _Page(html)
+    page = Page(html)
     assert page.loads
-    assert all(tag == "a" or value.startswith("data:") for tag, value in page.loads)
+    assert all(value.startswith("data:") for value in page.loads)
+    assert len(set(page.ids)) == len(page.ids)
     assert "@import" not in html
     assert not re.search(r"url\((?!data:)", html)
-    text = " ".join(" ".join(page.text).split())
     for said in (
         "The accuracy of plain training",
-        "64-10-10-10-10",
+        "3 hidden layers of 10, ReLU",
         "4 tasks of 8 steps",
         "files in the form of MNIST, not compared with it",
         "supple demo: permuted images",
         "supple demo --tasks 4 --seeds 2 --data-dir",
         "--no-verify",
-        "frequency 2048, factor 1e-06",
+        "frequency 2048, factor 1e-6",
         "method.step()",
         supple.__version__,
     ):
-        assert said in text
-    assert "Partial" not in text
+        assert said in page.said
+    assert "Partial" not in page.said
+    assert "What the paper claims" not in page.said
 
 
 def test_ctrl_c_reports_what_was_learned(folder, tmp_path, monkeypatch):
     train = demo.train
 
-    def interrupted(*arguments, on_step, **options):
-        steps = 0
+    def interrupted(config, problem, watcher, stop):
+        stage = watcher.stage
 
-        def stop():
-            nonlocal steps
-            steps += 1
-            if steps == 20:
-                raise demo.Stopped
-            on_step()
+        def stopping(part, done, accuracy):
+            stage(part, done, accuracy)
+            if done == 2:
+                stop.set()
 
-        return train(*arguments, on_step=stop, **options)
+        monkeypatch.setattr(watcher, "stage", stopping)
+        return train(config, problem, watcher, stop)
 
     monkeypatch.setattr(demo, "train", interrupted)
     options = ("--data-dir", folder, "--no-verify", "--tasks", 5, "--seeds", 1, "--methods", "SWR")
@@ -141,14 +126,21 @@ def test_ctrl_c_reports_what_was_learned(folder, tmp_path, monkeypatch):
     assert "One seed gives no interval" in words(result)
     rows = read(tmp_path)
     assert {(row["task"], row["method"]) for row in rows} == {(t, m) for t in "12" for m in ("base", "swr")}
-    html = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "stopped after 2 of 5 tasks" in html
-    assert "cannot be resumed" in html
+    said = Page((tmp_path / "report.html").read_text(encoding="utf-8")).said
+    assert "Partial. The run was stopped after 2 of 5 tasks, and this report is about those only." in said
+    assert "The demo does not resume: the same command starts again from the first task." in said
+    assert "To go on supple demo --tasks 5" in said
 
 
 def test_stopping_before_there_is_anything_to_report_leaves_an_earlier_report_alone(folder, tmp_path, monkeypatch):
     (tmp_path / "report.html").write_text("earlier")
-    monkeypatch.setattr(demo, "train", lambda *arguments, **options: (None, False))
+    train = demo.train
+
+    def interrupted(config, problem, watcher, stop):
+        stop.set()
+        return train(config, problem, watcher, stop)
+
+    monkeypatch.setattr(demo, "train", interrupted)
     result = run("demo", "--data-dir", folder, "--no-verify", "--out", tmp_path)
     assert result.exit_code == 130
     assert "nothing was written. The demo does not resume" in words(result)
@@ -196,27 +188,8 @@ def test_demo_on_a_gpu_agrees_with_the_cpu(folder, finished, tmp_path):
             assert float(row["loss"]) == pytest.approx(float(other["loss"]), rel=1e-3)
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
 def test_report_fits_a_phone(finished, tmp_path):
-    """At phone width nothing is wider than the screen, and the narrow figure shows: 4.4 inches, 422 pixels."""
+    """At phone width nothing is wider than the screen, and the narrow figures show."""
     html = (finished[1] / "report.html").read_text(encoding="utf-8")
-    probe = (
-        "<script>addEventListener('load', () => { const page = document.documentElement; document.title = "
-        "[innerWidth, page.scrollWidth <= page.clientWidth, document.images[0].naturalWidth].join(' ') })</script>"
-    )
-    # Headless Chromium's windows have a least width; a frame can be as narrow as a phone.
-    (tmp_path / "page.html").write_text(html.replace("</body>", f"{probe}</body>"), encoding="utf-8")
-    (tmp_path / "phone.html").write_text(
-        "<iframe src='page.html' width=375 height=800></iframe><script>addEventListener('load', () => setTimeout(() =>"
-        " document.body.append(frames[0].document.title), 200))</script>"
-    )
-    options = ("--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files")
-    waiting = ("--virtual-time-budget=3000", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom")
-    done = subprocess.run(
-        [CHROMIUM, *options, *waiting, f"file://{tmp_path}/phone.html"],
-        capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
-    assert "375 true 422" in done.stdout
+    assert opened(html, tmp_path, 375) == "supple demo: permuted images 375 true 2 2 0"

@@ -1,125 +1,114 @@
-"""The population of the demo against each method alone, and stopping."""
+"""The population of the demo against each method alone, stopping, and what is seen meanwhile."""
 
+import io
 import os
 import re
 import signal
+import threading
 
 import numpy as np
 import pytest
 import torch
+from cli_runs import write_images
+from rich.console import Console
 
 import supple
 from supple.lab import data, demo
-from supple.lab.demo_report import FILES, Run, attribution, write
+from supple.lab.commands.options import interruptible
+from supple.lab.demo import Curves, TaskLines, sparkline
 from supple.lab.nn import StackedMLP
 from supple.lab.population import Population
-from supple.lab.report.comparison import Comparison, summarize
+from supple.lab.report.facts import attribution
 from supple.lab.streams import PermutedStream
-from supple.lab.study.assembly import assemble
-from supple.lab.study.part import Stopped
-from supple.lab.study.spec import from_dict
+from supple.lab.study import shipped
+from supple.lab.study.problems import open_problem
+from supple.lab.study.progress import Watcher
+from supple.lab.study.results import TASKS_SCHEMA
+from supple.lab.study.run_config import RunConfig
+from supple.lab.study.spec import from_dict, read
 from supple.optim import SGDW
 
 SEEDS, TASKS = (3, 8), 4
 
-# So strong that each method acts often in the 80 steps of the test.
-STRONG_STUDY = from_dict(
-    {
-        "title": "strong methods",
-        "network": {"hidden": 10},
-        "run": {"tasks": 4, "seeds": [3, 8]},
-        "methods": {
-            "base": {},
-            "l2": {"l2": 0.01},
-            "shrink_and_perturb": {"l2": 1e-3, "variance": 1e-5},
-            "cbp": {"maturity": 5, "replacement_rate": 0.02},
-            "redo": {"frequency": 8, "threshold": 0.2},
-            "swr": {"frequency": 16, "factor": 0.05},
-        },
-    },
-    "strong.toml",
-)
-STRONG = {column.method: column for column in STRONG_STUDY.columns}
+# So strong that each method acts often in the 32 steps of the test.
+METHODS = {
+    "base": {},
+    "l2": {"l2": 0.01},
+    "shrink_and_perturb": {"l2": 1e-3, "variance": 1e-5},
+    "cbp": {"maturity": 2, "replacement_rate": 0.05},
+    "redo": {"frequency": 4, "threshold": 0.3},
+    "swr": {"frequency": 8, "factor": 0.05},
+}
 
 ALONE = {
     "base": lambda network, optimizer: None,
-    "l2": lambda network, optimizer: supple.L2(network, l2=0.01),
-    "shrink_and_perturb": lambda network, optimizer: supple.ShrinkAndPerturb(network, l2=1e-3, variance=1e-5),
-    "cbp": lambda network, optimizer: supple.CBP(network, optimizer, maturity=5, replacement_rate=0.02),
-    "redo": lambda network, optimizer: supple.ReDo(network, optimizer, frequency=8, threshold=0.2),
-    "swr": lambda network, optimizer: supple.SWR(network, optimizer, frequency=16, factor=0.05),
+    "l2": lambda network, optimizer: supple.L2(network, **METHODS["l2"]),
+    "shrink_and_perturb": lambda network, optimizer: supple.ShrinkAndPerturb(network, **METHODS["shrink_and_perturb"]),
+    "cbp": lambda network, optimizer: supple.CBP(network, optimizer, **METHODS["cbp"]),
+    "redo": lambda network, optimizer: supple.ReDo(network, optimizer, **METHODS["redo"]),
+    "swr": lambda network, optimizer: supple.SWR(network, optimizer, **METHODS["swr"]),
 }
 
 
 @pytest.fixture(scope="module")
-def images():
-    whole = data.mnist10k()
-    return data.LabelledImages(whole.images[:600, 4:24:2, 4:24:2].contiguous(), whole.labels[:600], 10, "tiny")
+def images(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("images"))
+
+
+def train(images, folder, watcher=None, stop=None, **changes):
+    content = {
+        "title": "Strong",
+        "network": {"hidden": 10},
+        "run": {"tasks": TASKS, "seeds": SEEDS},
+        "methods": METHODS,
+    }
+    config = RunConfig(from_dict({**content, **changes}, "strong.toml"), "demo", folder)
+    problem = open_problem(config.study, images, verify=False)
+    return demo.train(config, problem, watcher or Watcher(), stop or threading.Event())
 
 
 @pytest.fixture(scope="module")
-def together(images):
-    population = assemble(images, list(STRONG.values()), SEEDS)
-    seen: list[int] = []
-    comparison, complete = demo.train(
-        population, tuple(STRONG), SEEDS, TASKS, on_task=lambda so_far: seen.append(so_far.tasks)
-    )
-    assert complete
-    assert seen == [1, 2, 3, 4]
-    return comparison
+def together(images, tmp_path_factory):
+    return train(images, tmp_path_factory.mktemp("results"))
 
 
-@pytest.mark.parametrize("method", list(STRONG))
+def rows_of(results, method):
+    runs = results.runs.filter(method=method)
+    return results.tasks.join(runs.select("run", "seed"), on="run").sort("task", "seed")
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_one_population_with_settings_of_zero_equals_each_method_alone(images, together, method):
     """The population of the demo against one of the seeds alone, through autograd, with nothing but that method."""
-    network = StackedMLP(SEEDS, 100, hidden=10)
+    network = StackedMLP(SEEDS, 64, hidden=10)
     optimizer = SGDW(network.parameters(), lr=0.05)
-    alone = ALONE[method](network, optimizer)
-    population = Population(network, optimizer, PermutedStream(images, SEEDS), alone, general=True)
-    c = together.methods.index(method)
+    stream = PermutedStream(data.mnist(images, verify=False), SEEDS)
+    population = Population(network, optimizer, stream, ALONE[method](network, optimizer), general=True)
     counts = []
     for task in range(TASKS):
         metrics = population.train_task(task)
+        rows = rows_of(together, method).filter(task=task)
         counts.append(metrics.reinitialized.sum().item())
-        assert together.reinitialized[task, :, c].tolist() == metrics.reinitialized.tolist()
-        np.testing.assert_allclose(together.accuracy[task, :, c], metrics.accuracy, atol=1 / 600)
-        np.testing.assert_allclose(together.loss[task, :, c], metrics.loss, rtol=1e-3)
-        np.testing.assert_allclose(together.dead[task, :, c], metrics.dead, atol=1e-6)
-    assert all(counts) == (method in ("cbp", "redo", "swr"))
+        assert rows["reinitialized"].to_list() == metrics.reinitialized.tolist()
+        np.testing.assert_allclose(rows["accuracy"], metrics.accuracy, atol=1 / 240)
+        np.testing.assert_allclose(rows["loss"], metrics.loss, rtol=1e-3)
+        np.testing.assert_allclose(rows["dead"], metrics.dead, atol=1e-6)
+    assert bool(sum(counts)) == (method in ("cbp", "redo", "swr"))
 
 
-def test_methods_differ(together):
+def test_the_runs_are_one_part_and_differ(together):
     """Or else the test above would not see replicas that are mixed up."""
-    runs = {together.loss[:, s, c].tobytes() for s in range(len(SEEDS)) for c in range(len(STRONG))}
-    assert len(runs) == len(SEEDS) * len(STRONG)
+    assert together.tasks.schema == TASKS_SCHEMA
+    assert together.runs["part"].unique().to_list() == [0]
+    assert together.runs["done"].unique().to_list() == [TASKS]
+    last = together.tasks.filter(task=TASKS - 1)["loss"]
+    assert last.n_unique() == len(SEEDS) * len(METHODS)
 
 
-def test_settings_are_those_of_the_study(images):
-    """The small network of arXiv 2508.00212, as chained in the population."""
-    population = assemble(images, list(demo.columns().values()), [0])
-    found = [(type(method).__name__, method.settings) for method in population.method.methods]
-    expected = [
-        ("L2", {"l2": [0, 1e-4, 0, 0, 0, 0]}),
-        ("ShrinkAndPerturb", {"l2": [0, 0, 1e-4, 0, 0, 0], "variance": [0, 0, 1e-9, 0, 0, 0]}),
-        ("CBP", {"maturity": 5, "replacement_rate": [0, 0, 0, 1e-3, 0, 0]}),
-        ("ReDo", {"frequency": 8, "threshold": [0, 0, 0, 0, 1e-2, 0]}),
-        ("SWR", {"frequency": 2048, "factor": [0, 0, 0, 0, 0, 1e-6], "utility": "gradient"}),
-    ]
-    for (name, settings), (expected_name, wanted) in zip(found, expected, strict=True):
-        assert name == expected_name
-        for setting, value in wanted.items():
-            given = settings[setting]
-            assert (given.tolist() if isinstance(given, torch.Tensor) else given) == value
-    assert population.network.architecture.hidden == 10
-    assert (population.optimizer.param_groups[0]["lr"], population.stream.batch_size) == (0.05, 30)
-
-
-@pytest.mark.parametrize("own", [False, True])
-def test_the_report_of_a_data_set_that_is_not_known(images, together, tmp_path, own):
-    """Where it is from is left out; nothing fails when all work is done."""
-    run = Run("another", images, STRONG_STUDY, list(STRONG), SEEDS, TASKS, "cpu", "supple demo", own=own)
-    assert [path.name for path in write(tmp_path, run, together, summarize(together))] == list(FILES)
-    assert "600 images<" in (tmp_path / "report.html").read_text(encoding="utf-8")
+def test_settings_are_those_of_the_small_network():
+    own, small = (read(shipped.find(name)[0]) for name in ("demo", "permuted_mnist/small"))
+    assert (own.network, own.optimizer, own.methods) == (small.network, small.optimizer, small.methods)
+    assert [column.key() for column in own.columns] == [column.key() for column in small.columns]
 
 
 def test_attributions():
@@ -133,57 +122,97 @@ def test_attributions():
     assert attribution("another") == attribution("another", own=True) == ""
 
 
-def test_only_base(images):
-    population = assemble(images, [STRONG["base"]], SEEDS)
-    assert population.method is None
-    comparison, complete = demo.train(population, ["base"], SEEDS, 1)
-    assert complete
-    assert comparison.accuracy.shape == (1, 2, 1)
-    with pytest.raises(ValueError, match="one or more"):
-        assemble(images, [], SEEDS)
+def test_only_base(images, tmp_path):
+    results = train(images, tmp_path, methods={"base": {}}, run={"tasks": 1, "seeds": 2})
+    assert results.tasks.shape == (2, len(TASKS_SCHEMA))
 
 
-def test_a_stopped_run_has_the_complete_tasks(images, together):
-    steps = 0
+class StopsIn(Watcher):
+    """Asks for a stop when a task has been learned."""
 
-    def stop_in_the_third_task():
-        nonlocal steps
-        steps += 1
-        if steps == 45:
-            raise Stopped
+    def __init__(self, task, stop):
+        self.task, self.asked = task, stop
+        if task == 0:
+            stop.set()
 
-    population = assemble(images, list(STRONG.values()), SEEDS)
-    comparison, complete = demo.train(population, tuple(STRONG), SEEDS, TASKS, on_step=stop_in_the_third_task)
-    assert not complete
-    assert steps == 45
-    assert isinstance(comparison, Comparison)
-    np.testing.assert_array_equal(comparison.loss, together.loss[:2])
-    population = assemble(images, list(STRONG.values()), SEEDS)
-    assert demo.train(population, tuple(STRONG), SEEDS, TASKS, on_step=_stop) == (None, False)
+    def stage(self, part, done, accuracy):
+        if done == self.task:
+            self.asked.set()
 
 
-def _stop():
-    raise Stopped
+@pytest.mark.parametrize("tasks", [2, 0])
+def test_a_stopped_run_has_the_complete_tasks(images, together, tmp_path, tasks):
+    stop = threading.Event()
+    results = train(images, tmp_path, StopsIn(tasks, stop), stop)
+    assert results.runs["done"].unique().to_list() == [tasks]
+    assert results.tasks.equals(together.tasks.filter(together.tasks["task"] < tasks))
 
 
 def test_interrupts():
     before = signal.getsignal(signal.SIGINT)
-    with demo.stops_on_interrupt() as check:
-        check()
+    with interruptible() as stop:
+        assert not stop.is_set()
         os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(Stopped):
-            check()
+        assert stop.is_set()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_threads_are_given_back():
-    before = torch.get_num_threads()
+def test_threads_are_given_back(images, tmp_path):
+    before, seen = torch.get_num_threads(), []
+
+    class Asks(Watcher):
+        def stage(self, part, done, accuracy):
+            seen.append(torch.get_num_threads())
+
     torch.set_num_threads(2)
     try:
-        with demo.one_thread():
-            assert torch.get_num_threads() == 1
+        train(images, tmp_path, Asks(), run={"tasks": 1, "seeds": 1})
+        assert seen == [1]
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_sparkline():
+    assert sparkline([0.0, 0.5, 1.0], 0, 1) == "▁▅█"
+    assert sparkline(np.linspace(0, 1, 8), 0, 1) == "▁▂▃▄▅▆▇█"
+    assert sparkline([-5.0, 5.0], 0, 1) == "▁█"
+    assert len(set(sparkline([1, 1, 1], 1, 1))) == 1
+
+
+def follow(watcher, tasks, steps=4):
+    """Base falls from 80% by a point a task, SWR stays at 90%."""
+    watcher.start({0: (4, 0)}, [steps] * tasks)
+    with watcher:
+        for task in range(tasks):
+            for step in range(1, steps + 1):
+                watcher.step(0, task, step)
+            watcher.stage(0, task + 1, [("base", 0.8 - 0.01 * task), ("swr", 0.9)])
+
+
+def test_lines_now_and_then():
+    out = io.StringIO()
+    follow(TaskLines(Console(file=out, width=60)), 25)
+    lines = out.getvalue().splitlines()
+    assert [line.split()[1] for line in lines] == [f"{k}/25" for k in (*range(2, 25, 2), 25)]
+    # Tasks 1 and 2 have 80% and 79%.
+    assert "base 79.5%  SWR 90.0%" in lines[0]
+    assert all("network steps/s" in line and "s left" in line for line in lines)
+
+
+def test_curves_grow():
+    out = io.StringIO()
+    follow(Curves(Console(file=out, width=100, force_terminal=True, color_system=None)), 10)
+    last = out.getvalue()[out.getvalue().rindex("first tasks") :]
+    # The first task has 80%, the last 71%.
+    assert "80.0%" in last
+    assert "71.0%" in last
+    assert "100.0%" in last
+    assert "network steps/s" in last
+    base, swr = (line for line in last.splitlines() if line.strip().startswith(("base", "SWR")))
+    assert swr.count("█") == 10
+    heights = [mark for mark in base if mark in "▁▂▃▄▅▆▇█"]
+    assert len(heights) == 10
+    assert heights == sorted(heights, reverse=True)

@@ -1,120 +1,74 @@
-"""The demo: loss of plasticity and its cures on permuted MNIST, all methods and seeds in one population.
-
-Network and settings are those of the small network of Hernandez-Garcia, Dohare, Luo and Sutton, "Reinitializing weights
-vs units for maintaining plasticity in neural networks", arXiv 2508.00212.
-"""
+"""The demo: a small study, trained in the command's own process as one population, with curves that grow meanwhile."""
 
 from __future__ import annotations
 
-import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
-from types import FrameType
 
 import numpy as np
+import polars as pl
 import torch
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
 
-from supple.lab.population import Population, TaskMetrics
-from supple.lab.report.comparison import Comparison
+from supple.lab.report.measures import bin_width
+from supple.lab.report.style import DARK, label_of, own_style
+from supple.lab.study.manifest import Manifest
 from supple.lab.study.part import Stopped
-from supple.lab.study.shipped import find
-from supple.lab.study.spec import Column, Study, read
+from supple.lab.study.problem import Problem
+from supple.lab.study.progress import Bars, Tally, Watcher
+from supple.lab.study.results import TASKS, Results, load
+from supple.lab.study.run_config import RunConfig
+from supple.lab.study.running import scaled, session
 
 
-@cache
-def study() -> Study:
-    """The study of the small network, whose network, optimizer and settings the demo has.
+def train(config: RunConfig, problem: Problem, watcher: Watcher, stop: threading.Event) -> Results:
+    """Trains all runs of a study together, into an empty folder, until it is done or ``stop`` is set.
 
-    Returns:
-        The study.
+    The results are those of the tasks that were learned to their end.
     """
-    return read(find("permuted_mnist/small")[0])
+    study = config.study
+    steps = problem.steps(study.run.tasks, study.run.seeds)
+    changed = scaled(config.original or study, study)
+    manifest = Manifest(config.folder, config.name, study, steps, problem.identity, changed)
+    networks = len(study.columns) * len(study.run.seeds)
+    manifest.add_missing(study.columns, study.run.seeds, lambda *counts: networks)
+    manifest.sessions.append(session(config))
+    part, began = manifest.part(0), time.monotonic()
+    rows: list[pl.DataFrame] = []
+    watcher.start({0: (networks, 0)}, steps)
 
-
-def columns(methods: Iterable[str] | None = None) -> dict[str, Column]:
-    """What the demo compares.
-
-    Args:
-        methods: names of methods of the study; None: all.
-
-    Returns:
-        The columns by name of the method, in the order of the names.
-    """
-    known = {column.method: column for column in study().columns}
-    return known if methods is None else {method: known[method] for method in methods}
-
-
-def train(
-    population: Population,
-    methods: Sequence[str],
-    seeds: Sequence[int],
-    tasks: int,
-    *,
-    on_step: Callable[[], object] = lambda: None,
-    on_task: Callable[[Comparison], object] = lambda so_far: None,
-) -> tuple[Comparison | None, bool]:
-    """Trains a population on the first tasks of its stream.
-
-    Args:
-        population: the networks, from :func:`supple.lab.study.assembly.assemble`.
-        methods: names of the methods.
-        seeds: the seeds.
-        tasks: how many tasks.
-        on_step: called after each step; what stops the run raises :class:`Stopped` here.
-        on_task: called after each task with what was measured so far.
-
-    Returns:
-        (what was measured of the complete tasks, None if there are none; whether all tasks were learned).
-    """
-    measured: list[TaskMetrics] = []
-    try:
-        for task in range(tasks):
-            measured.append(population.train_task(task, lambda steps: on_step()))
-            on_task(_comparison(methods, seeds, measured))
-    except Stopped:
-        pass
-    return (_comparison(methods, seeds, measured) if measured else None), len(measured) == tasks
-
-
-def _comparison(methods: Sequence[str], seeds: Sequence[int], measured: Sequence[TaskMetrics]) -> Comparison:
-    """The measurements of replicas, each [S * C], as arrays [tasks, S, C]."""
-
-    def stacked(name: str) -> np.ndarray:
-        values = torch.stack([getattr(metrics, name) for metrics in measured])
-        return values.view(len(measured), len(seeds), len(methods)).cpu().numpy()
-
-    shares = {name: stacked(name).astype(np.float64) for name in ("accuracy", "loss", "dead")}
-    return Comparison(tuple(methods), tuple(seeds), **shares, reinitialized=stacked("reinitialized"))
-
-
-@contextmanager
-def stops_on_interrupt() -> Iterator[Callable[[], None]]:
-    """Makes Ctrl-C a request to stop at the end of the current step; a second Ctrl-C interrupts at once.
-
-    Yields:
-        What is to be called after each step; raises :class:`Stopped` if a stop was asked for.
-    """
-    asked = threading.Event()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, before)
-
-    def check() -> None:
-        if asked.is_set():
+    def on_step(taken: int) -> None:
+        # Often enough for a bar; it takes longer to draw than a step.
+        if taken % 20 == 0:
+            watcher.step(0, len(rows), taken)
+        if stop.is_set():
             raise Stopped
 
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield check
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with _one_thread():
+        trainer = problem.trainer(part.columns, part.seeds, part.runs)
+        try:
+            for task in range(study.run.tasks):
+                learned = trainer.learn(on_step)
+                rows.append(learned.rows[TASKS])
+                named = zip((column.method for column in part.columns), learned.accuracy, strict=True)
+                watcher.stage(0, task + 1, list(named))
+        except Stopped:
+            pass
+    manifest.sessions[-1]["seconds"] = round(time.monotonic() - began, 1)
+    manifest.write()
+    if rows:
+        part.folder.mkdir(parents=True)
+        pl.concat(rows).write_parquet(part.folder / TASKS)
+    return load(config.folder)
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def _one_thread() -> Iterator[None]:
     """Lets torch use one thread on the CPU.
 
     The products of so small a network take microseconds, less than handing a part to another thread; where another
@@ -126,3 +80,69 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+class TaskLines(Tally):
+    """Follows a demo with a line for every tenth of its tasks and the accuracy on them, for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._seen: dict[str, list[float]] = defaultdict(list)
+
+    def stage(self, part: int, done: float, accuracy: Sequence[tuple[str, float]]) -> None:
+        """Writes a line if one is due."""
+        super().stage(part, done, accuracy)
+        for method, value in accuracy:
+            self._seen[method].append(value)
+        task, tasks = int(done), len(self._steps)
+        every = max(1, tasks // 10)
+        if task % every == 0 or task == tasks:
+            latest = ((label_of(method), np.mean(values[-every:])) for method, values in self._seen.items())
+            shown = "  ".join(f"{label} {100 * value:.1f}%" for label, value in latest)
+            self.say(f"task {task}/{tasks}  {shown}  ({self.pace()})")
+
+
+class Curves(Bars):
+    """Follows a demo with a bar and a table in which the curves of all methods grow, on a terminal."""
+
+    def __init__(self, console: Console, bars: int = 25) -> None:
+        self._seen: dict[str, list[float]] = defaultdict(list)
+        self._length = bars
+        super().__init__(console)
+
+    def stage(self, part: int, done: float, accuracy: Sequence[tuple[str, float]]) -> None:
+        """Lets the curves grow."""
+        for method, value in accuracy:
+            self._seen[method].append(value)
+        super().stage(part, done, accuracy)
+
+    def _view(self) -> Group:
+        table = Table(box=None, padding=(0, 2), header_style="dim")
+        for name in ("", "first tasks", "latest tasks"):
+            table.add_column(name, justify="right" if name else "left", no_wrap=True)
+        table.add_column("accuracy over tasks", min_width=self._length, no_wrap=True)
+        width, span = bin_width(max(1, len(self._steps)), self._length), max(1, len(self._steps) // 10)
+        binned = {
+            method: [float(np.mean(values[k : k + width])) for k in range(0, len(values), width)]
+            for method, values in self._seen.items()
+        }
+        every = [value for values in binned.values() for value in values]
+        for method, values in self._seen.items():
+            style = own_style(method)
+            colour = "" if style is None else DARK.of(style)
+            early, latest = np.mean(values[:span]), np.mean(values[-span:])
+            curve = Text(sparkline(binned[method], min(every), max(every)), style=colour)
+            label = Text(label_of(method), style=f"bold {colour}")
+            table.add_row(label, f"{100 * early:.1f}%", f"{100 * latest:.1f}%", curve)
+        return Group(table, self._progress)
+
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: Sequence[float], low: float, high: float) -> str:
+    """Values as a row of bars, between the value of the lowest and that of the highest."""
+    if high <= low:
+        return _BARS[len(_BARS) // 2] * len(values)
+    heights = np.clip((np.asarray(values) - low) / (high - low) * len(_BARS), 0, len(_BARS) - 1)
+    return "".join(_BARS[int(height)] for height in heights)

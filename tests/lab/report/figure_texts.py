@@ -3,9 +3,9 @@
 
 def texts_of(figure):
     """The texts that are drawn: of ticks only those within the limits."""
-    yield from figure.texts
+    yield from (*figure.texts, *([figure._suptitle] if figure._suptitle else []))
     for legend in figure.legends:
-        yield from legend.get_texts()
+        yield from (*legend.get_texts(), legend.get_title())
     for axes in filter(lambda one: one.get_visible(), figure.axes):
         yield from axes.texts
         yield from (axes.xaxis.label, axes.yaxis.label)

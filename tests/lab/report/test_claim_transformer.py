@@ -1,16 +1,13 @@
 """Claim C7, about the vision transformer: verdicts follow effects planted in class-incremental folders."""
 
-import fake_results
 import numpy as np
 import pytest
-from fake_incremental import NETWORK, PROBLEM, Row, write
+from compared import measured_of
+from fake_results import NETWORK, PROBLEM, Row, ahead, write, write_additions
 
-from supple.lab.report.claims import check_claims
-from supple.lab.report.measured import measure
-from supple.lab.report.scale import incremental_scale
-from supple.lab.report.settings import INCREMENTAL, setting_of
 from supple.lab.report.verdicts import Says, Verdict
-from supple.lab.study.results import load
+from supple.lab.studies.claims import SETTINGS, check_claims, incremental_scale, setting_of
+from supple.lab.study.schema import ClassIncremental
 
 YES, NO, OPEN = Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.NOT_ENOUGH
 ALL = (0, 1, 2, 3, 4, 5)
@@ -18,28 +15,27 @@ ALL = (0, 1, 2, 3, 4, 5)
 
 def folder(tmp_path, key, rows, **options):
     """A folder of one of the paper's two transformers, measured."""
-    described = INCREMENTAL[key]
+    described = SETTINGS[key]
     name = f"{key}-{len(list(tmp_path.iterdir()))}"
     options = {"name": described.study, "additions": 4, "problem": {"epochs": 1}, **options}
-    options["network"] = {"reparameterized": described.reparameterized, **options.get("network", {})}
-    return measure(load(write(tmp_path / name, rows, **options)))
+    options["network"] = {"reparameterized": described.values["network.reparameterized"], **options.get("network", {})}
+    return measured_of(write_additions(tmp_path / name, rows, **options))
 
 
 def three(swr=0.0, cbp=-0.03, redo=-0.02, diverged=None):
     """SWR, CBP and ReDo this far ahead of training from scratch, and the seeds of each that diverge."""
     gains = {"cbp": cbp, "redo": redo, "swr": swr}
-    return [Row(name, gain, diverged=(diverged or {}).get(name, ())) for name, gain in gains.items()]
+    return [ahead(name, gain, diverged=(diverged or {}).get(name, ())) for name, gain in gains.items()]
 
 
 def both(tmp_path, rows, **options):
-    return [folder(tmp_path, key, rows, **options) for key in INCREMENTAL]
+    return [folder(tmp_path, key, rows, **options) for key in ("vit", "vit_reparameterized")]
 
 
-def claim(folders, kind="student"):
-    return next(one for one in check_claims(folders, kind) if one.id == "C7")
+def claim(folders):
+    return next(one for one in check_claims(folders) if one.id == "C7")
 
 
-@pytest.mark.parametrize("kind", ["student", "bca"])
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
@@ -49,8 +45,8 @@ def claim(folders, kind="student"):
         (three(swr=-0.05), NO),
     ],
 )
-def test_accuracy(tmp_path, rows, expected, kind):
-    found = claim(both(tmp_path, rows), kind)
+def test_accuracy(tmp_path, rows, expected):
+    found = claim(both(tmp_path, rows))
     assert found.verdict is expected
     assert [judged.statement.words for judged in found.evidence] == 2 * [
         "final test accuracy, SWR − CBP",
@@ -111,7 +107,7 @@ def test_the_claim_says_what_is_tested_where_nothing_diverged(tmp_path):
 
 
 def test_settings_that_are_swept_count_at_their_best(tmp_path):
-    swept = Row("swr", 0.0, grid=[({"factor": 1e-4}, 0.0), ({"factor": 1e-3}, -0.1)])
+    swept = ahead("swr", 0.0, grid=[({"factor": 1e-4}, 0.0), ({"factor": 1e-3}, -0.1)])
     found = claim(both(tmp_path, [*three()[:2], swept]))
     assert found.verdict is YES
     assert found.evidence[0].statement.note == (
@@ -139,10 +135,10 @@ def test_what_is_missing(tmp_path):
 
 def test_other_claims_take_no_runs_of_transformers(tmp_path):
     network = {"hidden": 100, "depth": 3}
-    folders = both(tmp_path, [Row("base", -0.2), *three()], additions=12, network=network)
+    folders = both(tmp_path, [ahead("base", -0.2), *three()], additions=12, network=network)
     assert [one.id for one in check_claims(folders) if one.evidence] == ["C7"]
-    rows = [fake_results.Row(name, 0.9, 0.9) for name in ("cbp", "redo", "swr")]
-    permuted = measure(load(fake_results.write(tmp_path / "permuted", rows, tasks=12)))
+    rows = [Row(name, 0.9, 0.9) for name in ("cbp", "redo", "swr")]
+    permuted = measured_of(write(tmp_path / "permuted", rows, tasks=12))
     assert claim([permuted]).evidence == []
     together = {one.id: one for one in check_claims([*folders, permuted])}
     assert together["C7"].verdict is YES
@@ -150,7 +146,7 @@ def test_other_claims_take_no_runs_of_transformers(tmp_path):
 
 
 def test_runs_that_differ_in_more_than_the_method_are_not_compared(tmp_path):
-    rows = [Row("base", -0.1, settings={"optimizer.weight_decay": 2e-6}), *three()]
+    rows = [ahead("base", -0.1, settings={"optimizer.weight_decay": 2e-6}), *three()]
     assert claim(both(tmp_path, rows)).verdict is YES
     rows[3].settings = {"optimizer.weight_decay": 2e-6}
     found = claim(both(tmp_path, rows))
@@ -158,21 +154,21 @@ def test_runs_that_differ_in_more_than_the_method_are_not_compared(tmp_path):
 
 
 def test_all_that_is_smaller_is_said(tmp_path):
-    assert incremental_scale(PROBLEM, NETWORK, 20) == ""
+    assert incremental_scale(ClassIncremental(**PROBLEM), NETWORK, 20) == ""
     problem = {
         **PROBLEM, "data": "fashion_mnist", "first": 2, "step": 3, "epochs": 10, "train_images": 150,
         "test_images": 40, "validation": 10, "batch_size": 30,
     }  # fmt: skip
     network = {**NETWORK, "patch_size": 7, "depth": 2, "heads": 2, "width": 32, "hidden": 64}
-    assert incremental_scale(problem, network, 4) == (
+    assert incremental_scale(ClassIncremental(**problem), network, 4) == (
         "4 of the paper's 20 additions, 10 instead of 100 classes, 2 classes at first and 3 at each addition instead "
         "of 5, images of fashion_mnist, 150 training images of a class instead of all, 40 test images of a class "
         "instead of all, 10 instead of 50 validation images of a class, 10 instead of 100 epochs an addition, patch "
         "size 7 instead of 4, depth 2 instead of 8, heads 2 instead of 12, width 32 instead of 384, hidden 64 instead "
         "of 1536, batches of 30 instead of 90"
     )
-    assert incremental_scale({**PROBLEM, "validation": 0}, NETWORK, 20) == (
-        "0 instead of 50 validation images of a class"
+    assert incremental_scale(ClassIncremental(**{**PROBLEM, "validation": 1}), NETWORK, 20) == (
+        "1 instead of 50 validation images of a class"
     )
     found = claim([folder(tmp_path, "vit", three(), network={"depth": 2})])
     assert found.scale == {
@@ -185,4 +181,4 @@ def test_which_transformer():
     given = {f"network.{name}": value for name, value in NETWORK.items()}
     assert setting_of(given, "class_incremental") == "vit"
     assert setting_of({**given, "network.reparameterized": True}, "class_incremental") == "vit_reparameterized"
-    assert setting_of(given) is None
+    assert setting_of(given, "permuted") is None

@@ -1,16 +1,17 @@
 """Verdicts follow effects planted in folders of results."""
 
 import json
+from dataclasses import replace
 
 import pytest
+from compared import measured_of
 from fake_results import Row, write
 
-from supple.lab.report.claims import CLAIMS, VARIANTS, check_claims, variants
-from supple.lab.report.measured import measure
-from supple.lab.report.settings import PERMUTED, SETTINGS, going_on, setting_of
+from supple.lab.report.facts import going_on
 from supple.lab.report.verdicts import Verdict
+from supple.lab.studies.claims import SETTINGS, VARIANTS, check_claims, setting_of
 from supple.lab.study import shipped
-from supple.lab.study.results import MANIFEST, load
+from supple.lab.study.results import MANIFEST
 from supple.lab.study.spec import read
 
 YES, NO, OPEN = Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.NOT_ENOUGH
@@ -18,16 +19,12 @@ YES, NO, OPEN = Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.NOT_ENOUGH
 
 def setting(tmp_path, key, rows, **options):
     """A folder of one of the paper's settings, measured."""
-    described = PERMUTED[key]
-    network = {"hidden": described.hidden, "layer_norm": "after" if described.layer_norm else None}
-    optimizer = {
-        "sgd": {},
-        "momentum": {"momentum": 0.9},
-        "adamw": {"name": "adamw", "step_size": 5e-4},
-    }[described.optimizer]
+    described = SETTINGS[key]
+    network = {"hidden": described.values["network.hidden"], "layer_norm": described.values["network.layer_norm"]}
+    optimizer = {"large_momentum": {"momentum": 0.9}, "large_adam": {"name": "adamw", "step_size": 5e-4}}.get(key, {})
     name = f"{key}-{len(list(tmp_path.iterdir()))}"
     options = {"name": described.study, "network": network, "optimizer": optimizer, **options}
-    return measure(load(write(tmp_path / name, rows, **options)))
+    return measured_of(write(tmp_path / name, rows, **options))
 
 
 def ladder(swr=0.90, cbp=0.88, redo=0.88, base=0.80, start=0.90):
@@ -35,8 +32,8 @@ def ladder(swr=0.90, cbp=0.88, redo=0.88, base=0.80, start=0.90):
     return [Row("base", start, base), Row("cbp", start, cbp), Row("redo", start, redo), Row("swr", start, swr)]
 
 
-def verdict(claim, folders, kind="student"):
-    (found,) = (one for one in check_claims(folders, kind) if one.id == claim)
+def verdict(claim, folders):
+    (found,) = (one for one in check_claims(folders) if one.id == claim)
     return found
 
 
@@ -50,9 +47,8 @@ def verdict(claim, folders, kind="student"):
         (ladder(swr=0.95), YES),
     ],
 )
-@pytest.mark.parametrize("kind", ["student", "bca"])
-def test_c1(tmp_path, rows, expected, kind):
-    found = verdict("C1", [setting(tmp_path, "small", rows)], kind)
+def test_c1(tmp_path, rows, expected):
+    found = verdict("C1", [setting(tmp_path, "small", rows)])
     assert found.verdict is expected
     assert len(found.evidence) == 3
     assert found.scale == {"small network": "60 of the paper's 1,000 tasks"}
@@ -128,7 +124,7 @@ def test_c4(tmp_path, end, expected):
 
 def eight(best="gradient, threshold, resample", gain=0.02):
     rows = []
-    for variant in variants():
+    for variant in VARIANTS:
         words = ", ".join(variant.values())
         end = 0.9 + gain * (words == best)
         name = "swr" if not rows else "swr_" + "_".join(variant.values())
@@ -137,7 +133,7 @@ def eight(best="gradient, threshold, resample", gain=0.02):
 
 
 def test_c5(tmp_path):
-    assert len(variants()) == 8
+    assert len(VARIANTS) == 8
     large = setting(tmp_path, "large", eight())
     found = verdict("C5", [large])
     assert (found.verdict, len(found.evidence)) == (YES, 7)
@@ -220,7 +216,7 @@ def test_runs_of_different_length_or_step_size_are_not_compared(tmp_path):
 
 def test_all_claims_are_there(tmp_path):
     found = check_claims([setting(tmp_path, "small", ladder())])
-    assert [claim.id for claim in found] == list(CLAIMS) == [f"C{k}" for k in range(1, 8)]
+    assert [claim.id for claim in found] == [f"C{k}" for k in range(1, 8)]
     assert all(claim.text and claim.tested for claim in found)
     for claim in found:
         assert claim.verdict is not OPEN or all(one.what and one.command for one in claim.missing)
@@ -232,7 +228,7 @@ def test_a_command_that_goes_on_keeps_what_it_was_run_with(tmp_path):
     command = "supple run my.toml --seeds 2 --data-dir 'my images' --methods=swr --tasks 20 --out there --no-verify"
     manifest["sessions"][-1]["command"] = command
     (folder / MANIFEST).write_text(json.dumps(manifest))
-    measured = measure(load(folder))
+    measured = measured_of(folder)
     expected = "supple run my.toml --data-dir 'my images' --tasks 20 --no-verify"
     assert going_on(measured) == f"{expected} --seeds 2 --out {folder}"
     assert going_on(measured, seeds=False) == f"{expected} --out {folder}"
@@ -240,11 +236,12 @@ def test_a_command_that_goes_on_keeps_what_it_was_run_with(tmp_path):
     manifest["scaled"] = {"tasks": [1000, 20], "data": ["mnist", "mnist10k"], "seeds": [[0, 1, 2], [0, 2]]}
     (folder / MANIFEST).write_text(json.dumps(manifest))
     expected = "supple run permuted_mnist/small --tasks 20 --data mnist10k --seeds 0,2"
-    assert going_on(measure(load(folder))) == f"{expected} --out {folder}"
+    assert going_on(measured_of(folder)) == f"{expected} --out {folder}"
 
 
 def test_the_studies_that_are_named_come_with_supple():
-    assert {described.study for described in SETTINGS.values()} | set(VARIANTS.values()) <= set(shipped.names())
+    variants = {f"permuted_mnist/swr_variants_{size}" for size in ("small", "large")}
+    assert {described.study for described in SETTINGS.values()} | variants <= set(shipped.names())
 
 
 @pytest.mark.parametrize("key", SETTINGS)
@@ -269,6 +266,15 @@ def test_the_studies_run_what_the_settings_say(key):
     ],
 )
 def test_other_networks_are_of_no_setting(changes):
-    given = {"network.hidden": 100, "network.depth": 3, "network.layer_norm": "after", "optimizer.name": "sgd"}
-    assert setting_of(given) == "large_layer_norm"
-    assert setting_of({**given, **changes}) is None
+    given = {**SETTINGS["large_layer_norm"].values, "optimizer.momentum": 0.0, "optimizer.step_size": 0.1}
+    assert setting_of(given, "permuted") == "large_layer_norm"
+    assert setting_of({**given, **changes}, "permuted") is None
+    assert setting_of(given, "class_incremental") is not None
+    assert setting_of(given, "another") is None
+
+
+def test_the_precision_of_products_that_older_results_do_not_have_is_that_of_their_study(tmp_path):
+    one, other = (setting(tmp_path, "small", rows) for rows in (ladder()[:2], ladder()[2:]))
+    without = [name for name in one.runs.columns if name != "network.precision"]
+    older = replace(one, runs=one.runs.select(without), settings=tuple(n for n in one.settings if n in without))
+    assert verdict("C1", [older, other]).verdict is YES

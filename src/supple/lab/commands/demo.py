@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import polars as pl
 import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table as Printed
 
-from supple.lab import data
 from supple.lab.commands.options import (
     DataDir,
     DataName,
     Device,
     Verify,
     chosen_data,
+    interruptible,
     method_names,
     plain_errors,
     writable,
 )
+
+if TYPE_CHECKING:
+    from supple.lab.report.page import Report
+    from supple.lab.report.tables import Table
+    from supple.lab.study.results import Results
+
+FILES = ("report.html", "accuracy.png", "accuracy.svg", "results.csv")
+"""What the demo writes; nothing else in the folder is touched."""
+
+CODE = """import supple
+
+method = supple.SWR(model, optimizer, frequency=2048, factor=1e-5)
+for x, y in stream:
+    optimizer.zero_grad()
+    loss_fn(model(x), y).backward()
+    optimizer.step()
+    method.step()  # after optimizer.step(), before the next zero_grad()"""
+
+AGAIN = "The demo does not resume: the same command starts again from the first task."
 
 
 def demo_command(
@@ -63,72 +86,103 @@ def demo_command(
     [dim]$[/] supple demo --data-dir ~/datasets/mnist
     """
     from supple.lab import demo as lab
-    from supple.lab.demo_report import FILES, Run, write
-    from supple.lab.report.comparison import answer, summarize
-    from supple.lab.report.console import Curves, Plain, Watcher, summary_table
-    from supple.lab.study.assembly import assemble
+    from supple.lab.commands.run import scale
+    from supple.lab.report.page import make_report
+    from supple.lab.study import shipped
+    from supple.lab.study.problems import open_problem
+    from supple.lab.study.run_config import RunConfig
+    from supple.lab.study.spec import read
 
-    known = list(lab.study().methods)
+    original = read(shipped.find("demo")[0])
+    known = list(original.methods)
     chosen = method_names(methods, known) if methods is not None else known
     name = chosen_data(data_name, data_dir, verify)
     if device is Device.cuda and not torch.cuda.is_available():
         raise typer.BadParameter(
             "torch finds no CUDA device; leave the option out to train on the CPU.", param_hint="--device"
         )
-    numbers = list(range(seeds))
-    with plain_errors():
-        writable(out)
-        images = data.load(name, data_dir, verify=verify)
-        population = assemble(images, list(lab.columns(chosen).values()), numbers, device=device.value)
+    study = scale(original, tasks, str(seeds), ",".join(chosen), DataName[name])
     console = Console()
-    steps, networks = population.stream.steps, population.network.replicas
-    console.print(
-        f"Permuted {name}: {networks} networks, {seeds} for each of {', '.join(chosen)}; "
-        f"{tasks} tasks of {steps} steps. Ctrl-C stops early with a partial report.",
-        highlight=False,
-    )
-    watcher: Watcher = (
-        Curves(console, chosen, tasks, steps, networks)
-        if console.is_terminal
-        else Plain(console, tasks, steps, networks)
-    )
-    run = Run(name, images, lab.study(), chosen, numbers, tasks, device.value, _command_line(context), own=not verify)
-    with lab.one_thread(), lab.stops_on_interrupt() as check, watcher:
-
-        def on_step() -> None:
-            watcher.step()
-            check()
-
-        comparison, complete = lab.train(population, chosen, numbers, tasks, on_step=on_step, on_task=watcher.task)
-    if comparison is None or comparison.tasks < 2:
+    with tempfile.TemporaryDirectory() as folder:
+        config = RunConfig(
+            study, "demo", Path(folder), original, data_dir, verify, device.value, processes=1,
+            command=_command_line(context),
+        )  # fmt: skip
+        with plain_errors():
+            writable(out)
+            problem = open_problem(study, data_dir, verify, **config.runtime)
+            steps = problem.steps(tasks, study.run.seeds)[0]
         console.print(
-            "Stopped before two tasks were learned: nothing was written. The demo does not resume; the same command "
-            "starts again from the first task.",
-            soft_wrap=True,
-        )
-        raise typer.Exit(130)
-    summaries = summarize(comparison)
-    earlier = any((out / file).exists() for file in FILES)
-    with plain_errors():
-        paths = write(out, run, comparison, summaries)
-    console.print()
-    console.print(summary_table(comparison, summaries))
-    if not complete:
-        console.print(
-            f"\n[bold]Partial:[/] stopped after {comparison.tasks} of {tasks} tasks; all below is about those only. "
-            "The demo does not resume: the same command starts again from the first task.",
+            f"Permuted {name}: {seeds * len(chosen)} networks, {seeds} for each of {', '.join(chosen)}; "
+            f"{tasks} tasks of {steps} steps. Ctrl-C stops early with a partial report.",
             highlight=False,
-            soft_wrap=True,
         )
-    console.print(f"\n{escape(answer(comparison, summaries))}\n", highlight=False)
+        watcher = lab.Curves(console) if console.is_terminal else lab.TaskLines(console)
+        with interruptible() as stop, watcher:
+            results = lab.train(config, problem, watcher, stop)
+        learned = min(results.runs["done"])
+        if learned < 2:
+            console.print(f"Stopped before two tasks were learned: nothing was written. {AGAIN}", soft_wrap=True)
+            raise typer.Exit(130)
+        partial = f"The run was stopped after {learned} of {tasks} tasks, and this report is about those only. {AGAIN}"
+        title = f"supple demo: permuted {_images(name, own=not verify)}"
+        # The numbers lie in the folder of the report.
+        report = make_report([replace(results, folder=out)], title=title, code=CODE, bins=25)
+        report = report if learned == tasks else replace(report, partial=partial)
+        earlier = any((out / file).exists() for file in FILES)
+        with plain_errors():
+            paths = write(out, report, results)
+    view = report.views[0]
+    console.print()
+    console.print(_printed(view.table))
+    if learned < tasks:
+        console.print(f"\n[bold]Partial:[/] {partial}", highlight=False, soft_wrap=True)
+    console.print(f"\n{escape(view.answer)}\n", highlight=False)
     if earlier:
         console.print(f"Replaced the earlier report in {escape(str(out))}:", soft_wrap=True, highlight=False)
     for path in paths:
         console.print(f"  {escape(str(path))}", soft_wrap=True, highlight=False)
     if open_report:
-        typer.launch(str(next(path for path in paths if path.suffix == ".html")))
-    if not complete:
+        typer.launch(str(paths[0]))
+    if learned < tasks:
         raise typer.Exit(130)
+
+
+def write(out: Path, report: Report, results: Results) -> list[Path]:
+    """Writes :data:`FILES`: the page, its first figure and all numbers."""
+    from supple.lab.report.figures import Canvas, to_file
+    from supple.lab.report.page import write_report
+
+    page, png, svg, numbers = (out / name for name in FILES)
+    write_report(report, out, ("html",))
+    drawing = next(report.views[0].figures()).draw(Canvas())
+    png.write_bytes(to_file(drawing, "png"))
+    svg.write_bytes(to_file(drawing, "svg"))
+    methods = results.runs["method"].unique(maintain_order=True)
+    rows = results.tasks.join(results.runs.select("run", pl.col("method").cast(pl.Enum(methods)), "seed"), on="run")
+    rows = rows.sort("task", "method", "seed").with_columns(pl.col("task") + 1, pl.col(pl.Float32).cast(pl.Float64))
+    rows = rows.rename({"dead": "dead_share"})
+    rows.select("task", "method", "seed", "accuracy", "loss", "dead_share", "reinitialized").write_csv(numbers)
+    return [page, png, svg, numbers]
+
+
+def _images(name: str, own: bool) -> str:
+    """What the images are called."""
+    from supple.lab.report.facts import source
+
+    known = source(name)
+    return "images" if own else name if known is None else known.title
+
+
+def _printed(table: Table) -> Printed:
+    """What of a table of methods fits a terminal."""
+    shown = ("method", "after 10%", "final", "change", "dead, %", "reinitialized")
+    printed = Printed(box=None, padding=(0, 1), header_style="bold", caption=table.note, caption_justify="left")
+    for name in shown:
+        printed.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
+    for row in table.rows:
+        printed.add_row(*(row[list(table.header).index(name)] for name in shown))
+    return printed
 
 
 def _command_line(context: typer.Context) -> str:

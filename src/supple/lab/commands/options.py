@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -29,14 +32,6 @@ class Device(str, Enum):
     cuda = "cuda"
 
 
-class Intervals(str, Enum):
-    """Intervals over seeds."""
-
-    student = "student"
-    bca = "bca"
-    percentile = "percentile"
-
-
 DataDir = Annotated[
     Path | None,
     typer.Option(help="A folder with the files, compressed or not; it is only read, and nothing is downloaded."),
@@ -55,6 +50,24 @@ def plain_errors() -> Iterator[None]:
             raise
         Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
         raise typer.Exit(1) from error
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """Makes Ctrl-C, or a request to end, set an event; a second Ctrl-C interrupts at once."""
+    stop = threading.Event()
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, on_interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def method_names(text: str, known: list[str]) -> list[str]:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
-import threading
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import torch
@@ -22,13 +19,13 @@ from supple.lab.commands.options import (
     Device,
     ProductPrecision,
     Verify,
+    interruptible,
     plain_errors,
     writable,
 )
 from supple.lab.study import shipped
 from supple.lab.study.errors import StudyError, nearest
 from supple.lab.study.estimate import Estimate, estimate, makespan
-from supple.lab.study.pool import Outcome
 from supple.lab.study.problems import noise_problem
 from supple.lab.study.progress import Bars, Lines, duration, pace
 from supple.lab.study.run_config import RunConfig
@@ -127,7 +124,8 @@ def run_command(
             soft_wrap=True,
             markup=False,
         )
-        outcome = _watched(config, console)
+        with interruptible() as stop, Bars(console) if console.is_terminal else Lines(console) as watcher:
+            outcome = run(config, watcher, stop)
     for message in outcome.errors:
         Console(stderr=True).print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True, highlight=False)
     if outcome.complete:
@@ -226,24 +224,6 @@ def _check_device(device: Device, memory: float | None) -> int | None:
     if memory is not None and not 0 < memory < 1e6:
         raise typer.BadParameter(f"it is {memory:g}; it has to be above 0, in GB.", param_hint="--memory")
     return None if memory is None else int(memory * 1e9)
-
-
-def _watched(config: RunConfig, console: Console) -> Outcome:
-    """Runs a study; Ctrl-C stops it, and a second one at once."""
-    stop = threading.Event()
-
-    def on_interrupt(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, on_interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with Bars(console) if console.is_terminal else Lines(console) as watcher:
-            return run(config, watcher, stop)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _table(found: list[Estimate], config: RunConfig) -> Table:

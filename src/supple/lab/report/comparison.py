@@ -1,268 +1,282 @@
-"""What a comparison of methods measured, and what follows from it."""
+"""The methods of a folder, each at the best of its settings, compared seed by seed."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import polars as pl
 
-from supple.lab.report.statistics import Array, Interval, mean_interval, window
-from supple.lab.report.style import method_style
+from supple.lab.report.measures import Measured, finite
+from supple.lab.report.statistics import (
+    Array,
+    CrossFit,
+    Interval,
+    cross_fit,
+    differences,
+    holm,
+    mean_interval,
+    paired_p,
+)
+from supple.lab.report.style import Style
+from supple.lab.report.texts import gap_text, listed, number, setting_words, spanned
+from supple.lab.report.verdicts import unanimous
+from supple.lab.study.methods import defaults
 
-COLUMNS = ("task", "method", "seed", "accuracy", "loss", "dead_share", "reinitialized")
-"""The columns of a comparison's CSV file."""
+
+def by_seed(runs: pl.DataFrame, group: str, column: str) -> tuple[list[str], list[int], Array]:
+    """An outcome of runs as a table.
+
+    Returned are the settings that the column ``group`` has as text, in the order of the runs, the seeds in order, and
+    the outcome [settings, seeds], NaN where nothing was run.
+    """
+    settings = runs[group].unique(maintain_order=True).to_list()
+    seeds = runs["seed"].unique().sort().to_list()
+    places = runs.select(
+        pl.col(group).replace_strict(settings, range(len(settings)), return_dtype=pl.Int64),
+        pl.col("seed").replace_strict(seeds, range(len(seeds)), return_dtype=pl.Int64),
+        value=pl.col(column).cast(pl.Float64).fill_null(float("nan")),
+    )
+    table = np.full((len(settings), len(seeds)), np.nan)
+    table[places[group].to_numpy(), places["seed"].to_numpy()] = places["value"].to_numpy()
+    return settings, seeds, table
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """One row of a comparison: a method with its settings, as tables and figures show it.
+
+    Args:
+        name: the name that the study gives it.
+        kind: the method's own name.
+        style: how it is shown.
+        runs: its runs, with their settings and outcomes.
+        settings: the settings at its best point that are not usual: by the method's defaults, or the study's network
+            and optimizer; with all that its grid varies.
+        stated: the same with those that the study states although they are usual.
+        grid: settings that have several values, with their values in order.
+        points: the points of the grid as text.
+        seeds: the seeds.
+        late: [points, seeds], final accuracy; NaN where it was not run.
+        fit: the point with the highest mean, and for each seed the one that the other half of the seeds chose.
+    """
+
+    name: str
+    kind: str
+    style: Style
+    runs: pl.DataFrame
+    settings: Mapping[str, Any]
+    stated: Mapping[str, Any]
+    grid: Mapping[str, Sequence[Any]]
+    points: Sequence[str]
+    seeds: Sequence[int]
+    late: Array
+    fit: CrossFit
+
+    @cached_property
+    def best(self) -> pl.DataFrame:
+        """The runs of the best point."""
+        return self.runs.filter(pl.col("point") == self.points[self.fit.best])
+
+    def outcome(self, column: str) -> dict[int, float]:
+        """An outcome for each seed, at the point that the other half of the seeds chose."""
+        _, seeds, table = by_seed(self.runs, "point", column)
+        return {
+            seed: value for seed, value in zip(seeds, self.fit.of(table).tolist(), strict=True) if np.isfinite(value)
+        }
+
+    def interval(self, column: str) -> Interval:
+        """Mean and interval of an outcome over seeds."""
+        return mean_interval(list(self.outcome(column).values()))
+
+    def average(self, column: str) -> float:
+        """The mean of an outcome over the runs of the best point, those that are finite."""
+        mean = self.best.select(finite(column).mean()).item()
+        return float("nan") if mean is None else float(mean)
+
+    @property
+    def swept(self) -> bool:
+        """Whether it was run at several settings."""
+        return len(self.points) > 1
+
+    @property
+    def diverged(self) -> int:
+        """How many of its runs diverged."""
+        return int(self.runs["diverged"].sum())
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Settings as text, such as "frequency 512, factor 1e-6"."""
+    return ", ".join(f"{setting_words(name)} {number(value)}" for name, value in settings.items())
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Methods compared on the same tasks with the same seeds.
+    """The methods of a folder.
 
     Args:
-        methods: their names, C of them.
-        seeds: the seeds, S of them.
-        accuracy: [tasks, S, C], online accuracy averaged over a task, 0 to 1.
-        loss: [tasks, S, C], online cross-entropy averaged over a task, in nats.
-        dead: [tasks, S, C], share of dead hidden units at the start of a task, 0 to 1.
-        reinitialized: [tasks, S, C], weights or units reinitialized during a task.
+        key: names its files and anchors.
+        measured: its numbers.
+        lines: its methods; the first is what the others are compared with.
+        p: for each line the p-value of its difference from the first, adjusted by Holm's method; NaN for the first.
     """
 
-    methods: tuple[str, ...]
-    seeds: tuple[int, ...]
-    accuracy: Array
-    loss: Array
-    dead: Array
-    reinitialized: NDArray[np.int64]
+    key: str
+    measured: Measured
+    lines: Sequence[Line]
+    p: Array
 
     @property
-    def tasks(self) -> int:
-        """Number of tasks that were learned."""
-        return len(self.accuracy)
+    def title(self) -> str:
+        """What the folder is called."""
+        return self.measured.study.title
 
     @property
-    def window(self) -> int:
-        """Number of tasks at the beginning, and at the end, that a summary averages over."""
-        return window(self.tasks)
+    def first(self) -> Line:
+        """What the others are compared with: plain training where it was run."""
+        return self.lines[0]
 
     @property
-    def ends(self) -> tuple[str, str]:
-        """The tasks at the beginning and at the end, as "tasks 1–15" and "tasks 61–75"."""
-        if self.window == 1:
-            return "task 1", f"task {self.tasks}"
-        return f"tasks 1–{self.window}", f"tasks {self.tasks - self.window + 1}–{self.tasks}"
+    def subject(self) -> str:
+        """What the first is called in a sentence."""
+        return "plain training" if self.first.name == "base" else self.first.style.label
 
-    def curves(self) -> dict[str, Array]:
-        """Accuracy over tasks.
+    def gap(self, line: Line, other: Line) -> Interval:
+        """The final accuracy of a method minus that of another, seed by seed."""
+        return mean_interval(differences(line.outcome("late"), other.outcome("late")))
 
-        Returns:
-            For each method, [tasks, S], 0 to 1.
-        """
-        return {method: self.accuracy[:, :, c] for c, method in enumerate(self.methods)}
+    def lead(self, best: Line, others: Sequence[Line]) -> str:
+        """Which others are not clearly behind the best, such as "; CBP is not clearly behind it"; empty if all are."""
+        near = []
+        for other in others:
+            d = differences(best.outcome("late"), other.outcome("late"))
+            # What every pair says is clear, however wide one run that diverged makes the interval.
+            if not unanimous(d) and mean_interval(d).low <= 0:
+                near.append(other.style.label)
+        named = f"{len(near)} others" if len(near) > 4 else listed(near)
+        return f"; {named} {'are' if len(near) > 1 else 'is'} not clearly behind " if near else ""
 
-    def rows(self) -> Iterator[tuple[int, str, int, float, float, float, int]]:
-        """The numbers one by one.
+    def runs(self, lines: Sequence[Line] | None = None) -> list[int]:
+        """Numbers of the runs at the best points."""
+        return [run for line in lines or self.lines for run in line.best["run"]]
 
-        Yields:
-            The values of :data:`COLUMNS` for each task, method and seed.
-        """
-        for task in range(self.tasks):
-            for c, method in enumerate(self.methods):
-                for s, seed in enumerate(self.seeds):
-                    at = (task, s, c)
-                    measured = (float(self.accuracy[at]), float(self.loss[at]), float(self.dead[at]))
-                    yield task + 1, method, seed, *measured, int(self.reinitialized[at])
+    def values(self, column: str, lines: Sequence[Line] | None = None) -> pl.DataFrame:
+        """An outcome of each seed, as rows of "line", "seed" and "value"."""
+        found = [
+            (line.name, seed, value) for line in lines or self.lines for seed, value in line.outcome(column).items()
+        ]
+        return long(found)
 
-    def write_csv(self, path: Path) -> None:
-        """Writes :meth:`rows` under a header.
-
-        Args:
-            path: the CSV file, which is replaced where it is there.
-
-        Raises:
-            OSError: if it cannot be written.
-        """
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            writer.writerows(self.rows())
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What became of one method; intervals are over seeds, differences are taken seed by seed.
-
-    Args:
-        method: its name.
-        early: accuracy over the first tasks.
-        late: accuracy over the last tasks.
-        change: late minus early.
-        gain: late minus late accuracy of the first method.
-        dead: share of dead hidden units at the start of the last task, averaged over seeds.
-        reinitialized: weights or units reinitialized in a run, averaged over seeds.
-    """
-
-    method: str
-    early: Interval
-    late: Interval
-    change: Interval
-    gain: Interval
-    dead: float
-    reinitialized: float
-
-
-def summarize(comparison: Comparison) -> list[Summary]:
-    """Summarizes each method.
-
-    Args:
-        comparison: what was measured; the first method is what the others are compared with.
-
-    Returns:
-        A summary a method, in order.
-    """
-    span = comparison.window
-    early = comparison.accuracy[:span].mean(axis=0)
-    late = comparison.accuracy[-span:].mean(axis=0)
-    return [
-        Summary(
-            method,
-            early=mean_interval(early[:, c]),
-            late=mean_interval(late[:, c]),
-            change=mean_interval(late[:, c] - early[:, c]),
-            gain=mean_interval(late[:, c] - late[:, 0]),
-            dead=float(comparison.dead[-1, :, c].mean()),
-            reinitialized=float(comparison.reinitialized[:, :, c].sum(axis=0).mean()),
+    def gaps(self, other: Line) -> pl.DataFrame:
+        """Final accuracy minus that of another, seed by seed, as rows of "line", "seed" and "value"."""
+        reference = other.outcome("late")
+        return long(
+            [
+                (line.name, seed, value - reference[seed])
+                for line in self.lines
+                if line is not other
+                for seed, value in line.outcome("late").items()
+                if seed in reference
+            ]
         )
-        for c, method in enumerate(comparison.methods)
-    ]
 
 
-def percent(interval: Interval, signed: bool = False) -> str:
-    """A share with its interval in per cent, such as "74.2 ± 0.3"; "-" stands for an interval that there is not.
+def long(rows: Sequence[tuple[str, int, float]]) -> pl.DataFrame:
+    """Values of lines and seeds as a frame."""
+    return pl.DataFrame(rows, {"line": pl.String, "seed": pl.Int64, "value": pl.Float64}, orient="row")
 
-    A dash alone stands for a mean of nothing, such as the difference of methods that have no seed in common.
 
-    Args:
-        interval: of a share, symmetric about its mean.
-        signed: whether to put a sign in front, as for a difference.
+def compare(measured: Measured, styles: Mapping[str, Style], key: str) -> Comparison:
+    """Compares the methods of a folder, each shown in the style of its name; ``key`` names its files and anchors."""
+    groups = measured.runs.group_by("method", maintain_order=True)
+    lines = [_line(str(name), runs, styles[str(name)], measured) for (name,), runs in groups]
+    # Plain training comes first; without it what is trained plainly, such as another network.
+    plain = next((line for line in lines if line.name == line.kind == "base"), None)
+    first = plain or next((line for line in lines if line.kind == "base"), lines[0])
+    networks = [line for line in lines if line.kind == "base" and line is not first]
+    others = [line for line in lines if line.kind != "base" and line is not first]
+    lines = [first, *networks, *others]
+    reference = first.outcome("late")
+    p = [paired_p(differences(line.outcome("late"), reference)) for line in lines[1:]]
+    return Comparison(key, measured, lines, holm([np.nan, *p]))
 
-    Returns:
-        The text.
+
+def _line(name: str, runs: pl.DataFrame, style: Style, measured: Measured) -> Line:
+    given = [column for column in measured.settings if runs[column].null_count() < len(runs)]
+    grid = {column: runs[column].unique().sort().to_list() for column in given if runs[column].n_unique() > 1}
+    points, seeds, late = by_seed(runs, "point", "late")
+    fit = cross_fit(late)
+    best = runs.filter(pl.col("point") == points[fit.best]).row(0, named=True)
+    try:
+        usual = {**defaults(str(best["kind"])), **measured.usual}
+    except ValueError:
+        # A method of somebody's own that is not here.
+        usual = measured.usual
+    settings = {
+        column: best[column]
+        for column in given
+        if best[column] is not None and (column in grid or best[column] != usual.get(column))
+    }
+    entry = measured.study.methods.get(name, {})
+    stated = {column: best[column] for column in given if column in settings or column in entry}
+    return Line(name, str(best["kind"]), style, runs, settings, stated, grid, points, seeds, late, fit)
+
+
+def fate(comparison: Comparison, early: range, late: range) -> str:
+    """What became of the first method, and of the best of the others, over tasks that are equally hard.
+
+    A fall, a rise or a difference is called one only if its interval leaves out 0.
     """
-    if np.isnan(interval.mean):
-        return "–"
-    mean = f"{100 * interval.mean:{'+' if signed else ''}.1f}".replace("-", "−")
-    half = "-" if np.isnan(interval.high) else f"{50 * (interval.high - interval.low):.1f}"
-    return f"{mean} ± {half}"
-
-
-def answer(comparison: Comparison, summaries: list[Summary]) -> str:
-    """What the comparison shows, in plain words computed from the numbers.
-
-    A fall, a rise or a difference is called one only if its 95% interval leaves out 0; with one seed there is no
-    interval, and the text says so.
-
-    Args:
-        comparison: what was measured.
-        summaries: from :func:`summarize`.
-
-    Returns:
-        One sentence; with one seed two.
-    """
-    span = comparison.window
-    first, last = (f"first {span} tasks", f"last {span}") if span > 1 else ("first task", "last")
-    late = comparison.accuracy[-span:].mean(axis=0)
-    column = comparison.methods.index
-
-    def gap(best: str, other: str) -> Interval:
-        return mean_interval(late[:, column(best)] - late[:, column(other)])
-
-    labels = {method: method_style(method).label for method in comparison.methods}
-    text = sentence(summaries, labels, gap, f" on the {first}", f" on the {last}")
-    return text + (" One seed gives no interval, so this may be chance." if len(comparison.seeds) == 1 else "")
-
-
-def sentence(
-    summaries: list[Summary],
-    labels: Mapping[str, str],
-    gap: Callable[[str, str], Interval],
-    first: str,
-    last: str,
-    subject: str = "plain training",
-) -> str:
-    """What became of the method that others are compared with, and of the best of the others.
-
-    Args:
-        summaries: of the methods; the first is what the others are compared with.
-        labels: what people call them.
-        gap: gives the late accuracy of one method minus that of another, seed by seed.
-        first: where the early accuracies are from, such as " on the first 15 tasks".
-        last: where the late accuracies are from.
-        subject: what the first method is.
-
-    Returns:
-        A sentence.
-    """
-    base, others = summaries[0], summaries[1:]
-    lost = " (loss of plasticity)" if base.change.high < 0 else ""
-    text = f"The accuracy of {subject} {_move(base, first, last)}{lost}"
+    first, others = comparison.first, comparison.lines[1:]
+    change = first.interval("change")
+    lost = " (loss of plasticity)" if change.high < 0 else ""
+    text = f"The accuracy of {comparison.subject} {_move(first, f' in {spanned(early)}', f' in {spanned(late)}')}{lost}"
     if others:
-        best = max(others, key=lambda summary: float(summary.late.mean))
-        gaps = {labels[other.method]: gap(best.method, other.method) for other in others if other is not best}
+        best = best_of(others)
+        behind = comparison.lead(best, [other for other in others if other is not best])
         text += (
-            f", while {labels[best.method]}, on average the best method at the end, {_move(best)} and ended "
-            f"{compared(best.gain)}{also(gaps)}"
+            f", while {best.style.label}, on average the best method at the end, {_move(best)} and ended "
+            f"{gap_text(comparison.gap(best, first))}{behind}{'it' * bool(behind)}"
         )
-    return text + "."
+    return f"{text}."
 
 
-def _move(summary: Summary, first: str = "", last: str = "") -> str:
+def best_of(lines: Sequence[Line]) -> Line:
+    """The line of the highest final accuracy."""
+    return max(lines, key=lambda line: line.interval("late").mean)
+
+
+def _move(line: Line, first: str = "", last: str = "") -> str:
     """From where to where the accuracy went."""
-    change = summary.change
-    ends = f"from {100 * summary.early.mean:.1f}%{first} to {100 * summary.late.mean:.1f}%{last}"
-    if np.isnan(change.low):
+    change = line.interval("change")
+    ends = f"from {100 * line.interval('early').mean:.1f}%{first} to {100 * line.interval('late').mean:.1f}%{last}"
+    if not change.known:
         return f"went {ends}"
-    if change.low <= 0 <= change.high:
-        return f"went {ends} (no clear change)"
-    return f"{'rose' if change.mean > 0 else 'fell'} {ends}"
+    return f"{'rose' if change.mean > 0 else 'fell'} {ends}" if change.clear else f"went {ends} (no clear change)"
 
 
-def compared(gain: Interval, other: str = "it") -> str:
-    """How far a method is from another one.
+def groups(lines: Sequence[Line], together: int = 8) -> list[tuple[str, str, list[Line]]]:
+    """Which methods share a figure of curves: for each an ending of its name, one of its title, and its methods.
 
-    Args:
-        gain: difference of their accuracies.
-        other: what the other one is called.
-
-    Returns:
-        Such as "2.1 points above it (95% interval +1.9 to +2.3)".
+    Up to so many share one. Of more, the methods under their own names share the first, and the variants of each kind
+    one or more, each with the first method and the kind's own.
     """
-    if np.isnan(gain.mean):
-        return f"without a seed in common with {other}"
-    points = f"{abs(100 * gain.mean):.1f} points {'above' if gain.mean >= 0 else 'below'} {other}"
-    if np.isnan(gain.low):
-        return points
-    ends = f"95% interval {100 * gain.low:+.1f} to {100 * gain.high:+.1f}".replace("-", "−")
-    unclear = ", which may be chance" if gain.low <= 0 <= gain.high else ""
-    return f"{points} ({ends}{unclear})"
-
-
-def also(gaps: Mapping[str, Interval], best: str = "it") -> str:
-    """Which other methods are not clearly behind the best, seed by seed.
-
-    Args:
-        gaps: for the label of each, the accuracy of the best minus its own.
-        best: what the best is called.
-
-    Returns:
-        Such as "; CBP is not clearly behind it"; empty if all are.
-    """
-    near = [label for label, gap in gaps.items() if gap.low <= 0]
-    if not near:
-        return ""
-    if len(near) > 4:
-        return f"; {len(near)} others are not clearly behind {best}"
-    listed = " and ".join([", ".join(near[:-1]), near[-1]] if len(near) > 1 else near)
-    return f"; {listed} {'are' if len(near) > 1 else 'is'} not clearly behind {best}"
+    if len(lines) <= together:
+        return [("", "", list(lines))]
+    first = lines[0]
+    own = [line for line in lines if line is first or line.name == line.kind]
+    found = [("", "", own)] if len(own) > 1 else []
+    for kind in dict.fromkeys(line.kind for line in lines):
+        variants = [line for line in lines if line.kind == kind and line not in own]
+        known = [line for line in own if line is first or line.kind == kind]
+        label = next((line.style.label for line in known if line.name == kind), kind)
+        what = {"base": "networks", "reset": "resets"}.get(kind, f"variants of {label}")
+        room = together + 1 - len(known)
+        for k in range(0, len(variants), room):
+            part = f"-{k // room + 1}" if len(variants) > room else ""
+            plain = kind.rpartition(":")[2].replace("_", "-")
+            found.append((f"-{plain}{part}", f": {what}", [*known, *variants[k : k + room]]))
+    return found

@@ -2,145 +2,150 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from supple.lab.report.attribution import attribution
-from supple.lab.report.drawing import number
-from supple.lab.report.incremental.facts import length_text, problem_texts, transformer_text
-from supple.lab.report.measured import Measured
-from supple.lab.report.section import setting_words
-from supple.lab.report.settings import going_on, image_count
-from supple.lab.report.variants import words
+from supple.lab.data import DATA_SETS, DataSet
+from supple.lab.report.measures import Measured
+from supple.lab.report.texts import number, setting_words, words
+from supple.lab.study.results import Results, Session
+
+Facts = list[tuple[str, str]]
+"""Pairs of a name and a text."""
 
 
-def study_facts(measured: Measured) -> list[tuple[str, str]]:
-    """What exactly was run, as pairs of a name and a text.
-
-    Args:
-        measured: the numbers of a folder.
-
-    Returns:
-        The pairs; what the folder does not know is left out.
-    """
-    manifest = measured.results.manifest
-    study = manifest.get("study") or {}
-    problem, incremental = measured.problem, measured.incremental
-    images = image_count(manifest)
-    sessions = manifest.get("sessions") or []
-    data = str(problem.get("data", ""))
-    about = attribution(data, own=any("--no-verify" in str(one.get("command", "")) for one in sessions)) or data
-    count = f"{images:,} images{'' if incremental else ' a task'}" if images else ""
-    facts = [
-        ("Study", measured.name),
-        *(problem_texts(problem) if incremental else [("Problem", _problem(problem))]),
-        ("Data", ": ".join(filter(None, (count, about)))),
-        ("Network", network_text(study.get("network") or {})),
-        ("Optimizer", optimizer_text(study.get("optimizer") or {}, problem)),
-        ("Length", _length(manifest, problem, incremental)),
-        ("Runs", f"{len(measured.results.runs):,}, {measured.results.runs['seed'].n_unique()} seeds a method"),
-        ("Scaled", _scaled(manifest.get("scaled") or {})),
-        *_where(sessions),
-        ("Folder", str(measured.results.folder)),
-        ("Command", "; ".join(dict.fromkeys(str(one["command"]) for one in sessions if one.get("command")))),
-        ("To go on", "" if measured.complete else going_on(measured)),
-    ]
-    return [(name, text) for name, text in facts if text]
-
-
-def network_text(network: Mapping[str, Any]) -> str:
-    """A network in words.
-
-    Args:
-        network: its settings.
-
-    Returns:
-        Such as "3 hidden layers of 10, ReLU, layer norm after the activation".
-    """
-    if not network:
+def attribution(name: str, own: bool = False) -> str:
+    """Title, authors and licence of a data set, or that files were not compared with it; empty if it is not known."""
+    known = source(name)
+    if known is None:
         return ""
-    if "patch_size" in network:
-        return transformer_text(network)
-    parts = [f"{network.get('depth', '?')} hidden layers of {network.get('hidden', '?')}"]
-    parts.append(words(str(network.get("activation") or "relu")))
-    if network.get("layer_norm"):
-        form = "reparameterized layer norm" if network.get("reparameterized") else "layer norm"
-        parts.append(f"{form} {network['layer_norm']} the activation")
-    if network.get("skip"):
-        parts.append(f"skip connections {network['skip']} the activation")
+    if own:
+        return f"files in the form of {known.title}, not compared with it"
+    part = "the first 10,000 training images of " if name == "mnist10k" else ""
+    return f"{part}{known.title} ({'; '.join(filter(None, (known.reference, known.licence)))})"
+
+
+def source(name: str) -> DataSet | None:
+    """The data set that images come from; None for a name that is not known."""
+    return DATA_SETS.get("mnist" if name == "mnist10k" else name)
+
+
+def is_own(results: Results) -> bool:
+    """Whether images come from files that were not compared with those of the data set."""
+    return any("--no-verify" in one.command for one in results.sessions)
+
+
+def data_text(results: Results, of: str = "") -> str:
+    """How many images there are of what, and where they are from."""
+    name = results.study.problem.data
+    count = f"{results.images.count:,} images{of}" if results.images.count else ""
+    return ": ".join(filter(None, (count, attribution(name, is_own(results)) or name)))
+
+
+def network_text(network: Any) -> str:
+    """A multilayer perceptron in words, such as "3 hidden layers of 10, ReLU, layer norm after the activation"."""
+    parts = [f"{network.depth} hidden layers of {network.hidden}", words(network.activation)]
+    if network.layer_norm:
+        form = "reparameterized layer norm" if network.reparameterized else "layer norm"
+        parts.append(f"{form} {network.layer_norm} the activation")
+    if network.skip:
+        parts.append(f"skip connections {network.skip} the activation")
+    if network.precision != "float32":
+        parts.append(f"products in {network.precision}")
     return ", ".join(parts)
 
 
-def optimizer_text(optimizer: Mapping[str, Any], problem: Mapping[str, Any]) -> str:
-    """An optimizer in words.
-
-    Args:
-        optimizer: its settings.
-        problem: the settings of the problem.
-
-    Returns:
-        Such as "SGD, step size 0.05, batches of 30".
-    """
-    if not optimizer:
-        return ""
-    parts = [words(str(optimizer.get("name", "sgd")))]
-    for name, value in optimizer.items():
+def optimizer_text(optimizer: Any, schedule: str, batch_size: int) -> str:
+    """An optimizer in words, such as "SGD, step size 0.05, batches of 30"."""
+    parts = [words(optimizer.name)]
+    for name, value in optimizer:
         if name == "betas":
-            if optimizer.get("name") != "sgd":
+            if optimizer.name != "sgd":
                 parts.append(f"betas {', '.join(map(number, value))}")
-        elif name == "cycle_momentum" and value:
-            parts.append("momentum cycled from 0.95 down to 0.85 and back")
+        elif name == "cycle_momentum":
+            parts += ["momentum cycled from 0.95 down to 0.85 and back"] if value else []
         elif name != "name" and value:
             parts.append(f"{setting_words(name)} {number(value)}")
-    if problem.get("kind") == "class_incremental":
-        parts.append("one-cycle schedule at each addition")
-    if problem.get("batch_size"):
-        parts.append(f"batches of {problem['batch_size']}")
-    return ", ".join(parts)
+    return ", ".join(filter(None, [*parts, schedule, f"batches of {batch_size}"]))
 
 
-def _problem(problem: Mapping[str, Any]) -> str:
-    if problem.get("kind") == "permuted":
-        return "permuted images: each task has its own random order of the pixels, and shows every image once"
-    return words(str(problem.get("kind", "")))
+def run_facts(measured: Measured) -> Facts:
+    """How many runs there are, what was changed on the command line, and where and when it was run."""
+    results = measured.results
+    commands = dict.fromkeys(one.command for one in results.sessions if one.command)
+    return [
+        ("Runs", f"{len(results.runs):,}, {results.runs['seed'].n_unique()} seeds a method"),
+        ("Scaled", "; ".join(_changed(name, *pair) for name, pair in results.scaled.items())),
+        ("Source", results.study.source),
+        *_where(results.sessions),
+        ("Folder", str(results.folder)),
+        ("Command", "; ".join(commands)),
+        ("To go on", "" if measured.complete else going_on(measured)),
+    ]
 
 
-def _length(manifest: Mapping[str, Any], problem: Mapping[str, Any], incremental: bool) -> str:
-    steps, tasks = manifest.get("steps") or 0, manifest["tasks"]
-    if incremental:
-        return length_text(problem, steps, tasks)
-    return f"{tasks:,} tasks" + (f" of {steps:,} steps: {tasks * steps:,} steps a network" if steps else "")
+def going_on(measured: Measured, seeds: bool = True) -> str:
+    """The command that goes on with a study as it was run, with all of its methods and, if told so, the same seeds."""
+    results = measured.results
+    given = shlex.split(results.sessions[-1].command) if results.sessions else []
+    if given[:2] == ["supple", "demo"]:
+        return shlex.join(given)
+    if given[:2] == ["supple", "run"] and len(given) > 2:
+        command = given[:3] + _without(given[3:], ("--seeds", "--methods", "--out"))
+    else:
+        command = ["supple", "run", results.name]
+        for name in ("tasks", "data"):
+            command += [f"--{name}", str(results.scaled[name][1])] if name in results.scaled else []
+    if seeds and "seeds" in results.scaled:
+        command += ["--seeds", seeds_option(results.scaled["seeds"][1])]
+    if results.folder != Path("supple-results") / results.name:
+        command += ["--out", str(results.folder)]
+    return shlex.join(command)
 
 
-def _scaled(scaled: Mapping[str, Any]) -> str:
+def seeds_option(seeds: Sequence[int]) -> str:
+    """Seeds as the command line takes them."""
+    return str(len(seeds)) if list(seeds) == list(range(len(seeds))) else ",".join(map(str, seeds))
+
+
+def _without(given: Sequence[str], options: Sequence[str]) -> list[str]:
+    """The words of a command without some options and their values."""
+    kept: list[str] = []
+    skip = False
+    for word in given:
+        if not skip and word.partition("=")[0] not in options:
+            kept.append(word)
+        skip = not skip and word in options
+    return kept
+
+
+def _changed(name: str, file: Any, run: Any) -> str:
     """What differs from the study file."""
-    texts = []
-    for name, (file, run) in scaled.items():
-        both = [f"{len(value)}" if isinstance(value, list) else str(value) for value in (run, file)]
-        if name == "methods":
-            both[0] = ", ".join(run)
-        texts.append(f"{name}: {both[0]} instead of {both[1]}")
-    return "; ".join(texts)
+    if name == "methods":
+        return f"methods: {', '.join(run)} instead of {len(file)}"
+    before, after = (len(value) if isinstance(value, list) else value for value in (file, run))
+    return f"{name}: {after} instead of {before}"
 
 
-def _where(sessions: list[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def _where(sessions: Sequence[Session]) -> Facts:
     """Where and when it was run."""
     if not sessions:
         return []
     machines, versions = [], []
     for one in sessions:
-        machine = one.get("machine") or {}
-        cores = f"{machine['cores']} cores" if machine.get("cores") else ""
-        known = [str(machine.get(key) or "") for key in ("system", "processor")]
-        machines.append(", ".join(filter(None, [*known, cores, str(machine.get("device") or "")])))
-        versions.append(", ".join(f"{name} {text}" for name, text in (one.get("versions") or {}).items()))
-    seconds = sum(float(one.get("seconds") or 0) for one in sessions)
+        machine = one.machine
+        cores = f"{machine.cores} cores" if machine.cores else ""
+        machines.append(", ".join(filter(None, [machine.system, machine.processor, cores, machine.device])))
+        versions.append(", ".join(f"{name} {text}" for name, text in one.versions.items()))
+    seconds = sum(one.seconds for one in sessions)
     hours, minutes = divmod(round(seconds / 60), 60)
     took = f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
-    begun = f"from {sessions[0].get('started')}" if sessions[0].get("started") else ""
-    plural = f" in {len(sessions)} sessions" if len(sessions) > 1 else ""
+    begun = f" from {sessions[0].started}" if sessions[0].started else ""
+    times = f" in {len(sessions)} sessions" if len(sessions) > 1 else ""
     return [
         ("Machine", "; ".join(dict.fromkeys(filter(None, machines)))),
         ("Versions", "; ".join(dict.fromkeys(filter(None, versions)))),
-        ("Training", f"{took}{plural} {begun}".strip()),
+        ("Training", f"{took}{times}{begun}"),
     ]

@@ -1,72 +1,197 @@
-"""The page of a comparison: one HTML file that needs nothing else."""
+"""Reports: from folders of results to a page, and each figure and table in files of its own."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import jinja2
-from matplotlib.figure import Figure
 
-from supple.lab.report.comparison import Comparison, Summary, answer, percent
-from supple.lab.report.drawing import NARROW, WIDE, to_svg
-from supple.lab.report.figures import accuracy_over_tasks
-from supple.lab.report.style import DARK, LIGHT, method_style
+from supple.lab.report.class_incremental import ClassIncrementalView
+from supple.lab.report.comparison import compare, settings_text
+from supple.lab.report.figures import Canvas, to_file, to_themed_svg
+from supple.lab.report.measures import BINS, Measured, measure
+from supple.lab.report.permuted import PermutedView
+from supple.lab.report.style import DARK, LIGHT, Style, styles_of
+from supple.lab.report.tables import Table, claims_table, evidence_texts, points_table
+from supple.lab.report.verdicts import Claim, summary
+from supple.lab.report.view import View
+from supple.lab.study.results import Results
+
+VIEWS: Mapping[str, type[View]] = {view.kind: view for view in (PermutedView, ClassIncrementalView)}
+"""How folders are shown, by the kind of their problem; those of other kinds as :class:`View` does."""
+
+FIGURES, TABLES = ("svg", "png", "pdf"), ("md", "tex", "csv")
+
+FORMATS = ("html", *FIGURES, *TABLES)
+"""What there is: the page, three forms of each figure, three of each table."""
+
+USUAL = ("html", "svg", "md", "tex", "csv")
+"""What is written unless something else is asked for."""
+
+Progress = Callable[[str], None]
+"""Told what is being done, before it is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What a report is about.
+
+    Args:
+        views: the folders.
+        styles: for each name of a method how it is shown.
+        claims: the claims of a paper on all of them; empty where none are tested.
+        title: of the page; empty: what the folders are called.
+        code: lines of Python for the reader to go on with.
+        partial: what is missing; empty: what the folders say of themselves.
+    """
+
+    views: Sequence[View]
+    styles: Mapping[str, Style]
+    claims: Sequence[Claim] = ()
+    title: str = ""
+    code: str = ""
+    partial: str = ""
+
+    @property
+    def claims_summary(self) -> str:
+        """How many claims are supported, in a sentence."""
+        return summary(self.claims)
+
+    @property
+    def tables(self) -> list[Table]:
+        """All tables."""
+        swept = [points_table(view.comparison) for view in self.views]
+        both = [
+            table for pair in zip((view.table for view in self.views), swept, strict=True) for table in pair if table
+        ]
+        return [*([claims_table(self.claims)] if self.claims else []), *both]
+
+
+def make_report(
+    folders: Sequence[Results],
+    progress: Progress = lambda text: None,
+    *,
+    claims: Callable[[Sequence[Measured]], Sequence[Claim]] | None = None,
+    title: str = "",
+    code: str = "",
+    bins: int = BINS,
+) -> Report:
+    """Compares what is in folders of results, and tests claims on them; curves have at most so many points.
+
+    ValueError if nothing was learned yet in a folder.
+    """
+    kinds: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    shown = [VIEWS.get(one.study.problem.kind, View) for one in folders]
+    for one in folders:
+        kinds.update(one.runs.select("method", "kind").unique(maintain_order=True).iter_rows())
+    for kind in dict.fromkeys(shown):
+        labels.update(kind.labels([one.runs for one, its in zip(folders, shown, strict=True) if its is kind]))
+    styles = styles_of(kinds, labels)
+    views: list[View] = []
+    for one, kind in zip(folders, shown, strict=True):
+        progress(f"comparing {one.name}")
+        views.append(kind(compare(measure(one, bins), styles, _key(one.name, [other.key for other in views]))))
+    progress("testing claims")
+    tested = claims([view.measured for view in views]) if claims is not None else ()
+    return Report(views, styles, tested, title, code)
+
+
+def write_report(
+    report: Report, out: Path, formats: Sequence[str] = USUAL, progress: Progress = lambda text: None
+) -> list[Path]:
+    """Writes a report into a folder; files of the same names are replaced, and nothing else is touched."""
+    written: list[Path] = []
+
+    def write(path: Path, content: bytes) -> None:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        written.append(path)
+
+    shown: dict[str, list[Shown]] = {}
+    for view in report.views:
+        shown[view.key] = []
+        for figure in view.figures() if {"html", *FIGURES} & set(formats) else ():
+            progress(f"drawing {figure.name}")
+            wide = figure.draw(Canvas())
+            for form in FIGURES:
+                if form in formats:
+                    write(out / "figures" / f"{figure.name}.{form}", to_file(wide, form))
+            if "html" in formats:
+                drawings = wide, figure.draw(Canvas(narrow=True))
+                images = (_image(to_themed_svg(drawing, figure.styles)) for drawing in drawings)
+                shown[view.key].append(Shown(figure.name, figure.caption, *images))
+    for table in report.tables:
+        contents = (table.to_markdown, table.to_latex, table.to_csv)
+        for form, content in zip(TABLES, contents, strict=True):
+            if form in formats:
+                write(out / "tables" / f"{table.name}.{form}", content().encode())
+    if "html" in formats:
+        progress("writing the page")
+        write(out / "report.html", render(report, shown).encode())
+        written.insert(0, written.pop())
+    return written
 
 
 @dataclass(frozen=True)
-class Page:
-    """What a page says beside the numbers.
+class Image:
+    """A figure as the page takes it: its content, and its size in CSS pixels."""
 
-    Args:
-        title: the title.
-        figure_title: the title of the figure.
-        partial: what is missing, where the run was stopped; empty if nothing.
-        facts: what exactly was run: pairs of a name and a text.
-        settings: for each method, its settings as text.
-        code: the lines of Python to go on with.
-    """
-
-    title: str
-    figure_title: str
-    partial: str
-    facts: Sequence[tuple[str, str]]
-    settings: Mapping[str, str]
-    code: str
+    uri: str
+    width: int
+    height: int
 
 
-def render(page: Page, comparison: Comparison, summaries: Sequence[Summary]) -> str:
-    """Makes the page; figures are inside it, one for each theme and width, and nothing is loaded from anywhere.
+@dataclass(frozen=True)
+class Shown:
+    """A figure of a page, for a screen and for a phone."""
 
-    Args:
-        page: what it says.
-        comparison: what was measured.
-        summaries: from :func:`supple.lab.report.comparison.summarize`.
+    name: str
+    caption: str
+    wide: Image
+    narrow: Image
 
-    Returns:
-        The HTML.
-    """
+
+def _image(svg: bytes) -> Image:
+    found = re.search(rb'width="([\d.]+)pt" height="([\d.]+)pt"', svg)
+    assert found is not None
+    # A point is 4/3 CSS pixels; letters of 10 points are 13 pixels on a page.
+    width, height = (round(float(part) * 4 / 3) for part in found.groups())
+    return Image("data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii"), width, height)
+
+
+def render(report: Report, figures: Mapping[str, Sequence[Shown]]) -> str:
+    """Makes the page, one HTML file that needs nothing else, with the figures of each view by its key."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("supple.lab.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters["percent"] = percent
-    figures = {
-        (theme.name, size): _data_uri(accuracy_over_tasks(comparison.curves(), page.figure_title, theme, size=inches))
-        for theme in (LIGHT, DARK)
-        for size, inches in (("wide", WIDE), ("narrow", NARROW))
-    }
-    summaries = list(summaries)
+    environment.filters.update(evidence=evidence_texts, settings=settings_text)
+    views, single = report.views, len(report.views) == 1
+    title = views[0].title if single else f"{len(views)} studies"
+    unfinished = [view for view in views if view.partial]
+    partial = unfinished[0].partial if single and unfinished else ""
+    if unfinished and not single:
+        partial = f"Not finished: {', '.join(view.title for view in unfinished)}."
     return environment.get_template("page.html.j2").render(
-        page=page,
-        comparison=comparison,
-        summaries=summaries,
-        answer=answer(comparison, summaries),
+        report=report,
+        title=report.title or f"supple report: {title}",
+        partial=report.partial or partial,
+        answer=views[0].answer if single else report.claims_summary,
+        how_to_read=dict.fromkeys(text for view in views for text in view.how_to_read),
         figures=figures,
-        styles={method: method_style(method) for method in comparison.methods},
+        places={name: k for k, name in enumerate(report.styles, start=1)},
         themes={"light": LIGHT, "dark": DARK},
     )
 
 
-def _data_uri(figure: Figure) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(to_svg(figure)).decode("ascii")
+def _key(name: str, taken: Sequence[str]) -> str:
+    """A name for files and anchors that no other folder has."""
+    plain = re.sub(r"[^a-z0-9]+", "-", name.rpartition("/")[2].lower()).strip("-") or "study"
+    found, k = plain, 2
+    while found in taken:
+        found, k = f"{plain}-{k}", k + 1
+    return found

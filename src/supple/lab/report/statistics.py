@@ -1,15 +1,21 @@
-"""Statistics over seeds, as small functions on arrays.
+"""Statistics over seeds, as small functions over arrays.
 
-A result has a value for each seed; seeds are the only thing that varies independently, so all intervals are over seeds.
-They are Student's, which hold with few seeds: with five from a normal distribution a 95% interval covers the true mean
-in 95% of cases, and with five from an exponential distribution, which is very skewed, in 88%.
+Seeds are the only thing that varies independently, so all intervals are over seeds. They are Student's, which hold with
+few of them: with five from a normal distribution a 95% interval covers the true mean in 95% of cases, and with five
+from an exponential distribution, which is very skewed, in 88% (bootstraps: 83% and 80%, see docs/report.md).
 """
 
 from __future__ import annotations
 
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
@@ -17,123 +23,182 @@ Array = NDArray[np.float64]
 
 
 class Interval(NamedTuple):
-    """A mean and its confidence interval.
+    """A mean and its 95% confidence interval; the ends are NaN where there is none."""
 
-    Attributes:
-        mean: the mean over seeds, an array.
-        low: lower end; NaN where there is no interval.
-        high: upper end; NaN where there is no interval.
-    """
+    mean: float
+    low: float
+    high: float
 
-    mean: Array
-    low: Array
-    high: Array
+    @property
+    def known(self) -> bool:
+        """Whether there is an interval: one value gives none."""
+        return math.isfinite(self.low)
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
 
 
-def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
-    """The mean over seeds with Student's confidence interval, mean +- t s / sqrt(n).
+NOTHING = Interval(math.nan, math.nan, math.nan)
+"""The interval of no values."""
 
-    Exact where values are normally distributed, and a good approximation where each is itself an average.
 
-    Args:
-        values: [seeds, ...].
-        confidence: nominal coverage, between 0 and 1.
-
-    Returns:
-        Arrays [...]. With one seed there is no interval.
-
-    Raises:
-        ValueError: if there is no seed, or ``confidence`` is out of range.
+def mean_interval(values: ArrayLike) -> Interval:
+    """The mean of values [n] that are finite, with Student's 95% interval, mean ± t s / sqrt(n).
 
     Source: Student, "The probable error of a mean", Biometrika 6(1), 1908.
     """
-    samples = checked_samples(values, confidence)
-    count, mean = len(samples), samples.mean(axis=0)
-    if count == 1:
-        return Interval(mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan))
-    half = stats.t.ppf((1 + confidence) / 2, count - 1) * samples.std(axis=0, ddof=1) / np.sqrt(count)
-    return Interval(mean, mean - half, mean + half)
-
-
-def finite_interval(values: ArrayLike) -> Interval:
-    """The mean and Student's 95% interval over those seeds whose value is finite.
-
-    Args:
-        values: [seeds, n].
-
-    Returns:
-        Arrays [n]; NaN where no seed has a finite value.
-    """
     samples = np.asarray(values, dtype=np.float64)
-    found = np.full((3, samples.shape[1]), np.nan)
-    there = np.isfinite(samples)
-    whole = there.all(axis=0) & there.any(axis=0)
-    if whole.any():
-        found[:, whole] = mean_interval(samples[:, whole])
-    for k in np.flatnonzero(there.any(axis=0) & ~whole):
-        found[:, k] = mean_interval(samples[there[:, k], k])
-    return Interval(*found)
+    samples = samples[np.isfinite(samples)]
+    if not len(samples):
+        return NOTHING
+    mean = float(samples.mean())
+    if len(samples) == 1:
+        return Interval(mean, math.nan, math.nan)
+    low, high = _test(samples, 0.0).confidence_interval(0.95)
+    return Interval(mean, float(low), float(high))
 
 
-def checked_samples(values: ArrayLike, confidence: float) -> Array:
-    """Values as float64, checked.
+def intervals(values: pl.DataFrame, by: list[str]) -> pl.DataFrame:
+    """:func:`mean_interval` of the column "value" for each group of rows, as the columns "mean", "low" and "high"."""
+    value = pl.col("value").cast(pl.Float64).filter(pl.col("value").is_finite())
+    found = values.group_by(by, maintain_order=True).agg(mean=value.mean(), spread=value.std(), n=value.count())
+    found = found.filter(pl.col("n") > 0).sort(by, maintain_order=True)
+    n = found["n"].to_numpy()
+    half = stats.t.ppf(0.975, n - 1) * found["spread"].cast(pl.Float64).fill_null(math.nan).to_numpy() / np.sqrt(n)
+    mean = found["mean"].to_numpy()
+    return found.select(*by, "mean", low=pl.Series(mean - half), high=pl.Series(mean + half))
 
-    Args:
-        values: [seeds, ...].
-        confidence: nominal coverage of an interval.
 
-    Returns:
-        The values [seeds, ...].
+def differences(first: Mapping[int, float], second: Mapping[int, float]) -> Array:
+    """First minus second for the seeds that both have, in the order of the seeds.
 
-    Raises:
-        ValueError: if there is no seed, or ``confidence`` is out of range.
+    Runs of one seed start from the same weights and see the same batches, so most of what varies between seeds is
+    common to the methods compared and drops out.
     """
+    return np.array([first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())], dtype=np.float64)
+
+
+def paired_p(values: ArrayLike, against: float = 0.0) -> float:
+    """Two-sided p-value of Student's test that the mean of differences [n] is a given number; NaN of fewer than two."""
     samples = np.asarray(values, dtype=np.float64)
-    if samples.ndim == 0 or not len(samples):
-        raise ValueError(f"values has shape {samples.shape}; it has to be [seeds, ...] with one seed or more")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}; it has to be between 0 and 1, such as 0.95")
-    return samples
+    if len(samples) < 2:
+        return math.nan
+    return 1.0 if (samples == against).all() else float(_test(samples, against).pvalue)
 
 
-def window(tasks: int, share: float = 0.2) -> int:
-    """How many tasks the beginning and the end of a run have: a share of all, rounded, and at least 1.
+def equivalence_p(values: Array, margin: float) -> float:
+    """Two one-sided tests that the mean of differences [n] is within a margin, doubled as two-sided tests are.
+
+    Source: Schuirmann, "A comparison of the two one-sided tests procedure and the power approach for assessing the
+    equivalence of average bioavailability", Journal of Pharmacokinetics and Biopharmaceutics 15(6), 1987.
+    """
+    above = float(_test(values, -margin, "greater").pvalue)
+    below = float(_test(values, margin, "less").pvalue)
+    return min(1.0, 2 * max(above, below))
+
+
+def sign_p(values: Array) -> float:
+    """Two-sided p-value of the exact sign test that differences [n] are above 0 as often as below.
+
+    Those of 0 do not count, and where no more than half of the others are above 0 it is 1.
+    """
+    above, below = int((values > 0).sum()), int((values < 0).sum())
+    return float(stats.binomtest(above, above + below).pvalue) if above > below else 1.0
+
+
+def holm(p: ArrayLike) -> Array:
+    """p-values [tests] adjusted for being several, by Holm's step-down method; NaN does not count and stays.
+
+    Rejecting where the adjusted value is below a level keeps the probability of any false rejection below it, however
+    the tests depend on each other.
+
+    Source: Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979.
+    """
+    given = np.asarray(p, dtype=np.float64)
+    order = np.argsort(given, kind="stable")[: np.isfinite(given).sum()]
+    adjusted = np.full_like(given, np.nan)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(given[order] * np.arange(len(order), 0, -1)))
+    return adjusted
+
+
+def pairs_needed(values: Array, distance: float) -> int | None:
+    """About how many pairs make the interval of the mean shorter than a distance on either side.
+
+    The smallest n with t(n - 1) s / sqrt(n) < distance, with the standard deviation s of the pairs there are; None
+    where fewer than two pairs or no distance leave it unknown, or if it is above 10,000.
+    """
+    if len(values) < 2 or not distance > 0:
+        return None
+    enough = np.flatnonzero(values.std(ddof=1) * _half_widths() < distance)
+    return int(enough[0]) + 2 if len(enough) else None
+
+
+@cache
+def _half_widths() -> Array:
+    """t(n - 1) / sqrt(n) for n = 2 to 10,000."""
+    n = np.arange(2, 10_001)
+    return stats.t.ppf(0.975, n - 1) / np.sqrt(n)
+
+
+def _test(values: Array, against: float, alternative: str = "two-sided") -> stats._stats_py.TtestResult:
+    """Student's test; values that are all equal have no spread, which is no reason to warn."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return stats.ttest_1samp(values, against, alternative=alternative)
+
+
+@dataclass(frozen=True, eq=False)
+class CrossFit:
+    """The best of several settings, and for each seed the one that the other half of the seeds chose.
 
     Args:
-        tasks: tasks of the run.
-        share: the share.
-
-    Returns:
-        The number.
+        best: the setting with the highest mean over all seeds.
+        chosen: [seeds], for each seed the setting that the other half chose.
+        honest: whether no seed took part in choosing the setting it reports; not so with one seed, or where no setting
+            that one half chose was run with the other.
     """
-    return max(1, round(share * tasks))
+
+    best: int
+    chosen: NDArray[np.intp]
+    honest: bool
+
+    def of(self, values: Array) -> Array:
+        """What each seed reports of values [settings, seeds]."""
+        return np.asarray(values[self.chosen, np.arange(len(self.chosen))])
 
 
-def bin_width(tasks: int, bins: int = 25) -> int:
-    """The smallest number of tasks a bin with which there are at most ``bins`` of them.
+def cross_fit(values: ArrayLike) -> CrossFit:
+    """Chooses the best of settings [settings, seeds] on one half of the seeds for the other, and the reverse.
 
-    Args:
-        tasks: tasks of the run.
-        bins: the largest number of bins.
+    The setting with the highest mean of ten is one that is good and was lucky; its own mean is too high an estimate,
+    the more so the more settings there are. The halves are the seeds at even and at odd places; NaN is where a setting
+    was not run with a seed.
 
-    Returns:
-        The number.
+    Source: the idea of cross-fitting, as in Chernozhukov et al., "Double/debiased machine learning", The Econometrics
+    Journal 21, 2018.
     """
-    return -(-tasks // bins)
+    table = np.asarray(values, dtype=np.float64)
+    if table.ndim != 2 or np.isnan(table).all():
+        raise ValueError(f"values has shape {table.shape}; it has to be [settings, seeds] with one value or more")
+    settings, seeds = table.shape
+    best = _highest(table)
+    overall = np.full(seeds, best)
+    if settings == 1 or seeds == 1:
+        return CrossFit(best, overall, honest=settings == 1)
+    chosen = overall.copy()
+    chosen[0::2], chosen[1::2] = _highest(table[:, 1::2], best), _highest(table[:, 0::2], best)
+    found = CrossFit(best, chosen, honest=True)
+    # In a sweep that has hardly begun no setting may have seeds of both halves.
+    return CrossFit(best, overall, honest=False) if np.isnan(found.of(table)).all() else found
 
 
-def bin_means(values: ArrayLike, width: int) -> tuple[Array, Array]:
-    """Averages over neighbouring tasks.
-
-    Args:
-        values: [tasks, ...].
-        width: tasks a bin; the last bin has those that are left.
-
-    Returns:
-        (centre [bins], the mean number of a bin's tasks when the first is task 1; mean [bins, ...]).
-    """
-    given = np.asarray(values, dtype=np.float64)
-    starts = np.arange(0, len(given), width)
-    sizes = np.diff([*starts, len(given)])
-    means = np.add.reduceat(given, starts, axis=0) / sizes.reshape(-1, *(1,) * (given.ndim - 1))
-    return starts + (sizes + 1) / 2, means
+def _highest(table: Array, otherwise: int = 0) -> int:
+    """The setting of the highest mean over the seeds that it has; the first of several."""
+    there = np.isfinite(table)
+    if not there.any():
+        return otherwise
+    counts = there.sum(axis=1)
+    means = np.where(there, table, 0.0).sum(axis=1) / np.maximum(counts, 1)
+    return int(np.argmax(np.where(counts > 0, means, -np.inf)))

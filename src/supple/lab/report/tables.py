@@ -1,22 +1,19 @@
-"""Tables, as Markdown, LaTeX and CSV."""
+"""Tables, as people read them and as Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+import polars as pl
 
-from supple.lab.report.comparison import percent
-from supple.lab.report.drawing import number
-from supple.lab.report.evidence import Claim
-from supple.lab.report.measured import Windows
-from supple.lab.report.section import Section, setting_words
+from supple.lab.report.comparison import Comparison, Line, settings_text
 from supple.lab.report.statistics import Interval
-from supple.lab.report.verdicts import Judged, Verdict
+from supple.lab.report.texts import decimal, interval_text, p_text, percent, whole
+from supple.lab.report.verdicts import Claim, Judged, Verdict
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -24,41 +21,31 @@ _LATEX = {
     "<": "$<$", ">": "$>$",
 }  # fmt: skip
 
-INTERVALS = {"student": "Student's", "bca": "BCa bootstrap", "percentile": "percentile bootstrap"}
-"""What the kinds of intervals are called."""
-
-SWEPT = "Of a sweep, each seed reports the setting that the other half of the seeds chose."
-"""What has to be said of a sweep."""
-
 
 @dataclass(frozen=True)
 class Table:
     """A table as people read it, and its numbers as programs read them.
 
     Args:
-        key: names its files.
+        name: of its files.
         title: what it shows.
         header: a text a column.
         rows: texts, a row each.
         numbers: for each row its values by name.
         note: how to read it.
-        names: for each row the name of its method; empty where rows are no methods.
+        lines: for each row the name of its method; empty where rows are no methods.
     """
 
-    key: str
+    name: str
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     numbers: Sequence[Mapping[str, Any]]
     note: str = ""
-    names: Sequence[str] = field(default_factory=tuple)
+    lines: Sequence[str] = ()
 
     def to_markdown(self) -> str:
-        """The table as Markdown.
-
-        Returns:
-            The text.
-        """
+        """The table as Markdown."""
 
         def line(cells: Sequence[str]) -> str:
             return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
@@ -68,11 +55,7 @@ class Table:
         return "\n".join([*lines, "", self.note, ""] if self.note else [*lines, ""])
 
     def to_latex(self) -> str:
-        """The table as LaTeX, for the package booktabs.
-
-        Returns:
-            The text.
-        """
+        """The table as LaTeX, for the package booktabs."""
 
         def line(cells: Sequence[str]) -> str:
             return " & ".join(latex(cell) for cell in cells) + r" \\"
@@ -81,7 +64,7 @@ class Table:
             [
                 r"\begin{table}",
                 r"\centering",
-                rf"\caption{{{latex(' '.join(filter(None, (self.title + '.', self.note))))}}}",
+                rf"\caption{{{latex(f'{self.title}. {self.note}'.strip())}}}",
                 rf"\begin{{tabular}}{{l{'r' * (len(self.header) - 1)}}}",
                 r"\toprule",
                 line(self.header),
@@ -95,11 +78,7 @@ class Table:
         )
 
     def to_csv(self) -> str:
-        """The numbers as CSV, in full precision.
-
-        Returns:
-            The text, with a header.
-        """
+        """The numbers as CSV with a header, in full precision."""
         names = list(dict.fromkeys(name for row in self.numbers for name in row))
         content = io.StringIO()
         writer = csv.DictWriter(content, names, restval="", lineterminator="\n")
@@ -109,138 +88,143 @@ class Table:
 
 
 def latex(text: str) -> str:
-    """Text with what LaTeX would read otherwise written out.
-
-    Args:
-        text: the text.
-
-    Returns:
-        The LaTeX.
-    """
+    """Text with what LaTeX would read otherwise written out."""
     return "".join(_LATEX.get(character, character) for character in text)
 
 
-def methods_table(section: Section) -> Table:
-    """The methods of a folder, each at its best setting.
+@dataclass(frozen=True)
+class Column:
+    """A column of a table of methods: its text, and its numbers by name. Without a header it is one of numbers only."""
 
-    Args:
-        section: the folder.
+    header: str
+    text: Callable[[Line], str]
+    numbers: Callable[[Line], Mapping[str, Any]]
 
-    Returns:
-        The table.
-    """
-    windows = section.measured.windows
-    first = section.rows[0]
-    diverged = any(row.diverged for row in section.rows)
-    swept = any(len(row.points) > 1 for row in section.rows)
-    header = ["method", "final", "after 10%", "change", f"against {first.style.label}", "p (Holm)", "dead, %", "rank",
-              "reinitialized", *(["diverged"] if diverged else []), "seeds"]  # fmt: skip
-    rows, numbers = [], []
-    for row, summary, p in zip(section.rows, section.summaries, section.p, strict=True):
-        compared = row is not first
-        texts = [
-            row.style.label,
-            percent(summary.late),
-            percent(summary.early),
-            percent(summary.change, signed=True),
-            percent(summary.gain, signed=True) if compared else "–",
-            p_text(p),
-            decimal(100 * row.dead),
-            decimal(row.rank),
-            f"{row.reinitialized:,.0f}" if np.isfinite(row.reinitialized) else "–",
-        ]
-        if diverged:
-            texts.append(f"{row.diverged:,} of {row.count:,}")
-        rows.append([*texts, str(len(row.seeds))])
-        numbers.append(
-            {
-                "method": row.name,
-                "kind": row.kind,
-                "settings": row.settings_text,
-                "points": len(row.points),
-                **ends_of("final", summary.late),
-                **ends_of("early", summary.early),
-                **ends_of("change", summary.change),
-                **(ends_of("gain", summary.gain) if compared else {}),
-                "p_holm": p,
-                "dead": row.dead,
-                "rank": row.rank,
-                "reinitialized": row.reinitialized,
-                "diverged": row.diverged,
-                "runs": row.count,
-                "seeds": len(row.seeds),
-            }
-        )
-    note = (
-        f"Accuracy in per cent: final is {Windows.words(windows.late)}, after 10% {Windows.words(windows.early)}; mean "
-        f"over seeds ± half of the 95% interval ({INTERVALS[section.kind]}). Differences are taken seed by seed."
+
+def interval_column(header: str, name: str, of: Callable[[Line], Interval | None], signed: bool = True) -> Column:
+    """A column of shares with their intervals; a dash where a line has none."""
+
+    def text(line: Line) -> str:
+        found = of(line)
+        return "–" if found is None else percent(found, signed)
+
+    def numbers(line: Line) -> Mapping[str, Any]:
+        found = of(line)
+        return {} if found is None else ends_of(name, found)
+
+    return Column(header, text, numbers)
+
+
+def outcome_column(header: str, name: str, signed: bool = False) -> Column:
+    """A column of an outcome of runs: "early", "late" or "change"."""
+    return interval_column(header, "final" if name == "late" else name, lambda line: line.interval(name), signed)
+
+
+def average_column(header: str, name: str, of: str, text: Callable[[float], str] = decimal, scale: float = 1) -> Column:
+    """A column of the mean of an outcome at the best point."""
+    return Column(header, lambda line: text(scale * line.average(of)), lambda line: {name: line.average(of)})
+
+
+def gain_columns(comparison: Comparison) -> list[Column]:
+    """How far each line is from the first, and the adjusted p-value."""
+    first, p = comparison.first, dict(zip((line.name for line in comparison.lines), comparison.p, strict=True))
+
+    def gap(line: Line) -> Interval | None:
+        return None if line is first else comparison.gap(line, first)
+
+    return [
+        interval_column(f"against {first.style.label}", "gain", gap),
+        Column("p (Holm)", lambda line: p_text(p[line.name]), lambda line: {"p_holm": float(p[line.name])}),
+    ]
+
+
+def diverged_column(shown: bool) -> Column:
+    """How many runs diverged."""
+    return Column(
+        "diverged" if shown else "",
+        lambda line: f"{line.diverged:,} of {len(line.runs):,}",
+        lambda line: {"diverged": line.diverged, "runs": len(line.runs)},
     )
-    if swept:
-        note += f" {SWEPT}"
-    return Table(
-        f"{section.key}-methods", f"{section.measured.title}: methods", header, rows, numbers, note,
-        [row.name for row in section.rows],
-    )  # fmt: skip
 
 
-def points_table(section: Section) -> Table | None:
-    """Every point of every sweep of a folder.
+REINITIALIZED = average_column("reinitialized", "reinitialized", "reinitialized", whole)
+RANK = average_column("rank", "rank", "rank")
+SEEDS = Column("seeds", lambda line: str(len(line.seeds)), lambda line: {"seeds": len(line.seeds)})
 
-    Args:
-        section: the folder.
 
-    Returns:
-        The table; None if nothing was swept.
-    """
-    names = list(dict.fromkeys(name for row in section.rows for name in row.grid))
-    if not names:
-        return None
+def methods_table(comparison: Comparison, columns: Sequence[Column], note: str) -> Table:
+    """The methods of a folder, each at its best setting, with what is said of each and how to read it."""
+    if any(line.swept for line in comparison.lines):
+        note += " Of a sweep, each seed reports the setting that the other half of the seeds chose."
+    shown = [column for column in columns if column.header]
     rows, numbers = [], []
-    for row in section.rows:
-        if len(row.points) == 1:
-            continue
-        for k, point in enumerate(row.points):
-            late = row.late[k][np.isfinite(row.late[k])]
-            mean = float(late.mean()) if len(late) else float("nan")
-            settings = ", ".join(f"{setting_words(name)} {number(value)}" for name, value in point.items())
-            rows.append(
-                [row.style.label, settings, f"{100 * mean:.2f}", str(len(late)), "best" if k == row.best else ""]
-            )
-            spread = float(late.std(ddof=1)) if len(late) > 1 else ""
-            numbers.append(
-                {"method": row.name, **dict.fromkeys(names, ""), **point, "final": mean, "std": spread}
-                | {"seeds": len(late), "best": k == row.best}
-            )
+    for line in comparison.lines:
+        rows.append([line.style.label, *(column.text(line) for column in shown)])
+        who = {
+            "method": line.name,
+            "kind": line.kind,
+            "settings": settings_text(line.settings),
+            "points": len(line.points),
+        }
+        for column in columns:
+            who.update(column.numbers(line))
+        numbers.append(who)
     return Table(
-        f"{section.key}-sweeps", f"{section.measured.title}: sweeps",
-        ["method", "settings", "final, %", "seeds", ""], rows, numbers,
+        f"{comparison.key}-methods",
+        f"{comparison.title}: methods",
+        ["method", *(column.header for column in shown)],
+        rows,
+        numbers,
+        note,
+        [line.name for line in comparison.lines],
+    )
+
+
+def points_table(comparison: Comparison) -> Table | None:
+    """Every point of every sweep of a folder; None if nothing was swept."""
+    names = list(dict.fromkeys(name for line in comparison.lines for name in line.grid))
+    rows, numbers = [], []
+    for line in comparison.lines:
+        if not line.swept:
+            continue
+        settings = line.runs.unique("point", keep="first", maintain_order=True).select(list(line.grid)).to_dicts()
+        for k, (point, late) in enumerate(zip(settings, line.late, strict=True)):
+            seen = pl.Series(late).drop_nans()
+            mean, best = float("nan") if seen.is_empty() else float(seen.mean()), k == line.fit.best  # type: ignore[arg-type]
+            rows.append(
+                [line.style.label, settings_text(point), f"{100 * mean:.2f}", str(len(seen)), "best" if best else ""]
+            )
+            spread = seen.std() if len(seen) > 1 else ""
+            found = {"method": line.name, **dict.fromkeys(names, ""), **point}
+            numbers.append({**found, "final": mean, "std": spread, "seeds": len(seen), "best": best})
+    if not rows:
+        return None
+    return Table(
+        f"{comparison.key}-sweeps",
+        f"{comparison.title}: sweeps",
+        ["method", "settings", "final, %", "seeds", ""],
+        rows,
+        numbers,
         "Mean over seeds of the final accuracy; that of the best point is too high an estimate of what it is worth.",
-    )  # fmt: skip
+    )
 
 
 def claims_table(claims: Sequence[Claim]) -> Table:
-    """The claims with all of their evidence.
-
-    Args:
-        claims: the claims.
-
-    Returns:
-        The table.
-    """
+    """The claims of a paper with all of their evidence."""
     rows: list[list[str]] = []
     numbers: list[dict[str, Any]] = []
     for claim in claims:
         rows.append([claim.id, claim.text, "", "", "", claim.verdict.value])
+        which = {"claim": claim.id, "claim_verdict": claim.verdict.value}
         for judged in claim.evidence:
             rows.append(["", *evidence_texts(judged)])
-            statement, interval = judged.statement, judged.interval
+            statement = judged.statement
             numbers.append(
                 {
-                    "claim": claim.id,
-                    "claim_verdict": claim.verdict.value,
+                    **which,
                     "setting": statement.place,
                     "difference": statement.words,
-                    **ends_of("mean", interval),
+                    **ends_of("mean", judged.interval),
                     "margin": statement.margin,
                     "says": statement.says.value,
                     "pairs": len(statement.differences),
@@ -250,10 +234,10 @@ def claims_table(claims: Sequence[Claim]) -> Table:
                 }
             )
         if not claim.evidence:
-            numbers.append({"claim": claim.id, "claim_verdict": claim.verdict.value})
+            numbers.append(which)
     return Table(
         "claims",
-        "Claims of arXiv 2508.00212",
+        f"Claims of {claims[0].source}",
         ["claim", "difference, seed by seed", "mean and 95% interval", "seeds", "p against", "verdict"],
         rows,
         numbers,
@@ -262,14 +246,7 @@ def claims_table(claims: Sequence[Claim]) -> Table:
 
 
 def evidence_texts(judged: Judged) -> list[str]:
-    """A statement and what was found, as texts.
-
-    Args:
-        judged: the statement.
-
-    Returns:
-        What was compared, mean and interval, pairs, p and verdict.
-    """
+    """What was compared, mean and interval, pairs, p and verdict, as texts."""
     statement = judged.statement
     supported = judged.verdict is Verdict.SUPPORTED
     agreed = ", no pair against it" if statement.shares else " by every pair"
@@ -283,58 +260,6 @@ def evidence_texts(judged: Judged) -> list[str]:
     ]
 
 
-def interval_text(interval: Interval, unit: str = "points") -> str:
-    """A difference with its interval.
-
-    Args:
-        interval: the difference.
-        unit: "points" for a share, which is shown times 100, or the unit of what is shown as it is.
-
-    Returns:
-        Such as "+2.01 (+1.88 to +2.14)".
-    """
-    scale = 100 if unit == "points" else 1
-    mean, low, high = (scale * float(part) for part in interval)
-    if not np.isfinite(mean):
-        return "–"
-    digits = "+.2f" if unit == "points" else "+.3g"
-    ends = f" ({low:{digits}} to {high:{digits}})" if np.isfinite(low) else ""
-    shown = "" if unit == "points" else f" {unit}" if unit else ""
-    return f"{mean:{digits}}{ends}{shown}".replace("-", "−")
-
-
-def p_text(p: float) -> str:
-    """A p-value.
-
-    Args:
-        p: the value.
-
-    Returns:
-        Such as "0.012", "< 0.001", or a dash where there is none.
-    """
-    return "–" if not np.isfinite(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
 def ends_of(name: str, interval: Interval) -> dict[str, float]:
-    """An interval as numbers of a table.
-
-    Args:
-        name: of the mean.
-        interval: the interval.
-
-    Returns:
-        The mean and both ends by name.
-    """
-    return {name: float(interval.mean), f"{name}_low": float(interval.low), f"{name}_high": float(interval.high)}
-
-
-def decimal(value: float) -> str:
-    """A number with one decimal.
-
-    Args:
-        value: the number.
-
-    Returns:
-        The text; a dash where there is none.
-    """
-    return f"{value:.1f}" if np.isfinite(value) else "–"
+    """The mean of an interval and both ends by name, as numbers of a table."""
+    return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}

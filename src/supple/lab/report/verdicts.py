@@ -14,15 +14,22 @@ Psychometrika 12, 1947.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 
-import numpy as np
-from scipy import stats
-
-from supple.lab.report.paired import equivalent, holm, paired_p, pairs_needed
-from supple.lab.report.statistics import Array, Interval, mean_interval
+from supple.lab.report.statistics import (
+    NOTHING,
+    Array,
+    Interval,
+    equivalence_p,
+    holm,
+    mean_interval,
+    paired_p,
+    pairs_needed,
+    sign_p,
+)
 
 UNANIMOUS = 6
 """So many pairs that all say the same are clear without an interval: by the sign test p is 2 / 2^6 = 0.031, or less."""
@@ -110,42 +117,47 @@ class Judged:
     unanimous: bool = False
 
 
-def judge(statements: Sequence[Statement], interval: Callable[[Array], Interval] = mean_interval) -> list[Judged]:
-    """Judges the statements of one claim.
+@dataclass(frozen=True)
+class Missing:
+    """Runs that a claim needs and that are not there, and the command that would run them."""
+
+    what: str
+    command: str
+
+
+@dataclass(frozen=True, eq=False)
+class Claim:
+    """A claim and what the runs say about it.
 
     Args:
-        statements: the statements.
-        interval: makes a 95% interval of differences [pairs].
-
-    Returns:
-        A verdict a statement.
+        id: such as "C1".
+        text: the claim.
+        tested: how it is tested.
+        verdict: what follows from the runs.
+        evidence: its statements, judged.
+        missing: runs that are not there.
+        scale: for each setting that was smaller than the paper's, how much.
+        source: the paper.
     """
+
+    id: str
+    text: str
+    tested: str
+    verdict: Verdict
+    evidence: Sequence[Judged]
+    missing: Sequence[Missing] = ()
+    scale: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
+
+
+def judge(statements: Sequence[Statement]) -> list[Judged]:
+    """Judges the statements of one claim."""
     adjusted = holm([contradiction_p(statement) for statement in statements])
-    judged = []
-    for statement, p in zip(statements, adjusted, strict=True):
-        pairs = len(statement.differences)
-        nothing = Interval(*(np.array(np.nan),) * 3)
-        found = interval(statement.differences) if pairs else nothing
-        if statement.shares:
-            found = found._replace(low=nothing.low, high=nothing.high)
-        held, agreed = _holds(statement, found), _all_agree(statement)
-        contrary = Verdict.CONTRADICTED if p < LEVEL else Verdict.NOT_ENOUGH
-        verdict = Verdict.SUPPORTED if held or agreed else contrary
-        one = Judged(statement, found, float(p), verdict, unanimous=agreed and not held)
-        judged.append(replace(one, needed=_needed(one)) if verdict is Verdict.NOT_ENOUGH else one)
-    return judged
+    return [_judged(statement, float(p)) for statement, p in zip(statements, adjusted, strict=True)]
 
 
 def together(verdicts: Sequence[Verdict], missing: bool) -> Verdict:
-    """The verdict on a claim.
-
-    Args:
-        verdicts: those on its statements.
-        missing: whether runs are missing for others.
-
-    Returns:
-        Contradicted if one is, supported if all are and nothing is missing.
-    """
+    """The verdict on a claim: contradicted if one of its statements is, supported if all are and no run is missing."""
     if Verdict.CONTRADICTED in verdicts:
         return Verdict.CONTRADICTED
     if missing or not verdicts or Verdict.NOT_ENOUGH in verdicts:
@@ -154,14 +166,7 @@ def together(verdicts: Sequence[Verdict], missing: bool) -> Verdict:
 
 
 def contradiction_p(statement: Statement) -> float:
-    """The p-value of the test that would contradict a statement.
-
-    Args:
-        statement: the statement.
-
-    Returns:
-        The probability, between 0 and 1; NaN with fewer than two pairs.
-    """
+    """The p-value of the test that would contradict a statement; NaN with fewer than two pairs."""
     d, margin = statement.differences, statement.margin
     if len(d) < 2:
         return math.nan
@@ -169,49 +174,31 @@ def contradiction_p(statement: Statement) -> float:
         return sign_p(-d)
     mean = float(d.mean())
     if statement.says is Says.WITHIN:
-        return max(0.0, float(paired_p(d, math.copysign(margin, mean)))) if abs(mean) > margin else 1.0
+        return paired_p(d, math.copysign(margin, mean)) if abs(mean) > margin else 1.0
     if statement.says is Says.NOT_BELOW:
-        return float(paired_p(d, -margin)) if mean < -margin else 1.0
+        return paired_p(d, -margin) if mean < -margin else 1.0
     sign = 1.0 if statement.says is Says.ABOVE else -1.0
-    contrary = float(paired_p(d)) if sign * mean < 0 else 1.0
+    contrary = paired_p(d) if sign * mean < 0 else 1.0
     if unanimous(-sign * d):
         contrary = min(contrary, 2.0 ** (1 - len(d)))
-    return min(contrary, _equivalence_p(d, margin))
+    return min(contrary, equivalence_p(d, margin)) if abs(mean) < margin else contrary
 
 
 def unanimous(d: Array) -> bool:
-    """Whether each of enough differences is above 0.
-
-    Args:
-        d: the differences [pairs].
-
-    Returns:
-        Whether there are :data:`UNANIMOUS` or more, and all are.
-    """
+    """Whether there are :data:`UNANIMOUS` differences [pairs] or more, and all of them are above 0."""
     return len(d) >= UNANIMOUS and bool((d > 0).all())
 
 
-def sign_p(d: Array) -> float:
-    """Two-sided p-value of the exact sign test that differences are as often above 0 as below.
-
-    Args:
-        d: the differences [pairs]; those that are 0 do not count.
-
-    Returns:
-        2 P(Bin(n, 1/2) >= k) for the k of n that are above 0; 1 if k is not more than half of n.
-    """
-    above, below = int((d > 0).sum()), int((d < 0).sum())
-    return 2 * float(stats.binom.sf(above - 1, above + below, 0.5)) if above > below else 1.0
-
-
-def _equivalence_p(d: Array, margin: float) -> float:
-    """p-value of two one-sided tests, doubled as the two-sided others are; 1 without a margin."""
-    if not abs(float(d.mean())) < margin:
-        return 1.0
-    error = float(d.std(ddof=1)) / math.sqrt(len(d))
-    if error == 0:
-        return 0.0
-    return min(1.0, 2 * float(stats.t.sf((margin - abs(float(d.mean()))) / error, len(d) - 1)))
+def _judged(statement: Statement, p: float) -> Judged:
+    found = mean_interval(statement.differences)
+    if statement.shares:
+        found = NOTHING._replace(mean=found.mean)
+    held, agreed = _holds(statement, found), _all_agree(statement)
+    if held or agreed:
+        return Judged(statement, found, p, Verdict.SUPPORTED, unanimous=not held)
+    if p < LEVEL:
+        return Judged(statement, found, p, Verdict.CONTRADICTED)
+    return Judged(statement, found, p, Verdict.NOT_ENOUGH, _needed(statement, found.mean))
 
 
 def _holds(statement: Statement, interval: Interval) -> bool:
@@ -219,10 +206,11 @@ def _holds(statement: Statement, interval: Interval) -> bool:
     if statement.shares:
         return sign_p(statement.differences) < LEVEL
     if statement.says is Says.WITHIN:
-        return equivalent(interval, statement.margin)
+        # With a 95% interval this is two one-sided tests at 2.5% each.
+        return interval.low > -statement.margin and interval.high < statement.margin
     if statement.says is Says.NOT_BELOW:
-        return bool(interval.low > -statement.margin)
-    return bool(interval.low > 0 if statement.says is Says.ABOVE else interval.high < 0)
+        return interval.low > -statement.margin
+    return interval.low > 0 if statement.says is Says.ABOVE else interval.high < 0
 
 
 def _all_agree(statement: Statement) -> bool:
@@ -235,16 +223,38 @@ def _all_agree(statement: Statement) -> bool:
     return (statement.says is Says.ABOVE and unanimous(d)) or (statement.says is Says.BELOW and unanimous(-d))
 
 
-def _needed(judged: Judged) -> int | None:
+def _needed(statement: Statement, mean: float) -> int | None:
     """About how many pairs would decide: the interval has to leave out the nearest number that it must not hold."""
-    statement, mean = judged.statement, float(judged.interval.mean)
+    margin = statement.margin
     if statement.shares:
         return None
     if statement.says is Says.NOT_BELOW:
-        limits = [-statement.margin]
+        distance = abs(mean + margin)
     elif statement.says is Says.WITHIN:
-        limits = [-statement.margin, statement.margin]
+        distance = min(abs(mean + margin), abs(mean - margin))
     else:
         # Undecided are both 0 and what is too small to matter; the first that is left out decides.
-        return pairs_needed(statement.differences, max(abs(mean), statement.margin - abs(mean)))
-    return pairs_needed(statement.differences, min(abs(mean - limit) for limit in limits))
+        distance = max(abs(mean), margin - abs(mean))
+    return pairs_needed(statement.differences, distance)
+
+
+def summary(claims: Sequence[Claim]) -> str:
+    """How many claims of a paper are supported, in a sentence; nothing where none are tested."""
+    if not claims:
+        return ""
+    counts = Counter(claim.verdict for claim in claims)
+    parts = []
+    for verdict, verb in ((Verdict.SUPPORTED, "support"), (Verdict.CONTRADICTED, "contradict")):
+        if counts[verdict]:
+            ids = ", ".join(claim.id for claim in claims if claim.verdict is verdict)
+            parts.append(f"{verb} {counts[verdict]} ({ids})")
+    unclear = [claim for claim in claims if claim.verdict is Verdict.NOT_ENOUGH]
+    begun = [claim.id for claim in unclear if claim.evidence]
+    if begun:
+        parts.append(f"are part of what decides {len(begun)} ({', '.join(begun)})")
+    if len(unclear) > len(begun):
+        parts.append(f"have nothing to say about {len(unclear) - len(begun)}")
+    text = " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
+    scaled = any(claim.scale for claim in claims if claim.evidence)
+    small = " Some are smaller than the paper's; a verdict is about runs of this size." if scaled else ""
+    return f"Of {len(claims)} claims of {claims[0].source} these runs {text}.{small}"

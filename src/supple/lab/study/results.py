@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -146,12 +146,8 @@ class Results:
             (base, l2, shrink_and_perturb, cbp, redo, swr, reset); "seed"; "point", the settings of a grid as text,
             empty where there is no grid; "part"; "done", how many tasks it has learned; and a column a setting: the
             method's under its own name, such as "frequency", the others as "network.hidden" or "optimizer.step_size".
-        tasks: a row a run and task, sorted by both, with the columns of :data:`TASKS_SCHEMA`, or of
-            :data:`ADDITIONS_SCHEMA` where tasks are additions of classes.
-        disturbances: a row a run and measured reinitialization, sorted by run, task and step, with the columns of
-            :data:`DISTURBANCES_SCHEMA`.
-        epochs: a row a run and epoch, sorted by both, with the columns of :data:`EPOCHS_SCHEMA`; none where tasks are
-            no additions of classes.
+        tables: the frames of :attr:`tasks`, :attr:`disturbances` and :attr:`epochs` by the names of their files, which
+            are read when they are collected where :func:`scan` found them.
         manifest: the manifest as it stands in its file.
     """
 
@@ -163,10 +159,27 @@ class Results:
     scaled: Mapping[str, tuple[Any, Any]]
     sessions: tuple[Session, ...]
     runs: pl.DataFrame
-    tasks: pl.DataFrame
-    disturbances: pl.DataFrame
-    epochs: pl.DataFrame
+    tables: Mapping[str, pl.LazyFrame]
     manifest: dict[str, Any]
+
+    @property
+    def tasks(self) -> pl.DataFrame:
+        """A row a run and task, sorted by both.
+
+        The columns are those of :data:`TASKS_SCHEMA`, or of :data:`ADDITIONS_SCHEMA` where tasks are additions of
+        classes.
+        """
+        return self.tables[TASKS].collect()
+
+    @property
+    def disturbances(self) -> pl.DataFrame:
+        """A row a run and measured reinitialization, sorted by run, task and step; :data:`DISTURBANCES_SCHEMA`."""
+        return self.tables[DISTURBANCES].collect()
+
+    @property
+    def epochs(self) -> pl.DataFrame:
+        """A row a run and epoch, sorted by both, where tasks are additions of classes; :data:`EPOCHS_SCHEMA`."""
+        return self.tables[EPOCHS].collect()
 
 
 def load(folder: str | PathLike[str]) -> Results:
@@ -187,6 +200,20 @@ def load(folder: str | PathLike[str]) -> Results:
         >>> late = results.tasks.filter(pl.col("task") >= 900).join(results.runs, on="run")  # doctest: +SKIP
         >>> late.group_by("method").agg(pl.mean("accuracy"))  # doctest: +SKIP
     """
+    # A run writes the tasks last, so that whoever reads them first misses nothing of them in the others.
+    found = scan(folder)
+    tables = {name: found.tables[name].collect() for name in (TASKS, DISTURBANCES, EPOCHS)}
+    done = _done(tables[TASKS].lazy())
+    runs = found.runs.drop("done").join(done, on="run", how="left", maintain_order="left")
+    runs = runs.with_columns(pl.col("done").fill_null(0))
+    return replace(found, runs=runs, tables={name: frame.lazy() for name, frame in tables.items()})
+
+
+def scan(folder: str | PathLike[str]) -> Results:
+    """As :func:`load`, but the rows of tables stay in their files until they are asked for.
+
+    What is summed up by run then never is in memory as a whole; a run that goes on meanwhile may have learned more.
+    """
     folder = Path(folder)
     manifest = read_manifest(folder)
     try:
@@ -199,12 +226,13 @@ def load(folder: str | PathLike[str]) -> Results:
         raise ValueError(f"{folder / MANIFEST} is damaged ({error})") from error
     runs = _read(folder / RUNS)
     places = [folder] if is_export(folder) else [part_folder(folder, part) for part in sorted(set(runs["part"]))]
-    # A run writes the tasks last, so that whoever reads them first misses nothing of them in the others.
     added = study.problem.kind == "class_incremental"
-    tasks = _table(places, TASKS, ADDITIONS_SCHEMA if added else TASKS_SCHEMA, ["run", "task"])
-    disturbances = _table(places, DISTURBANCES, DISTURBANCES_SCHEMA, ["run", "task", "step"])
-    epochs = _table(places, EPOCHS, EPOCHS_SCHEMA, ["run", "epoch"])
-    done = tasks.group_by("run").agg(done=pl.len().cast(pl.Int32))
+    tables = {
+        TASKS: _table(places, TASKS, ADDITIONS_SCHEMA if added else TASKS_SCHEMA, ["run", "task"]),
+        DISTURBANCES: _table(places, DISTURBANCES, DISTURBANCES_SCHEMA, ["run", "task", "step"]),
+        EPOCHS: _table(places, EPOCHS, EPOCHS_SCHEMA, ["run", "epoch"]),
+    }
+    done = _done(tables[TASKS])
     return Results(
         folder=folder,
         name=manifest["name"],
@@ -214,9 +242,7 @@ def load(folder: str | PathLike[str]) -> Results:
         scaled=scaled,
         sessions=sessions,
         runs=runs.join(done, on="run", how="left", maintain_order="left").with_columns(pl.col("done").fill_null(0)),
-        tasks=tasks,
-        disturbances=disturbances,
-        epochs=epochs,
+        tables=tables,
         manifest=manifest,
     )
 
@@ -303,10 +329,21 @@ def tasks_done(place: Path, runs: int) -> int:
     return len(_read(path, ["run"])) // runs if path.exists() else 0
 
 
-def _table(places: Sequence[Path], name: str, schema: Mapping[str, Any], order: Sequence[str]) -> pl.DataFrame:
-    """The rows of a table from all folders that have it, sorted."""
-    frames = [_read(place / name) for place in places if (place / name).exists()]
-    return pl.concat(frames or [pl.DataFrame(schema=dict(schema))]).sort(order, maintain_order=True)
+def _table(places: Sequence[Path], name: str, schema: Mapping[str, Any], order: Sequence[str]) -> pl.LazyFrame:
+    """The rows of a table from all folders that have it, sorted where that is asked for by collecting them."""
+    paths = [place / name for place in places if (place / name).exists()]
+    for path in paths:
+        try:
+            pl.read_parquet_schema(path)
+        except pl.exceptions.PolarsError as error:
+            raise ValueError(f"{path} is missing or damaged ({error})") from error
+    frame = pl.scan_parquet(paths) if paths else pl.LazyFrame(schema=dict(schema))
+    return frame.sort(order, maintain_order=True)
+
+
+def _done(tasks: pl.LazyFrame) -> pl.DataFrame:
+    """How many tasks each run has learned."""
+    return tasks.group_by("run").agg(done=pl.len().cast(pl.Int32)).collect(engine="streaming")
 
 
 def _read(path: Path, columns: list[str] | None = None) -> pl.DataFrame:

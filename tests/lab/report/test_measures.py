@@ -7,7 +7,8 @@ from fake_results import Row, write
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supple.lab.report.measured import Windows, common_tasks, measure
+from supple.lab.report.measures import bin_width, common_tasks, early_tasks, final_tasks, measure
+from supple.lab.report.texts import spanned
 from supple.lab.study.results import load
 
 ROWS = [
@@ -20,20 +21,26 @@ def rows_of(folder, run):
     return load(folder).tasks.filter(pl.col("run") == run).sort("task")
 
 
-def test_windows():
-    assert (Windows(1000).early, Windows(1000).late) == ((50, 150), (900, 1000))
-    assert (Windows(60).early, Windows(60).late) == ((3, 9), (54, 60))
-    assert (Windows(1).early, Windows(1).late) == ((0, 1), (0, 1))
-    assert Windows.words((900, 1000)) == "tasks 901–1000"
-    assert Windows.words((4, 5)) == "task 5"
+def test_final_and_early_tasks():
+    assert (early_tasks(1000), final_tasks(1000)) == (range(50, 150), range(900, 1000))
+    assert (early_tasks(75), final_tasks(75)) == (range(4, 12), range(67, 75))
+    assert (early_tasks(1), final_tasks(1)) == (range(1), range(1))
+    assert spanned(range(900, 1000)) == "tasks 901–1000"
+    assert spanned(range(4, 5)) == "task 5"
 
 
 @given(st.integers(1, 3000))
-def test_windows_are_alike_and_lie_in_the_run(tasks):
-    windows = Windows(tasks)
-    for start, stop in (windows.early, windows.late):
-        assert 0 <= start < stop <= tasks
-        assert stop - start == windows.size
+def test_final_and_early_tasks_are_as_many_and_lie_in_the_run(tasks):
+    assert len(early_tasks(tasks)) == len(final_tasks(tasks)) >= 1
+    assert min(early_tasks(tasks)) >= 0
+    assert final_tasks(tasks).stop == tasks
+
+
+@given(st.integers(1, 2000), st.integers(1, 50))
+def test_bin_width_is_the_smallest_that_fits(tasks, bins):
+    width = bin_width(tasks, bins)
+    assert -(-tasks // width) <= bins
+    assert width == 1 or -(-tasks // (width - 1)) > bins
 
 
 def test_numbers_of_each_run(tmp_path):
@@ -57,28 +64,24 @@ def test_numbers_of_each_run(tmp_path):
 def test_curves_are_means_of_bins_of_what_is_finite(tmp_path):
     folder = write(tmp_path, ROWS, tasks=250, seeds=2, part_runs=4)
     measured = measure(load(folder))
-    assert measured.bin_width == 3
-    runs = [3, 1, 0]
-    centres, curves = measured.curves(runs)
-    assert len(centres) == 84
-    assert (centres[0], centres[-1]) == (2, 250)
-    for name, curve in curves.items():
-        assert curve.shape == (84, 3)
-        for k, run in enumerate(runs):
-            column = np.array([np.nan if v is None else v for v in rows_of(folder, run)[name]], dtype=float)
-            for at in range(84):
-                chunk = column[3 * at : 3 * at + 3]
-                chunk = chunk[np.isfinite(chunk)]
-                expected = chunk.mean() if len(chunk) else np.nan
-                np.testing.assert_allclose(curve[at, k], expected, rtol=1e-6)
-    assert np.isnan(curves["weight_magnitude"][-1, 1])
+    assert measured.width == 3
+    curves = measured.curves([3, 1, 0], ["accuracy", "weight_magnitude", "scale_magnitude", "rank"])
+    assert curves.columns == ["line", "seed", "accuracy", "weight_magnitude", "scale_magnitude", "rank", "x"]
+    for run, line, seed in ((3, "swr", 1), (1, "base", 1), (0, "base", 0)):
+        curve, frame = curves.filter(line=line, seed=seed), rows_of(folder, run)
+        assert curve["x"].to_list() == [*range(2, 250, 3), 250]
+        for name in curves.columns[2:-1]:
+            column = frame[name].cast(float).fill_null(np.nan).to_numpy()
+            chunks = [column[k : k + 3] for k in range(0, 250, 3)]
+            expected = [np.mean(c[np.isfinite(c)]) if np.isfinite(c).any() else np.nan for c in chunks]
+            np.testing.assert_allclose(curve[name].fill_null(np.nan).to_numpy(), expected, rtol=1e-6)
+    assert curves.filter(line="base", seed=1)["weight_magnitude"][-1] is None
 
 
 def test_disturbances_leave_out_steps_that_reinitialized_nothing(tmp_path):
     measured = measure(load(write(tmp_path, ROWS, tasks=10, seeds=2)))
-    found = measured.disturbances()
+    found = measured.disturbances
     assert found["run"].to_list() == [2, 3, 4, 5]
-    assert found["count"].to_list() == [4] * 4
     frame = measured.results.disturbances.filter(pl.col("run") == 3, pl.col("reinitialized") > 0)
     row = found.row(1, named=True)
     assert row["loss"] == pytest.approx((frame["loss_after"] - frame["loss_before"]).abs().mean())

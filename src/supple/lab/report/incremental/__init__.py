@@ -1,1 +1,0 @@
-"""Reports of class-incremental studies: tasks are additions of classes, and accuracy is that on test images."""

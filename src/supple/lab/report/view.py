@@ -1,0 +1,270 @@
+"""What a report says about one folder: its figures, table and sentences, as its problem asks for.
+
+Here is what holds for any problem whose tasks are equally hard and whose accuracy is measured as it learns. A problem
+that asks for something else says so in a class of its own, in a file of its own beside this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import polars as pl
+from matplotlib.axes import Axes
+
+from supple.lab.report.comparison import Comparison, Line, fate, groups
+from supple.lab.report.facts import Facts, data_text, network_text, optimizer_text, run_facts
+from supple.lab.report.figures import Canvas, Figure, Panel, curves, dots, panel, reading_of, task_axis
+from supple.lab.report.measures import Measured, early_tasks, final_tasks
+from supple.lab.report.style import Style
+from supple.lab.report.sweeps import sweep_figure
+from supple.lab.report.tables import (
+    RANK,
+    REINITIALIZED,
+    SEEDS,
+    Column,
+    Table,
+    average_column,
+    diverged_column,
+    gain_columns,
+    methods_table,
+    outcome_column,
+)
+from supple.lab.report.texts import percents, points, spanned, words
+
+MEASURES = ("accuracy", "dead", "rank", "weight_magnitude", "scale_magnitude", "gradient_magnitude", "reinitialized")
+"""The columns of tasks that curves are drawn of."""
+
+
+class View:
+    """A folder, ready to be shown.
+
+    Attributes:
+        kind: of problem that this is for.
+        unit: what tasks are called.
+        images_of: what the number of images is of.
+        schedule: of the step size, in words.
+        how_to_read: what a reader has to know of such problems, a paragraph each.
+    """
+
+    kind: ClassVar[str] = ""
+    unit: ClassVar[str] = "tasks"
+    images_of: ClassVar[str] = " a task"
+    schedule: ClassVar[str] = ""
+    how_to_read: ClassVar[Sequence[str]] = (
+        "Accuracy is measured online: on each batch before the network learns from it, averaged over the task. Final "
+        "accuracy is that of the last 10% of the tasks; after 10% of tasks means as many tasks around the one at 10%.",
+        "Dead units and rank are those at the start of the last task.",
+    )
+
+    def __init__(self, comparison: Comparison) -> None:
+        self.comparison = comparison
+        self.measured: Measured = comparison.measured
+        self.lines = comparison.lines
+
+    @classmethod
+    def labels(cls, runs: Sequence[pl.DataFrame]) -> Mapping[str, str]:
+        """What those are called that are not what their name says, by the runs of all folders of this kind."""
+        return {}
+
+    @property
+    def key(self) -> str:
+        """Names its files and anchors."""
+        return self.comparison.key
+
+    @property
+    def title(self) -> str:
+        """What it is called."""
+        return self.comparison.title
+
+    @property
+    def answer(self) -> str:
+        """What the folder shows, in plain words."""
+        tasks = self.measured.tasks
+        text = fate(self.comparison, early_tasks(tasks), final_tasks(tasks))
+        diverged, count = sum(line.diverged for line in self.lines), sum(len(line.runs) for line in self.lines)
+        if diverged:
+            text += f" {diverged:,} of {count:,} runs diverged."
+        if max(len(line.seeds) for line in self.lines) == 1:
+            text += " One seed gives no interval, so this may be chance."
+        return text
+
+    @property
+    def so_far(self) -> str:
+        """How far the runs of a study that is not finished have come."""
+        return f"first {self.measured.tasks:,} of {self.measured.study.run.tasks:,} tasks"
+
+    @property
+    def partial(self) -> str:
+        """What is missing of a study that is not finished; empty where nothing is."""
+        measured = self.measured
+        if measured.complete:
+            return ""
+        tasks = f"their {self.so_far}" if measured.tasks < measured.study.run.tasks else f"all {self.unit}"
+        more = f"; {measured.left_out:,} others are not so far yet" if measured.left_out else ""
+        here = {line.name for line in self.lines}
+        lacking = [name for name in measured.results.runs["method"].unique(maintain_order=True) if name not in here]
+        nothing = f" There is nothing of {', '.join(lacking)} yet." if lacking else ""
+        return f"This is about the {len(measured.runs):,} runs that have learned {tasks}{more}.{nothing}"
+
+    @property
+    def facts(self) -> Facts:
+        """What exactly was run; what is not known is left out."""
+        results, study = self.measured.results, self.measured.study
+        found = [
+            ("Study", results.name),
+            *self.problem_facts(),
+            ("Data", data_text(results, self.images_of)),
+            ("Network", self.network_text()),
+            ("Optimizer", optimizer_text(study.optimizer, self.schedule, study.problem.batch_size)),
+            ("Length", self.length_text()),
+            *run_facts(self.measured),
+        ]
+        return [(name, text) for name, text in found if text]
+
+    def problem_facts(self) -> Facts:
+        """What the problem is."""
+        return [("Problem", words(self.measured.study.problem.kind))]
+
+    def network_text(self) -> str:
+        """The network in words."""
+        return network_text(self.measured.study.network)
+
+    def length_text(self) -> str:
+        """How long a network learns, in words."""
+        steps = self.measured.results.steps
+        each = f" of {steps[0]:,} steps" if len(set(steps)) == 1 else ""
+        return f"{len(steps):,} tasks{each}: {sum(steps):,} steps a network"
+
+    @property
+    def table(self) -> Table:
+        """The methods, each at its best setting."""
+        return methods_table(self.comparison, self.columns(), self.note())
+
+    def columns(self) -> list[Column]:
+        """What the table says of each method."""
+        return [
+            outcome_column("final", "late"),
+            outcome_column("after 10%", "early"),
+            outcome_column("change", "change", signed=True),
+            *gain_columns(self.comparison),
+            average_column("dead, %", "dead", "dead", scale=100),
+            RANK,
+            REINITIALIZED,
+            diverged_column(any(line.diverged for line in self.lines)),
+            SEEDS,
+        ]
+
+    def note(self) -> str:
+        """How to read the table."""
+        tasks = self.measured.tasks
+        return (
+            f"Accuracy in per cent: final is {spanned(final_tasks(tasks))}, after 10% {spanned(early_tasks(tasks))}; "
+            "mean over seeds ± half of the 95% interval (Student's). Differences are taken seed by seed."
+        )
+
+    def figures(self) -> Iterator[Figure]:
+        """The figures, in the order of the page: curves, what goes along with them, disturbances, sweeps."""
+        found = self.measured.curves(self.comparison.runs(), MEASURES)
+        shared = groups(self.lines)
+        if len(shared) > 1:
+            change = Panel("change, points", self.comparison.values("change"), label=points)
+            yield self.overview(change, "its change since 10% of tasks")
+        for ending, title, lines in shared:
+            yield from self._over_tasks(f"{self.key}{ending}", title, lines, found)
+        yield from self._disturbances()
+        yield from self.sweeps()
+
+    def overview(self, beside: Panel, what: str) -> Figure:
+        """Final accuracy of all methods, and one number more, which is put into words."""
+        order = sorted(self.lines, key=lambda line: -line.interval("late").mean)
+        styles = styles_of(order)
+        panels = [Panel("final accuracy", self.comparison.values("late"), label=percents), beside]
+        reading = ["Point: mean over seeds", "bar: 95% interval"]
+        return Figure(
+            f"{self.key}-overview",
+            f"Final accuracy of all methods, and {what}. The numbers are in the table.",
+            list(styles.values()),
+            lambda canvas: dots(canvas, panels, styles, "All methods, from the best", reading),
+        )
+
+    def sweeps(self) -> Iterator[Figure]:
+        """A figure for each method with a grid."""
+        for line in self.lines:
+            if line.grid:
+                yield sweep_figure(self.key, line, self.comparison.first)
+
+    def curves_figure(
+        self,
+        name: str,
+        caption: str,
+        title: str,
+        lines: Sequence[Line],
+        panels: Sequence[Panel],
+        reading: Sequence[str],
+        axis: Callable[[Axes, Canvas], None],
+        **layout: Any,
+    ) -> Iterator[Figure]:
+        """A figure of curves of some lines, with the panels that there is something to draw in; none without any."""
+        there = [one for one in panels if not one.empty]
+        if there:
+            styles = styles_of(lines)
+            layout = {"tall": TALL, **layout} if len(panels) == 1 else layout
+            yield Figure(
+                name,
+                f"{caption} of {', '.join(line.style.label for line in lines)}.",
+                list(styles.values()),
+                lambda canvas: curves(canvas, there, styles, title, reading, axis, **layout),
+            )
+
+    def _over_tasks(self, key: str, title: str, lines: Sequence[Line], found: pl.DataFrame) -> Iterator[Figure]:
+        """Accuracy, and what was measured beside it, of some methods."""
+        reading, axis = reading_of(lines, self.measured.width), task_axis(self.measured.tasks)
+        accuracy = panel("accuracy", found, "accuracy", lines, label=percents, within=(0, 1))
+        acting = found.filter(pl.col("reinitialized").max() > 0)
+        beside = [
+            panel("dead units", found, "dead", lines, label=percents, bottom=0),
+            panel("rank of the last features", found, "rank", lines),
+            panel("mean |weight|", found, "weight_magnitude", lines),
+            panel("mean |norm. scale|", found, "scale_magnitude", lines),
+            panel("mean |gradient|", found, "gradient_magnitude", lines, logarithmic=True),
+            panel("reinitialized a task", acting, "reinitialized", lines, logarithmic=True),
+        ]
+        text = "Accuracy over tasks"
+        yield from self.curves_figure(f"{key}-accuracy", text, f"{text}{title}", lines, [accuracy], reading, axis)
+        caption = "Dead units, feature rank, magnitudes and reinitializations over tasks"
+        text = f"What goes along with it{title}"
+        yield from self.curves_figure(f"{key}-correlates", caption, text, lines, beside, reading, axis)
+
+    def _disturbances(self) -> Iterator[Figure]:
+        """What a reinitialization changes, method by method."""
+        changes = self.measured.disturbances
+        chosen = changes.filter(pl.col("run").is_in(self.comparison.runs()))
+        found = self.measured.named(chosen)
+        styles = styles_of([line for line in self.lines if (found["line"] == line.name).any()])
+        titles = {
+            "loss": "loss, nats", "gradient": "mean |gradient|", "mean": "mean of activations",
+            "std": "std of activations",
+        }  # fmt: skip
+        panels = [
+            Panel(title, found.select("line", "seed", value=column), logarithmic=True)
+            for column, title in titles.items()
+        ]
+        panels = [one for one in panels if not one.empty]
+        if panels:
+            reading = ["Mean absolute change on the batch of its step", "bar: 95% interval over seeds"]
+            yield Figure(
+                f"{self.key}-disturbances",
+                "Mean absolute change of loss, gradient and activations across a reinitialization, for each method.",
+                list(styles.values()),
+                lambda canvas: dots(canvas, panels, styles, "What a reinitialization changes at once", reading),
+            )
+
+
+TALL = 3.7
+"""Height in inches of a figure of one panel."""
+
+
+def styles_of(lines: Sequence[Line]) -> dict[str, Style]:
+    """How lines are shown, by name."""
+    return {line.name: line.style for line in lines}

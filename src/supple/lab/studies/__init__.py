@@ -1,0 +1,1 @@
+"""The studies that come with supple, and what their papers claim."""
