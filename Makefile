@@ -18,10 +18,10 @@ demo: $(READY)  ## loss of plasticity and its cures on permuted MNIST, about a m
 	$(BIN)/supple demo
 
 test: $(READY)  ## the tests that take a few minutes
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: $(READY)  ## all tests, also the slow ones and those for a GPU where there is one
-	$(BIN)/python -m pytest -m ''
+	$(BIN)/python -m pytest -m "" -n 2 --dist loadfile
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .

@@ -32,18 +32,7 @@ class Beginning:
 
     @contextmanager
     def again(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
-        """Puts the first values into the network and takes the optimizer's state away, for a moment.
-
-        Args:
-            model: the network, which may have been moved, wrapped or sharded since.
-            optimizer: its optimizer.
-
-        Yields:
-            Nothing.
-
-        Raises:
-            ValueError: if the network no longer has a parameter or buffer that it had; nothing is changed then.
-        """
+        """Puts the first values into the network and takes the optimizer's state away, for a moment."""
         # A parameter may be shared by now, and have the name of another too.
         tensors = _tensors(model, remove_duplicate=False)
         missing = [name for name in self._values if name not in tensors]

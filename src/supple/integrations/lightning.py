@@ -58,26 +58,12 @@ class PlasticityCallback(Callback):
         return super().state_key if self._number is None else self._generate_state_key(optimizer=self._number)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Keeps the values of the model; whether a checkpoint will be loaded cannot be asked yet.
-
-        Args:
-            trainer: the trainer.
-            pl_module: the module that is trained.
-            stage: what begins or ends: "fit" or another.
-        """
+        """Keeps the values of the model; whether a checkpoint will be loaded cannot be asked yet."""
         if stage == "fit":
             self._beginning = Beginning(pl_module)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Makes the method.
-
-        Args:
-            trainer: the trainer.
-            pl_module: the module that is trained.
-
-        Raises:
-            ValueError: if there are several optimizers and it was not said which.
-        """
+        """Makes the method."""
         self._close()
         optimizer = self._optimizer(trainer)
         if self._beginning is None or trainer.ckpt_path is None:
@@ -102,24 +88,12 @@ class PlasticityCallback(Callback):
         self.method.step()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Takes all hooks away.
-
-        Args:
-            trainer: the trainer.
-            pl_module: the module that is trained.
-            stage: what begins or ends: "fit" or another.
-        """
+        """Takes all hooks away."""
         if stage == "fit":
             self._close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Takes all hooks away, since ``teardown`` does not come then.
-
-        Args:
-            trainer: the trainer.
-            pl_module: the module that is trained.
-            exception: what ended it.
-        """
+        """Takes all hooks away, since ``teardown`` does not come then."""
         self._close()
 
     def _close(self) -> None:
@@ -134,11 +108,7 @@ class PlasticityCallback(Callback):
         return {} if self.method is None else {"method": self.method.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes back the state of the method, also before it is made.
-
-        Args:
-            state_dict: the state.
-        """
+        """Takes back the state of the method, also before it is made."""
         saved = state_dict.get("method")
         if saved is not None and self._handle is not None and self.method is not None:
             self.method.load_state_dict(saved)

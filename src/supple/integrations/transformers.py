@@ -60,15 +60,7 @@ class PlasticityCallback(TrainerCallback):
     def on_init_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
-        """Keeps the values of the model.
-
-        Args:
-            args: the Trainer's arguments.
-            state: how far it is.
-            control: what it will do next; not changed.
-            model: the network.
-            kwargs: what else it passes; not used.
-        """
+        """Keeps the values of the model."""
         if model is not None:
             self._beginning = Beginning(model)
 
@@ -81,19 +73,7 @@ class PlasticityCallback(TrainerCallback):
         optimizer: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Makes the method, and loads its state if training goes on.
-
-        Args:
-            args: the Trainer's arguments.
-            state: how far it is.
-            control: what it will do next; not changed.
-            model: the network.
-            optimizer: its optimizer, or accelerate's wrapper of it.
-            kwargs: what else it passes; not used.
-
-        Raises:
-            FileNotFoundError: if training goes on from a checkpoint that has no state of a method.
-        """
+        """Makes the method, and loads its state if training goes on."""
         # There is no event for a training that failed, so its method is still there.
         if self.method is not None:
             self.method.close()
@@ -116,29 +96,12 @@ class PlasticityCallback(TrainerCallback):
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Lets the method act.
-
-        Args:
-            args: the Trainer's arguments.
-            state: how far it is.
-            control: what it will do next; not changed.
-            kwargs: what else it passes; not used.
-        """
+        """Lets the method act."""
         assert self.method is not None
         self.method.step()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Saves the method's state into the checkpoint that was just written.
-
-        Args:
-            args: the Trainer's arguments.
-            state: how far it is.
-            control: what it will do next; not changed.
-            kwargs: what else it passes; not used.
-
-        Raises:
-            FileNotFoundError: if, in a search of hyperparameters, the folder of the checkpoint is not found.
-        """
+        """Saves the method's state into the checkpoint that was just written."""
         assert self.method is not None
         tensors: dict[str, Tensor] = {}
         text = json.dumps(pack(self.method.state_dict(), tensors))
@@ -150,14 +113,7 @@ class PlasticityCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Takes all hooks away.
-
-        Args:
-            args: the Trainer's arguments.
-            state: how far it is.
-            control: what it will do next; not changed.
-            kwargs: what else it passes; not used.
-        """
+        """Takes all hooks away."""
         assert self.method is not None
         self.method.close()
 

@@ -24,16 +24,7 @@ _WHOLE = 2.0**53
 
 
 def check_arguments(model: Any, optimizer: Any) -> None:
-    """Checks what a method is made for.
-
-    Args:
-        model: has to be a module.
-        optimizer: has to be None, or an optimizer that holds a parameter of the model.
-
-    Raises:
-        TypeError: if one of them is something else.
-        ValueError: if the optimizer is another model's.
-    """
+    """Checks what a method is made for."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}; it has to be a torch.nn.Module")
     if optimizer is None:
@@ -52,12 +43,6 @@ def unwrapped_optimizer(optimizer: torch.optim.Optimizer) -> torch.optim.Optimiz
     """The optimizer inside of what a trainer makes of it.
 
     Accelerate and Lightning wrap optimizers in classes that keep the real one in an attribute ``optimizer``.
-
-    Args:
-        optimizer: the optimizer, wrapped or not.
-
-    Returns:
-        The innermost optimizer.
     """
     while isinstance(inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
         optimizer = inner
@@ -136,21 +121,7 @@ def _check_parameters(parameters: dict[str, nn.Parameter]) -> None:
 
 
 def one_a_replica(name: str, value: Any, replicas: int | None, kind: str) -> Tensor:
-    """A setting as a tensor on the CPU.
-
-    Args:
-        name: name of the setting, for the message.
-        value: a number, or one a replica.
-        replicas: number of replicas of a stacked network; None: an ordinary one, which takes one number only.
-        kind: "number" or "whole number", for the message.
-
-    Returns:
-        [] or [R], of the type that the numbers have (Python numbers: float64 or int64).
-
-    Raises:
-        TypeError: if it is no number or numbers.
-        ValueError: if there are not as many as replicas, or one is too large.
-    """
+    """A setting as a tensor on the CPU, [] or [R]; a network that is not stacked (``replicas`` None) takes one number."""
     try:
         numbers = value.detach().cpu() if isinstance(value, Tensor) else torch.tensor(value)
         if numbers.is_floating_point() and not isinstance(value, Tensor):
@@ -168,21 +139,7 @@ def one_a_replica(name: str, value: Any, replicas: int | None, kind: str) -> Ten
 
 
 def in_range(name: str, numbers: Tensor, low: float, high: float, whole: bool) -> Tensor:
-    """Checks the range of a setting.
-
-    Args:
-        name: name of the setting, for the message.
-        numbers: any shape.
-        low: the smallest value allowed.
-        high: the largest value allowed.
-        whole: whether it has to be a whole number.
-
-    Returns:
-        The numbers as float64, or int64 where ``whole``.
-
-    Raises:
-        ValueError: if one is out of range.
-    """
+    """Checks the range of a setting, and gives it as float64, or int64 where it has to be whole."""
     numbers = numbers.double()
     high = min(high, _WHOLE) if whole else high
     wrong = ~((numbers >= low) & (numbers <= high) & numbers.isfinite())
@@ -196,35 +153,14 @@ def in_range(name: str, numbers: Tensor, low: float, high: float, whole: bool) -
 
 
 def choice(name: str, value: str, allowed: Sequence[str]) -> str:
-    """Checks a setting that is one of several words.
-
-    Args:
-        name: name of the setting, for the message.
-        value: the word.
-        allowed: the words allowed.
-
-    Returns:
-        The word.
-
-    Raises:
-        ValueError: if it is none of them.
-    """
+    """Checks a setting that is one of several words."""
     if value not in allowed:
         raise ValueError(f"{name} is {value!r}; it has to be one of {', '.join(map(repr, allowed))}")
     return value
 
 
 def restore(tensors: Mapping[Any, Tensor] | Sequence[Tensor], saved: Mapping[Any, Tensor] | Sequence[Tensor]) -> None:
-    """Copies saved tensors back into the tensors that they were saved from, in a dict or a list.
-
-    Args:
-        tensors: what is written.
-        saved: what was saved.
-
-    Raises:
-        ValueError: if there are more or fewer, as when a moving average was turned on or off in between, or their
-            shapes differ; nothing is written then.
-    """
+    """Copies saved tensors back into the tensors they were saved from; nothing is written if one does not fit."""
     if len(tensors) != len(saved):
         raise ValueError(
             f"the state has {len(saved)} tensors where {len(tensors)} are needed; was it saved with other settings?"

@@ -64,12 +64,7 @@ class FeatureReader:
         return torch.Size((rows, self._units, self.feature.layout.copies, self.feature.layout.repeat))
 
     def look(self, rows: slice | Tensor, enabled: bool) -> None:
-        """Says what to read from now on; what has been read and not taken is dropped.
-
-        Args:
-            rows: the replicas whose means are wanted.
-            enabled: whether hooks read forward passes; the same for all readers of a method.
-        """
+        """Says what to read from now on; what has been read and not taken is dropped."""
         self.take_sum()
         self.rows, self.enabled = rows, enabled
 
@@ -116,32 +111,19 @@ class FeatureReader:
         self._examples += examples
 
     def take(self) -> Tensor | None:
-        """The means since they were last taken, and starts again.
-
-        Returns:
-            [rows, n, copies, repeat] as the layout says; None if nothing was read.
-        """
+        """The means since they were last taken, and starts again."""
         total, examples = self.take_sum()
         return None if total is None else total / examples
 
     def take_sum(self) -> tuple[Tensor | None, int | Tensor]:
-        """The sum over all examples since they were last taken, and their number, and starts again.
-
-        Returns:
-            ([rows, n, copies, repeat], number of examples); (None, 0) if nothing was read.
-        """
+        """The sum over all examples since they were last taken, and their number, and starts again."""
         total, examples = self._sum, self._examples
         self._sum, self._examples, self._read_forward = None, 0, False
         # As many as there are replicas: read by hooks, or all are wanted anyway.
         return total if total is None or len(total) < self._replicas else total[self.rows], examples
 
     def put_sum(self, total: Tensor, examples: int | Tensor) -> None:
-        """Puts back what :meth:`take_sum` took, or what all processes took together.
-
-        Args:
-            total: [rows, n, copies, repeat].
-            examples: number of examples.
-        """
+        """Puts back what :meth:`take_sum` took, or what all processes took together."""
         self._sum, self._examples = total, examples
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FeatureReader:
@@ -156,20 +138,7 @@ class FeatureReader:
 
 
 def data_groups(model: nn.Module, group: Any, reads_features: bool) -> list[Any]:
-    """The groups of processes over which the features of a batch have to be summed, one after the other.
-
-    Args:
-        model: the network, not wrapped.
-        group: the process group of ``DistributedDataParallel`` or the one that was given, or None.
-        reads_features: whether features are read at all.
-
-    Returns:
-        Process groups; none where one process sees the whole batch.
-
-    Raises:
-        ValueError: if the network is sharded in another way than by ``fully_shard``, or several processes run and it is
-            not said which of them train this network together.
-    """
+    """The groups of processes over which the features of a batch have to be summed, one after the other."""
     sharded = [(name, p) for name, p in model.named_parameters() if is_sharded(p)]
     if sharded:
         from torch.distributed.fsdp import FSDPModule
@@ -202,11 +171,6 @@ def share(readers: Iterable[FeatureReader], groups: Sequence[Any], device: torch
 
     A process that read nothing, as where a layer runs only for some examples, adds zeros, so that all add up numbers of
     the same layers. What no process read stays unread everywhere.
-
-    Args:
-        readers: the readers, the same on every process.
-        groups: process groups, from :func:`data_groups`.
-        device: where the network lies.
     """
     # In double precision: who read nothing does not know in which type the others compute.
     parts, unread = [], []
