@@ -114,7 +114,7 @@ def _draw_at(seed: Tensor, purpose: int, step: int, index: Tensor, uniform: bool
     flat_seed, flat_index = seed.reshape(-1), index.reshape(-1)
     out = torch.empty(flat_index.shape, dtype=torch.float32 if uniform else torch.int64, device=index.device)
     size = torch.get_num_threads() << 15 if index.device.type == "cpu" else 1 << 22
-    for left in range(0, max(1, len(out)), size):
+    for left in range(0, len(out), size):
         part = flat_index[left : left + size]
         four = _words(flat_seed[left : left + size], purpose, step, part >> 2, uniform)
         out[left : left + size] = four.gather(1, (part & 3).unsqueeze(1)).squeeze(1)

@@ -121,7 +121,7 @@ def _check_parameters(parameters: dict[str, nn.Parameter]) -> None:
 
 
 def one_a_replica(name: str, value: Any, replicas: int | None, kind: str) -> Tensor:
-    """A setting as a tensor on the CPU, [] or [R]; a network that is not stacked (``replicas`` None) takes one number."""
+    """A setting as a tensor on the CPU, [] or [R]; where ``replicas`` is None, of a single network, one number."""
     try:
         numbers = value.detach().cpu() if isinstance(value, Tensor) else torch.tensor(value)
         if numbers.is_floating_point() and not isinstance(value, Tensor):

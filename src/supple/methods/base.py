@@ -25,7 +25,7 @@ from supple.methods.arguments import (
 )
 from supple.methods.optimizer_state import FreshState
 from supple.methods.state import State
-from supple.methods.when import Every, Rows
+from supple.methods.when import ALL, Every, Rows
 from supple.structure.initial import initial_distributions
 from supple.structure.overrides import Overrides
 from supple.structure.rules import padding_rows
@@ -311,7 +311,7 @@ class Method(State):
         tensor = local(tensor) if self.sharded else tensor.detach()
         return tensor if self.stacked else tensor.unsqueeze(0)
 
-    def count(self, number: Tensor, rows: Rows = slice(None)) -> None:
+    def count(self, number: Tensor, rows: Rows = ALL) -> None:
         """Counts what was reinitialized in this step.
 
         Args:
@@ -324,7 +324,7 @@ class Method(State):
         self._last[rows] += number
         self._total[rows] += number
 
-    def skip(self, unknown: Tensor, rows: Rows = slice(None)) -> None:
+    def skip(self, unknown: Tensor, rows: Rows = ALL) -> None:
         """Counts a parameter or layer that is left alone because what is known of it is not finite.
 
         Args:

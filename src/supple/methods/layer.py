@@ -20,7 +20,7 @@ from supple.functional.utility import (
 )
 from supple.methods.features import FeatureReader
 from supple.methods.weights import Weights
-from supple.methods.when import replicas_at
+from supple.methods.when import ALL, replicas_at
 from supple.structure.description import Slice, UnitGroup
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Layer:
             return unit_magnitude(outgoing)
         gradients = []
         for consumer in self.group.consumers:
-            weights = Weights(method, method.names[consumer.weight.tensor], slice(None))
+            weights = Weights(method, method.names[consumer.weight.tensor], ALL)
             gradient = weights.grad
             if weights.block.mesh is not None:
                 gradient = gathered(weights.block.join(gradient))
@@ -196,6 +196,8 @@ class Layer:
         Args:
             chosen: the units.
         """
+        if not len(chosen.unit):
+            return
         method, group = self.method, self.group
         outgoing = [*map(attrgetter("weight"), group.consumers)]
         for part in (*group.incoming, *outgoing):

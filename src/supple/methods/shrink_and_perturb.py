@@ -94,13 +94,16 @@ class ShrinkAndPerturb(L2):
         super().rule(w)
         if self._perturbed is None:
             return
-        noise = next(noise for name, noise in self._noise if name == w.name)
+        name, noise = next(self._noise)
+        while name != w.name:
+            name, noise = next(self._noise)
         if not w.parameter.requires_grad:
             return
         weight = self.stack(w.parameter)
-        noise = (noise if self._seeds_differ else noise[self._seed_of]).view(-1, *w.block.whole)
-        # Of a sharded parameter everybody draws the noise of the whole, and takes what belongs to its block.
-        noise = w.block.of(noise, leading=1).to(weight.dtype)
+        noise = (noise if self._seeds_differ else noise[self._seed_of]).view(-1, *w.block.whole).to(weight.dtype)
+        if w.block.mesh is not None:
+            # Everybody draws the noise of the whole, and takes what belongs to its block.
+            noise = w.block.of(noise, leading=1)
         if isinstance(self._perturbed, slice):
             weight[self._perturbed].addcmul_(noise, self._stds[w.name])
         else:

@@ -14,7 +14,7 @@ from supple.methods.arguments import restore
 from supple.methods.base import Method, Needs
 from supple.methods.features import FeatureReader, data_groups, share
 from supple.methods.layer import Layer
-from supple.methods.when import Rows
+from supple.methods.when import ALL, Rows
 from supple.structure.description import Excluded, Slice, UnitGroup, Units
 from supple.structure.find import units as find_units
 from supple.structure.overrides import Overrides
@@ -102,7 +102,7 @@ class UnitMethod(Method):
 
     def _act_at_boundary(self) -> None:
         for layer in self.layers:
-            due, layer.rows = layer.rows, slice(None)
+            due, layer.rows = layer.rows, ALL
             with self._gathered(layer.group) if self.sharded else nullcontext():
                 self.rule_at_boundary(layer)
             layer.rows = due
@@ -174,11 +174,11 @@ class UnitMethod(Method):
         """
         enabled = False
         for layer, rows in zip(self.layers, self.due_rows(), strict=True):
-            layer.rows, layer.read = rows, slice(None) if self.watches else rows
+            layer.rows, layer.read = rows, ALL if self.watches else rows
             enabled |= layer.read is not None
         for layer in self.layers:
             for reader in layer.readers:
-                reader.look(slice(None) if layer.read is None else layer.read, enabled)
+                reader.look(ALL if layer.read is None else layer.read, enabled)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on as if never stopped; see :meth:`supple.Method.state_dict`."""

@@ -14,7 +14,7 @@ from supple.functional.initial import Constant
 from supple.functional.sharding import gathered
 from supple.functional.utility import lowest
 from supple.methods.base import Method
-from supple.methods.when import Rows
+from supple.methods.when import ALL, Rows
 
 Place = tuple[Tensor, Tensor]
 """Some entries: the row of each, and its row-major index in the parameter or block, int64 [M] each."""
@@ -52,7 +52,8 @@ class Weights:
         self.method, self.name, self.rows = method, name, rows
         self.parameter, self.block = method.parameters[name], method.blocks[name]
         self.distribution: Any = method.distributions.get(name)
-        self.value = method.stack(self.parameter)[rows]
+        stacked = method.stack(self.parameter)
+        self.value = stacked if rows is ALL else stacked[rows]
 
     @property
     def grad(self) -> Tensor:
@@ -193,7 +194,9 @@ class Weights:
         weight = method.stack(self.parameter)
         states = [(method.stack(t), *line) for t, *line in method.fresh.entries(self.parameter)] if method.fresh else []
         # On a CPU few entries are looked up; elsewhere their number would have to be waited for.
-        few = weight.device.type == "cpu" and int(number.sum()) * _FEW < chosen.numel()
+        few = weight.device.type == "cpu" and (count := int(number.sum())) * _FEW < chosen.numel()
+        if few and not count:
+            return
         if few and weight.is_contiguous():
             place = torch.where(chosen.view(len(chosen), -1))
             if callable(new):
@@ -250,7 +253,7 @@ class WeightMethod(Method):
             self._each(self.rule_before_step, self.when.rows(self.steps + 1), True)
 
     def _act_at_boundary(self) -> None:
-        self._each(self.rule_at_boundary, slice(None), False)
+        self._each(self.rule_at_boundary, ALL, False)
 
     def _each(self, rule: Callable[[Weights], None], rows: Rows | None, gradients: bool) -> None:
         """Lets a rule act on each parameter; where it needs gradients, on those that have one."""
@@ -268,7 +271,7 @@ class WeightMethod(Method):
                 self._check_gradients(names)
         for name in names:
             if self.watches and rule == self.rule:
-                self.watch(Weights(self, name, slice(None)))
+                self.watch(Weights(self, name, ALL))
             if rows is None:
                 continue
             # A few replicas at a time where new values are made, so that these take little memory.
@@ -284,7 +287,7 @@ class WeightMethod(Method):
 
     def _check_gradients(self, names: list[str]) -> None:
         """Checks that gradients can be read and once, on a CPU, where it costs no waiting, that they are not all 0."""
-        gradients = [Weights(self, name, slice(None)).grad for name in names]
+        gradients = [Weights(self, name, ALL).grad for name in names]
         self._saw_gradients = True
         if self.stacked or self.device.type != "cpu" or self.sharded:
             return

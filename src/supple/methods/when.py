@@ -14,6 +14,9 @@ from supple.functional.utility import accumulated_count, proportional_count
 Rows = slice | Tensor
 """Some of the replicas, as what indexes a tensor [R, ...]: a slice, which gives a view, or int64 indices."""
 
+ALL = slice(None)
+"""All replicas."""
+
 _NEVER = torch.iinfo(torch.int64).max
 _BLOCK = 1024
 
@@ -185,7 +188,7 @@ def rows_of(due: Tensor, device: torch.device) -> Rows | None:
     if not numbers:
         return None
     if len(numbers) == len(due):
-        return slice(None)
+        return ALL
     first, last = numbers[0], numbers[-1]
     step = numbers[1] - first if len(numbers) > 1 else 1
     if numbers == list(range(first, last + 1, step)):
