@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import supple
+from supple.methods.registry import METHODS, defaults
 
 ROOT = Path(__file__).parents[1]
 
@@ -113,3 +114,10 @@ def test_numbers_of_runs() -> None:
                 assert given == [sum(map(runs, sweeps))]
             else:
                 assert [runs(name) for name in listed] == given * (len(listed) // len(given))
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_every_method_is_in_the_readme_with_its_settings(method) -> None:
+    (row,) = re.findall(rf"^\| `supple\.{method.__name__}` \|.*$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    own = [name for name in defaults(method) if name not in ("features", "optimizer_state")]
+    assert [name for name in own if f"`{name}`" not in row] == []
