@@ -113,28 +113,28 @@ def step_flops(hidden: int) -> int:
     return 2 * engine.BATCH * Architecture(784, hidden, 10, 3).multiply_adds
 
 
-def measure_width(options: argparse.Namespace, hidden: int, crew: Workers, tick: Tick) -> dict[str, Any]:
+def measure_width(options: argparse.Namespace, hidden: int, processes: Workers, tick: Tick) -> dict[str, Any]:
     """Measures all contenders at one width, in turns."""
     seeds, settings = part(options, hidden)
     configurations = list(itertools.product(options.optimizer, options.method))
     tick(f"width {hidden}: making networks")
     common = (settings, options.images, options.device, options.optimizer, options.method)
-    own = [range(n * seeds, (n + 1) * seeds) for n in range(len(crew))]
+    own = [range(n * seeds, (n + 1) * seeds) for n in range(len(processes))]
     last = (options.precision, options.graphs)
-    ask(crew, engine.make, [(options.loops, hidden, numbers, *common, *last) for numbers in own])
+    ask(processes, engine.make, [(options.loops, hidden, numbers, *common, *last) for numbers in own])
     turns: dict[Any, list[list[dict[str, float]]]] = {key: [] for key in (*options.loops, *configurations)}
     peaks = []
     for _ in range(options.repeats):
         for name in options.loops:
             tick(f"width {hidden}: {name}")
-            turns[name].append(ask(crew, engine.measure_held, [(name, options.seconds)] * len(crew)))
+            turns[name].append(ask(processes, engine.measure_held, [(name, options.seconds)] * len(processes)))
         tick(f"width {hidden}: peak")
         peaks.append(peak(options.device))
         # The methods follow base, with which they are compared.
         for configuration in configurations:
             tick(f"width {hidden}: engine {' '.join(configuration)}")
             arguments = ("engine", options.seconds, *configuration)
-            turns[configuration].append(ask(crew, engine.measure_held, [arguments] * len(crew)))
+            turns[configuration].append(ask(processes, engine.measure_held, [arguments] * len(processes)))
 
     def rates(key: Any, replicas: int) -> list[float]:
         """Network steps a second of all processes together, one a turn."""
@@ -178,8 +178,8 @@ def measure_width(options: argparse.Namespace, hidden: int, crew: Workers, tick:
 def run(options: argparse.Namespace, tick: Tick = lambda text: None) -> dict[str, Any]:
     """Measures everything; ``tick`` is told what comes next."""
     groups = [[core] for core in cores()] if options.device == "cpu" else [cores()]
-    with workers(groups) as crew:
-        widths = [measure_width(options, hidden, crew, tick) for hidden in options.width]
+    with workers(groups) as processes:
+        widths = [measure_width(options, hidden, processes, tick) for hidden in options.width]
 
     def memory(hidden: int, replicas: int, method: str, **what: int) -> dict[str, Any]:
         tick(f"memory of {replicas} networks with {method}")

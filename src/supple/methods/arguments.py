@@ -11,9 +11,6 @@ from torch import Tensor, nn
 from supple.functional.sharding import block_of
 from supple.structure.overrides import names_matching
 
-Setting = float | Sequence[float] | Tensor
-"""A number, or one a replica of a stacked network."""
-
 Selector = str | type[nn.Module] | Callable[[str, nn.Parameter], bool]
 """A parameter name or glob pattern, a class of module (its direct parameters), or a function of name and parameter."""
 

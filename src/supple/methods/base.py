@@ -15,7 +15,6 @@ from supple.functional.initial import Distribution
 from supple.functional.sharding import block_of, is_sharded, local
 from supple.methods.arguments import (
     Selectors,
-    Setting,
     check_arguments,
     choice,
     chosen_parameters,
@@ -26,6 +25,7 @@ from supple.methods.arguments import (
 from supple.methods.optimizer_state import FreshState
 from supple.methods.state import State
 from supple.methods.when import ALL, Every, Rows
+from supple.optim.replicated import Setting
 from supple.structure.initial import initial_distributions
 from supple.structure.overrides import Overrides
 from supple.structure.rules import padding_rows

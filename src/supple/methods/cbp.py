@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from supple.functional import random
-from supple.methods.arguments import Setting
 from supple.methods.base import About
 from supple.methods.layer import Layer
 from supple.methods.units import SharedUnits, UnitMethod, UnitUtility
 from supple.methods.when import Replacements, Rows, rows_of
+from supple.optim.replicated import Setting
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

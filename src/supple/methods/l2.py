@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from supple.methods.arguments import Setting
 from supple.methods.base import About, Shared
 from supple.methods.weights import WeightMethod, Weights
 from supple.methods.when import Every, rows_of
+from supple.optim.replicated import Setting
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from supple.functional.utility import below_threshold
-from supple.methods.arguments import Setting
 from supple.methods.base import About
 from supple.methods.layer import Layer
 from supple.methods.units import SharedUnits, UnitMethod, UnitUtility
 from supple.methods.when import Every
+from supple.optim.replicated import Setting
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from supple.methods.arguments import Setting
 from supple.methods.base import About, Shared
 from supple.methods.l2 import L2
 from supple.methods.weights import Weights
 from supple.methods.when import rows_of
+from supple.optim.replicated import Setting
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from supple.functional.utility import below_threshold, proportional_count, weight_gradient, weight_magnitude
-from supple.methods.arguments import Setting, choice
+from supple.methods.arguments import choice
 from supple.methods.base import About, Required, Shared
 from supple.methods.weights import New, WeightMethod, Weights
 from supple.methods.when import Every
+from supple.optim.replicated import Setting
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
