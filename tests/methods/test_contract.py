@@ -1,5 +1,7 @@
 """What holds for every method: settings, errors, hooks, state, and that zero does nothing."""
 
+import copy
+
 import pytest
 import torch
 from every_method import EVERY, FEW, build
@@ -339,3 +341,69 @@ def test_gradients_that_were_set_to_zero_before_are_noticed_at_the_first_step():
         method.step()
     assert said[0].filename == __file__
     method.step()
+
+
+KEYS = ["steps", "boundaries", "last", "total", "skipped", "initial", "average", "born", "schedule"]
+
+
+@pytest.mark.parametrize("wrong", [None, "word", torch.zeros(3, dtype=torch.int64), {"0.weight": None}], ids=str)
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("kind", [supple.SWR, supple.CBP])
+def test_a_damaged_state_is_refused_and_changes_nothing(kind, key, wrong):
+    settings = {supple.SWR: {"frequency": 2, "factor": 0.5}, supple.CBP: {"maturity": 0, "replacement_rate": 0.3}}[kind]
+    methods = []
+    for _ in range(2):
+        model = perceptron()
+        method = kind(model, decay=0.5, **settings)
+        for _ in range(3):
+            backward(model)
+            method.step()
+        methods.append(method)
+    method, twin = methods
+    state = method.state_dict()
+    if key not in state:
+        pytest.skip("another method's")
+    with pytest.raises((ValueError, TypeError)):
+        method.load_state_dict({**state, key: wrong})
+    found, expected = method.state_dict(), twin.state_dict()
+    assert repr(found) == repr(expected)
+
+
+def test_unknown_arguments_are_named_with_the_nearest():
+    with pytest.raises(TypeError, match=r"SWR has no argument 'facter'. Did you mean 'factor'\?"):
+        supple.SWR(perceptron(), facter=1)
+    with pytest.raises(TypeError, match="CBP has no argument 'include'"):
+        supple.CBP(perceptron(), include="0.weight")
+    with pytest.raises(TypeError, match="L2 replaces nothing, so optimizer_state means nothing"):
+        supple.L2(perceptron(), optimizer_state="fresh")
+    with pytest.raises(TypeError, match="chain\\(\\) takes methods"):
+        supple.chain([supple.L2(perceptron())])
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_copy_goes_on_alike(name):
+    model = perceptron()
+    method = build(name, model, replica=0)
+    backward(model)
+    method.step()
+    twin = copy.deepcopy(method)
+    assert type(twin) is type(method)
+    assert repr(twin.state_dict()) == repr(method.state_dict())
+
+
+def test_state_of_the_optimizer_in_another_memory_layout_is_made_fresh():
+    made = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 16, 2))
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        method = supple.SWR(model, optimizer, frequency=1, factor=0.05, optimizer_state="fresh")
+        model(torch.ones(2, 3, 6, 6)).square().mean().backward()
+        optimizer.step()
+        for state in optimizer.state.values():
+            for key in ("exp_avg", "exp_avg_sq"):
+                if state[key].ndim == 4:
+                    state[key] = state[key].to(memory_format=layout)
+        method.step()
+        made.append([*model.parameters(), *(state["exp_avg"] for state in optimizer.state.values())])
+    assert all(torch.equal(one, other) for one, other in zip(*made, strict=True))

@@ -17,7 +17,6 @@ __all__ = [
     "Method",
     "ReDo",
     "Reinitialized",
-    "Reinitializing",
     "ShrinkAndPerturb",
     "chain",
 ]

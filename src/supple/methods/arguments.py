@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +36,15 @@ def check_arguments(model: Any, optimizer: Any) -> None:
             f"the {type(optimizer).__name__} holds no parameter of this {type(model).__name__}; pass the optimizer "
             "that trains it, made after the model has its last parameters"
         )
+
+
+def refuse_unknown(kind: type, unknown: Mapping[str, Any]) -> None:
+    """Raises a TypeError for keyword arguments that a method does not take."""
+    for name in unknown:
+        known = [one for one in inspect.signature(kind).parameters if one not in ("model", "optimizer")]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise TypeError(f"{kind.__name__} has no argument {name!r}.{hint} It has {', '.join(known)}")
 
 
 def unwrapped_optimizer(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

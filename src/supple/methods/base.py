@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,7 @@ from supple.methods.arguments import (
     chosen_parameters,
     in_range,
     one_a_replica,
+    refuse_unknown,
     unwrapped_optimizer,
 )
 from supple.methods.optimizer_state import FreshState
@@ -82,9 +84,14 @@ class Shared(TypedDict, total=False):
 
     include: Selectors | None
     exclude: Selectors | None
+    seed: int | Sequence[int] | Tensor | None
+
+
+class SharedReplacing(Shared, total=False):
+    """Those that methods share that replace values."""
+
     initial: Overrides | None
     optimizer_state: Literal["keep", "fresh"]
-    seed: int | Sequence[int] | Tensor | None
 
 
 class Method(State):
@@ -123,6 +130,7 @@ class Method(State):
     """
 
     about: ClassVar[About]
+    __signature__: ClassVar[inspect.Signature]
     watches = False
     """Whether its ``watch`` looks at everything at every step, as for a moving average."""
     reads_gradients = True
@@ -131,6 +139,17 @@ class Method(State):
     """Whether it gives entries new values, rather than change all a little."""
     required: Required = "distributions"
     """What a method that replaces has to know of initial values: of trained parameters only the means can be told."""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """Shows the arguments that a method shares with others in its signature, with its own."""
+        super().__init_subclass__(**arguments)
+        own = [*inspect.signature(cls.__init__).parameters.values()][1:]
+        if own and own[-1].kind is inspect.Parameter.VAR_KEYWORD:
+            names = {one.name for one in own} | (set() if cls.replaces else {"initial", "optimizer_state"})
+            inherited = inspect.signature(cls.__mro__[1]).parameters.values()
+            shared = [one for one in inherited if one.kind is inspect.Parameter.KEYWORD_ONLY and one.name not in names]
+            own[-1:] = [] if own[-1].name == "unknown" else shared
+        cls.__signature__ = inspect.Signature(own)
 
     def __init__(
         self,
@@ -142,7 +161,12 @@ class Method(State):
         initial: Overrides | None = None,
         optimizer_state: Literal["keep", "fresh"] = "keep",
         seed: int | Sequence[int] | Tensor | None = None,
+        **unknown: Any,
     ) -> None:
+        refuse_unknown(type(self), unknown)
+        if not self.replaces and (initial is not None or optimizer_state != "keep"):
+            meaningless = "initial" if initial is not None else "optimizer_state"
+            raise TypeError(f"{type(self).__name__} replaces nothing, so {meaningless} means nothing; leave it out")
         check_arguments(model, optimizer)
         model, self._data_parallel = unwrapped(model)
         self.model = model
@@ -177,9 +201,6 @@ class Method(State):
         self._stated: set[str] = set()
         if self.replaces:
             self._take_initial(initial)
-        elif initial is not None or self.fresh is not None:
-            meaningless = "initial" if initial is not None else "optimizer_state"
-            raise TypeError(f"{type(self).__name__} replaces nothing, so {meaningless} means nothing; leave it out")
         self._start_counting()
 
     # What everybody calls.
@@ -234,6 +255,11 @@ class Method(State):
         self.boundaries += 1
         self.moment, self.time = (type(self).__name__, "boundary"), self.boundaries
         self._act_at_boundary()
+
+    @property
+    def acts_before_step(self) -> bool:
+        """Whether :meth:`before_step` does something."""
+        return False
 
     @property
     def acts_at_boundary(self) -> bool:

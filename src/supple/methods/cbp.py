@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from supple.functional import random
 from supple.methods.base import About
@@ -15,9 +16,6 @@ from supple.methods.layer import Layer
 from supple.methods.units import SharedUnits, UnitMethod, UnitUtility
 from supple.methods.when import Replacements, Rows, rows_of
 from supple.optim.replicated import Setting
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class CBP(UnitMethod):

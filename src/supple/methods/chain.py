@@ -21,7 +21,8 @@ class Chain(Method):
 
     def __init__(self, *methods: Method) -> None:
         self.methods = methods
-        self.model = methods[0].model
+        self.model, self.optimizer, self.device = methods[0].model, methods[0].optimizer, methods[0].device
+        self.stacked, self.replicas = methods[0].stacked, methods[0].replicas
 
     def step(self) -> None:
         """Lets each method act once, in order."""
@@ -44,6 +45,11 @@ class Chain(Method):
         """
         for method in [method for method in self.methods if method.acts_at_boundary] or self.methods:
             method.boundary()
+
+    @property
+    def acts_before_step(self) -> bool:
+        """Whether any of them adds to the gradients."""
+        return any(method.acts_before_step for method in self.methods)
 
     @property
     def acts_at_boundary(self) -> bool:
@@ -119,6 +125,7 @@ def chain(*methods: Method) -> Chain:
         A method that is all of them.
 
     Raises:
+        TypeError: if one of them is no method.
         ValueError: if there are none, or they act on different networks.
 
     Example:
@@ -129,6 +136,9 @@ def chain(*methods: Method) -> Chain:
     """
     if not methods:
         raise ValueError("chain() needs at least one method")
+    for method in methods:
+        if not isinstance(method, Method):
+            raise TypeError(f"chain() takes methods, one after the other; it was given {method!r}")
     single = [one for method in methods for one in (method.methods if isinstance(method, Chain) else [method])]
     if any(method.model is not single[0].model for method in single):
         raise ValueError("the methods of a chain act on different networks; make one chain for each network")

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from supple.methods.base import About, Shared
 from supple.methods.weights import WeightMethod, Weights
 from supple.methods.when import Every, rows_of
 from supple.optim.replicated import Setting
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class L2(WeightMethod):

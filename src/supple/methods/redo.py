@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import nn
+from typing_extensions import Unpack
 
 from supple.functional.utility import below_threshold
 from supple.methods.base import About
@@ -13,9 +12,6 @@ from supple.methods.layer import Layer
 from supple.methods.units import SharedUnits, UnitMethod, UnitUtility
 from supple.methods.when import Every
 from supple.optim.replicated import Setting
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class ReDo(UnitMethod):

@@ -16,7 +16,6 @@ from supple.methods.l2 import L2
 from supple.methods.redo import ReDo
 from supple.methods.shrink_and_perturb import ShrinkAndPerturb
 from supple.methods.swr import SWR
-from supple.methods.units import UnitMethod
 
 METHODS: dict[str, type[Method]] = {
     method.about.name: method
@@ -81,10 +80,8 @@ def defaults(method: type[Method]) -> dict[str, Any]:
         >>> defaults(supple.L2)
         {'l2': 0.0001}
     """
-    parameters = inspect.signature(method.__init__).parameters.values()
-    own = {one.name: one.default for one in parameters if isinstance(one.default, bool | int | float | str)}
-    units = {"features": "before_norm"} if issubclass(method, UnitMethod) else {}
-    return own | units | ({"optimizer_state": "keep"} if method.replaces else {})
+    parameters = inspect.signature(method).parameters.values()
+    return {one.name: one.default for one in parameters if isinstance(one.default, bool | int | float | str)}
 
 
 def differs_by_replica(method: type[Method], setting: str) -> bool:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from supple.methods.base import About, Shared
 from supple.methods.l2 import L2
 from supple.methods.weights import Weights
 from supple.methods.when import rows_of
 from supple.optim.replicated import Setting
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class ShrinkAndPerturb(L2):
@@ -87,7 +84,10 @@ class ShrinkAndPerturb(L2):
 
     def _act(self) -> None:
         self._noise = self._draws()
-        super()._act()
+        try:
+            super()._act()
+        finally:
+            self._noise = iter(())  # nothing of a step's noise is kept, and a method can be copied
 
     def rule(self, w: Weights) -> None:
         """Shrinks one parameter and adds noise to it."""

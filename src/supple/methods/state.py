@@ -91,7 +91,7 @@ class State(ABC):
 
         The initial distributions are part of it, since they cannot be told from trained weights.
         """
-        return {
+        state = {
             "method": type(self).__name__,
             "steps": self.steps,
             "boundaries": self.boundaries,
@@ -100,11 +100,11 @@ class State(ABC):
             "skipped": self._skipped.clone(),
             "shapes": {name: list(parameter.shape) for name, parameter in self.parameters.items()},
             "initial": {name: to_dict(distribution) for name, distribution in self.distributions.items()},
-            **{
-                kind: {name: self.blocks[name].join(tensor.clone()) for name, tensor in tensors.items()}
-                for kind, tensors in self.kept.items()
-            },
         }
+        for kind, tensors in self.kept.items():
+            assert kind not in state, f"{kind} is a name that every state has; keep it under another"
+            state[kind] = {name: self.blocks[name].join(tensor.clone()) for name, tensor in tensors.items()}
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back what :meth:`state_dict` gave.
@@ -134,18 +134,22 @@ class State(ABC):
         differing |= set(state["initial"]) ^ set(self.distributions)
         if differing:
             raise ValueError(f"the state is of another network: the two differ in {', '.join(sorted(differing))}")
-        saved = {name: from_dict(entry) for name, entry in state["initial"].items() if name not in self._stated}
-        before, self.steps = self.steps, int(state["steps"])
         try:
-            self._load(state)
-        except BaseException:
-            self.steps = before
-            raise
-        self.distributions |= saved
-        self.boundaries = int(state["boundaries"])
+            self._take(state)
+        except Exception as error:
+            self._take(own)
+            if isinstance(error, ValueError):
+                raise
+            raise ValueError(f"the state is damaged: {error}") from error
+
+    def _take(self, state: Mapping[str, Any]) -> None:
+        """Takes over all of a state, which may fail on the way."""
+        self.steps, self.boundaries = int(state["steps"]), int(state["boundaries"])
         self._last_step = self.steps
-        for own_count, count in ((self._last, "last"), (self._total, "total"), (self._skipped, "skipped")):
-            own_count.copy_(state[count])
+        counts = {"last": self._last, "total": self._total, "skipped": self._skipped}
+        restore(counts, {name: torch.as_tensor(state[name]) for name in counts})
+        self._load(state)
+        self.distributions |= {n: from_dict(one) for n, one in state["initial"].items() if n not in self._stated}
         self._new_skips = True
 
     def close(self) -> None:

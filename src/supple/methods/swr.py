@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from supple.functional.utility import below_threshold, proportional_count, weight_gradient, weight_magnitude
 from supple.methods.arguments import choice
-from supple.methods.base import About, Required, Shared
+from supple.methods.base import About, Required, SharedReplacing
 from supple.methods.weights import New, WeightMethod, Weights
 from supple.methods.when import Every
 from supple.optim.replicated import Setting
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
 
 REQUIRED: dict[str, Required] = {"resample": "distributions", "mean": "means", "initial": "nothing"}
 """What has to be known of initial values for each kind of new value."""
@@ -115,7 +112,7 @@ class SWR(WeightMethod):
         pruning: Literal["threshold", "proportional"] = "threshold",
         reinit: Literal["resample", "mean", "initial"] = "resample",
         decay: Setting = 0.0,
-        **shared: Unpack[Shared],
+        **shared: Unpack[SharedReplacing],
     ) -> None:
         if reinit == "initial" and shared.get("initial") is not None:
             raise ValueError('initial=... means nothing with reinit="initial", which goes back to the values at start')

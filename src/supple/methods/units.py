@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from supple.functional.sharding import is_sharded, opened
-from supple.methods.arguments import restore
+from supple.methods.arguments import refuse_unknown, restore
 from supple.methods.base import Method, Needs
 from supple.methods.features import FeatureReader, data_groups, share
 from supple.methods.layer import Layer
@@ -73,7 +73,9 @@ class UnitMethod(Method):
         optimizer_state: Literal["keep", "fresh"] = "keep",
         process_group: Any = None,
         seed: int | Sequence[int] | Tensor | None = None,
+        **unknown: Any,
     ) -> None:
+        refuse_unknown(type(self), unknown)
         self._units = units
         super().__init__(model, optimizer, initial=initial, optimizer_state=optimizer_state, seed=seed)
         self.utility = self.option("utility", utility, _UTILITIES)
@@ -84,6 +86,7 @@ class UnitMethod(Method):
         self._process_groups: list[Any] = []
         self._opened: dict[str, Tensor] = {}
         self.per_unit: dict[str, list[Tensor]] = {}
+        self._listens = False
         self.reads_gradients = utility == "gradient"
 
     def rule(self, layer: Layer) -> None:
@@ -93,7 +96,7 @@ class UnitMethod(Method):
         """Looks at one layer of all replicas at every step, before the rule, where ``watches`` is set."""
 
     def rule_at_boundary(self, layer: Layer) -> None:
-        """Acts on one layer of all replicas where the data changes."""
+        """Acts on one layer of all replicas where the data changes; no features are known there."""
 
     @property
     def acts_at_boundary(self) -> bool:
@@ -102,10 +105,10 @@ class UnitMethod(Method):
 
     def _act_at_boundary(self) -> None:
         for layer in self.layers:
-            due, layer.rows = layer.rows, ALL
+            due, layer.rows, layer.read = (layer.rows, layer.read), ALL, ALL
             with self._gathered(layer.group) if self.sharded else nullcontext():
                 self.rule_at_boundary(layer)
-            layer.rows = due
+            layer.rows, layer.read = due
 
     def due_rows(self) -> list[Rows | None]:
         """Says in which replicas the next step acts on each layer."""
@@ -124,6 +127,7 @@ class UnitMethod(Method):
                 layer.readers.append(self._reader(layer.group, self._after_norm, torch.abs))
             if means:
                 layer.readers.append(self._reader(layer.group, True, lambda features: features))
+        self._listens = True
         self._look_ahead()
 
     def needs(self) -> Needs:
@@ -152,6 +156,8 @@ class UnitMethod(Method):
         return self.stack(self.tensors[name]) if opened is None else opened.unsqueeze(0)
 
     def _act(self) -> None:
+        if not self._listens:
+            raise RuntimeError(f"{type(self).__name__} has to call self.listen() at the end of its constructor")
         due = []
         for layer in self.layers:
             if layer.read is not None:

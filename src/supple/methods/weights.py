@@ -184,6 +184,8 @@ class Weights:
             new: the new values.
         """
         method, block = self.method, self.block
+        if not method.replaces:
+            raise TypeError(f"{type(method).__name__} replaces values, so its class has to say replaces = True")
         if not self.parameter.requires_grad:
             return
         fixed = method.fixed_rows.get(self.name)
@@ -197,12 +199,12 @@ class Weights:
         few = weight.device.type == "cpu" and (count := int(number.sum())) * _FEW < chosen.numel()
         if few and not count:
             return
-        if few and weight.is_contiguous():
-            place = torch.where(chosen.view(len(chosen), -1))
+        if few and all(one.is_contiguous() for one in (weight, *(state[0] for state in states))):
+            place = torch.where(chosen.reshape(len(chosen), -1))
             if callable(new):
                 new = new((place[0], place[1]))
             elif isinstance(new, Tensor):
-                new = new.reshape(len(chosen), -1)[place]
+                new = new.expand_as(chosen).reshape(len(chosen), -1)[place]
             values = new.to(weight.dtype) if isinstance(new, Tensor) else weight.new_tensor(new)
             replica = torch.arange(len(weight))[self.rows][place[0]]
             weight.view(len(weight), -1)[replica, place[1]] = values
@@ -237,11 +239,18 @@ class WeightMethod(Method):
         """Looks at one parameter of all replicas at every step, before the rule, where ``watches`` is set."""
 
     @property
+    def acts_before_step(self) -> bool:
+        """Whether :meth:`before_step` does something."""
+        return type(self).rule_before_step is not WeightMethod.rule_before_step
+
+    @property
     def acts_at_boundary(self) -> bool:
         """Whether :meth:`boundary` does something."""
         return type(self).rule_at_boundary is not WeightMethod.rule_at_boundary
 
     def _act(self) -> None:
+        if not self.watches and type(self).rule is WeightMethod.rule:
+            return
         rows = self.when.rows(self.steps)
         # Whoever calls step() at the wrong place hears of it at the first step, not when the first one is due.
         first = self.reads_gradients and not self._saw_gradients and not self.stacked
@@ -249,7 +258,7 @@ class WeightMethod(Method):
             self._each(self.rule, rows, self.reads_gradients)
 
     def _act_before_step(self) -> None:
-        if type(self).rule_before_step is not WeightMethod.rule_before_step:
+        if self.acts_before_step:
             self._each(self.rule_before_step, self.when.rows(self.steps + 1), True)
 
     def _act_at_boundary(self) -> None:
