@@ -151,13 +151,10 @@ def _test(values: Array, against: float, alternative: str = "two-sided") -> stat
 
 @dataclass(frozen=True, eq=False)
 class CrossFit:
-    """The best of several settings, and for each seed the one that the other half of the seeds chose.
+    """The setting with the highest mean over all seeds, and for each seed [seeds] the one that the other half chose.
 
-    Args:
-        best: the setting with the highest mean over all seeds.
-        chosen: [seeds], for each seed the setting that the other half chose.
-        honest: whether no seed took part in choosing the setting it reports; not so with one seed, or where no setting
-            that one half chose was run with the other.
+    It is not ``honest`` where seeds took part in choosing the setting that they report: with one seed, or where no
+    setting that one half chose was run with the other.
     """
 
     best: int

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from supple.lab.report.comparison import Line
-from supple.lab.report.figures import Canvas, Figure, finish, on_sheet, subplots
+from supple.lab.report.figures import Canvas, Figure, finish, subplots
 from supple.lab.report.statistics import intervals
 from supple.lab.report.style import Style, luminance, shades
 from supple.lab.report.texts import counted, listed, number, percents, setting_words
@@ -23,18 +23,13 @@ from supple.lab.report.texts import counted, listed, number, percents, setting_w
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """Final accuracy over the one or two settings of a line that have most values.
+    """Final accuracy over the one or two settings of a line that have most values, all in order.
 
-    Args:
-        line: the line.
-        names: of the settings; the first is the axis, the second has a curve for each value.
-        values: for each setting its values, in order; a setting that is not there has one.
-        fixed: other settings of the sweep, which are at their values of the best point.
-        means: "x" and "y", places of the values, and the mean and interval there.
-        best: the places of the best point.
+    The first is the axis, the second has a curve for each value, one if it is not there; ``fixed`` are other settings
+    of the sweep, at their values of the best point. Rows of ``means`` have "x" and "y", places of the values, and the
+    mean and interval there.
     """
 
-    line: Line
     names: Sequence[str]
     values: tuple[Sequence[Any], Sequence[Any]]
     fixed: Mapping[str, Any]
@@ -55,7 +50,7 @@ def sweep_of(line: Line) -> Sweep:
     runs = line.runs.filter(pl.lit(True), *(pl.col(name) == value for name, value in fixed.items()))
     runs = runs.with_columns(pl.lit(0).alias("y"), value="late").with_columns(places)
     at = [list(some).index(best[name]) for name, some in zip(names, values, strict=False)]
-    return Sweep(line, names, values, fixed, intervals(runs, ["x", "y"]), (at[0], at[1] if len(at) > 1 else 0))
+    return Sweep(names, values, fixed, intervals(runs, ["x", "y"]), (at[0], at[1] if len(at) > 1 else 0))
 
 
 def sweep_figure(key: str, line: Line, first: Line) -> Figure:
@@ -77,7 +72,6 @@ def sweep_figure(key: str, line: Line, first: Line) -> Figure:
     )
 
 
-@on_sheet
 def draw_sweep(
     canvas: Canvas, sweep: Sweep, styles: Sequence[Style], first: Line | None, title: str, reading: Sequence[str]
 ) -> Drawing:

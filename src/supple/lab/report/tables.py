@@ -24,16 +24,9 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Table:
-    """A table as people read it, and its numbers as programs read them.
+    """A table as people read it, and for each row its numbers by name, as programs read them.
 
-    Args:
-        name: of its files.
-        title: what it shows.
-        header: a text a column.
-        rows: texts, a row each.
-        numbers: for each row its values by name.
-        note: how to read it.
-        lines: for each row the name of its method; empty where rows are no methods.
+    ``lines`` has for each row the name of its method; it is empty where rows are no methods.
     """
 
     name: str

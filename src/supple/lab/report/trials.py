@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from supple.lab.report.comparison import by_seed
+from supple.lab.report.comparison import by_seed, chosen
 from supple.lab.report.facts import going_on, seeds_option
 from supple.lab.report.measures import Measured
 from supple.lab.report.statistics import Array, cross_fit, differences
@@ -55,11 +55,9 @@ def _text(names: Sequence[str]) -> pl.Expr:
 
 @dataclass(frozen=True, eq=False)
 class Trials:
-    """Runs that can be compared: one network, optimizer and problem, and as many tasks each.
+    """Runs that can be compared, rows of :func:`pooled` of one network, optimizer, problem and number of tasks.
 
-    Args:
-        runs: rows of :func:`pooled`.
-        measured: the folder that the first of them are from.
+    ``measured`` is the folder that the first of them are from.
     """
 
     runs: pl.DataFrame
@@ -110,17 +108,15 @@ def final(rows: pl.DataFrame, column: str = "late") -> tuple[dict[int, float], s
     counts = rows.group_by("configuration", maintain_order=True).agg(pl.col("seed").n_unique())
     most = counts.filter(pl.col("seed") == pl.col("seed").max())["configuration"]
     rows = rows.filter(pl.col("configuration").is_in(most.to_list()))
-    _, seeds, late = by_seed(rows, "configuration", "late")
-    chosen = cross_fit(late)
-    values = chosen.of(by_seed(rows, "configuration", column)[2])
+    fit = cross_fit(by_seed(rows, "configuration", "late")[2])
     notes = []
     if len(most) > 1:
-        honest = "each seed at the one that other seeds chose" if chosen.honest else "chosen on the same seeds"
+        honest = "each seed at the one that other seeds chose" if fit.honest else "chosen on the same seeds"
         notes.append(f"best of {len(most)} settings, {honest}")
     diverged = int(rows["diverged"].sum())
     if diverged:
         notes.append(f"{diverged} of {len(rows)} runs diverged")
-    return {seed: value for seed, value in zip(seeds, values.tolist(), strict=True) if value == value}, "; ".join(notes)
+    return chosen(rows, "configuration", fit, column), "; ".join(notes)
 
 
 def pair(

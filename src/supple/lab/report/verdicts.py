@@ -19,17 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from supple.lab.report.statistics import (
-    NOTHING,
-    Array,
-    Interval,
-    equivalence_p,
-    holm,
-    mean_interval,
-    paired_p,
-    pairs_needed,
-    sign_p,
-)
+from supple.lab.report import statistics
+from supple.lab.report.statistics import NOTHING, Array, Interval, holm, mean_interval, paired_p, sign_p
 
 UNANIMOUS = 6
 """So many pairs that all say the same are clear without an interval: by the sign test p is 2 / 2^6 = 0.031, or less."""
@@ -70,18 +61,11 @@ class Says(str, Enum):
 
 @dataclass(frozen=True, eq=False)
 class Statement:
-    """A statement about a mean difference, and the differences that were measured.
+    """A statement about the mean of differences [pairs] such as "SWR − CBP", in the setting ``place``.
 
-    Args:
-        words: what is measured, such as "SWR − CBP".
-        differences: [pairs].
-        says: what it says about their mean.
-        margin: the largest difference that does not matter; 0: every difference matters.
-        unit: "points" for shares, shown times 100, or a unit that is shown as it is.
-        note: what else has to be known, such as runs that diverged.
-        place: the setting that it is about.
-        shares: whether each difference is of 0 or 1 for a run, so that its mean is one of shares; says NOT_BELOW.
-        agreeing: whether NOT_BELOW too is supported where all of six or more differences say so.
+    Differences within the ``margin`` do not matter. The unit "points" is for shares, shown times 100, others are shown
+    as they are. ``shares`` are differences of 0 or 1 for a run, of which it says NOT_BELOW; where others are
+    ``agreeing``, NOT_BELOW too is supported if all of six or more say so.
     """
 
     words: str
@@ -97,16 +81,11 @@ class Statement:
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """A statement with its verdict.
+    """A statement with its verdict, and the interval of the mean difference; a difference of shares has none.
 
-    Args:
-        statement: the statement.
-        interval: of the mean difference, 95%; a difference of shares has none.
-        p: probability of such differences, or more contrary ones, if the statement were just not contradicted; adjusted
-            over the statements of the claim; NaN with fewer than two pairs.
-        verdict: what follows.
-        needed: about how many pairs would decide; None where that is not known or not asked.
-        unanimous: whether not the interval but the agreement of all pairs supports it.
+    ``p`` is the probability of such differences, or more contrary ones, if the statement were just not contradicted,
+    adjusted over the statements of the claim; NaN with fewer than two pairs. About so many pairs as ``needed`` would
+    decide; None where that is not known or not asked. ``unanimous``: not the interval but all pairs support it.
     """
 
     statement: Statement
@@ -127,17 +106,9 @@ class Missing:
 
 @dataclass(frozen=True, eq=False)
 class Claim:
-    """A claim and what the runs say about it.
+    """A claim of a paper, how it is tested, and what the runs say about it.
 
-    Args:
-        id: such as "C1".
-        text: the claim.
-        tested: how it is tested.
-        verdict: what follows from the runs.
-        evidence: its statements, judged.
-        missing: runs that are not there.
-        scale: for each setting that was smaller than the paper's, how much.
-        source: the paper.
+    ``scale`` has for each setting that was smaller than the paper's, how much.
     """
 
     id: str
@@ -181,7 +152,7 @@ def contradiction_p(statement: Statement) -> float:
     contrary = paired_p(d) if sign * mean < 0 else 1.0
     if unanimous(-sign * d):
         contrary = min(contrary, 2.0 ** (1 - len(d)))
-    return min(contrary, equivalence_p(d, margin)) if abs(mean) < margin else contrary
+    return min(contrary, statistics.equivalence_p(d, margin)) if abs(mean) < margin else contrary
 
 
 def unanimous(d: Array) -> bool:
@@ -235,7 +206,7 @@ def _needed(statement: Statement, mean: float) -> int | None:
     else:
         # Undecided are both 0 and what is too small to matter; the first that is left out decides.
         distance = max(abs(mean), margin - abs(mean))
-    return pairs_needed(statement.differences, distance)
+    return statistics.pairs_needed(statement.differences, distance)
 
 
 def summary(claims: Sequence[Claim]) -> str:

@@ -12,24 +12,13 @@ from typing import Any, ClassVar
 import polars as pl
 from matplotlib.axes import Axes
 
+from supple.lab.report import tables
 from supple.lab.report.comparison import Comparison, Line, fate, groups
 from supple.lab.report.facts import Facts, data_text, network_text, optimizer_text, run_facts
-from supple.lab.report.figures import Canvas, Figure, Panel, curves, dots, panel, reading_of, task_axis
-from supple.lab.report.measures import Measured, early_tasks, final_tasks
+from supple.lab.report.figures import Canvas, Figure, Panel, curves, dots, panel, reading_of, whole_axis
+from supple.lab.report.measures import early_tasks, final_tasks
 from supple.lab.report.style import Style
 from supple.lab.report.sweeps import sweep_figure
-from supple.lab.report.tables import (
-    RANK,
-    REINITIALIZED,
-    SEEDS,
-    Column,
-    Table,
-    average_column,
-    diverged_column,
-    gain_columns,
-    methods_table,
-    outcome_column,
-)
 from supple.lab.report.texts import percents, points, spanned, words
 
 MEASURES = ("accuracy", "dead", "rank", "weight_magnitude", "scale_magnitude", "gradient_magnitude", "reinitialized")
@@ -39,12 +28,9 @@ MEASURES = ("accuracy", "dead", "rank", "weight_magnitude", "scale_magnitude", "
 class View:
     """A folder, ready to be shown.
 
-    Attributes:
-        kind: of problem that this is for.
-        unit: what tasks are called.
-        images_of: what the number of images is of.
-        schedule: of the step size, in words.
-        how_to_read: what a reader has to know of such problems, a paragraph each.
+    ``kind`` is the kind of problem that the class is for. In words, ``unit`` is what tasks are called, ``images_of``
+    what the number of images is of, and ``schedule`` that of the step size; ``how_to_read`` has a paragraph for each
+    thing that a reader has to know.
     """
 
     kind: ClassVar[str] = ""
@@ -59,23 +45,14 @@ class View:
 
     def __init__(self, comparison: Comparison) -> None:
         self.comparison = comparison
-        self.measured: Measured = comparison.measured
+        self.measured = comparison.measured
         self.lines = comparison.lines
+        self.key, self.title = comparison.key, comparison.title
 
     @classmethod
     def labels(cls, runs: Sequence[pl.DataFrame]) -> Mapping[str, str]:
         """What those are called that are not what their name says, by the runs of all folders of this kind."""
         return {}
-
-    @property
-    def key(self) -> str:
-        """Names its files and anchors."""
-        return self.comparison.key
-
-    @property
-    def title(self) -> str:
-        """What it is called."""
-        return self.comparison.title
 
     @property
     def answer(self) -> str:
@@ -137,22 +114,22 @@ class View:
         return f"{len(steps):,} tasks{each}: {sum(steps):,} steps a network"
 
     @property
-    def table(self) -> Table:
+    def table(self) -> tables.Table:
         """The methods, each at its best setting."""
-        return methods_table(self.comparison, self.columns(), self.note())
+        return tables.methods_table(self.comparison, self.columns(), self.note())
 
-    def columns(self) -> list[Column]:
+    def columns(self) -> list[tables.Column]:
         """What the table says of each method."""
         return [
-            outcome_column("final", "late"),
-            outcome_column("after 10%", "early"),
-            outcome_column("change", "change", signed=True),
-            *gain_columns(self.comparison),
-            average_column("dead, %", "dead", "dead", scale=100),
-            RANK,
-            REINITIALIZED,
-            diverged_column(any(line.diverged for line in self.lines)),
-            SEEDS,
+            tables.outcome_column("final", "late"),
+            tables.outcome_column("after 10%", "early"),
+            tables.outcome_column("change", "change", signed=True),
+            *tables.gain_columns(self.comparison),
+            tables.average_column("dead, %", "dead", "dead", scale=100),
+            tables.RANK,
+            tables.REINITIALIZED,
+            tables.diverged_column(any(line.diverged for line in self.lines)),
+            tables.SEEDS,
         ]
 
     def note(self) -> str:
@@ -165,7 +142,7 @@ class View:
 
     def figures(self) -> Iterator[Figure]:
         """The figures, in the order of the page: curves, what goes along with them, disturbances, sweeps."""
-        found = self.measured.curves(self.comparison.runs(), MEASURES)
+        found = self.measured.curves(self.comparison.runs, MEASURES)
         shared = groups(self.lines)
         if len(shared) > 1:
             change = Panel("change, points", self.comparison.values("change"), label=points)
@@ -219,7 +196,8 @@ class View:
 
     def _over_tasks(self, key: str, title: str, lines: Sequence[Line], found: pl.DataFrame) -> Iterator[Figure]:
         """Accuracy, and what was measured beside it, of some methods."""
-        reading, axis = reading_of(lines, self.measured.width), task_axis(self.measured.tasks)
+        tasks = self.measured.tasks
+        reading, axis = reading_of(lines, self.measured.width), whole_axis("task", min(1, tasks - 1), max(tasks, 2))
         accuracy = panel("accuracy", found, "accuracy", lines, label=percents, within=(0, 1))
         acting = found.filter(pl.col("reinitialized").max() > 0)
         beside = [
@@ -239,8 +217,7 @@ class View:
     def _disturbances(self) -> Iterator[Figure]:
         """What a reinitialization changes, method by method."""
         changes = self.measured.disturbances
-        chosen = changes.filter(pl.col("run").is_in(self.comparison.runs()))
-        found = self.measured.named(chosen)
+        found = self.measured.named(changes.filter(pl.col("run").is_in(self.comparison.runs)))
         styles = styles_of([line for line in self.lines if (found["line"] == line.name).any()])
         titles = {
             "loss": "loss, nats", "gradient": "mean |gradient|", "mean": "mean of activations",
