@@ -11,7 +11,6 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -131,15 +130,9 @@ def pairs_needed(values: Array, distance: float) -> int | None:
     """
     if len(values) < 2 or not distance > 0:
         return None
-    enough = np.flatnonzero(values.std(ddof=1) * _half_widths() < distance)
-    return int(enough[0]) + 2 if len(enough) else None
-
-
-@cache
-def _half_widths() -> Array:
-    """t(n - 1) / sqrt(n) for n = 2 to 10,000."""
     n = np.arange(2, 10_001)
-    return stats.t.ppf(0.975, n - 1) / np.sqrt(n)
+    enough = n[stats.t.ppf(0.975, n - 1) / np.sqrt(n) * values.std(ddof=1) < distance]
+    return int(enough[0]) if len(enough) else None
 
 
 def _test(values: Array, against: float, alternative: str = "two-sided") -> stats._stats_py.TtestResult:
@@ -193,9 +186,5 @@ def cross_fit(values: ArrayLike) -> CrossFit:
 
 def _highest(table: Array, otherwise: int = 0) -> int:
     """The setting of the highest mean over the seeds that it has; the first of several."""
-    there = np.isfinite(table)
-    if not there.any():
-        return otherwise
-    counts = there.sum(axis=1)
-    means = np.where(there, table, 0.0).sum(axis=1) / np.maximum(counts, 1)
-    return int(np.argmax(np.where(counts > 0, means, -np.inf)))
+    means = np.ma.masked_invalid(table).mean(axis=1).filled(-np.inf)
+    return int(means.argmax()) if np.isfinite(means).any() else otherwise

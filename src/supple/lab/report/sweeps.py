@@ -104,8 +104,8 @@ def _sweep_curves(canvas: Canvas, axes: Axes, sweep: Sweep, styles: Sequence[Sty
         axes.plot(x, mean, color=colour, marker=styles[k].marker, markersize=4.5, linewidth=1.5, zorder=3)
         if k == sweep.best[1]:
             at = points.row(by_predicate=pl.col("x") == sweep.best[0] + shift, named=True)
-            ring: dict[str, Any] = {"markersize": 12, "color": "none", "markeredgecolor": canvas.theme.ink}
-            axes.plot(at["x"], at["mean"], marker="o", zorder=4, **ring)
+            ink = canvas.theme.ink
+            axes.plot(at["x"], at["mean"], "o", color="none", markersize=12, markeredgecolor=ink, zorder=4)
     if first is not None:
         level = first.average("late")
         axes.axhline(level, color=canvas.theme.of(first.style), linewidth=1.3, linestyle=(0, (4, 1.6)), zorder=1)
@@ -127,16 +127,11 @@ def _sweep_map(axes: Axes, sweep: Sweep) -> None:
         best = (x, y) == sweep.best
         if np.isfinite(value):
             ink = "#fefefe" if luminance(to_hex(tuple(cells.to_rgba(value)))) < 0.2 else "#101010"
-            text: dict[str, Any] = {
-                "ha": "center",
-                "va": "center",
-                "fontsize": 8,
-                "weight": "bold" if best else "normal",
-            }
-            axes.text(x + 0.5, y + 0.5, f"{100 * value:.1f}", color=ink, zorder=3, **text)
+            text, weight = f"{100 * value:.1f}", "bold" if best else "normal"
+            axes.text(x + 0.5, y + 0.5, text, color=ink, ha="center", va="center", fontsize=8, weight=weight, zorder=3)
             if best:
-                box: dict[str, Any] = {"fill": False, "edgecolor": ink, "linewidth": 1.6, "zorder": 2}
-                axes.add_patch(Rectangle((x + 0.04, y + 0.04), 0.92, 0.92, **box))
+                corner = x + 0.04, y + 0.04
+                axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, edgecolor=ink, linewidth=1.6, zorder=2))
     axes.grid(visible=False)
     axes.spines["bottom"].set_visible(False)
     axes.set_xticks(np.arange(shape[1]) + 0.5, [number(value) for value in sweep.values[0]])

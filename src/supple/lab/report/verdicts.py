@@ -19,8 +19,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from supple.lab.report import statistics
-from supple.lab.report.statistics import NOTHING, Array, Interval, holm, mean_interval, paired_p, sign_p
+from supple.lab.report.statistics import (
+    NOTHING,
+    Array,
+    Interval,
+    equivalence_p,
+    holm,
+    mean_interval,
+    paired_p,
+    pairs_needed,
+    sign_p,
+)
 
 UNANIMOUS = 6
 """So many pairs that all say the same are clear without an interval: by the sign test p is 2 / 2^6 = 0.031, or less."""
@@ -77,6 +86,13 @@ class Statement:
     place: str = ""
     shares: bool = False
     agreeing: bool = False
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Between which numbers it says that the mean lies."""
+        low = {Says.ABOVE: 0.0, Says.BELOW: -math.inf}.get(self.says, -self.margin)
+        high = {Says.BELOW: 0.0, Says.WITHIN: self.margin}.get(self.says, math.inf)
+        return low, high
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,21 +154,18 @@ def together(verdicts: Sequence[Verdict], missing: bool) -> Verdict:
 
 def contradiction_p(statement: Statement) -> float:
     """The p-value of the test that would contradict a statement; NaN with fewer than two pairs."""
-    d, margin = statement.differences, statement.margin
+    d, margin, (low, high) = statement.differences, statement.margin, statement.bounds
     if len(d) < 2:
         return math.nan
     if statement.shares:
         return sign_p(-d)
     mean = float(d.mean())
-    if statement.says is Says.WITHIN:
-        return paired_p(d, math.copysign(margin, mean)) if abs(mean) > margin else 1.0
-    if statement.says is Says.NOT_BELOW:
-        return paired_p(d, -margin) if mean < -margin else 1.0
-    sign = 1.0 if statement.says is Says.ABOVE else -1.0
-    contrary = paired_p(d) if sign * mean < 0 else 1.0
-    if unanimous(-sign * d):
+    contrary = paired_p(d, low) if mean < low else paired_p(d, high) if mean > high else 1.0
+    if statement.says in (Says.WITHIN, Says.NOT_BELOW):
+        return contrary
+    if unanimous(-d if statement.says is Says.ABOVE else d):
         contrary = min(contrary, 2.0 ** (1 - len(d)))
-    return min(contrary, statistics.equivalence_p(d, margin)) if abs(mean) < margin else contrary
+    return min(contrary, equivalence_p(d, margin)) if abs(mean) < margin else contrary
 
 
 def unanimous(d: Array) -> bool:
@@ -176,37 +189,30 @@ def _holds(statement: Statement, interval: Interval) -> bool:
     """Whether the interval, or of shares the exact test, supports the statement."""
     if statement.shares:
         return sign_p(statement.differences) < LEVEL
-    if statement.says is Says.WITHIN:
-        # With a 95% interval this is two one-sided tests at 2.5% each.
-        return interval.low > -statement.margin and interval.high < statement.margin
-    if statement.says is Says.NOT_BELOW:
-        return interval.low > -statement.margin
-    return interval.low > 0 if statement.says is Says.ABOVE else interval.high < 0
+    # With bounds on both sides and a 95% interval this is two one-sided tests at 2.5% each.
+    low, high = statement.bounds
+    return interval.low > low and interval.high < high
 
 
 def _all_agree(statement: Statement) -> bool:
     """Whether the statement holds for each of enough pairs; that no run diverges more needs no number of them."""
-    d = statement.differences
+    d, (low, high) = statement.differences, statement.bounds
     if statement.shares:
         return len(d) > 0 and bool((d >= 0).all())
-    if statement.says is Says.NOT_BELOW:
-        return statement.agreeing and unanimous(d + statement.margin)
-    return (statement.says is Says.ABOVE and unanimous(d)) or (statement.says is Says.BELOW and unanimous(-d))
+    if statement.says is Says.WITHIN or (statement.says is Says.NOT_BELOW and not statement.agreeing):
+        return False
+    return unanimous(high - d if statement.says is Says.BELOW else d - low)
 
 
 def _needed(statement: Statement, mean: float) -> int | None:
     """About how many pairs would decide: the interval has to leave out the nearest number that it must not hold."""
-    margin = statement.margin
     if statement.shares:
         return None
-    if statement.says is Says.NOT_BELOW:
-        distance = abs(mean + margin)
-    elif statement.says is Says.WITHIN:
-        distance = min(abs(mean + margin), abs(mean - margin))
-    else:
+    distance = min(abs(mean - bound) for bound in statement.bounds)
+    if statement.says in (Says.ABOVE, Says.BELOW):
         # Undecided are both 0 and what is too small to matter; the first that is left out decides.
-        distance = max(abs(mean), margin - abs(mean))
-    return statistics.pairs_needed(statement.differences, distance)
+        distance = max(distance, statement.margin - distance)
+    return pairs_needed(statement.differences, distance)
 
 
 def summary(claims: Sequence[Claim]) -> str:

@@ -6,16 +6,15 @@ that asks for something else says so in a class of its own, in a file of its own
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import polars as pl
-from matplotlib.axes import Axes
 
 from supple.lab.report import tables
 from supple.lab.report.comparison import Comparison, Line, fate, groups
 from supple.lab.report.facts import Facts, data_text, network_text, optimizer_text, run_facts
-from supple.lab.report.figures import Canvas, Figure, Panel, curves, dots, panel, reading_of, whole_axis
+from supple.lab.report.figures import Figure, Panel, curves, dots, panel, reading_of, whole_axis
 from supple.lab.report.measures import early_tasks, final_tasks
 from supple.lab.report.style import Style
 from supple.lab.report.sweeps import sweep_figure
@@ -172,17 +171,12 @@ class View:
                 yield sweep_figure(self.key, line, self.comparison.first)
 
     def curves_figure(
-        self,
-        name: str,
-        caption: str,
-        title: str,
-        lines: Sequence[Line],
-        panels: Sequence[Panel],
-        reading: Sequence[str],
-        axis: Callable[[Axes, Canvas], None],
-        **layout: Any,
+        self, name: str, caption: str, title: str, lines: Sequence[Line], panels: Sequence[Panel], **layout: Any
     ) -> Iterator[Figure]:
-        """A figure of curves of some lines, with the panels that there is something to draw in; none without any."""
+        """A figure of curves of some lines, with the panels that there is something to draw in; none without any.
+
+        ``layout`` is what :func:`curves` takes beside: how they came about, the axis and the places of the panels.
+        """
         there = [one for one in panels if not one.empty]
         if there:
             styles = styles_of(lines)
@@ -191,13 +185,16 @@ class View:
                 name,
                 f"{caption} of {', '.join(line.style.label for line in lines)}.",
                 list(styles.values()),
-                lambda canvas: curves(canvas, there, styles, title, reading, axis, **layout),
+                lambda canvas: curves(canvas, there, styles, title, **layout),
             )
 
     def _over_tasks(self, key: str, title: str, lines: Sequence[Line], found: pl.DataFrame) -> Iterator[Figure]:
         """Accuracy, and what was measured beside it, of some methods."""
         tasks = self.measured.tasks
-        reading, axis = reading_of(lines, self.measured.width), whole_axis("task", min(1, tasks - 1), max(tasks, 2))
+        layout = {
+            "reading": reading_of(lines, self.measured.width),
+            "axis": whole_axis("task", min(1, tasks - 1), max(tasks, 2)),
+        }
         accuracy = panel("accuracy", found, "accuracy", lines, label=percents, within=(0, 1))
         acting = found.filter(pl.col("reinitialized").max() > 0)
         beside = [
@@ -209,10 +206,10 @@ class View:
             panel("reinitialized a task", acting, "reinitialized", lines, logarithmic=True),
         ]
         text = "Accuracy over tasks"
-        yield from self.curves_figure(f"{key}-accuracy", text, f"{text}{title}", lines, [accuracy], reading, axis)
+        yield from self.curves_figure(f"{key}-accuracy", text, f"{text}{title}", lines, [accuracy], **layout)
         caption = "Dead units, feature rank, magnitudes and reinitializations over tasks"
         text = f"What goes along with it{title}"
-        yield from self.curves_figure(f"{key}-correlates", caption, text, lines, beside, reading, axis)
+        yield from self.curves_figure(f"{key}-correlates", caption, text, lines, beside, **layout)
 
     def _disturbances(self) -> Iterator[Figure]:
         """What a reinitialization changes, method by method."""
@@ -223,11 +220,8 @@ class View:
             "loss": "loss, nats", "gradient": "mean |gradient|", "mean": "mean of activations",
             "std": "std of activations",
         }  # fmt: skip
-        panels = [
-            Panel(title, found.select("line", "seed", value=column), logarithmic=True)
-            for column, title in titles.items()
-        ]
-        panels = [one for one in panels if not one.empty]
+        values = ((title, found.select("line", "seed", value=column)) for column, title in titles.items())
+        panels = [one for one in (Panel(*each, logarithmic=True) for each in values) if not one.empty]
         if panels:
             reading = ["Mean absolute change on the batch of its step", "bar: 95% interval over seeds"]
             yield Figure(

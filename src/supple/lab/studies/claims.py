@@ -31,6 +31,9 @@ MARGIN = 0.005
 UNIT_METHODS = ("cbp", "redo")
 """The methods that reinitialize whole units."""
 
+OTHER_OPTIMIZERS = ("large_momentum", "large_adam")
+"""Settings that count where they were run."""
+
 USUAL = {
     "swr": {"utility": "gradient", "pruning": "threshold", "reinit": "resample"},
     "cbp": {"utility": "contribution"},
@@ -106,13 +109,6 @@ class _Evidence:
         """Adds a statement about a setting."""
         self.statements.append(replace(statement, place=SETTINGS[key].words))
 
-    def ahead(self, key: str, trials: Trials, says: Says) -> None:
-        """Adds what SWR is ahead of each unit method."""
-        for other in UNIT_METHODS:
-            if has(trials, "swr", other):
-                d, note = pair(usual(trials, "swr"), usual(trials, other))
-                self.add(key, Statement(f"final accuracy, SWR − {label_of(other)}", d, says, MARGIN, note=note))
-
     def kept(self, key: str, trials: Trials, kind: str, says: Says, margin: float) -> None:
         """Adds how the accuracy of a method changed over the tasks."""
         change, note = final(usual(trials, kind), "change")
@@ -152,32 +148,30 @@ def has(trials: Trials, *kinds: str) -> bool:
     return not any(usual(trials, kind).is_empty() for kind in kinds)
 
 
-def _beats_units(*keys: str) -> Callable[[_Evidence], None]:
+def _against_units(says: Says, *keys: str) -> Callable[[_Evidence], None]:
     def gather(evidence: _Evidence) -> None:
         for key in keys:
-            trials = evidence.trials(key)
-            if trials is not None:
-                evidence.ahead(key, trials, Says.ABOVE)
-                if has(trials, "swr"):
-                    evidence.kept(key, trials, "swr", Says.NOT_BELOW, MARGIN)
+            trials = evidence.trials(key, optional=key in OTHER_OPTIMIZERS)
+            if trials is None:
+                continue
+            for other in UNIT_METHODS:
+                if has(trials, "swr", other):
+                    d, note = pair(usual(trials, "swr"), usual(trials, other))
+                    words = f"final accuracy, SWR − {label_of(other)}"
+                    evidence.add(key, Statement(words, d, says, MARGIN, note=note))
+            if says is Says.ABOVE and has(trials, "swr"):
+                evidence.kept(key, trials, "swr", Says.NOT_BELOW, MARGIN)
 
     return gather
 
 
-def _equals_units(evidence: _Evidence) -> None:
-    for key in ("large", "large_momentum", "large_adam"):
-        trials = evidence.trials(key, optional=key != "large")
-        if trials is not None:
-            evidence.ahead(key, trials, Says.WITHIN)
-
-
 def _base_loses(evidence: _Evidence) -> None:
-    for key in ("small", "large", "large_momentum", "large_adam"):
+    for key in ("small", "large", *OTHER_OPTIMIZERS):
         # The runs that the methods are compared in, where there are several step sizes.
         trials = evidence.trials(key, ("base", "swr", *UNIT_METHODS), optional=True)
         if trials is not None and has(trials, "base"):
             evidence.kept(key, trials, "base", Says.BELOW, 0.0)
-        elif key in ("small", "large"):
+        elif key not in OTHER_OPTIMIZERS:
             evidence.lacks(key, "base")
 
 
@@ -254,18 +248,18 @@ def _transformer(evidence: _Evidence) -> None:
 _CLAIMS = (
     (
         "In a small network, SWR maintains plasticity and is better than CBP and ReDo.",
-        _beats_units("small"),
+        _against_units(Says.ABOVE, "small"),
         "final accuracy, SWR minus each, above 0; SWR's final accuracy not more than half a point below that after 10% "
         "of tasks",
     ),
     (
         "With layer normalization, SWR maintains plasticity and is better than CBP and ReDo.",
-        _beats_units("small_layer_norm", "large_layer_norm"),
+        _against_units(Says.ABOVE, "small_layer_norm", "large_layer_norm"),
         "as C1, in the small and in the large network",
     ),
     (
         "In a large network without layer normalization, reinitializing weights and units does equally well.",
-        _equals_units,
+        _against_units(Says.WITHIN, "large", *OTHER_OPTIMIZERS),
         "final accuracy, SWR minus each, within half a point; with momentum and Adam too where they were run",
     ),
     (
