@@ -17,21 +17,16 @@ from matplotlib.axes import Axes
 
 from supple.lab.report import tables
 from supple.lab.report.additions import Epochs, accuracy_by_arrival, classes_after, drawn_again, epochs_of, whole
-from supple.lab.report.comparison import Comparison, Line, best_of, groups
+from supple.lab.report.comparison import Comparison, Line, best_of
 from supple.lab.report.facts import Facts
-from supple.lab.report.figures import Canvas, Figure, Panel, panel, reading_of, whole_axis
+from supple.lab.report.figures import Canvas, Panel, panel, reading_of, whole_axis
 from supple.lab.report.measures import final_tasks
 from supple.lab.report.statistics import Interval
 from supple.lab.report.texts import counted, gap_text, number, percents, points
-from supple.lab.report.view import View
+from supple.lab.report.view import Curves, View
 
 SCRATCH = "the network trained from scratch on the same classes"
 """What the whole network drawn again at each addition is."""
-
-_MEASURES = (
-    "accuracy", "classes", "weight_magnitude", "scale_magnitude", "reinitialized", "dead_before", "dead",
-    "rank_before", "rank",
-)  # fmt: skip
 
 
 class ClassIncrementalView(View):
@@ -41,6 +36,10 @@ class ClassIncrementalView(View):
     unit: ClassVar[str] = "classes"
     images_of: ClassVar[str] = ""
     schedule: ClassVar[str] = "one-cycle schedule at each addition"
+    measures: ClassVar[Sequence[str]] = (
+        "accuracy", "classes", "weight_magnitude", "scale_magnitude", "reinitialized", "dead_before", "dead",
+        "rank_before", "rank",
+    )  # fmt: skip
     how_to_read: ClassVar[Sequence[str]] = (
         "At each addition more classes of images come, and the network goes on learning all that it has seen. More "
         "classes are harder, so accuracy falls in any case. What shows a loss of plasticity is the difference from a "
@@ -152,6 +151,11 @@ class ClassIncrementalView(View):
         """What the problem is."""
         problem: Any = self.measured.study.problem
         kept = "that of the best validation accuracy" if problem.restore else "the last one"
+        what = (
+            f"class-incremental images, {problem.first} classes at first, {problem.step} more at each addition, "
+            f"{counted(problem.epochs, 'epoch')} with each number of classes, the network kept at the end of an "
+            f"addition is {kept}"
+        )
         images = [
             f"all {words}" if count is None else f"{count:,} {words}"
             for count, words in ((problem.train_images, "for training"), (problem.test_images, "for test"))
@@ -161,19 +165,9 @@ class ClassIncrementalView(View):
             f"crop after padding by {counted(problem.padding, 'pixel')}" if problem.padding else "",
             f"rotation by up to {number(problem.rotation)} degrees" if problem.rotation else "",
         ]
-        return [
-            (
-                "Problem",
-                f"class-incremental images, {problem.first} classes at first, {problem.step} more at each addition, "
-                f"{counted(problem.epochs, 'epoch')} with each number of classes, the network kept at the end of an "
-                f"addition is {kept}",
-            ),
-            (
-                "Images of a class",
-                ", ".join([*images, f"{problem.validation:,} of those for training kept for validation"]),
-            ),
-            ("Augmentation", ", ".join(filter(None, augmented)) or "none"),
-        ]
+        images.append(f"{problem.validation:,} of those for training kept for validation")
+        augmentation = ", ".join(filter(None, augmented)) or "none"
+        return [("Problem", what), ("Images of a class", ", ".join(images)), ("Augmentation", augmentation)]
 
     def network_text(self) -> str:
         """The vision transformer in words."""
@@ -199,88 +193,76 @@ class ClassIncrementalView(View):
         epochs, taken = counted(additions * problem.epochs, "epoch"), counted(sum(steps), "step")
         return f"{counted(additions, 'number')} of classes, {classes}: {epochs}, {taken} a network"
 
-    def figures(self) -> Iterator[Figure]:
-        """The figures, in the order of the page."""
-        runs = self.comparison.runs
-        found = self.measured.curves(runs, _MEASURES)
-        # A point of additions lies where its classes are.
-        classes = found.group_by("x").agg(classes=pl.mean("classes"))
-        found = found.drop("classes").join(classes, on="x", maintain_order="left").drop("x").rename({"classes": "x"})
-        epochs = epochs_of(self.measured, runs)
-        arrival = accuracy_by_arrival(self.measured, runs, self.classes)
-        shared = groups(self.lines)
-        if len(shared) > 1:
-            yield self._overview()
-        for ending, title, lines in shared:
-            yield from self._figures(f"{self.key}{ending}", title, lines, found, epochs, arrival)
-        yield from self.sweeps()
-
-    def _overview(self) -> Figure:
-        """Final test accuracy of all methods, beside the difference from the first or from training from scratch."""
+    def beside_final(self) -> tuple[Panel, str]:
+        """The difference from training from scratch, or from the first where there is none, and what it is in words."""
         reference, called = self.comparison.first, self.comparison.first.style.label
         if self.scratch is not None and self.behind:
             reference, called = self.scratch, SCRATCH
         gaps = self.comparison.values("late", minus=reference)
-        beside = Panel(f"against {reference.style.label}, points", gaps, label=points)
-        return self.overview(beside, f"its difference from {called}")
+        return Panel(f"against {reference.style.label}, points", gaps, label=points), f"its difference from {called}"
 
-    def _figures(
-        self, key: str, title: str, lines: Sequence[Line], found: pl.DataFrame, epochs: Epochs | None,
-        arrival: pl.DataFrame,
-    ) -> Iterator[Figure]:  # fmt: skip
+    @cached_property
+    def over_tasks(self) -> pl.DataFrame:
+        """The curves of :attr:`measures` over additions; a point lies where its classes are."""
+        found = super().over_tasks
+        classes = found.group_by("x").agg(classes=pl.mean("classes"))
+        return found.drop("classes").join(classes, on="x", maintain_order="left").drop("x").rename({"classes": "x"})
+
+    @cached_property
+    def epochs(self) -> Epochs | None:
+        """Test accuracy over epochs."""
+        return epochs_of(self.measured, self.comparison.runs)
+
+    @cached_property
+    def arrival(self) -> pl.DataFrame:
+        """Test accuracy of the classes in their order of arrival."""
+        return accuracy_by_arrival(self.measured, self.comparison.runs, self.classes)
+
+    def curves(self, lines: Sequence[Line]) -> Iterator[Curves]:
         """The figures of curves of some lines."""
-        diverged = any(line.diverged for line in lines)
+        diverged, found, epochs = any(line.diverged for line in lines), self.over_tasks, self.epochs
         share: dict[str, Any] = {"label": percents, "within": (0, 1)}
         classes, last = whole_axis("classes seen", self.classes[0], self.classes[-1]), self.classes[-1]
-
-        def figure(name: str, caption: str, heading: str, panels: Sequence[Panel], **layout: Any) -> Iterator[Figure]:
-            return self.curves_figure(f"{key}-{name}", caption, f"{heading}{title}", lines, panels, **layout)
 
         def reading(unit: str, counts: str, width: int = 1) -> list[str]:
             return [*reading_of(lines, width, unit), *([counts] if diverged else [])]
 
         if epochs is not None:
-            text = "Test accuracy by epoch"
-            caption = f"{text}, which falls where classes come, on the classes seen so far,"
-            panels = [panel("", epochs.curves, "accuracy", lines, **share)]
+            caption = "Test accuracy by epoch, which falls where classes come, on the classes seen so far,"
             how = reading("epoch", "once diverged a run counts as 0", epochs.width)
-            yield from figure("accuracy", caption, text, panels, reading=how, axis=epoch_axis(epochs))
-        panels = [panel("test accuracy", found, "accuracy", lines, **share)]
+            layout = {"reading": how, "axis": epoch_axis(epochs)}
+            yield "accuracy", caption, "Test accuracy by epoch", [panel("", epochs.curves, **share)], layout
+        panels, caption = [panel("test accuracy", found, **share)], "Test accuracy at the end of each addition"
         behind = self.behind_scratch(found, lines)
         if behind is not None:
-            text = "against training from scratch, points"
-            panels.append(panel(text, behind, "accuracy", lines, label=points, within=(-1, 1)))
-        text = f", and its difference from {SCRATCH}," if behind is not None else ""
-        caption = f"Test accuracy at the end of each addition{text}"
+            panels.append(panel("against training from scratch, points", behind, label=points, within=(-1, 1)))
+            caption += f", and its difference from {SCRATCH},"
         how = reading("end of an addition", "a diverged run counts as 0")
         layout = {"reading": how, "axis": classes, "columns": 2, "tall": 2.75}
-        yield from figure("additions", caption, "After each addition", panels, **layout)
+        yield "additions", caption, "After each addition", panels, layout
         caption = "Test accuracy of the classes in their order of arrival, in the end,"
-        panels = [panel("", arrival, "accuracy", lines, **share)]
         how = reading("classes that came together", "a diverged run counts as 0")
-        arriving = whole_axis("class, in order of arrival", 1, last)
-        yield from figure("classes", caption, "Old and new classes", panels, reading=how, axis=arriving)
-        how = reading("start of an addition", "without diverged runs")
+        layout = {"reading": how, "axis": whole_axis("class, in order of arrival", 1, last)}
+        yield "classes", caption, "Old and new classes", [panel("", self.arrival, **share)], layout
+        caption = "Dormant units and rank of the class token as each addition begins,"
         dormant: dict[str, Any] = {"label": percents, "bottom": 0, "alike": "dormant"}
         panels = [
-            panel("dormant, old classes", found, "dead_before", lines, **dormant),
-            panel("dormant, new classes", found, "dead", lines, **dormant),
-            panel("rank, old classes", found, "rank_before", lines, alike="rank"),
-            panel("rank, new classes", found, "rank", lines, alike="rank"),
+            panel("dormant, old classes", found, "dead_before", **dormant),
+            panel("dormant, new classes", found, "dead", **dormant),
+            panel("rank, old classes", found, "rank_before", alike="rank"),
+            panel("rank, new classes", found, "rank", alike="rank"),
         ]
-        caption = "Dormant units and rank of the class token as each addition begins,"
-        layout = {"reading": how, "axis": classes, "columns": 2, "tall": 1.9}
-        yield from figure("dormant", caption, "Units and features", panels, **layout)
+        layout = {"reading": reading("start of an addition", "without diverged runs"), "axis": classes, "tall": 1.9}
+        yield "dormant", caption, "Units and features", panels, {**layout, "columns": 2}
+        caption = "Mean magnitude of weights and normalization scales as each addition begins,"
         # Where nothing is ever reinitialized there is no line; and nothing is below 0.
         acting = found.filter((pl.col("reinitialized").fill_null(0) > 0).any().over("line"))
-        counts: dict[str, Any] = {"logarithmic": True, "within": (0, math.inf)}
         panels = [
-            panel("mean |weight|", found, "weight_magnitude", lines),
-            panel("mean |norm. scale|", found, "scale_magnitude", lines),
-            panel("reinitialized an addition", acting, "reinitialized", lines, **counts),
+            panel("mean |weight|", found, "weight_magnitude"),
+            panel("mean |norm. scale|", found, "scale_magnitude"),
+            panel("reinitialized an addition", acting, "reinitialized", logarithmic=True, within=(0, math.inf)),
         ]
-        caption = "Mean magnitude of weights and normalization scales as each addition begins,"
-        yield from figure("magnitudes", caption, "Weights and scales", panels, reading=how, axis=classes, tall=1.9)
+        yield "magnitudes", caption, "Weights and scales", panels, layout
 
     def behind_scratch(self, found: pl.DataFrame, lines: Sequence[Line]) -> pl.DataFrame | None:
         """Accuracy minus that of the network trained from scratch, seed by seed; None if no other has its seeds."""

@@ -107,10 +107,9 @@ class Panel:
         return self.intervals.is_empty()
 
 
-def panel(title: str, frame: pl.DataFrame, column: str, lines: Sequence[Line], **options: Any) -> Panel:
-    """A panel of one column of a frame of curves, for some lines."""
-    chosen = frame.filter(pl.col("line").is_in([line.name for line in lines]))
-    return Panel(title, chosen.select("line", "seed", "x", value=column), **options)
+def panel(title: str, frame: pl.DataFrame, column: str = "accuracy", **options: Any) -> Panel:
+    """A panel of one column of a frame of curves."""
+    return Panel(title, frame.select("line", "seed", "x", value=column), **options)
 
 
 def reading_of(lines: Sequence[Line], width: int, unit: str = "task") -> list[str]:
@@ -179,7 +178,10 @@ def curves(
         Line2D([], [], color=canvas.theme.of(style), linestyle=style.dash, linewidth=2, label=style.label)
         for style in shown.values()
     ]
-    return finish(canvas, drawing, title, reading, rows * tall, handles, at_side=alone and not canvas.narrow)
+    if alone and not canvas.narrow:
+        drawing.legend(handles=handles, loc="outside right upper")
+        handles = []
+    return finish(canvas, drawing, title, reading, rows * tall, handles)
 
 
 def _curve_panel(canvas: Canvas, axes: Axes, one: Panel, styles: Mapping[str, Style], width: float) -> None:
@@ -270,7 +272,6 @@ def finish(
     reading: Sequence[str],
     tall: float,
     handles: Sequence[Artist] = (),
-    at_side: bool = False,
 ) -> Drawing:
     """Adds the title, how to read the figure, and which line is which, and makes room for them."""
     for axes in drawing.axes:
@@ -279,12 +280,9 @@ def finish(
     drawing.suptitle(title, x=0.1 / canvas.width, ha="left", size=13, weight="bold")
     parts = reading if canvas.narrow else ["; ".join(reading)]
     text = "\n".join(textwrap.fill(part, 62 if canvas.narrow else 118) for part in parts)
-    below: Sequence[Artist] = () if at_side else handles
-    if at_side:
-        drawing.legend(handles=handles, loc="outside right upper")
-    for columns in range(max(1, len(below)), 0, -1):
+    for columns in range(max(1, len(handles)), 0, -1):
         legend = drawing.legend(
-            handles=below, ncols=columns, loc="outside lower left", title=text, alignment="left", title_fontsize=9
+            handles=handles, ncols=columns, loc="outside lower left", title=text, alignment="left", title_fontsize=9
         )
         legend.get_title().set_color(canvas.theme.muted)
         box = legend.get_window_extent()

@@ -157,14 +157,12 @@ def render(report: Report, figures: Mapping[str, Sequence[tuple[Figure, Image, I
     environment.filters.update(evidence=evidence_texts, settings=settings_text)
     views, single = report.views, len(report.views) == 1
     title = views[0].title if single else f"{len(views)} studies"
-    unfinished = [view for view in views if view.partial]
-    partial = unfinished[0].partial if single and unfinished else ""
-    if unfinished and not single:
-        partial = f"Not finished: {', '.join(view.title for view in unfinished)}."
+    unfinished = [view.title for view in views if view.partial]
+    partial = f"Not finished: {', '.join(unfinished)}." if unfinished else ""
     return environment.get_template("page.html.j2").render(
         report=report,
         title=report.title or f"supple report: {title}",
-        partial=report.partial or partial,
+        partial=report.partial or (views[0].partial if single else partial),
         answer=views[0].answer if single else report.claims_summary,
         how_to_read=dict.fromkeys(text for view in views for text in view.how_to_read),
         figures=figures,

@@ -162,9 +162,8 @@ class CrossFit:
 def cross_fit(values: ArrayLike) -> CrossFit:
     """Chooses the best of settings [settings, seeds] on one half of the seeds for the other, and the reverse.
 
-    The setting with the highest mean of ten is one that is good and was lucky; its own mean is too high an estimate,
-    the more so the more settings there are. The halves are the seeds at even and at odd places; NaN is where a setting
-    was not run with a seed.
+    The setting with the highest mean is one that is good and was lucky; its own mean is too high an estimate. The
+    halves are the seeds at even and at odd places; NaN is where a setting was not run with a seed.
 
     Source: the idea of cross-fitting, as in Chernozhukov et al., "Double/debiased machine learning", The Econometrics
     Journal 21, 2018.

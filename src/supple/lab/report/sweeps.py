@@ -105,7 +105,7 @@ def _sweep_curves(canvas: Canvas, axes: Axes, sweep: Sweep, styles: Sequence[Sty
         if k == sweep.best[1]:
             at = points.row(by_predicate=pl.col("x") == sweep.best[0] + shift, named=True)
             ink = canvas.theme.ink
-            axes.plot(at["x"], at["mean"], "o", color="none", markersize=12, markeredgecolor=ink, zorder=4)
+            axes.plot(at["x"], at["mean"], marker="o", color="none", markersize=12, markeredgecolor=ink, zorder=4)
     if first is not None:
         level = first.average("late")
         axes.axhline(level, color=canvas.theme.of(first.style), linewidth=1.3, linestyle=(0, (4, 1.6)), zorder=1)

@@ -18,9 +18,8 @@ from supple.lab.report.style import label_of
 def pooled(folders: Iterable[Measured]) -> pl.DataFrame:
     """The runs of several folders in one frame; one that is in two folders, with the same settings and seed, once.
 
-    A row a run has the columns of :attr:`Measured.runs` and :attr:`Measured.disturbances`, "folder", the place of its
-    folder, "tasks", how many are counted, "configuration", the method's settings as text, and "world", everything else
-    that runs compared must have in common.
+    Beside the columns of :attr:`Measured.runs` and :attr:`Measured.disturbances` there are "folder", its place,
+    "tasks", "configuration", the method's settings as text, and "world", all else that runs compared have in common.
     """
     frames = [_described(place, measured) for place, measured in enumerate(folders)]
     together = pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame()
@@ -79,13 +78,12 @@ class Trials:
 
 
 def comparable(
-    runs: pl.DataFrame, folders: Sequence[Measured], kinds: Sequence[str], variety: Sequence[str] = ("kind",)
+    runs: pl.DataFrame, folders: Sequence[Measured], kinds: Sequence[str], variety: Sequence[str]
 ) -> Trials | None:
-    """The runs of some kinds of methods that are to be compared with each other; None if there are none.
+    """The runs of some kinds of methods that differ in nothing but the method; None if there are none.
 
-    Runs that differ in anything but the method are not compared. Where something was run in several ways, such as with
-    several step sizes or at several scales, it is the way in which most of what is compared, which differs in the
-    columns ``variety``, was run; of several that with the most tasks, and then with the most runs.
+    Of several ways to run them, such as step sizes or scales, it is that in which most of what is compared, which
+    differs in the columns ``variety``, was run; then that with the most tasks, and with the most runs.
     """
     here = runs.filter(pl.col("kind").is_in(list(kinds)))
     if here.is_empty():

@@ -19,17 +19,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from supple.lab.report.statistics import (
-    NOTHING,
-    Array,
-    Interval,
-    equivalence_p,
-    holm,
-    mean_interval,
-    paired_p,
-    pairs_needed,
-    sign_p,
-)
+from supple.lab.report import statistics
+from supple.lab.report.statistics import NOTHING, Array, Interval
+from supple.lab.report.texts import listed
 
 UNANIMOUS = 6
 """So many pairs that all say the same are clear without an interval: by the sign test p is 2 / 2^6 = 0.031, or less."""
@@ -49,17 +41,13 @@ class Verdict(str, Enum):
 
 
 class Says(str, Enum):
-    """What a statement says about a mean difference d, given a margin m of what does not matter.
+    """What a statement says about a mean difference: that it is above or below 0, less than the margin away from 0, or
+    not as far below it as the margin.
 
-    - ABOVE: d > 0. Supported if the interval lies above 0, or all of six or more differences do: one run that diverged
-      makes the interval wide, but it does not make a method better that is behind in every other pair. Contradicted if
-      d < 0, or if the interval lies within the margin without lying above 0.
-    - BELOW: d < 0, the reverse.
-    - WITHIN: |d| < m. Supported if the interval lies within the margin; contradicted if d is beyond it.
-    - NOT_BELOW: d > -m. Supported if the interval lies above -m; contradicted if d < -m.
-
-    Of shares NOT_BELOW, without a margin, is supported if no pair is below 0, or if those above 0 are more than the
-    exact test has by chance; contradicted if those below 0 are.
+    Supported if the interval lies there, and contradicted if the mean clearly does not. ABOVE and BELOW are supported
+    also if all of six or more differences say so, as one run that diverged makes the interval wide but no method
+    better, and contradicted also if the interval lies within the margin. Of shares NOT_BELOW is supported if no pair
+    is below 0, or those above 0 are more than the exact test has by chance; contradicted if those below 0 are.
     """
 
     ABOVE = "above 0"
@@ -139,7 +127,7 @@ class Claim:
 
 def judge(statements: Sequence[Statement]) -> list[Judged]:
     """Judges the statements of one claim."""
-    adjusted = holm([contradiction_p(statement) for statement in statements])
+    adjusted = statistics.holm([contradiction_p(statement) for statement in statements])
     return [_judged(statement, float(p)) for statement, p in zip(statements, adjusted, strict=True)]
 
 
@@ -158,14 +146,14 @@ def contradiction_p(statement: Statement) -> float:
     if len(d) < 2:
         return math.nan
     if statement.shares:
-        return sign_p(-d)
+        return statistics.sign_p(-d)
     mean = float(d.mean())
-    contrary = paired_p(d, low) if mean < low else paired_p(d, high) if mean > high else 1.0
+    contrary = statistics.paired_p(d, low) if mean < low else statistics.paired_p(d, high) if mean > high else 1.0
     if statement.says in (Says.WITHIN, Says.NOT_BELOW):
         return contrary
     if unanimous(-d if statement.says is Says.ABOVE else d):
         contrary = min(contrary, 2.0 ** (1 - len(d)))
-    return min(contrary, equivalence_p(d, margin)) if abs(mean) < margin else contrary
+    return min(contrary, statistics.equivalence_p(d, margin)) if abs(mean) < margin else contrary
 
 
 def unanimous(d: Array) -> bool:
@@ -174,7 +162,7 @@ def unanimous(d: Array) -> bool:
 
 
 def _judged(statement: Statement, p: float) -> Judged:
-    found = mean_interval(statement.differences)
+    found = statistics.mean_interval(statement.differences)
     if statement.shares:
         found = NOTHING._replace(mean=found.mean)
     held, agreed = _holds(statement, found), _all_agree(statement)
@@ -188,7 +176,7 @@ def _judged(statement: Statement, p: float) -> Judged:
 def _holds(statement: Statement, interval: Interval) -> bool:
     """Whether the interval, or of shares the exact test, supports the statement."""
     if statement.shares:
-        return sign_p(statement.differences) < LEVEL
+        return statistics.sign_p(statement.differences) < LEVEL
     # With bounds on both sides and a 95% interval this is two one-sided tests at 2.5% each.
     low, high = statement.bounds
     return interval.low > low and interval.high < high
@@ -212,7 +200,7 @@ def _needed(statement: Statement, mean: float) -> int | None:
     if statement.says in (Says.ABOVE, Says.BELOW):
         # Undecided are both 0 and what is too small to matter; the first that is left out decides.
         distance = max(distance, statement.margin - distance)
-    return pairs_needed(statement.differences, distance)
+    return statistics.pairs_needed(statement.differences, distance)
 
 
 def summary(claims: Sequence[Claim]) -> str:
@@ -231,7 +219,6 @@ def summary(claims: Sequence[Claim]) -> str:
         parts.append(f"are part of what decides {len(begun)} ({', '.join(begun)})")
     if len(unclear) > len(begun):
         parts.append(f"have nothing to say about {len(unclear) - len(begun)}")
-    text = " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
     scaled = any(claim.scale for claim in claims if claim.evidence)
     small = " Some are smaller than the paper's; a verdict is about runs of this size." if scaled else ""
-    return f"Of {len(claims)} claims of {claims[0].source} these runs {text}.{small}"
+    return f"Of {len(claims)} claims of {claims[0].source} these runs {listed(parts)}.{small}"

@@ -78,28 +78,23 @@ class _Evidence:
         self.found: dict[str, Trials] = {}
 
     def trials(
-        self,
-        key: str,
-        kinds: Sequence[str] = ("swr", *UNIT_METHODS),
-        *,
-        optional: bool = False,
-        study: str = "",
-        variety: Sequence[str] = ("kind",),
+        self, key: str, kinds: Sequence[str] = ("swr", *UNIT_METHODS), optional: bool = False, variants: bool = False
     ) -> Trials | None:
-        """The runs of a setting; what is missing is noted, unless it is optional."""
+        """The runs of a setting, or of variants of SWR in it; what is missing is noted, unless it is optional."""
         runs = self.runs.filter(pl.col("setting") == key, pl.col("tasks") >= SETTINGS[key].least)
-        found = comparable(runs, self.folders, kinds, variety)
+        found = comparable(runs, self.folders, kinds, list(VARIANTS[0]) if variants else ["kind"])
         if found is not None:
             self.found[key] = found
         there = set() if found is None else set(found.runs["kind"])
         lacking = [label_of(kind) for kind in kinds if kind not in there]
         if lacking and not optional:
-            self.lacks(key, listed(lacking), study)
+            self.lacks(key, listed(lacking), variants)
         return found
 
-    def lacks(self, key: str, what: str, study: str = "") -> None:
-        """Notes that runs of a setting are missing, and the study that has them, if not the setting's own."""
-        study, found = study or SETTINGS[key].study, self.found.get(key)
+    def lacks(self, key: str, what: str, variants: bool = False) -> None:
+        """Notes that runs of a setting, or of variants of SWR in it, are missing, and which study has them."""
+        study = f"permuted_mnist/swr_variants_{key}" if variants else SETTINGS[key].study
+        found = self.found.get(key)
         # What is there already is gone on with, at its scale, where it is a study that has all methods.
         begun = found is not None and found.measured.results.name == study
         command = found.command() if found is not None and begun else f"supple run {study}"
@@ -178,8 +173,7 @@ def _base_loses(evidence: _Evidence) -> None:
 def _best_variant(evidence: _Evidence) -> None:
     best = "/".join(VARIANTS[0].values())
     for key in ("large", "small"):
-        study = f"permuted_mnist/swr_variants_{key}"
-        trials = evidence.trials(key, ("swr",), optional=key == "small", study=study, variety=list(VARIANTS[0]))
+        trials = evidence.trials(key, ("swr",), optional=key == "small", variants=True)
         if trials is None:
             continue
         found = {}
@@ -191,7 +185,7 @@ def _best_variant(evidence: _Evidence) -> None:
             if not rows.is_empty():
                 found["/".join(variant.values())] = final(rows)
             elif key == "large":
-                evidence.lacks(key, f"SWR with {'/'.join(variant.values())}", study)
+                evidence.lacks(key, f"SWR with {'/'.join(variant.values())}", variants=True)
         for words, (values, note) in found.items():
             if words != best and best in found:
                 d = differences(found[best][0], values)
