@@ -6,7 +6,8 @@ from compared import measured_of
 from fake_results import NETWORK, PROBLEM, Row, ahead, write, write_additions
 
 from supple.lab.report.verdicts import Says, Verdict
-from supple.lab.studies.claims import SETTINGS, check_claims, incremental_scale, setting_of
+from supple.lab.studies.claims import check_claims
+from supple.lab.studies.paper import SETTINGS, incremental_scale, setting_of
 from supple.lab.study.schema import ClassIncremental
 
 YES, NO, OPEN = Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.NOT_ENOUGH

@@ -9,7 +9,8 @@ from fake_results import Row, write
 
 from supple.lab.report.facts import going_on
 from supple.lab.report.verdicts import Verdict
-from supple.lab.studies.claims import SETTINGS, VARIANTS, check_claims, setting_of
+from supple.lab.studies.claims import VARIANTS, check_claims
+from supple.lab.studies.paper import SETTINGS, setting_of
 from supple.lab.study import shipped
 from supple.lab.study.results import MANIFEST
 from supple.lab.study.spec import read

@@ -11,8 +11,8 @@ from compared import measured_of, view_of
 from fake_results import Row, ahead, write, write_additions
 from scipy import stats
 
-from supple.lab.report import class_incremental
-from supple.lab.report.class_incremental import accuracy_by_arrival, classes_after, epochs_of
+from supple.lab.report import additions
+from supple.lab.report.additions import accuracy_by_arrival, classes_after, epochs_of
 from supple.lab.report.page import make_report
 from supple.lab.report.style import BASELINES
 from supple.lab.report.tables import points_table
@@ -88,7 +88,7 @@ def test_classes(tmp_path, additions, problem, sizes, words):
 @pytest.mark.parametrize("most", [400, 7])
 def test_curves_over_epochs(view, monkeypatch, most):
     """Of 18 epochs, 3 an addition, with at most about 7 points: bins of 3, that is one an addition."""
-    monkeypatch.setattr(class_incremental, "EPOCH_BINS", most)
+    monkeypatch.setattr(additions, "EPOCH_BINS", most)
     runs = [13, 2, 0]
     epochs = epochs_of(view.measured, runs)
     assert epochs.width == (1 if most == 400 else 3)
@@ -105,7 +105,7 @@ def test_curves_over_epochs(view, monkeypatch, most):
 
 
 def test_bins_of_epochs_begin_anew_at_each_addition(view, monkeypatch):
-    monkeypatch.setattr(class_incremental, "EPOCH_BINS", 9)
+    monkeypatch.setattr(additions, "EPOCH_BINS", 9)
     ends = epochs_of(view.measured, [0]).curves["x"].to_list()
     assert ends == [1.5, 3, 4.5, 6, 7.5, 9, 10.5, 12, 13.5, 15, 16.5, 18]
 

@@ -19,9 +19,9 @@ from supple.lab.report.figures import (
     curves,
     dots,
     spans_decades,
-    task_axis,
     to_file,
     to_themed_svg,
+    whole_axis,
 )
 from supple.lab.report.style import DARK, LIGHT, colour_pairs, shades, styles_of
 from supple.lab.report.sweeps import draw_sweep, sweep_of
@@ -44,7 +44,9 @@ def frame(names, scale=1.0, seeds=4, value=lambda random, name, k: 0.7 + 0.1 * r
 
 
 def drawn(canvas, *panels, reading=("One", "two"), **options):
-    return curves(canvas, panels, STYLES, "Accuracy over tasks", reading, task_axis(1000), **options)
+    axis = whole_axis("task", 1, 1000)
+    with matplotlib.rc_context(canvas.sheet):
+        return curves(canvas, panels, STYLES, "Accuracy over tasks", reading, axis, **options)
 
 
 def line_of(axes, name, theme=LIGHT):
@@ -121,7 +123,8 @@ def test_dots(canvas):
     rows = [(name, seed, 0.1 * k + 0.1 + 0.01 * rng.random()) for k, name in enumerate(KINDS) for seed in range(4)]
     values = pl.DataFrame(rows, ["line", "seed", "value"], orient="row").filter(pl.col("line") != "tanh")
     panels = [Panel("loss", values), Panel("std", values, logarithmic=True)]
-    figure = dots(canvas, panels, STYLES, "Title", ["One"])
+    with matplotlib.rc_context(canvas.sheet):
+        figure = dots(canvas, panels, STYLES, "Title", ["One"])
     assert texts_outside(figure) == []
     means = values.group_by("line", maintain_order=True).agg(pl.mean("value"))["value"].to_list()
     for axes in figure.axes:
@@ -169,7 +172,8 @@ def test_sweep(view, canvas):
                 pl.col("optimizer.step_size") == 0.05
             )["late"].mean()  # fmt: skip
     styles = shades(line.style, 3)
-    figure = draw_sweep(canvas, sweep, styles, view.lines[0], "Title", ["One"])
+    with matplotlib.rc_context(canvas.sheet):
+        figure = draw_sweep(canvas, sweep, styles, view.lines[0], "Title", ["One"])
     assert texts_outside(figure) == []
     curve, heat = figure.axes
     assert [type(one) for one in curve.lines].count(Line2D) == 5

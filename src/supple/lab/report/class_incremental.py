@@ -8,115 +8,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 
-from supple.lab.data import DATA_SETS
-from supple.lab.report.comparison import Comparison, Line, best_of, groups
+from supple.lab.report import tables
+from supple.lab.report.additions import Epochs, accuracy_by_arrival, classes_after, drawn_again, epochs_of, whole
+from supple.lab.report.comparison import Comparison, Line, best_of
 from supple.lab.report.facts import Facts
-from supple.lab.report.figures import Canvas, Figure, Panel, panel, reading_of, whole_axis
-from supple.lab.report.measures import Measured, bin_width, final_tasks
+from supple.lab.report.figures import Canvas, Panel, panel, reading_of, whole_axis
+from supple.lab.report.measures import final_tasks
 from supple.lab.report.statistics import Interval
-from supple.lab.report.tables import (
-    RANK,
-    REINITIALIZED,
-    SEEDS,
-    Column,
-    average_column,
-    diverged_column,
-    gain_columns,
-    interval_column,
-    outcome_column,
-)
 from supple.lab.report.texts import counted, gap_text, number, percents, points
-from supple.lab.report.view import View
-from supple.lab.study.results import EPOCHS, TASKS
+from supple.lab.report.view import Curves, View
 
 SCRATCH = "the network trained from scratch on the same classes"
 """What the whole network drawn again at each addition is."""
-
-EPOCH_BINS = 400
-"""The most points, about, that a curve over epochs has; with 20 times 100 epochs each averages over 5."""
-
-_MEASURES = (
-    "accuracy", "classes", "weight_magnitude", "scale_magnitude", "reinitialized", "dead_before", "dead",
-    "rank_before", "rank",
-)  # fmt: skip
-
-
-def whole(parts: str | None) -> bool:
-    """Whether what the method "reset" draws again, by its setting ``parts``, is the whole network."""
-    return parts is None or "network" in parts.split("+")
-
-
-def classes_after(problem: Any, additions: int) -> int:
-    """Classes seen after some additions, the first classes counting as one; the last brings what is left."""
-    return min(problem.first + problem.step * (additions - 1), DATA_SETS[problem.data].classes)
-
-
-@dataclass(frozen=True, eq=False)
-class Epochs:
-    """Test accuracy over epochs.
-
-    Args:
-        curves: rows of "line", "seed", "x", how many epochs were learned, and "accuracy".
-        bounds: [additions + 1], epochs that were learned before each addition, and in all.
-        classes: [additions], classes seen from then on.
-        width: epochs that a point averages over.
-    """
-
-    curves: pl.DataFrame
-    bounds: Sequence[int]
-    classes: Sequence[int]
-    width: int
-
-
-def epochs_of(measured: Measured, runs: Sequence[int]) -> Epochs | None:
-    """Test accuracy of runs over epochs, in bins that begin anew at each addition; None without epochs."""
-    epoch = pl.col("epoch")
-    epochs = measured.rows(EPOCHS, runs)
-    additions = epochs.group_by("task").agg(start=epoch.min(), stop=epoch.max() + 1, classes=pl.max("classes"))
-    sizes = additions.sort("task").collect(engine="streaming")
-    if sizes.is_empty():
-        return None
-    width = bin_width(int((sizes["stop"] - sizes["start"]).sum()), EPOCH_BINS)
-    bins = ["task", "bin"]
-    binned = (
-        epochs.join(additions.select("task", "start"), on="task")
-        .group_by("run", "task", bin=(epoch - pl.col("start")) // width)
-        .agg(x=epoch.mean() + 1, accuracy=pl.col("test_accuracy").fill_nan(0.0).mean())
-        .with_columns(x=pl.col("x").mean().over(bins))
-        .sort("run", *bins)
-        .collect(engine="streaming")
-    )
-    bounds = [*sizes["start"], sizes["stop"][-1]]
-    return Epochs(measured.named(binned.drop(bins)), bounds, sizes["classes"].to_list(), width)
-
-
-def accuracy_by_arrival(measured: Measured, runs: Sequence[int], classes: Sequence[int]) -> pl.DataFrame:
-    """Test accuracy of the last network of each run, averaged over the classes that came together.
-
-    Rows have "line", "seed", "x", the mean place of the classes in their order of arrival, and "accuracy", 0 for a run
-    that diverged.
-    """
-    last = measured.rows(TASKS, runs).filter(pl.col("task") == measured.tasks - 1)
-    bounds, each = [0, *classes], pl.col("class_accuracy").list
-    frames = [
-        last.select(
-            "run",
-            x=pl.lit((start + 1 + stop) / 2),
-            # A network that diverged has no accuracies; it classifies nothing rightly.
-            accuracy=each.slice(start, stop - start).list.mean().cast(pl.Float64).fill_null(0.0),
-        )
-        for start, stop in pairwise(bounds)
-    ]
-    return measured.named(pl.concat(frames).collect().sort("run", "x"))
 
 
 class ClassIncrementalView(View):
@@ -126,6 +36,10 @@ class ClassIncrementalView(View):
     unit: ClassVar[str] = "classes"
     images_of: ClassVar[str] = ""
     schedule: ClassVar[str] = "one-cycle schedule at each addition"
+    measures: ClassVar[Sequence[str]] = (
+        "accuracy", "classes", "weight_magnitude", "scale_magnitude", "reinitialized", "dead_before", "dead",
+        "rank_before", "rank",
+    )  # fmt: skip
     how_to_read: ClassVar[Sequence[str]] = (
         "At each addition more classes of images come, and the network goes on learning all that it has seen. More "
         "classes are harder, so accuracy falls in any case. What shows a loss of plasticity is the difference from a "
@@ -142,17 +56,14 @@ class ClassIncrementalView(View):
 
     def __init__(self, comparison: Comparison) -> None:
         super().__init__(comparison)
-        anew = [line for line in self.lines if line.kind == "reset" and _all_whole(line)]
+        anew = [line for line in self.lines if line.kind == "reset" and whole(drawn_again(line.runs))]
         self.scratch = next((line for line in anew if line.name == line.kind), anew[0] if anew else None)
 
     @classmethod
     def labels(cls, runs: Sequence[pl.DataFrame]) -> Mapping[str, str]:
         """What the row "reset" is called where not all of its runs draw the whole network again."""
-        drawn: set[str | None] = set()
-        for frame in runs:
-            own = frame.filter(method="reset", kind="reset")
-            drawn.update(own["parts"] if "parts" in own.columns else [None] * len(own))
-        if all(map(whole, drawn)):
+        drawn = {parts for frame in runs for parts in drawn_again(frame.filter(method="reset", kind="reset"))}
+        if whole(drawn):
             return {}
         return {"reset": f"reset {drawn.pop()}" if len(drawn) == 1 else "reset"}
 
@@ -192,13 +103,12 @@ class ClassIncrementalView(View):
         if others:
             best = best_of(others)
             label = best.style.label
-            behind = self.comparison.lead(best, [line for line in others if line is not best])
             gap = self.behind.get(best.name)
             shown.append(self.comparison.gap(best, first) if gap is None else gap)
             against = gap_text(shown[-1], plain if gap is None else "that network")
             average = ", on average the best method," if len(others) > 1 else ""
             text += f". {label}{average} ended at {100 * best.interval('late').mean:.1f}%, {against}"
-            text += f"{behind}{label}" if behind else ""
+            text += self.comparison.lead(best, others, label)
         chance = any(math.isfinite(one.mean) and not one.known for one in shown or [late])
         return f"{text}. {self._diverged}{' One seed gives no interval, so this may be chance.' if chance else ''}"
 
@@ -217,15 +127,15 @@ class ClassIncrementalView(View):
         study = self.measured.study
         return f"first {self.classes[-1]:,} of {classes_after(study.problem, study.run.tasks):,} classes"
 
-    def columns(self) -> list[Column]:
+    def columns(self) -> list[tables.Column]:
         """What the table says of each method."""
-        found = [outcome_column("final", "late"), *gain_columns(self.comparison)]
+        found = [tables.outcome_column("final", "late"), *tables.gain_columns(self.comparison)]
         if self.scratch is not None:
             # Where it comes first, every line is compared with it already.
             header = "" if self.scratch is self.comparison.first else f"against {self.scratch.style.label}"
-            found.append(interval_column(header, "from_scratch", lambda line: self.behind.get(line.name)))
-        dormant = average_column("dormant, %", "dormant", "dead", scale=100)
-        return [*found, diverged_column(True), dormant, RANK, REINITIALIZED, SEEDS]
+            found.append(tables.interval_column(header, "from_scratch", lambda line: self.behind.get(line.name)))
+        dormant = tables.average_column("dormant, %", "dormant", "dead", scale=100)
+        return [*found, tables.diverged_column(True), dormant, tables.RANK, tables.REINITIALIZED, tables.SEEDS]
 
     def note(self) -> str:
         """How to read the table."""
@@ -241,6 +151,11 @@ class ClassIncrementalView(View):
         """What the problem is."""
         problem: Any = self.measured.study.problem
         kept = "that of the best validation accuracy" if problem.restore else "the last one"
+        what = (
+            f"class-incremental images, {problem.first} classes at first, {problem.step} more at each addition, "
+            f"{counted(problem.epochs, 'epoch')} with each number of classes, the network kept at the end of an "
+            f"addition is {kept}"
+        )
         images = [
             f"all {words}" if count is None else f"{count:,} {words}"
             for count, words in ((problem.train_images, "for training"), (problem.test_images, "for test"))
@@ -250,19 +165,9 @@ class ClassIncrementalView(View):
             f"crop after padding by {counted(problem.padding, 'pixel')}" if problem.padding else "",
             f"rotation by up to {number(problem.rotation)} degrees" if problem.rotation else "",
         ]
-        return [
-            (
-                "Problem",
-                f"class-incremental images, {problem.first} classes at first, {problem.step} more at each addition, "
-                f"{counted(problem.epochs, 'epoch')} with each number of classes, the network kept at the end of an "
-                f"addition is {kept}",
-            ),
-            (
-                "Images of a class",
-                ", ".join([*images, f"{problem.validation:,} of those for training kept for validation"]),
-            ),
-            ("Augmentation", ", ".join(filter(None, augmented)) or "none"),
-        ]
+        images.append(f"{problem.validation:,} of those for training kept for validation")
+        augmentation = ", ".join(filter(None, augmented)) or "none"
+        return [("Problem", what), ("Images of a class", ", ".join(images)), ("Augmentation", augmentation)]
 
     def network_text(self) -> str:
         """The vision transformer in words."""
@@ -288,93 +193,76 @@ class ClassIncrementalView(View):
         epochs, taken = counted(additions * problem.epochs, "epoch"), counted(sum(steps), "step")
         return f"{counted(additions, 'number')} of classes, {classes}: {epochs}, {taken} a network"
 
-    def figures(self) -> Iterator[Figure]:
-        """The figures, in the order of the page.
+    def beside_final(self) -> tuple[Panel, str]:
+        """The difference from training from scratch, or from the first where there is none, and what it is in words."""
+        reference, called = self.comparison.first, self.comparison.first.style.label
+        if self.scratch is not None and self.behind:
+            reference, called = self.scratch, SCRATCH
+        gaps = self.comparison.values("late", minus=reference)
+        return Panel(f"against {reference.style.label}, points", gaps, label=points), f"its difference from {called}"
 
-        Accuracy over epochs, at the end of each addition and of the classes in their order of arrival; magnitudes,
-        dormant units and rank at each addition; sweeps.
-        """
-        runs = self.comparison.runs()
-        found = self.measured.curves(runs, _MEASURES)
-        # A point of additions lies where its classes are.
+    @cached_property
+    def over_tasks(self) -> pl.DataFrame:
+        """The curves of :attr:`measures` over additions; a point lies where its classes are."""
+        found = super().over_tasks
         classes = found.group_by("x").agg(classes=pl.mean("classes"))
-        found = found.drop("classes").join(classes, on="x", maintain_order="left").drop("x").rename({"classes": "x"})
-        epochs = epochs_of(self.measured, runs)
-        arrival = accuracy_by_arrival(self.measured, runs, self.classes)
-        shared = groups(self.lines)
-        if len(shared) > 1:
-            yield self._overview()
-        for ending, title, lines in shared:
-            yield from self._figures(f"{self.key}{ending}", title, lines, found, epochs, arrival)
-        yield from self.sweeps()
+        return found.drop("classes").join(classes, on="x", maintain_order="left").drop("x").rename({"classes": "x"})
 
-    def _overview(self) -> Figure:
-        """Final test accuracy of all methods, beside the difference from the first or from training from scratch."""
-        first = self.comparison.first
-        if self.scratch is None or not self.behind:
-            label = first.style.label
-            beside = Panel(f"against {label}, points", self.comparison.gaps(first), label=points)
-            return self.overview(beside, f"its difference from {label}")
-        beside = Panel(f"against {self.scratch.style.label}, points", self.comparison.gaps(self.scratch), label=points)
-        return self.overview(beside, f"its difference from {SCRATCH}")
+    @cached_property
+    def epochs(self) -> Epochs | None:
+        """Test accuracy over epochs."""
+        return epochs_of(self.measured, self.comparison.runs)
 
-    def _figures(
-        self, key: str, title: str, lines: Sequence[Line], found: pl.DataFrame, epochs: Epochs | None,
-        arrival: pl.DataFrame,
-    ) -> Iterator[Figure]:  # fmt: skip
+    @cached_property
+    def arrival(self) -> pl.DataFrame:
+        """Test accuracy of the classes in their order of arrival."""
+        return accuracy_by_arrival(self.measured, self.comparison.runs, self.classes)
+
+    def curves(self, lines: Sequence[Line]) -> Iterator[Curves]:
         """The figures of curves of some lines."""
-        diverged = any(line.diverged for line in lines)
+        diverged, found, epochs = any(line.diverged for line in lines), self.over_tasks, self.epochs
         share: dict[str, Any] = {"label": percents, "within": (0, 1)}
         classes, last = whole_axis("classes seen", self.classes[0], self.classes[-1]), self.classes[-1]
-
-        def figure(name: str, caption: str, heading: str, panels: Sequence[Panel], **layout: Any) -> Iterator[Figure]:
-            return self.curves_figure(f"{key}-{name}", caption, f"{heading}{title}", lines, panels, **layout)
 
         def reading(unit: str, counts: str, width: int = 1) -> list[str]:
             return [*reading_of(lines, width, unit), *([counts] if diverged else [])]
 
         if epochs is not None:
-            text = "Test accuracy by epoch"
-            caption = f"{text}, which falls where classes come, on the classes seen so far,"
-            panels = [panel("", epochs.curves, "accuracy", lines, **share)]
+            caption = "Test accuracy by epoch, which falls where classes come, on the classes seen so far,"
             how = reading("epoch", "once diverged a run counts as 0", epochs.width)
-            yield from figure("accuracy", caption, text, panels, reading=how, axis=epoch_axis(epochs))
-        panels = [panel("test accuracy", found, "accuracy", lines, **share)]
+            layout = {"reading": how, "axis": epoch_axis(epochs)}
+            yield "accuracy", caption, "Test accuracy by epoch", [panel("", epochs.curves, **share)], layout
+        panels, caption = [panel("test accuracy", found, **share)], "Test accuracy at the end of each addition"
         behind = self.behind_scratch(found, lines)
         if behind is not None:
-            text = "against training from scratch, points"
-            panels.append(panel(text, behind, "accuracy", lines, label=points, within=(-1, 1)))
-        text = f", and its difference from {SCRATCH}," if behind is not None else ""
-        caption = f"Test accuracy at the end of each addition{text}"
+            panels.append(panel("against training from scratch, points", behind, label=points, within=(-1, 1)))
+            caption += f", and its difference from {SCRATCH},"
         how = reading("end of an addition", "a diverged run counts as 0")
         layout = {"reading": how, "axis": classes, "columns": 2, "tall": 2.75}
-        yield from figure("additions", caption, "After each addition", panels, **layout)
+        yield "additions", caption, "After each addition", panels, layout
         caption = "Test accuracy of the classes in their order of arrival, in the end,"
-        panels = [panel("", arrival, "accuracy", lines, **share)]
         how = reading("classes that came together", "a diverged run counts as 0")
-        arriving = whole_axis("class, in order of arrival", 1, last)
-        yield from figure("classes", caption, "Old and new classes", panels, reading=how, axis=arriving)
-        how = reading("start of an addition", "without diverged runs")
+        layout = {"reading": how, "axis": whole_axis("class, in order of arrival", 1, last)}
+        yield "classes", caption, "Old and new classes", [panel("", self.arrival, **share)], layout
+        caption = "Dormant units and rank of the class token as each addition begins,"
         dormant: dict[str, Any] = {"label": percents, "bottom": 0, "alike": "dormant"}
         panels = [
-            panel("dormant, old classes", found, "dead_before", lines, **dormant),
-            panel("dormant, new classes", found, "dead", lines, **dormant),
-            panel("rank, old classes", found, "rank_before", lines, alike="rank"),
-            panel("rank, new classes", found, "rank", lines, alike="rank"),
+            panel("dormant, old classes", found, "dead_before", **dormant),
+            panel("dormant, new classes", found, "dead", **dormant),
+            panel("rank, old classes", found, "rank_before", alike="rank"),
+            panel("rank, new classes", found, "rank", alike="rank"),
         ]
-        caption = "Dormant units and rank of the class token as each addition begins,"
-        layout = {"reading": how, "axis": classes, "columns": 2, "tall": 1.9}
-        yield from figure("dormant", caption, "Units and features", panels, **layout)
+        layout = {"reading": reading("start of an addition", "without diverged runs"), "axis": classes, "tall": 1.9}
+        yield "dormant", caption, "Units and features", panels, {**layout, "columns": 2}
+        caption = "Mean magnitude of weights and normalization scales as each addition begins,"
         # Where nothing is ever reinitialized there is no line; and nothing is below 0.
         acting = found.filter((pl.col("reinitialized").fill_null(0) > 0).any().over("line"))
-        counts: dict[str, Any] = {"logarithmic": True, "within": (0, math.inf)}
         panels = [
-            panel("mean |weight|", found, "weight_magnitude", lines),
-            panel("mean |norm. scale|", found, "scale_magnitude", lines),
-            panel("reinitialized an addition", acting, "reinitialized", lines, **counts),
+            panel("mean |weight|", found, "weight_magnitude"),
+            panel("mean |norm. scale|", found, "scale_magnitude"),
+            panel("reinitialized an addition", acting, "reinitialized", logarithmic=True, within=(0, math.inf)),
         ]
-        caption = "Mean magnitude of weights and normalization scales as each addition begins,"
-        yield from figure("magnitudes", caption, "Weights and scales", panels, reading=how, axis=classes, tall=1.9)
+        yield "magnitudes", caption, "Weights and scales", panels, layout
 
     def behind_scratch(self, found: pl.DataFrame, lines: Sequence[Line]) -> pl.DataFrame | None:
         """Accuracy minus that of the network trained from scratch, seed by seed; None if no other has its seeds."""
@@ -405,8 +293,3 @@ def epoch_axis(epochs: Epochs) -> Callable[[Axes, Canvas], None]:
         )
 
     return make
-
-
-def _all_whole(line: Line) -> bool:
-    """Whether a line draws the whole network again, at each of its points."""
-    return all(map(whole, line.runs["parts"] if "parts" in line.runs.columns else [None]))

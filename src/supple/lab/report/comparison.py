@@ -28,10 +28,8 @@ from supple.lab.study.methods import defaults
 
 
 def by_seed(runs: pl.DataFrame, group: str, column: str) -> tuple[list[str], list[int], Array]:
-    """An outcome of runs as a table.
-
-    Returned are the settings that the column ``group`` has as text, in the order of the runs, the seeds in order, and
-    the outcome [settings, seeds], NaN where nothing was run.
+    """The settings that the column ``group`` has as text, in the order of the runs, the seeds in order, and an outcome
+    of runs [settings, seeds], NaN where nothing was run.
     """
     settings = runs[group].unique(maintain_order=True).to_list()
     seeds = runs["seed"].unique().sort().to_list()
@@ -45,23 +43,20 @@ def by_seed(runs: pl.DataFrame, group: str, column: str) -> tuple[list[str], lis
     return settings, seeds, table
 
 
+def chosen(runs: pl.DataFrame, group: str, fit: CrossFit, column: str) -> dict[int, float]:
+    """An outcome for each seed, at the setting that the other half of the seeds chose; only where it is finite."""
+    _, seeds, table = by_seed(runs, group, column)
+    return {seed: value for seed, value in zip(seeds, fit.of(table).tolist(), strict=True) if np.isfinite(value)}
+
+
 @dataclass(frozen=True, eq=False)
 class Line:
-    """One row of a comparison: a method with its settings, as tables and figures show it.
+    """One row of a comparison: a method, by the name that the study gives it and by its own, its ``kind``.
 
-    Args:
-        name: the name that the study gives it.
-        kind: the method's own name.
-        style: how it is shown.
-        runs: its runs, with their settings and outcomes.
-        settings: the settings at its best point that are not usual: by the method's defaults, or the study's network
-            and optimizer; with all that its grid varies.
-        stated: the same with those that the study states although they are usual.
-        grid: settings that have several values, with their values in order.
-        points: the points of the grid as text.
-        seeds: the seeds.
-        late: [points, seeds], final accuracy; NaN where it was not run.
-        fit: the point with the highest mean, and for each seed the one that the other half of the seeds chose.
+    ``settings`` are those at its best point that are not usual, by the method's defaults or the study's network and
+    optimizer, with all that its grid varies; ``stated`` has also those that the study states although they are usual.
+    ``grid`` has the settings of several values, ``points`` its points as text. ``late`` [points, seeds] is final
+    accuracy, NaN where it was not run, and ``fit`` the choice of a point by it.
     """
 
     name: str
@@ -83,10 +78,7 @@ class Line:
 
     def outcome(self, column: str) -> dict[int, float]:
         """An outcome for each seed, at the point that the other half of the seeds chose."""
-        _, seeds, table = by_seed(self.runs, "point", column)
-        return {
-            seed: value for seed, value in zip(seeds, self.fit.of(table).tolist(), strict=True) if np.isfinite(value)
-        }
+        return chosen(self.runs, "point", self.fit, column)
 
     def interval(self, column: str) -> Interval:
         """Mean and interval of an outcome over seeds."""
@@ -115,13 +107,9 @@ def settings_text(settings: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """The methods of a folder.
+    """The methods of a folder; ``key`` names its files and anchors.
 
-    Args:
-        key: names its files and anchors.
-        measured: its numbers.
-        lines: its methods; the first is what the others are compared with.
-        p: for each line the p-value of its difference from the first, adjusted by Holm's method; NaN for the first.
+    ``p`` is for each line the p-value of its difference from the first, adjusted by Holm's method; NaN for the first.
     """
 
     key: str
@@ -148,58 +136,41 @@ class Comparison:
         """The final accuracy of a method minus that of another, seed by seed."""
         return mean_interval(differences(line.outcome("late"), other.outcome("late")))
 
-    def lead(self, best: Line, others: Sequence[Line]) -> str:
+    def lead(self, best: Line, others: Sequence[Line], called: str) -> str:
         """Which others are not clearly behind the best, such as "; CBP is not clearly behind it"; empty if all are."""
         near = []
         for other in others:
             d = differences(best.outcome("late"), other.outcome("late"))
             # What every pair says is clear, however wide one run that diverged makes the interval.
-            if not unanimous(d) and mean_interval(d).low <= 0:
+            if other is not best and not unanimous(d) and mean_interval(d).low <= 0:
                 near.append(other.style.label)
         named = f"{len(near)} others" if len(near) > 4 else listed(near)
-        return f"; {named} {'are' if len(near) > 1 else 'is'} not clearly behind " if near else ""
+        return f"; {named} {'are' if len(near) > 1 else 'is'} not clearly behind {called}" if near else ""
 
-    def runs(self, lines: Sequence[Line] | None = None) -> list[int]:
+    @property
+    def runs(self) -> list[int]:
         """Numbers of the runs at the best points."""
-        return [run for line in lines or self.lines for run in line.best["run"]]
+        return [run for line in self.lines for run in line.best["run"]]
 
-    def values(self, column: str, lines: Sequence[Line] | None = None) -> pl.DataFrame:
-        """An outcome of each seed, as rows of "line", "seed" and "value"."""
-        found = [
-            (line.name, seed, value) for line in lines or self.lines for seed, value in line.outcome(column).items()
+    def values(self, column: str, minus: Line | None = None) -> pl.DataFrame:
+        """An outcome, or what it is above another line's, of each seed, as rows of "line", "seed" and "value"."""
+        reference = minus.outcome(column) if minus is not None else {}
+        rows = [
+            (line.name, seed, value - reference.get(seed, 0.0))
+            for line in self.lines
+            for seed, value in line.outcome(column).items()
+            if minus is None or (line is not minus and seed in reference)
         ]
-        return long(found)
-
-    def gaps(self, other: Line) -> pl.DataFrame:
-        """Final accuracy minus that of another, seed by seed, as rows of "line", "seed" and "value"."""
-        reference = other.outcome("late")
-        return long(
-            [
-                (line.name, seed, value - reference[seed])
-                for line in self.lines
-                if line is not other
-                for seed, value in line.outcome("late").items()
-                if seed in reference
-            ]
-        )
-
-
-def long(rows: Sequence[tuple[str, int, float]]) -> pl.DataFrame:
-    """Values of lines and seeds as a frame."""
-    return pl.DataFrame(rows, {"line": pl.String, "seed": pl.Int64, "value": pl.Float64}, orient="row")
+        return pl.DataFrame(rows, {"line": pl.String, "seed": pl.Int64, "value": pl.Float64}, orient="row")
 
 
 def compare(measured: Measured, styles: Mapping[str, Style], key: str) -> Comparison:
     """Compares the methods of a folder, each shown in the style of its name; ``key`` names its files and anchors."""
     groups = measured.runs.group_by("method", maintain_order=True)
     lines = [_line(str(name), runs, styles[str(name)], measured) for (name,), runs in groups]
-    # Plain training comes first; without it what is trained plainly, such as another network.
-    plain = next((line for line in lines if line.name == line.kind == "base"), None)
-    first = plain or next((line for line in lines if line.kind == "base"), lines[0])
-    networks = [line for line in lines if line.kind == "base" and line is not first]
-    others = [line for line in lines if line.kind != "base" and line is not first]
-    lines = [first, *networks, *others]
-    reference = first.outcome("late")
+    # Plain training comes first, then what else is trained plainly, such as another network.
+    lines.sort(key=lambda line: 2 if line.kind != "base" else line.name != "base")
+    reference = lines[0].outcome("late")
     p = [paired_p(differences(line.outcome("late"), reference)) for line in lines[1:]]
     return Comparison(key, measured, lines, holm([np.nan, *p]))
 
@@ -236,10 +207,9 @@ def fate(comparison: Comparison, early: range, late: range) -> str:
     text = f"The accuracy of {comparison.subject} {_move(first, f' in {spanned(early)}', f' in {spanned(late)}')}{lost}"
     if others:
         best = best_of(others)
-        behind = comparison.lead(best, [other for other in others if other is not best])
         text += (
             f", while {best.style.label}, on average the best method at the end, {_move(best)} and ended "
-            f"{gap_text(comparison.gap(best, first))}{behind}{'it' * bool(behind)}"
+            f"{gap_text(comparison.gap(best, first))}{comparison.lead(best, others, 'it')}"
         )
     return f"{text}."
 

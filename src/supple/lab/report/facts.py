@@ -32,16 +32,11 @@ def source(name: str) -> DataSet | None:
     return DATA_SETS.get("mnist" if name == "mnist10k" else name)
 
 
-def is_own(results: Results) -> bool:
-    """Whether images come from files that were not compared with those of the data set."""
-    return any("--no-verify" in one.command for one in results.sessions)
-
-
 def data_text(results: Results, of: str = "") -> str:
     """How many images there are of what, and where they are from."""
-    name = results.study.problem.data
+    name, own = results.study.problem.data, any("--no-verify" in one.command for one in results.sessions)
     count = f"{results.images.count:,} images{of}" if results.images.count else ""
-    return ": ".join(filter(None, (count, attribution(name, is_own(results)) or name)))
+    return ": ".join(filter(None, (count, attribution(name, own) or name)))
 
 
 def network_text(network: Any) -> str:

@@ -11,8 +11,8 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, wraps
-from typing import Any, TypeVar, cast
+from functools import cached_property
+from typing import Any
 
 import matplotlib
 import polars as pl
@@ -66,33 +66,26 @@ _FILES: dict[Any, Any] = {"font.family": "DejaVu Sans", "svg.fonttype": "path", 
 
 @dataclass(frozen=True, eq=False)
 class Figure:
-    """A figure that can be drawn on any canvas.
-
-    Args:
-        name: of its file.
-        caption: what it shows; also for those who cannot see it.
-        styles: of all that it draws.
-        draw: draws it.
-    """
+    """A figure, drawn on any canvas by ``artists``; its caption is also for those who cannot see it."""
 
     name: str
     caption: str
     styles: Sequence[Style]
-    draw: Callable[[Canvas], Drawing]
+    artists: Callable[[Canvas], Drawing]
+
+    def draw(self, canvas: Canvas) -> Drawing:
+        """Draws it with the style sheet of a canvas."""
+        with matplotlib.rc_context(canvas.sheet):
+            return self.artists(canvas)
 
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """What one panel of a figure shows.
+    """What one panel shows: rows of "line", "seed" and "value", and of curves "x"; null where nothing was measured.
 
-    Args:
-        title: what it is.
-        values: rows of "line", "seed" and "value", and of curves "x"; null where nothing was measured.
-        label: makes the labels of ticks.
-        bottom: where the vertical axis begins; None: below the lines.
-        logarithmic: whether the axis is logarithmic where values span decades.
-        within: where the axis ends at the latest, for what a diverged run makes a very wide band of.
-        alike: panels with the same word here have the same vertical axis.
+    The axis begins at ``bottom``, or below the lines; it ends ``within`` these at the latest, for what a diverged run
+    makes a very wide band of; it is ``logarithmic`` only where values span decades. Panels with the same word
+    ``alike`` have the same vertical axis.
     """
 
     title: str
@@ -114,10 +107,9 @@ class Panel:
         return self.intervals.is_empty()
 
 
-def panel(title: str, frame: pl.DataFrame, column: str, lines: Sequence[Line], **options: Any) -> Panel:
-    """A panel of one column of a frame of curves, for some lines."""
-    chosen = frame.filter(pl.col("line").is_in([line.name for line in lines]))
-    return Panel(title, chosen.select("line", "seed", "x", value=column), **options)
+def panel(title: str, frame: pl.DataFrame, column: str = "accuracy", **options: Any) -> Panel:
+    """A panel of one column of a frame of curves."""
+    return Panel(title, frame.select("line", "seed", "x", value=column), **options)
 
 
 def reading_of(lines: Sequence[Line], width: int, unit: str = "task") -> list[str]:
@@ -133,25 +125,6 @@ def reading_of(lines: Sequence[Line], width: int, unit: str = "task") -> list[st
     return [point, *band, *(["best settings"] if any(line.swept for line in lines) else [])]
 
 
-Draw = TypeVar("Draw", bound=Callable[..., Drawing])
-
-
-def on_sheet(draw: Draw) -> Draw:
-    """Lets a function draw with the style sheet of its canvas, its first argument."""
-
-    @wraps(draw)
-    def drawing(canvas: Canvas, *arguments: Any, **options: Any) -> Drawing:
-        with matplotlib.rc_context(canvas.sheet):
-            return draw(canvas, *arguments, **options)
-
-    return cast(Draw, drawing)
-
-
-def task_axis(tasks: int) -> Callable[[Axes, Canvas], None]:
-    """Makes the horizontal axis one of tasks, from the first to the last."""
-    return whole_axis("task", 1 if tasks > 1 else 0, max(tasks, 2))
-
-
 def whole_axis(label: str, low: float, high: float) -> Callable[[Axes, Canvas], None]:
     """Makes the horizontal axis one of whole numbers."""
 
@@ -163,7 +136,6 @@ def whole_axis(label: str, low: float, high: float) -> Callable[[Axes, Canvas], 
     return make
 
 
-@on_sheet
 def curves(
     canvas: Canvas,
     panels: Sequence[Panel],
@@ -206,7 +178,10 @@ def curves(
         Line2D([], [], color=canvas.theme.of(style), linestyle=style.dash, linewidth=2, label=style.label)
         for style in shown.values()
     ]
-    return finish(canvas, drawing, title, reading, rows * tall, handles, at_side=alone and not canvas.narrow)
+    if alone and not canvas.narrow:
+        drawing.legend(handles=handles, loc="outside right upper")
+        handles = []
+    return finish(canvas, drawing, title, reading, rows * tall, handles)
 
 
 def _curve_panel(canvas: Canvas, axes: Axes, one: Panel, styles: Mapping[str, Style], width: float) -> None:
@@ -237,7 +212,6 @@ def _curve_panel(canvas: Canvas, axes: Axes, one: Panel, styles: Mapping[str, St
         axes.set_ylim(bottom=one.bottom)
 
 
-@on_sheet
 def dots(
     canvas: Canvas, panels: Sequence[Panel], styles: Mapping[str, Style], title: str, reading: Sequence[str]
 ) -> Drawing:
@@ -298,7 +272,6 @@ def finish(
     reading: Sequence[str],
     tall: float,
     handles: Sequence[Artist] = (),
-    at_side: bool = False,
 ) -> Drawing:
     """Adds the title, how to read the figure, and which line is which, and makes room for them."""
     for axes in drawing.axes:
@@ -307,12 +280,9 @@ def finish(
     drawing.suptitle(title, x=0.1 / canvas.width, ha="left", size=13, weight="bold")
     parts = reading if canvas.narrow else ["; ".join(reading)]
     text = "\n".join(textwrap.fill(part, 62 if canvas.narrow else 118) for part in parts)
-    below: Sequence[Artist] = () if at_side else handles
-    if at_side:
-        drawing.legend(handles=handles, loc="outside right upper")
-    for columns in range(max(1, len(below)), 0, -1):
+    for columns in range(max(1, len(handles)), 0, -1):
         legend = drawing.legend(
-            handles=below, ncols=columns, loc="outside lower left", title=text, alignment="left", title_fontsize=9
+            handles=handles, ncols=columns, loc="outside lower left", title=text, alignment="left", title_fontsize=9
         )
         legend.get_title().set_color(canvas.theme.muted)
         box = legend.get_window_extent()

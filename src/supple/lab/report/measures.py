@@ -46,17 +46,11 @@ def bin_width(count: int, bins: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """A folder of results in numbers.
+    """A folder of results in numbers, about its first ``tasks``; ``left_out`` runs have not learned so many yet.
 
-    Args:
-        results: the folder.
-        tasks: the number of tasks that all is about; less than the study's where it is not finished.
-        runs: a row a run that learned so many: :data:`IDENTITY`, the settings, and its outcomes: "early" and "late",
-            the accuracy after 10% of tasks and in the end, "change", their difference; "diverged", whether a loss was
-            not finite; "dead" and "rank" at the start of the last task; "reinitialized" in all tasks.
-        settings: the columns of settings.
-        left_out: runs of the folder that have not learned so many tasks yet.
-        bins: the most points that a curve has.
+    A row of ``runs`` has :data:`IDENTITY`, the settings, and outcomes: "early" and "late", the accuracy after 10% of
+    tasks and in the end, and "change", their difference; "diverged", whether a loss was not finite; "dead" and "rank"
+    at the start of the last task; "reinitialized" in all tasks. A curve has at most so many points as ``bins``.
     """
 
     results: Results
@@ -139,13 +133,9 @@ class Measured:
 
 
 def measure(results: Results, bins: int = BINS) -> Measured:
-    """Takes the numbers out of a folder.
+    """Takes the numbers out of a folder; ValueError if no task was learned yet.
 
-    A folder may be unfinished, some runs far and others hardly begun. The report then is about as many first tasks of
-    as many runs as make the most tasks together.
-
-    Raises:
-        ValueError: if no task was learned yet.
+    Of a folder that is not finished they are about as many first tasks of as many runs as make the most together.
     """
     tasks = common_tasks(results.runs["done"].to_list())
     if not tasks:

@@ -7,12 +7,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import jinja2
+from matplotlib.figure import Figure as Drawing
 
 from supple.lab.report.class_incremental import ClassIncrementalView
 from supple.lab.report.comparison import compare, settings_text
-from supple.lab.report.figures import Canvas, to_file, to_themed_svg
+from supple.lab.report.figures import Canvas, Figure, to_file, to_themed_svg
 from supple.lab.report.measures import BINS, Measured, measure
 from supple.lab.report.permuted import PermutedView
 from supple.lab.report.style import DARK, LIGHT, Style, styles_of
@@ -38,15 +40,10 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What a report is about.
+    """What a report is about: folders, how methods are shown by name, and the claims of a paper where some are tested.
 
-    Args:
-        views: the folders.
-        styles: for each name of a method how it is shown.
-        claims: the claims of a paper on all of them; empty where none are tested.
-        title: of the page; empty: what the folders are called.
-        code: lines of Python for the reader to go on with.
-        partial: what is missing; empty: what the folders say of themselves.
+    ``code`` are lines of Python for the reader to go on with. Without a title and what is missing of a report that is
+    ``partial`` the page says what the folders say of themselves.
     """
 
     views: Sequence[View]
@@ -64,11 +61,10 @@ class Report:
     @property
     def tables(self) -> list[Table]:
         """All tables."""
-        swept = [points_table(view.comparison) for view in self.views]
-        both = [
-            table for pair in zip((view.table for view in self.views), swept, strict=True) for table in pair if table
-        ]
-        return [*([claims_table(self.claims)] if self.claims else []), *both]
+        found = [claims_table(self.claims)] if self.claims else []
+        for view in self.views:
+            found += filter(None, [view.table, points_table(view.comparison)])
+        return found
 
 
 def make_report(
@@ -112,7 +108,7 @@ def write_report(
         path.write_bytes(content)
         written.append(path)
 
-    shown: dict[str, list[Shown]] = {}
+    shown: dict[str, list[tuple[Figure, Image, Image]]] = {}
     for view in report.views:
         shown[view.key] = []
         for figure in view.figures() if {"html", *FIGURES} & set(formats) else ():
@@ -122,9 +118,8 @@ def write_report(
                 if form in formats:
                     write(out / "figures" / f"{figure.name}.{form}", to_file(wide, form))
             if "html" in formats:
-                drawings = wide, figure.draw(Canvas(narrow=True))
-                images = (_image(to_themed_svg(drawing, figure.styles)) for drawing in drawings)
-                shown[view.key].append(Shown(figure.name, figure.caption, *images))
+                narrow = figure.draw(Canvas(narrow=True))
+                shown[view.key].append((figure, _image(figure, wide), _image(figure, narrow)))
     for table in report.tables:
         contents = (table.to_markdown, table.to_latex, table.to_csv)
         for form, content in zip(TABLES, contents, strict=True):
@@ -137,8 +132,7 @@ def write_report(
     return written
 
 
-@dataclass(frozen=True)
-class Image:
+class Image(NamedTuple):
     """A figure as the page takes it: its content, and its size in CSS pixels."""
 
     uri: str
@@ -146,17 +140,8 @@ class Image:
     height: int
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A figure of a page, for a screen and for a phone."""
-
-    name: str
-    caption: str
-    wide: Image
-    narrow: Image
-
-
-def _image(svg: bytes) -> Image:
+def _image(figure: Figure, drawing: Drawing) -> Image:
+    svg = to_themed_svg(drawing, figure.styles)
     found = re.search(rb'width="([\d.]+)pt" height="([\d.]+)pt"', svg)
     assert found is not None
     # A point is 4/3 CSS pixels; letters of 10 points are 13 pixels on a page.
@@ -164,22 +149,20 @@ def _image(svg: bytes) -> Image:
     return Image("data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii"), width, height)
 
 
-def render(report: Report, figures: Mapping[str, Sequence[Shown]]) -> str:
-    """Makes the page, one HTML file that needs nothing else, with the figures of each view by its key."""
+def render(report: Report, figures: Mapping[str, Sequence[tuple[Figure, Image, Image]]]) -> str:
+    """Makes the page, one HTML file that needs nothing else, from the figures of each view, for screen and phone."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("supple.lab.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.filters.update(evidence=evidence_texts, settings=settings_text)
     views, single = report.views, len(report.views) == 1
     title = views[0].title if single else f"{len(views)} studies"
-    unfinished = [view for view in views if view.partial]
-    partial = unfinished[0].partial if single and unfinished else ""
-    if unfinished and not single:
-        partial = f"Not finished: {', '.join(view.title for view in unfinished)}."
+    unfinished = [view.title for view in views if view.partial]
+    partial = f"Not finished: {', '.join(unfinished)}." if unfinished else ""
     return environment.get_template("page.html.j2").render(
         report=report,
         title=report.title or f"supple report: {title}",
-        partial=report.partial or partial,
+        partial=report.partial or (views[0].partial if single else partial),
         answer=views[0].answer if single else report.claims_summary,
         how_to_read=dict.fromkeys(text for view in views for text in view.how_to_read),
         figures=figures,

@@ -11,7 +11,6 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -131,15 +130,9 @@ def pairs_needed(values: Array, distance: float) -> int | None:
     """
     if len(values) < 2 or not distance > 0:
         return None
-    enough = np.flatnonzero(values.std(ddof=1) * _half_widths() < distance)
-    return int(enough[0]) + 2 if len(enough) else None
-
-
-@cache
-def _half_widths() -> Array:
-    """t(n - 1) / sqrt(n) for n = 2 to 10,000."""
     n = np.arange(2, 10_001)
-    return stats.t.ppf(0.975, n - 1) / np.sqrt(n)
+    enough = n[stats.t.ppf(0.975, n - 1) / np.sqrt(n) * values.std(ddof=1) < distance]
+    return int(enough[0]) if len(enough) else None
 
 
 def _test(values: Array, against: float, alternative: str = "two-sided") -> stats._stats_py.TtestResult:
@@ -151,13 +144,10 @@ def _test(values: Array, against: float, alternative: str = "two-sided") -> stat
 
 @dataclass(frozen=True, eq=False)
 class CrossFit:
-    """The best of several settings, and for each seed the one that the other half of the seeds chose.
+    """The setting with the highest mean over all seeds, and for each seed [seeds] the one that the other half chose.
 
-    Args:
-        best: the setting with the highest mean over all seeds.
-        chosen: [seeds], for each seed the setting that the other half chose.
-        honest: whether no seed took part in choosing the setting it reports; not so with one seed, or where no setting
-            that one half chose was run with the other.
+    It is not ``honest`` where seeds took part in choosing the setting that they report: with one seed, or where no
+    setting that one half chose was run with the other.
     """
 
     best: int
@@ -172,9 +162,8 @@ class CrossFit:
 def cross_fit(values: ArrayLike) -> CrossFit:
     """Chooses the best of settings [settings, seeds] on one half of the seeds for the other, and the reverse.
 
-    The setting with the highest mean of ten is one that is good and was lucky; its own mean is too high an estimate,
-    the more so the more settings there are. The halves are the seeds at even and at odd places; NaN is where a setting
-    was not run with a seed.
+    The setting with the highest mean is one that is good and was lucky; its own mean is too high an estimate. The
+    halves are the seeds at even and at odd places; NaN is where a setting was not run with a seed.
 
     Source: the idea of cross-fitting, as in Chernozhukov et al., "Double/debiased machine learning", The Econometrics
     Journal 21, 2018.
@@ -196,9 +185,5 @@ def cross_fit(values: ArrayLike) -> CrossFit:
 
 def _highest(table: Array, otherwise: int = 0) -> int:
     """The setting of the highest mean over the seeds that it has; the first of several."""
-    there = np.isfinite(table)
-    if not there.any():
-        return otherwise
-    counts = there.sum(axis=1)
-    means = np.where(there, table, 0.0).sum(axis=1) / np.maximum(counts, 1)
-    return int(np.argmax(np.where(counts > 0, means, -np.inf)))
+    means = np.ma.masked_invalid(table).mean(axis=1).filled(-np.inf)
+    return int(means.argmax()) if np.isfinite(means).any() else otherwise

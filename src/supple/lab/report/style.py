@@ -24,15 +24,8 @@ from supple.methods import registry
 
 @dataclass(frozen=True)
 class Style:
-    """How a method is shown.
-
-    Args:
-        label: what people call it.
-        title: its name in full.
-        colour: on a light background, as "#rrggbb".
-        dark: on a dark background.
-        dash: the line, as matplotlib's ``linestyle``.
-        marker: of single points, as matplotlib's ``marker``.
+    """How a method is shown: its colour on a light and on a dark background, as "#rrggbb"; dashes of its lines and the
+    marker of its points, as matplotlib has them.
     """
 
     label: str

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from supple.lab.report.comparison import Line
-from supple.lab.report.figures import Canvas, Figure, finish, on_sheet, subplots
+from supple.lab.report.figures import Canvas, Figure, finish, subplots
 from supple.lab.report.statistics import intervals
 from supple.lab.report.style import Style, luminance, shades
 from supple.lab.report.texts import counted, listed, number, percents, setting_words
@@ -23,18 +23,13 @@ from supple.lab.report.texts import counted, listed, number, percents, setting_w
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """Final accuracy over the one or two settings of a line that have most values.
+    """Final accuracy over the one or two settings of a line that have most values, all in order.
 
-    Args:
-        line: the line.
-        names: of the settings; the first is the axis, the second has a curve for each value.
-        values: for each setting its values, in order; a setting that is not there has one.
-        fixed: other settings of the sweep, which are at their values of the best point.
-        means: "x" and "y", places of the values, and the mean and interval there.
-        best: the places of the best point.
+    The first is the axis, the second has a curve for each value, one if it is not there; ``fixed`` are other settings
+    of the sweep, at their values of the best point. Rows of ``means`` have "x" and "y", places of the values, and the
+    mean and interval there.
     """
 
-    line: Line
     names: Sequence[str]
     values: tuple[Sequence[Any], Sequence[Any]]
     fixed: Mapping[str, Any]
@@ -55,7 +50,7 @@ def sweep_of(line: Line) -> Sweep:
     runs = line.runs.filter(pl.lit(True), *(pl.col(name) == value for name, value in fixed.items()))
     runs = runs.with_columns(pl.lit(0).alias("y"), value="late").with_columns(places)
     at = [list(some).index(best[name]) for name, some in zip(names, values, strict=False)]
-    return Sweep(line, names, values, fixed, intervals(runs, ["x", "y"]), (at[0], at[1] if len(at) > 1 else 0))
+    return Sweep(names, values, fixed, intervals(runs, ["x", "y"]), (at[0], at[1] if len(at) > 1 else 0))
 
 
 def sweep_figure(key: str, line: Line, first: Line) -> Figure:
@@ -77,7 +72,6 @@ def sweep_figure(key: str, line: Line, first: Line) -> Figure:
     )
 
 
-@on_sheet
 def draw_sweep(
     canvas: Canvas, sweep: Sweep, styles: Sequence[Style], first: Line | None, title: str, reading: Sequence[str]
 ) -> Drawing:
@@ -110,8 +104,8 @@ def _sweep_curves(canvas: Canvas, axes: Axes, sweep: Sweep, styles: Sequence[Sty
         axes.plot(x, mean, color=colour, marker=styles[k].marker, markersize=4.5, linewidth=1.5, zorder=3)
         if k == sweep.best[1]:
             at = points.row(by_predicate=pl.col("x") == sweep.best[0] + shift, named=True)
-            ring: dict[str, Any] = {"markersize": 12, "color": "none", "markeredgecolor": canvas.theme.ink}
-            axes.plot(at["x"], at["mean"], marker="o", zorder=4, **ring)
+            ink = canvas.theme.ink
+            axes.plot(at["x"], at["mean"], marker="o", color="none", markersize=12, markeredgecolor=ink, zorder=4)
     if first is not None:
         level = first.average("late")
         axes.axhline(level, color=canvas.theme.of(first.style), linewidth=1.3, linestyle=(0, (4, 1.6)), zorder=1)
@@ -133,16 +127,11 @@ def _sweep_map(axes: Axes, sweep: Sweep) -> None:
         best = (x, y) == sweep.best
         if np.isfinite(value):
             ink = "#fefefe" if luminance(to_hex(tuple(cells.to_rgba(value)))) < 0.2 else "#101010"
-            text: dict[str, Any] = {
-                "ha": "center",
-                "va": "center",
-                "fontsize": 8,
-                "weight": "bold" if best else "normal",
-            }
-            axes.text(x + 0.5, y + 0.5, f"{100 * value:.1f}", color=ink, zorder=3, **text)
+            text, weight = f"{100 * value:.1f}", "bold" if best else "normal"
+            axes.text(x + 0.5, y + 0.5, text, color=ink, ha="center", va="center", fontsize=8, weight=weight, zorder=3)
             if best:
-                box: dict[str, Any] = {"fill": False, "edgecolor": ink, "linewidth": 1.6, "zorder": 2}
-                axes.add_patch(Rectangle((x + 0.04, y + 0.04), 0.92, 0.92, **box))
+                corner = x + 0.04, y + 0.04
+                axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, edgecolor=ink, linewidth=1.6, zorder=2))
     axes.grid(visible=False)
     axes.spines["bottom"].set_visible(False)
     axes.set_xticks(np.arange(shape[1]) + 0.5, [number(value) for value in sweep.values[0]])

@@ -12,7 +12,7 @@ import polars as pl
 
 from supple.lab.report.comparison import Comparison, Line, settings_text
 from supple.lab.report.statistics import Interval
-from supple.lab.report.texts import decimal, interval_text, p_text, percent, whole
+from supple.lab.report.texts import interval_text, p_text, percent, rounded
 from supple.lab.report.verdicts import Claim, Judged, Verdict
 
 _LATEX = {
@@ -24,16 +24,9 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Table:
-    """A table as people read it, and its numbers as programs read them.
+    """A table as people read it, and for each row its numbers by name, as programs read them.
 
-    Args:
-        name: of its files.
-        title: what it shows.
-        header: a text a column.
-        rows: texts, a row each.
-        numbers: for each row its values by name.
-        note: how to read it.
-        lines: for each row the name of its method; empty where rows are no methods.
+    ``lines`` has for each row the name of its method; it is empty where rows are no methods.
     """
 
     name: str
@@ -94,25 +87,20 @@ def latex(text: str) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table of methods: its text, and its numbers by name. Without a header it is one of numbers only."""
+    """A column of a table of methods: texts, and numbers by name; only numbers where it has no header."""
 
     header: str
-    text: Callable[[Line], str]
-    numbers: Callable[[Line], Mapping[str, Any]]
+    cell: Callable[[Line], tuple[str, Mapping[str, Any]]]
 
 
 def interval_column(header: str, name: str, of: Callable[[Line], Interval | None], signed: bool = True) -> Column:
     """A column of shares with their intervals; a dash where a line has none."""
 
-    def text(line: Line) -> str:
+    def cell(line: Line) -> tuple[str, Mapping[str, Any]]:
         found = of(line)
-        return "–" if found is None else percent(found, signed)
+        return ("–", {}) if found is None else (percent(found, signed), ends_of(name, found))
 
-    def numbers(line: Line) -> Mapping[str, Any]:
-        found = of(line)
-        return {} if found is None else ends_of(name, found)
-
-    return Column(header, text, numbers)
+    return Column(header, cell)
 
 
 def outcome_column(header: str, name: str, signed: bool = False) -> Column:
@@ -120,9 +108,14 @@ def outcome_column(header: str, name: str, signed: bool = False) -> Column:
     return interval_column(header, "final" if name == "late" else name, lambda line: line.interval(name), signed)
 
 
-def average_column(header: str, name: str, of: str, text: Callable[[float], str] = decimal, scale: float = 1) -> Column:
+def average_column(header: str, name: str, of: str, decimals: int = 1, scale: float = 1) -> Column:
     """A column of the mean of an outcome at the best point."""
-    return Column(header, lambda line: text(scale * line.average(of)), lambda line: {name: line.average(of)})
+
+    def cell(line: Line) -> tuple[str, Mapping[str, Any]]:
+        mean = line.average(of)
+        return rounded(scale * mean, decimals), {name: mean}
+
+    return Column(header, cell)
 
 
 def gain_columns(comparison: Comparison) -> list[Column]:
@@ -134,45 +127,43 @@ def gain_columns(comparison: Comparison) -> list[Column]:
 
     return [
         interval_column(f"against {first.style.label}", "gain", gap),
-        Column("p (Holm)", lambda line: p_text(p[line.name]), lambda line: {"p_holm": float(p[line.name])}),
+        Column("p (Holm)", lambda line: (p_text(p[line.name]), {"p_holm": float(p[line.name])})),
     ]
 
 
 def diverged_column(shown: bool) -> Column:
     """How many runs diverged."""
-    return Column(
-        "diverged" if shown else "",
-        lambda line: f"{line.diverged:,} of {len(line.runs):,}",
-        lambda line: {"diverged": line.diverged, "runs": len(line.runs)},
-    )
+
+    def cell(line: Line) -> tuple[str, Mapping[str, Any]]:
+        diverged, runs = line.diverged, len(line.runs)
+        return f"{diverged:,} of {runs:,}", {"diverged": diverged, "runs": runs}
+
+    return Column("diverged" if shown else "", cell)
 
 
-REINITIALIZED = average_column("reinitialized", "reinitialized", "reinitialized", whole)
+REINITIALIZED = average_column("reinitialized", "reinitialized", "reinitialized", decimals=0)
 RANK = average_column("rank", "rank", "rank")
-SEEDS = Column("seeds", lambda line: str(len(line.seeds)), lambda line: {"seeds": len(line.seeds)})
+SEEDS = Column("seeds", lambda line: (str(len(line.seeds)), {"seeds": len(line.seeds)}))
 
 
 def methods_table(comparison: Comparison, columns: Sequence[Column], note: str) -> Table:
     """The methods of a folder, each at its best setting, with what is said of each and how to read it."""
     if any(line.swept for line in comparison.lines):
         note += " Of a sweep, each seed reports the setting that the other half of the seeds chose."
-    shown = [column for column in columns if column.header]
-    rows, numbers = [], []
+    rows: list[list[str]] = []
+    numbers: list[dict[str, Any]] = []
     for line in comparison.lines:
-        rows.append([line.style.label, *(column.text(line) for column in shown)])
-        who = {
-            "method": line.name,
-            "kind": line.kind,
-            "settings": settings_text(line.settings),
-            "points": len(line.points),
-        }
+        settings = settings_text(line.settings)
+        rows.append([line.style.label])
+        numbers.append({"method": line.name, "kind": line.kind, "settings": settings, "points": len(line.points)})
         for column in columns:
-            who.update(column.numbers(line))
-        numbers.append(who)
+            text, found = column.cell(line)
+            rows[-1] += [text] if column.header else []
+            numbers[-1].update(found)
     return Table(
         f"{comparison.key}-methods",
         f"{comparison.title}: methods",
-        ["method", *(column.header for column in shown)],
+        ["method", *(column.header for column in columns if column.header)],
         rows,
         numbers,
         note,

@@ -51,14 +51,9 @@ def minus(text: str) -> str:
     return text.replace("-", "−")
 
 
-def decimal(value: float) -> str:
-    """A number with one decimal; a dash where there is none."""
-    return f"{value:.1f}" if math.isfinite(value) else "–"
-
-
-def whole(value: float) -> str:
-    """A number without decimals; a dash where there is none."""
-    return f"{value:,.0f}" if math.isfinite(value) else "–"
+def rounded(value: float, decimals: int) -> str:
+    """A number with so many decimals; a dash where there is none."""
+    return f"{value:,.{decimals}f}" if math.isfinite(value) else "–"
 
 
 def p_text(p: float) -> str:

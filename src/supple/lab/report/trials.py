@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from supple.lab.report.comparison import by_seed
+from supple.lab.report.comparison import by_seed, chosen
 from supple.lab.report.facts import going_on, seeds_option
 from supple.lab.report.measures import Measured
 from supple.lab.report.statistics import Array, cross_fit, differences
@@ -18,9 +18,8 @@ from supple.lab.report.style import label_of
 def pooled(folders: Iterable[Measured]) -> pl.DataFrame:
     """The runs of several folders in one frame; one that is in two folders, with the same settings and seed, once.
 
-    A row a run has the columns of :attr:`Measured.runs` and :attr:`Measured.disturbances`, "folder", the place of its
-    folder, "tasks", how many are counted, "configuration", the method's settings as text, and "world", everything else
-    that runs compared must have in common.
+    Beside the columns of :attr:`Measured.runs` and :attr:`Measured.disturbances` there are "folder", its place,
+    "tasks", "configuration", the method's settings as text, and "world", all else that runs compared have in common.
     """
     frames = [_described(place, measured) for place, measured in enumerate(folders)]
     together = pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame()
@@ -55,11 +54,9 @@ def _text(names: Sequence[str]) -> pl.Expr:
 
 @dataclass(frozen=True, eq=False)
 class Trials:
-    """Runs that can be compared: one network, optimizer and problem, and as many tasks each.
+    """Runs that can be compared, rows of :func:`pooled` of one network, optimizer, problem and number of tasks.
 
-    Args:
-        runs: rows of :func:`pooled`.
-        measured: the folder that the first of them are from.
+    ``measured`` is the folder that the first of them are from.
     """
 
     runs: pl.DataFrame
@@ -81,13 +78,12 @@ class Trials:
 
 
 def comparable(
-    runs: pl.DataFrame, folders: Sequence[Measured], kinds: Sequence[str], variety: Sequence[str] = ("kind",)
+    runs: pl.DataFrame, folders: Sequence[Measured], kinds: Sequence[str], variety: Sequence[str]
 ) -> Trials | None:
-    """The runs of some kinds of methods that are to be compared with each other; None if there are none.
+    """The runs of some kinds of methods that differ in nothing but the method; None if there are none.
 
-    Runs that differ in anything but the method are not compared. Where something was run in several ways, such as with
-    several step sizes or at several scales, it is the way in which most of what is compared, which differs in the
-    columns ``variety``, was run; of several that with the most tasks, and then with the most runs.
+    Of several ways to run them, such as step sizes or scales, it is that in which most of what is compared, which
+    differs in the columns ``variety``, was run; then that with the most tasks, and with the most runs.
     """
     here = runs.filter(pl.col("kind").is_in(list(kinds)))
     if here.is_empty():
@@ -110,17 +106,15 @@ def final(rows: pl.DataFrame, column: str = "late") -> tuple[dict[int, float], s
     counts = rows.group_by("configuration", maintain_order=True).agg(pl.col("seed").n_unique())
     most = counts.filter(pl.col("seed") == pl.col("seed").max())["configuration"]
     rows = rows.filter(pl.col("configuration").is_in(most.to_list()))
-    _, seeds, late = by_seed(rows, "configuration", "late")
-    chosen = cross_fit(late)
-    values = chosen.of(by_seed(rows, "configuration", column)[2])
+    fit = cross_fit(by_seed(rows, "configuration", "late")[2])
     notes = []
     if len(most) > 1:
-        honest = "each seed at the one that other seeds chose" if chosen.honest else "chosen on the same seeds"
+        honest = "each seed at the one that other seeds chose" if fit.honest else "chosen on the same seeds"
         notes.append(f"best of {len(most)} settings, {honest}")
     diverged = int(rows["diverged"].sum())
     if diverged:
         notes.append(f"{diverged} of {len(rows)} runs diverged")
-    return {seed: value for seed, value in zip(seeds, values.tolist(), strict=True) if value == value}, "; ".join(notes)
+    return chosen(rows, "configuration", fit, column), "; ".join(notes)
 
 
 def pair(

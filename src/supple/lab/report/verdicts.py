@@ -19,17 +19,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from supple.lab.report.statistics import (
-    NOTHING,
-    Array,
-    Interval,
-    equivalence_p,
-    holm,
-    mean_interval,
-    paired_p,
-    pairs_needed,
-    sign_p,
-)
+from supple.lab.report import statistics
+from supple.lab.report.statistics import NOTHING, Array, Interval
+from supple.lab.report.texts import listed
 
 UNANIMOUS = 6
 """So many pairs that all say the same are clear without an interval: by the sign test p is 2 / 2^6 = 0.031, or less."""
@@ -49,17 +41,13 @@ class Verdict(str, Enum):
 
 
 class Says(str, Enum):
-    """What a statement says about a mean difference d, given a margin m of what does not matter.
+    """What a statement says about a mean difference: that it is above or below 0, less than the margin away from 0, or
+    not as far below it as the margin.
 
-    - ABOVE: d > 0. Supported if the interval lies above 0, or all of six or more differences do: one run that diverged
-      makes the interval wide, but it does not make a method better that is behind in every other pair. Contradicted if
-      d < 0, or if the interval lies within the margin without lying above 0.
-    - BELOW: d < 0, the reverse.
-    - WITHIN: |d| < m. Supported if the interval lies within the margin; contradicted if d is beyond it.
-    - NOT_BELOW: d > -m. Supported if the interval lies above -m; contradicted if d < -m.
-
-    Of shares NOT_BELOW, without a margin, is supported if no pair is below 0, or if those above 0 are more than the
-    exact test has by chance; contradicted if those below 0 are.
+    Supported if the interval lies there, and contradicted if the mean clearly does not. ABOVE and BELOW are supported
+    also if all of six or more differences say so, as one run that diverged makes the interval wide but no method
+    better, and contradicted also if the interval lies within the margin. Of shares NOT_BELOW is supported if no pair
+    is below 0, or those above 0 are more than the exact test has by chance; contradicted if those below 0 are.
     """
 
     ABOVE = "above 0"
@@ -70,18 +58,11 @@ class Says(str, Enum):
 
 @dataclass(frozen=True, eq=False)
 class Statement:
-    """A statement about a mean difference, and the differences that were measured.
+    """A statement about the mean of differences [pairs] such as "SWR − CBP", in the setting ``place``.
 
-    Args:
-        words: what is measured, such as "SWR − CBP".
-        differences: [pairs].
-        says: what it says about their mean.
-        margin: the largest difference that does not matter; 0: every difference matters.
-        unit: "points" for shares, shown times 100, or a unit that is shown as it is.
-        note: what else has to be known, such as runs that diverged.
-        place: the setting that it is about.
-        shares: whether each difference is of 0 or 1 for a run, so that its mean is one of shares; says NOT_BELOW.
-        agreeing: whether NOT_BELOW too is supported where all of six or more differences say so.
+    Differences within the ``margin`` do not matter. The unit "points" is for shares, shown times 100, others are shown
+    as they are. ``shares`` are differences of 0 or 1 for a run, of which it says NOT_BELOW; where others are
+    ``agreeing``, NOT_BELOW too is supported if all of six or more say so.
     """
 
     words: str
@@ -94,19 +75,21 @@ class Statement:
     shares: bool = False
     agreeing: bool = False
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Between which numbers it says that the mean lies."""
+        low = {Says.ABOVE: 0.0, Says.BELOW: -math.inf}.get(self.says, -self.margin)
+        high = {Says.BELOW: 0.0, Says.WITHIN: self.margin}.get(self.says, math.inf)
+        return low, high
+
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """A statement with its verdict.
+    """A statement with its verdict, and the interval of the mean difference; a difference of shares has none.
 
-    Args:
-        statement: the statement.
-        interval: of the mean difference, 95%; a difference of shares has none.
-        p: probability of such differences, or more contrary ones, if the statement were just not contradicted; adjusted
-            over the statements of the claim; NaN with fewer than two pairs.
-        verdict: what follows.
-        needed: about how many pairs would decide; None where that is not known or not asked.
-        unanimous: whether not the interval but the agreement of all pairs supports it.
+    ``p`` is the probability of such differences, or more contrary ones, if the statement were just not contradicted,
+    adjusted over the statements of the claim; NaN with fewer than two pairs. About so many pairs as ``needed`` would
+    decide; None where that is not known or not asked. ``unanimous``: not the interval but all pairs support it.
     """
 
     statement: Statement
@@ -127,17 +110,9 @@ class Missing:
 
 @dataclass(frozen=True, eq=False)
 class Claim:
-    """A claim and what the runs say about it.
+    """A claim of a paper, how it is tested, and what the runs say about it.
 
-    Args:
-        id: such as "C1".
-        text: the claim.
-        tested: how it is tested.
-        verdict: what follows from the runs.
-        evidence: its statements, judged.
-        missing: runs that are not there.
-        scale: for each setting that was smaller than the paper's, how much.
-        source: the paper.
+    ``scale`` has for each setting that was smaller than the paper's, how much.
     """
 
     id: str
@@ -152,7 +127,7 @@ class Claim:
 
 def judge(statements: Sequence[Statement]) -> list[Judged]:
     """Judges the statements of one claim."""
-    adjusted = holm([contradiction_p(statement) for statement in statements])
+    adjusted = statistics.holm([contradiction_p(statement) for statement in statements])
     return [_judged(statement, float(p)) for statement, p in zip(statements, adjusted, strict=True)]
 
 
@@ -167,21 +142,18 @@ def together(verdicts: Sequence[Verdict], missing: bool) -> Verdict:
 
 def contradiction_p(statement: Statement) -> float:
     """The p-value of the test that would contradict a statement; NaN with fewer than two pairs."""
-    d, margin = statement.differences, statement.margin
+    d, margin, (low, high) = statement.differences, statement.margin, statement.bounds
     if len(d) < 2:
         return math.nan
     if statement.shares:
-        return sign_p(-d)
+        return statistics.sign_p(-d)
     mean = float(d.mean())
-    if statement.says is Says.WITHIN:
-        return paired_p(d, math.copysign(margin, mean)) if abs(mean) > margin else 1.0
-    if statement.says is Says.NOT_BELOW:
-        return paired_p(d, -margin) if mean < -margin else 1.0
-    sign = 1.0 if statement.says is Says.ABOVE else -1.0
-    contrary = paired_p(d) if sign * mean < 0 else 1.0
-    if unanimous(-sign * d):
+    contrary = statistics.paired_p(d, low) if mean < low else statistics.paired_p(d, high) if mean > high else 1.0
+    if statement.says in (Says.WITHIN, Says.NOT_BELOW):
+        return contrary
+    if unanimous(-d if statement.says is Says.ABOVE else d):
         contrary = min(contrary, 2.0 ** (1 - len(d)))
-    return min(contrary, equivalence_p(d, margin)) if abs(mean) < margin else contrary
+    return min(contrary, statistics.equivalence_p(d, margin)) if abs(mean) < margin else contrary
 
 
 def unanimous(d: Array) -> bool:
@@ -190,7 +162,7 @@ def unanimous(d: Array) -> bool:
 
 
 def _judged(statement: Statement, p: float) -> Judged:
-    found = mean_interval(statement.differences)
+    found = statistics.mean_interval(statement.differences)
     if statement.shares:
         found = NOTHING._replace(mean=found.mean)
     held, agreed = _holds(statement, found), _all_agree(statement)
@@ -204,38 +176,31 @@ def _judged(statement: Statement, p: float) -> Judged:
 def _holds(statement: Statement, interval: Interval) -> bool:
     """Whether the interval, or of shares the exact test, supports the statement."""
     if statement.shares:
-        return sign_p(statement.differences) < LEVEL
-    if statement.says is Says.WITHIN:
-        # With a 95% interval this is two one-sided tests at 2.5% each.
-        return interval.low > -statement.margin and interval.high < statement.margin
-    if statement.says is Says.NOT_BELOW:
-        return interval.low > -statement.margin
-    return interval.low > 0 if statement.says is Says.ABOVE else interval.high < 0
+        return statistics.sign_p(statement.differences) < LEVEL
+    # With bounds on both sides and a 95% interval this is two one-sided tests at 2.5% each.
+    low, high = statement.bounds
+    return interval.low > low and interval.high < high
 
 
 def _all_agree(statement: Statement) -> bool:
     """Whether the statement holds for each of enough pairs; that no run diverges more needs no number of them."""
-    d = statement.differences
+    d, (low, high) = statement.differences, statement.bounds
     if statement.shares:
         return len(d) > 0 and bool((d >= 0).all())
-    if statement.says is Says.NOT_BELOW:
-        return statement.agreeing and unanimous(d + statement.margin)
-    return (statement.says is Says.ABOVE and unanimous(d)) or (statement.says is Says.BELOW and unanimous(-d))
+    if statement.says is Says.WITHIN or (statement.says is Says.NOT_BELOW and not statement.agreeing):
+        return False
+    return unanimous(high - d if statement.says is Says.BELOW else d - low)
 
 
 def _needed(statement: Statement, mean: float) -> int | None:
     """About how many pairs would decide: the interval has to leave out the nearest number that it must not hold."""
-    margin = statement.margin
     if statement.shares:
         return None
-    if statement.says is Says.NOT_BELOW:
-        distance = abs(mean + margin)
-    elif statement.says is Says.WITHIN:
-        distance = min(abs(mean + margin), abs(mean - margin))
-    else:
+    distance = min(abs(mean - bound) for bound in statement.bounds)
+    if statement.says in (Says.ABOVE, Says.BELOW):
         # Undecided are both 0 and what is too small to matter; the first that is left out decides.
-        distance = max(abs(mean), margin - abs(mean))
-    return pairs_needed(statement.differences, distance)
+        distance = max(distance, statement.margin - distance)
+    return statistics.pairs_needed(statement.differences, distance)
 
 
 def summary(claims: Sequence[Claim]) -> str:
@@ -254,7 +219,6 @@ def summary(claims: Sequence[Claim]) -> str:
         parts.append(f"are part of what decides {len(begun)} ({', '.join(begun)})")
     if len(unclear) > len(begun):
         parts.append(f"have nothing to say about {len(unclear) - len(begun)}")
-    text = " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
     scaled = any(claim.scale for claim in claims if claim.evidence)
     small = " Some are smaller than the paper's; a verdict is about runs of this size." if scaled else ""
-    return f"Of {len(claims)} claims of {claims[0].source} these runs {text}.{small}"
+    return f"Of {len(claims)} claims of {claims[0].source} these runs {listed(parts)}.{small}"

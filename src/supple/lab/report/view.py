@@ -1,56 +1,46 @@
-"""What a report says about one folder: its figures, table and sentences, as its problem asks for.
+"""What a report says about one folder: its figures, table and sentences, for tasks that are equally hard.
 
-Here is what holds for any problem whose tasks are equally hard and whose accuracy is measured as it learns. A problem
-that asks for something else says so in a class of its own, in a file of its own beside this one.
+A problem that asks for something else says so in a class of its own, in a file of its own beside this one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import polars as pl
-from matplotlib.axes import Axes
 
+from supple.lab.report import tables
 from supple.lab.report.comparison import Comparison, Line, fate, groups
 from supple.lab.report.facts import Facts, data_text, network_text, optimizer_text, run_facts
-from supple.lab.report.figures import Canvas, Figure, Panel, curves, dots, panel, reading_of, task_axis
-from supple.lab.report.measures import Measured, early_tasks, final_tasks
+from supple.lab.report.figures import Figure, Panel, curves, dots, panel, reading_of, whole_axis
+from supple.lab.report.measures import early_tasks, final_tasks
 from supple.lab.report.style import Style
 from supple.lab.report.sweeps import sweep_figure
-from supple.lab.report.tables import (
-    RANK,
-    REINITIALIZED,
-    SEEDS,
-    Column,
-    Table,
-    average_column,
-    diverged_column,
-    gain_columns,
-    methods_table,
-    outcome_column,
-)
 from supple.lab.report.texts import percents, points, spanned, words
 
-MEASURES = ("accuracy", "dead", "rank", "weight_magnitude", "scale_magnitude", "gradient_magnitude", "reinitialized")
-"""The columns of tasks that curves are drawn of."""
+Curves = tuple[str, str, str, Sequence[Panel], Mapping[str, Any]]
+"""A figure of curves: the ending of its name, its caption, title and panels, and what else :func:`curves` takes."""
 
 
 class View:
     """A folder, ready to be shown.
 
-    Attributes:
-        kind: of problem that this is for.
-        unit: what tasks are called.
-        images_of: what the number of images is of.
-        schedule: of the step size, in words.
-        how_to_read: what a reader has to know of such problems, a paragraph each.
+    ``kind`` is the kind of problem that the class is for. In words, ``problem`` is what it is, ``unit`` what tasks are
+    called, ``images_of`` what the number of images is of, ``schedule`` that of the step size, and ``how_to_read`` what
+    a reader has to know. Curves are drawn of the columns ``measures`` of tasks.
     """
 
     kind: ClassVar[str] = ""
+    problem: ClassVar[str] = ""
     unit: ClassVar[str] = "tasks"
     images_of: ClassVar[str] = " a task"
     schedule: ClassVar[str] = ""
+    measures: ClassVar[Sequence[str]] = (
+        "accuracy", "dead", "rank", "weight_magnitude", "scale_magnitude", "gradient_magnitude", "reinitialized",
+    )  # fmt: skip
     how_to_read: ClassVar[Sequence[str]] = (
         "Accuracy is measured online: on each batch before the network learns from it, averaged over the task. Final "
         "accuracy is that of the last 10% of the tasks; after 10% of tasks means as many tasks around the one at 10%.",
@@ -59,23 +49,14 @@ class View:
 
     def __init__(self, comparison: Comparison) -> None:
         self.comparison = comparison
-        self.measured: Measured = comparison.measured
+        self.measured = comparison.measured
         self.lines = comparison.lines
+        self.key, self.title = comparison.key, comparison.title
 
     @classmethod
     def labels(cls, runs: Sequence[pl.DataFrame]) -> Mapping[str, str]:
         """What those are called that are not what their name says, by the runs of all folders of this kind."""
         return {}
-
-    @property
-    def key(self) -> str:
-        """Names its files and anchors."""
-        return self.comparison.key
-
-    @property
-    def title(self) -> str:
-        """What it is called."""
-        return self.comparison.title
 
     @property
     def answer(self) -> str:
@@ -124,7 +105,7 @@ class View:
 
     def problem_facts(self) -> Facts:
         """What the problem is."""
-        return [("Problem", words(self.measured.study.problem.kind))]
+        return [("Problem", self.problem or words(self.measured.study.problem.kind))]
 
     def network_text(self) -> str:
         """The network in words."""
@@ -137,22 +118,22 @@ class View:
         return f"{len(steps):,} tasks{each}: {sum(steps):,} steps a network"
 
     @property
-    def table(self) -> Table:
+    def table(self) -> tables.Table:
         """The methods, each at its best setting."""
-        return methods_table(self.comparison, self.columns(), self.note())
+        return tables.methods_table(self.comparison, self.columns(), self.note())
 
-    def columns(self) -> list[Column]:
+    def columns(self) -> list[tables.Column]:
         """What the table says of each method."""
         return [
-            outcome_column("final", "late"),
-            outcome_column("after 10%", "early"),
-            outcome_column("change", "change", signed=True),
-            *gain_columns(self.comparison),
-            average_column("dead, %", "dead", "dead", scale=100),
-            RANK,
-            REINITIALIZED,
-            diverged_column(any(line.diverged for line in self.lines)),
-            SEEDS,
+            tables.outcome_column("final", "late"),
+            tables.outcome_column("after 10%", "early"),
+            tables.outcome_column("change", "change", signed=True),
+            *tables.gain_columns(self.comparison),
+            tables.average_column("dead, %", "dead", "dead", scale=100),
+            tables.RANK,
+            tables.REINITIALIZED,
+            tables.diverged_column(any(line.diverged for line in self.lines)),
+            tables.SEEDS,
         ]
 
     def note(self) -> str:
@@ -164,21 +145,52 @@ class View:
         )
 
     def figures(self) -> Iterator[Figure]:
-        """The figures, in the order of the page: curves, what goes along with them, disturbances, sweeps."""
-        found = self.measured.curves(self.comparison.runs(), MEASURES)
+        """The figures, in the order of the page: curves, disturbances, sweeps."""
         shared = groups(self.lines)
         if len(shared) > 1:
-            change = Panel("change, points", self.comparison.values("change"), label=points)
-            yield self.overview(change, "its change since 10% of tasks")
+            yield self._overview()
         for ending, title, lines in shared:
-            yield from self._over_tasks(f"{self.key}{ending}", title, lines, found)
+            for curve in self.curves(lines):
+                yield from self._curves_figure(ending, title, lines, *curve)
         yield from self._disturbances()
-        yield from self.sweeps()
+        for line in self.lines:
+            if line.grid:
+                yield sweep_figure(self.key, line, self.comparison.first)
 
-    def overview(self, beside: Panel, what: str) -> Figure:
-        """Final accuracy of all methods, and one number more, which is put into words."""
-        order = sorted(self.lines, key=lambda line: -line.interval("late").mean)
-        styles = styles_of(order)
+    def beside_final(self) -> tuple[Panel, str]:
+        """What the overview shows beside final accuracy, and what it is in words."""
+        return Panel("change, points", self.comparison.values("change"), label=points), "its change since 10% of tasks"
+
+    @cached_property
+    def over_tasks(self) -> pl.DataFrame:
+        """The curves of :attr:`measures` over tasks."""
+        return self.measured.curves(self.comparison.runs, self.measures)
+
+    def curves(self, lines: Sequence[Line]) -> Iterator[Curves]:
+        """The figures of curves of some lines."""
+        tasks, found = self.measured.tasks, self.over_tasks
+        layout = {
+            "reading": reading_of(lines, self.measured.width),
+            "axis": whole_axis("task", min(1, tasks - 1), max(tasks, 2)),
+        }
+        accuracy = panel("accuracy", found, label=percents, within=(0, 1))
+        acting = found.filter(pl.col("reinitialized").max() > 0)
+        beside = [
+            panel("dead units", found, "dead", label=percents, bottom=0),
+            panel("rank of the last features", found, "rank"),
+            panel("mean |weight|", found, "weight_magnitude"),
+            panel("mean |norm. scale|", found, "scale_magnitude"),
+            panel("mean |gradient|", found, "gradient_magnitude", logarithmic=True),
+            panel("reinitialized a task", acting, "reinitialized", logarithmic=True),
+        ]
+        caption = "Dead units, feature rank, magnitudes and reinitializations over tasks"
+        yield "accuracy", "Accuracy over tasks", "Accuracy over tasks", [accuracy], layout
+        yield "correlates", caption, "What goes along with it", beside, layout
+
+    def _overview(self) -> Figure:
+        """Final accuracy of all methods, and one number more."""
+        styles = styles_of(sorted(self.lines, key=lambda line: -line.interval("late").mean))
+        beside, what = self.beside_final()
         panels = [Panel("final accuracy", self.comparison.values("late"), label=percents), beside]
         reading = ["Point: mean over seeds", "bar: 95% interval"]
         return Figure(
@@ -188,69 +200,34 @@ class View:
             lambda canvas: dots(canvas, panels, styles, "All methods, from the best", reading),
         )
 
-    def sweeps(self) -> Iterator[Figure]:
-        """A figure for each method with a grid."""
-        for line in self.lines:
-            if line.grid:
-                yield sweep_figure(self.key, line, self.comparison.first)
-
-    def curves_figure(
-        self,
-        name: str,
-        caption: str,
-        title: str,
-        lines: Sequence[Line],
-        panels: Sequence[Panel],
-        reading: Sequence[str],
-        axis: Callable[[Axes, Canvas], None],
-        **layout: Any,
-    ) -> Iterator[Figure]:
+    def _curves_figure(
+        self, ending: str, group: str, lines: Sequence[Line], name: str, caption: str, title: str,
+        panels: Sequence[Panel], layout: Mapping[str, Any],
+    ) -> Iterator[Figure]:  # fmt: skip
         """A figure of curves of some lines, with the panels that there is something to draw in; none without any."""
-        there = [one for one in panels if not one.empty]
+        styles = styles_of(lines)
+        own = pl.col("line").is_in(list(styles))
+        there = [one for one in (replace(each, values=each.values.filter(own)) for each in panels) if not one.empty]
+        layout = {"tall": TALL, **layout} if len(panels) == 1 else layout
         if there:
-            styles = styles_of(lines)
-            layout = {"tall": TALL, **layout} if len(panels) == 1 else layout
             yield Figure(
-                name,
+                f"{self.key}{ending}-{name}",
                 f"{caption} of {', '.join(line.style.label for line in lines)}.",
                 list(styles.values()),
-                lambda canvas: curves(canvas, there, styles, title, reading, axis, **layout),
+                lambda canvas: curves(canvas, there, styles, f"{title}{group}", **layout),
             )
-
-    def _over_tasks(self, key: str, title: str, lines: Sequence[Line], found: pl.DataFrame) -> Iterator[Figure]:
-        """Accuracy, and what was measured beside it, of some methods."""
-        reading, axis = reading_of(lines, self.measured.width), task_axis(self.measured.tasks)
-        accuracy = panel("accuracy", found, "accuracy", lines, label=percents, within=(0, 1))
-        acting = found.filter(pl.col("reinitialized").max() > 0)
-        beside = [
-            panel("dead units", found, "dead", lines, label=percents, bottom=0),
-            panel("rank of the last features", found, "rank", lines),
-            panel("mean |weight|", found, "weight_magnitude", lines),
-            panel("mean |norm. scale|", found, "scale_magnitude", lines),
-            panel("mean |gradient|", found, "gradient_magnitude", lines, logarithmic=True),
-            panel("reinitialized a task", acting, "reinitialized", lines, logarithmic=True),
-        ]
-        text = "Accuracy over tasks"
-        yield from self.curves_figure(f"{key}-accuracy", text, f"{text}{title}", lines, [accuracy], reading, axis)
-        caption = "Dead units, feature rank, magnitudes and reinitializations over tasks"
-        text = f"What goes along with it{title}"
-        yield from self.curves_figure(f"{key}-correlates", caption, text, lines, beside, reading, axis)
 
     def _disturbances(self) -> Iterator[Figure]:
         """What a reinitialization changes, method by method."""
         changes = self.measured.disturbances
-        chosen = changes.filter(pl.col("run").is_in(self.comparison.runs()))
-        found = self.measured.named(chosen)
+        found = self.measured.named(changes.filter(pl.col("run").is_in(self.comparison.runs)))
         styles = styles_of([line for line in self.lines if (found["line"] == line.name).any()])
         titles = {
             "loss": "loss, nats", "gradient": "mean |gradient|", "mean": "mean of activations",
             "std": "std of activations",
         }  # fmt: skip
-        panels = [
-            Panel(title, found.select("line", "seed", value=column), logarithmic=True)
-            for column, title in titles.items()
-        ]
-        panels = [one for one in panels if not one.empty]
+        values = ((title, found.select("line", "seed", value=column)) for column, title in titles.items())
+        panels = [one for one in (Panel(*each, logarithmic=True) for each in values) if not one.empty]
         if panels:
             reading = ["Mean absolute change on the batch of its step", "bar: 95% interval over seeds"]
             yield Figure(
