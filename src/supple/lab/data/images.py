@@ -12,15 +12,8 @@ from torch import Tensor, nn
 class LabelledImages:
     """Grey or colour images, each with the number of its class.
 
-    Args:
-        images: uint8 [N, H, W], or [N, C, H, W] with C colours, brightness from 0 to 255.
-        labels: int64 [N], 0 <= label < classes.
-        classes: number of classes.
-        name: what the set is called, in errors and results.
-
-    Raises:
-        TypeError: if a tensor has another element type.
-        ValueError: if shapes or counts do not fit together, or a label is out of range.
+    Images are uint8 [N, H, W], or [N, C, H, W] with C colours, brightness from 0 to 255; labels int64 [N],
+    0 <= label < classes. The name is for errors and results.
     """
 
     images: Tensor

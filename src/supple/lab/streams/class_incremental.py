@@ -102,25 +102,10 @@ class ClassIncrementalStream:
     images lie on the device once, one byte a colour and pixel (184 MB for CIFAR-100). A batch is made when asked for; a
     last incomplete batch of an epoch is dropped.
 
-    Args:
-        train: the training images.
-        test: the test images, of the same classes.
-        seed: any 64-bit integer.
-        first: classes at first.
-        step: classes that each addition brings.
-        epochs: epochs with each number of classes.
-        classes: classes in the end; None: all.
-        validation: images of each class that are kept for validation.
-        batch_size: images a batch, B.
-        augmentation: normalization and random changes; None: those of the study, with its mean and standard deviation
-            for CIFAR-100 and those of the training images for others.
-        device: where images are kept and batches are made.
+    ``augmentation`` is by default that of the study, with its mean and standard deviation for CIFAR-100 and those of
+    the training images for others.
 
-    Attributes:
-        order: int64 [classes], the data set's numbers of the classes in order of arrival; on the CPU.
-        training: the images for training.
-        validation: the images for validation.
-        test: the images for test.
+    ``order``, int64 [classes] on the CPU, are the data set's numbers of the classes in order of arrival.
 
     Example:
         >>> from supple.lab.data import LabelledImages

@@ -27,17 +27,9 @@ from supple.lab.study.spec import STUDIES, Column, Study
 class Manifest:
     """What a results folder says of itself.
 
-    Args:
-        folder: the folder.
-        name: the study's name.
-        study: the study as it was run.
-        steps: optimizer steps of each task.
-        images: "count" and "digest" of the images.
-        scaled: what was changed on the command line, each with what the study file says and what was run; see
-            :func:`supple.lab.study.running.scaled`.
-        columns: all that was compared.
-        parts: for each part the number of its "first" run, its "columns" (numbers) and its "seeds".
-        sessions: when, where and by which command it was run.
+    ``steps`` are the optimizer steps of each task, ``images`` their "count" and "digest". A part has the number of its
+    "first" run, its "columns" (numbers of those here) and its "seeds". ``scaled`` is as
+    :func:`supple.lab.study.running.scaled` gives it; ``sessions`` say when, where and by which command it was run.
     """
 
     folder: Path

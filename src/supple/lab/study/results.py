@@ -133,22 +133,11 @@ class Session(_Record):
 class Results:
     """What a folder holds.
 
-    Attributes:
-        folder: the folder.
-        name: the study's name, such as "permuted_mnist/small".
-        study: the study as it was run; ``study.run.tasks`` is how many tasks a run has when it is complete.
-        steps: optimizer steps of each task.
-        images: the images that tasks were made of.
-        scaled: what was changed on the command line: "tasks", "epochs", "seeds", "methods" or "data", each with what
-            the study file says and what was run.
-        sessions: when, where and by which command it was run.
-        runs: a row a run: "run", its number; "method", the name that the study gives it; "kind", the method's own name
-            (base, l2, shrink_and_perturb, cbp, redo, swr, reset); "seed"; "point", the settings of a grid as text,
-            empty where there is no grid; "part"; "done", how many tasks it has learned; and a column a setting: the
-            method's under its own name, such as "frequency", the others as "network.hidden" or "optimizer.step_size".
-        tables: the frames of :attr:`tasks`, :attr:`disturbances` and :attr:`epochs` by the names of their files, which
-            are read when they are collected where :func:`scan` found them.
-        manifest: the manifest as it stands in its file.
+    ``study`` is as it was run: ``study.run.tasks`` is how many tasks a run has when it is complete; ``steps`` are the
+    optimizer steps of each task. ``scaled`` is what was changed on the command line ("tasks", "seeds" and the like),
+    each with what the study file says and what was run. ``runs`` has a row a run, as docs/results-format.md describes,
+    with "done", how many tasks it has learned. ``tables`` are the frames below by the names of their files, which are
+    read when they are collected where :func:`scan` found them.
     """
 
     folder: Path
@@ -185,15 +174,7 @@ class Results:
 def load(folder: str | PathLike[str]) -> Results:
     """Reads the results of a study, finished or not; while it runs, what was there at this moment.
 
-    Args:
-        folder: a folder that ``supple run`` or ``supple export`` wrote.
-
-    Returns:
-        The results.
-
-    Raises:
-        FileNotFoundError: if it holds no results.
-        ValueError: if its results are of another version or damaged.
+    FileNotFoundError if the folder holds none, ValueError if they are of another version or damaged.
 
     Example:
         >>> results = supple.lab.load("results/small")  # doctest: +SKIP
@@ -252,17 +233,7 @@ def export(folder: str | PathLike[str], out: str | PathLike[str]) -> Results:
 
     :func:`load` reads the copy like the original; ``supple run`` cannot go on from it.
 
-    Args:
-        folder: a folder of results.
-        out: where to; an earlier copy there is replaced.
-
-    Returns:
-        What was copied.
-
-    Raises:
-        FileNotFoundError: if ``folder`` holds no results.
-        ValueError: as :func:`load`, or if ``out`` holds results that ``supple run`` can go on from.
-        OSError: if a file cannot be written.
+    ValueError if ``out`` holds results that ``supple run`` can go on from; an earlier copy there is replaced.
     """
     results, out = load(folder), Path(out)
     if (out / MANIFEST).exists() and not is_export(out):
@@ -289,12 +260,7 @@ def is_export(folder: Path) -> bool:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Reads the file that says how the results of a folder came about, of this version of the form.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is of another version, or no manifest.
-    """
+    """Reads the manifest of a folder; FileNotFoundError if there is none, ValueError if it is of another version."""
     path = folder / MANIFEST
     if not path.exists():
         raise FileNotFoundError(
@@ -311,11 +277,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"supple reads format {FORMAT}. Use that version for this folder, or run the study into another one"
         )
     return dict(manifest)
-
-
-def problem_of(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The settings of a study's problem by name; none where the folder does not know them."""
-    return (manifest.get("study") or {}).get("problem") or {}
 
 
 def part_folder(folder: Path, part: int) -> Path:

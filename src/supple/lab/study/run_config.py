@@ -24,21 +24,8 @@ PartSize = Callable[[Column, int, int], int]
 class RunConfig:
     """What is to be run.
 
-    Args:
-        study: the study, already cut down to what is to be run.
-        name: its name.
-        folder: where results go.
-        original: the study as its file says it, before the command line changed it; None: as it is run.
-        data_dir: folder with the images; None: the cache, or part of supple.
-        verify: whether files in ``data_dir`` have to be those of the data set.
-        device: "cpu" or "cuda".
-        graphs: whether equal steps are replayed as a CUDA graph; see :class:`supple.lab.population.GraphedStep`.
-        processes: how many processes train at the same time; None: one a core, or one for a GPU.
-        memory: bytes that one process may take; None: a share of what is free.
-        command: the command, for the manifest.
-
-    Raises:
-        StudyError: if the device cannot do what is asked for.
+    ``study`` is already cut down to that; ``original`` is as its file says it, None where that is the same. ``memory``
+    is the bytes that one process may take. StudyError if the device cannot do what is asked for.
     """
 
     study: Study

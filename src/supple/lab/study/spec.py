@@ -74,13 +74,8 @@ _AnySection = TypeVar("_AnySection", bound=Section)
 class Column:
     """One thing that is compared: a method with its settings, and the network and optimizer it is used with.
 
-    Args:
-        method: the name that the study gives it.
-        kind: the method's own name.
-        settings: all of the method's settings.
-        network: the network.
-        optimizer: the optimizer.
-        point: the values that a grid has here, as text; empty where there is no grid.
+    ``method`` is the name that the study gives it, ``kind`` the method's own; ``settings`` are all of the method's.
+    ``point`` is the values that a grid has here, as text; empty where there is no grid.
     """
 
     method: str
@@ -109,15 +104,7 @@ class Column:
 class Study(Section):
     """A study: what is compared on what, how often and for how long. Made by :func:`parse` or :func:`from_dict`.
 
-    Attributes:
-        title: what it is called.
-        source: where its settings are from.
-        problem: the tasks.
-        network: the network, where a method says nothing else.
-        optimizer: the optimizer, where a method says nothing else.
-        run: how long and how often.
-        measure: what is measured.
-        methods: what is compared, by name.
+    The network and the optimizer are those where a method says nothing else.
     """
 
     title: str

@@ -31,10 +31,7 @@ _EVERY = 0.2
 class Worker:
     """What a worker process does.
 
-    Args:
-        options: "folder", "tasks", and as "problem" the arguments of :func:`supple.lab.study.problems.open_problem`.
-        requests: where requests come from.
-        answers: where reports go.
+    Its options are "folder", "tasks", and as "problem" the arguments of :func:`open_problem`.
     """
 
     def __init__(self, options: dict[str, Any], requests: TextIO, answers: TextIO) -> None:
