@@ -103,9 +103,7 @@ def part(options: argparse.Namespace, hidden: int) -> tuple[int, int]:
     if options.device != "cpu":
         return seeds, options.settings
     weights = 4 * Architecture(784, hidden, 10, 3).parameter_count
-    first = cut(seeds, options.settings, cached(weights))[0]
-    length = first.stop - first.start
-    return max(1, length // options.settings), min(length, options.settings)
+    return tuple(some.stop - some.start for some in cut(seeds, options.settings, cached(weights))[0])
 
 
 def step_flops(hidden: int) -> int:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import polars as pl
-import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -20,6 +19,7 @@ from supple.lab.commands.options import (
     DataName,
     Device,
     Verify,
+    check_device,
     chosen_data,
     interruptible,
     method_names,
@@ -97,10 +97,7 @@ def demo_command(
     known = list(original.methods)
     chosen = method_names(methods, known) if methods is not None else known
     name = chosen_data(data_name, data_dir, verify)
-    if device is Device.cuda and not torch.cuda.is_available():
-        raise typer.BadParameter(
-            "torch finds no CUDA device; leave the option out to train on the CPU.", param_hint="--device"
-        )
+    check_device(device)
     study = scale(original, tasks, str(seeds), ",".join(chosen), DataName[name])
     console = Console()
     with tempfile.TemporaryDirectory() as folder:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
+import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -30,6 +31,14 @@ class Device(str, Enum):
 
     cpu = "cpu"
     cuda = "cuda"
+
+
+def check_device(device: Device) -> None:
+    """Refuses a GPU where torch finds none."""
+    if device is Device.cuda and not torch.cuda.is_available():
+        raise typer.BadParameter(
+            "torch finds no CUDA device; leave the option out to train on the CPU.", param_hint="--device"
+        )
 
 
 DataDir = Annotated[

@@ -6,8 +6,6 @@ Parts whose weights stay in a core's share of the cache train fastest.
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 
 CACHED = 26_000_000
@@ -19,19 +17,15 @@ def cached(weights: int) -> int:
     return max(1, CACHED // weights)
 
 
-def cut(seeds: int, settings: int, size: int) -> list[slice]:
-    """Cuts seed-first replicas into parts of at most ``size``: of whole seeds, or of some settings of one seed.
+def cut(seeds: int, settings: int, size: int) -> list[tuple[slice, slice]]:
+    """Cuts S seeds with C settings each into parts of at most ``size`` runs: (which seeds, which settings) of each.
 
-    Of S seeds with C settings each, replica s * C + c has seed s and setting c. The parts are in order, as even as they
-    can be, and together they are all S * C replicas.
+    A part has all settings of some seeds, or some settings of one seed. The parts are in order, and as even as they can
+    be.
     """
-    for name, value in (("seeds", seeds), ("settings", settings), ("size", size)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it has to be 1 or more")
     if size >= settings:
-        return [slice(a * settings, b * settings) for a, b in _even(seeds, size // settings)]
-    within = _even(settings, size)
-    return [slice(s * settings + a, s * settings + b) for s in range(seeds) for a, b in within]
+        return [(some, slice(0, settings)) for some in _even(seeds, size // settings)]
+    return [(slice(seed, seed + 1), some) for seed in range(seeds) for some in _even(settings, size)]
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -42,8 +36,7 @@ def out_of_memory(error: Exception) -> bool:
     return "can't allocate memory" in str(error) or "not enough memory" in str(error)
 
 
-def _even(count: int, size: int) -> list[tuple[int, int]]:
+def _even(count: int, size: int) -> list[slice]:
     """Cuts a count of things into as few pieces of at most ``size`` as possible, as even as they can be."""
     pieces = -(-count // size)
-    bounds = [count * k // pieces for k in range(pieces + 1)]
-    return list(itertools.pairwise(bounds))
+    return [slice(count * k // pieces, count * (k + 1) // pieces) for k in range(pieces)]

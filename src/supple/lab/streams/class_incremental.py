@@ -57,12 +57,7 @@ class Epoch:
 
     ``len`` is its number of steps, and iterating gives its batches.
 
-    Args:
-        part: the images, those of the classes seen so far.
-        order: int64 [N], the order in which they come.
-        numbers: float32 [N, 4], the random numbers of their augmentation.
-        augmentation: normalization and random changes.
-        batch_size: images a batch, B.
+    ``order``, int64 [N], is that in which they come, and ``numbers``, float32 [N, 4], are those of their augmentation.
     """
 
     part: Part

@@ -52,7 +52,8 @@ def _to_disk(path: Path) -> None:
 def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
     """Keeps other processes from writing into a folder; ends by itself when this process does, however it ends.
 
-    Waits some seconds for another process; :class:`Busy` if it writes into the folder all that time.
+    Waits some seconds for another process; :class:`Busy` if it writes into the folder all that time. A folder that is
+    refused meanwhile, with a ValueError or an OSError, is left as it was.
     """
     try:
         lock = FileLock(folder / LOCK)
@@ -64,5 +65,9 @@ def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
         ) from error
     try:
         yield
+    except (OSError, ValueError):
+        with suppress(OSError):
+            (folder / LOCK).unlink()
+        raise
     finally:
         lock.release()

@@ -72,10 +72,10 @@ class Manifest:
                 if not missing:
                     continue
                 counts = len(missing), len(members)
-                for piece in cut(*counts, size(group[0], *counts)):
-                    entry = _part(first, piece, members, missing)
-                    self.parts.append(entry)
-                    first += len(entry["columns"]) * len(entry["seeds"])
+                for some, which in cut(*counts, size(group[0], *counts)):
+                    part: dict[str, Any] = {"first": first, "columns": members[which], "seeds": list(missing[some])}
+                    self.parts.append(part)
+                    first += len(part["columns"]) * len(part["seeds"])
 
     def halve(self, number: int) -> int:
         """Cuts a part of two runs or more in two, which are trained from the first task on.
@@ -155,19 +155,6 @@ def _all_settings(column: Column) -> dict[str, Any]:
             for key, value in section.model_dump().items()
         },
     }
-
-
-def _part(first: int, piece: slice, columns: Sequence[int], seeds: Sequence[int]) -> dict[str, Any]:
-    """A piece that :func:`supple.lab.population.cut` made: whole seeds, or some columns of one seed."""
-    count = len(columns)
-    if piece.stop - piece.start >= count:
-        return {
-            "first": first,
-            "columns": list(columns),
-            "seeds": list(seeds[piece.start // count : piece.stop // count]),
-        }
-    seed, start = divmod(piece.start, count)
-    return {"first": first, "columns": list(columns[start : start + piece.stop - piece.start]), "seeds": [seeds[seed]]}
 
 
 def open_manifest(folder: Path) -> Manifest:

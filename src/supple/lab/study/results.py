@@ -149,7 +149,6 @@ class Results:
     sessions: tuple[Session, ...]
     runs: pl.DataFrame
     tables: Mapping[str, pl.LazyFrame]
-    manifest: dict[str, Any]
 
     @property
     def tasks(self) -> pl.DataFrame:
@@ -224,7 +223,6 @@ def scan(folder: str | PathLike[str]) -> Results:
         sessions=sessions,
         runs=runs.join(done, on="run", how="left", maintain_order="left").with_columns(pl.col("done").fill_null(0)),
         tables=tables,
-        manifest=manifest,
     )
 
 
@@ -235,6 +233,8 @@ def export(folder: str | PathLike[str], out: str | PathLike[str]) -> Results:
 
     ValueError if ``out`` holds results that ``supple run`` can go on from; an earlier copy there is replaced.
     """
+    # Before the tables, so that it tells of no parts that they do not have.
+    text = json.dumps(read_manifest(Path(folder)), indent=1)
     results, out = load(folder), Path(out)
     if (out / MANIFEST).exists() and not is_export(out):
         raise ValueError(f"{out} holds results that supple run goes on from; give another folder for the copy")
@@ -249,7 +249,6 @@ def export(folder: str | PathLike[str], out: str | PathLike[str]) -> Results:
             (out / name).unlink(missing_ok=True)
         else:
             files.replace(out / name, lambda new, table=table: table.write_parquet(new, compression_level=22))  # type: ignore[misc]
-    text = json.dumps(results.manifest, indent=1)
     files.replace(out / MANIFEST, lambda new: new.write_text(text, encoding="utf-8"))
     return results
 
