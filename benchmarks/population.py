@@ -31,7 +31,7 @@ from timing import Workers, ask, cores, machine, peak, ratios, spread, workers
 
 from supple.lab.nn import Architecture
 from supple.lab.population import PRECISIONS
-from supple.lab.population.parts import cached, cut
+from supple.lab.study.run_config import cached, cut
 from supple.methods.registry import METHODS
 
 QUICK = {"width": [10, 100], "optimizer": ["sgd"], "method": ["swr", "cbp", "redo"], "repeats": 2, "seconds": 0.3}

@@ -2,8 +2,7 @@
 
 from supple.lab.data.augmentation import Augmentation
 from supple.lab.data.fetching import fetch, state, states
-from supple.lab.data.images import LabelledImages
-from supple.lab.data.loading import NAMES, load, mnist10k, read_labelled_images
+from supple.lab.data.loading import NAMES, LabelledImages, load, mnist10k, read_labelled_images
 from supple.lab.data.sources import DATA_SETS, DataSet
 
 __all__ = [

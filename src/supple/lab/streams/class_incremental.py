@@ -19,7 +19,7 @@ from torch import Tensor
 
 from supple.functional import random
 from supple.lab.data.augmentation import CIFAR100_MEAN, CIFAR100_STD, Augmentation, channel_statistics
-from supple.lab.data.images import LabelledImages
+from supple.lab.data.loading import LabelledImages
 
 _CLASSES = random.purpose("class incremental", "classes")
 _EXAMPLES = random.purpose("class incremental", "examples")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from supple.functional import random
-from supple.lab.data.images import LabelledImages
+from supple.lab.data.loading import LabelledImages
 
 _PIXELS = random.purpose("permuted", "pixels")
 _EXAMPLES = random.purpose("permuted", "examples")

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from supple.lab.population.parts import out_of_memory
 from supple.lab.study.assembly import population_key
 from supple.lab.study.manifest import Manifest
 from supple.lab.study.problem import Problem
-from supple.lab.study.run_config import RunConfig, part_size
+from supple.lab.study.run_config import RunConfig, out_of_memory, part_size
 from supple.lab.study.schema import CycledSGD, Network, Optimizer, Transformer
 
 

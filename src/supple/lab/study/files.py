@@ -9,8 +9,6 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-LOCK = ".lock"
-
 
 class Busy(OSError):
     """Another process writes into the folder."""
@@ -55,8 +53,9 @@ def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
     Waits some seconds for another process; :class:`Busy` if it writes into the folder all that time. A folder that is
     refused meanwhile, with a ValueError or an OSError, is left as it was.
     """
+    path = folder / ".lock"
+    was_there, lock = path.exists(), FileLock(path)
     try:
-        lock = FileLock(folder / LOCK)
         lock.acquire(timeout=wait)
     except Timeout as error:
         raise Busy(
@@ -66,8 +65,9 @@ def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError):
-        with suppress(OSError):
-            (folder / LOCK).unlink()
+        if not was_there:
+            with suppress(OSError):
+                path.unlink()
         raise
     finally:
         lock.release()

@@ -12,13 +12,12 @@ from typing import Any
 import polars as pl
 
 import supple
-from supple.lab.population.parts import cut
 from supple.lab.study import files
 from supple.lab.study.assembly import groups
 from supple.lab.study.methods import settings_in_full
 from supple.lab.study.part import Part
 from supple.lab.study.results import FORMAT, MANIFEST, RUNS, is_export, read_manifest
-from supple.lab.study.run_config import PartSize
+from supple.lab.study.run_config import PartSize, cut
 from supple.lab.study.schema import Section
 from supple.lab.study.spec import STUDIES, Column, Study
 

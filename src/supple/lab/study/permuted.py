@@ -12,11 +12,11 @@ from torch import Tensor
 from supple.lab.nn import Architecture
 from supple.lab.population import Disturbance, Population, TaskMetrics
 from supple.lab.population.graphs import WARM_UP
-from supple.lab.population.parts import cached
 from supple.lab.study.assembly import assemble
 from supple.lab.study.errors import StudyError
 from supple.lab.study.problem import Problem, StageResult, Trainer, timed
 from supple.lab.study.results import DISTURBANCES, DISTURBANCES_SCHEMA, TASKS, TASKS_SCHEMA
+from supple.lab.study.run_config import cached
 from supple.lab.study.schema import Network
 from supple.lab.study.spec import Column, PermutedStudy
 

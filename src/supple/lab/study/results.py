@@ -183,9 +183,7 @@ def load(folder: str | PathLike[str]) -> Results:
     # A run writes the tasks last, so that whoever reads them first misses nothing of them in the others.
     found = scan(folder)
     tables = {name: found.tables[name].collect() for name in (TASKS, DISTURBANCES, EPOCHS)}
-    done = _done(tables[TASKS].lazy())
-    runs = found.runs.drop("done").join(done, on="run", how="left", maintain_order="left")
-    runs = runs.with_columns(pl.col("done").fill_null(0))
+    runs = _with_done(found.runs.drop("done"), tables[TASKS].lazy())
     return replace(found, runs=runs, tables={name: frame.lazy() for name, frame in tables.items()})
 
 
@@ -212,7 +210,6 @@ def scan(folder: str | PathLike[str]) -> Results:
         DISTURBANCES: _table(places, DISTURBANCES, DISTURBANCES_SCHEMA, ["run", "task", "step"]),
         EPOCHS: _table(places, EPOCHS, EPOCHS_SCHEMA, ["run", "epoch"]),
     }
-    done = _done(tables[TASKS])
     return Results(
         folder=folder,
         name=manifest["name"],
@@ -221,7 +218,7 @@ def scan(folder: str | PathLike[str]) -> Results:
         images=images,
         scaled=scaled,
         sessions=sessions,
-        runs=runs.join(done, on="run", how="left", maintain_order="left").with_columns(pl.col("done").fill_null(0)),
+        runs=_with_done(runs, tables[TASKS]),
         tables=tables,
     )
 
@@ -301,9 +298,10 @@ def _table(places: Sequence[Path], name: str, schema: Mapping[str, Any], order: 
     return frame.sort(order, maintain_order=True)
 
 
-def _done(tasks: pl.LazyFrame) -> pl.DataFrame:
-    """How many tasks each run has learned."""
-    return tasks.group_by("run").agg(done=pl.len().cast(pl.Int32)).collect(engine="streaming")
+def _with_done(runs: pl.DataFrame, tasks: pl.LazyFrame) -> pl.DataFrame:
+    """The runs with how many tasks each has learned."""
+    done = tasks.group_by("run").agg(done=pl.len().cast(pl.Int32)).collect(engine="streaming")
+    return runs.join(done, on="run", how="left", maintain_order="left").with_columns(pl.col("done").fill_null(0))
 
 
 def _read(path: Path, columns: list[str] | None = None) -> pl.DataFrame:

@@ -1,4 +1,8 @@
-"""What is to be run, on what: how many processes there are, and how many runs they train together."""
+"""What is to be run, on what: how many processes there are, and how many runs they train together.
+
+Within rounding, a replica's result does not depend on its neighbours, so replicas may be trained in any company; those
+trained together are a part.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,9 @@ from supple.lab.study.spec import ClassIncrementalStudy, Column, Study
 
 PartSize = Callable[[Column, int, int], int]
 """How many runs to train together, from one of their columns, and the numbers of seeds and of columns."""
+
+CACHED = 26_000_000
+"""Bytes of weights up to which a part trains fastest on a core; ``benchmarks/parts.py`` measures it."""
 
 
 @dataclass(frozen=True)
@@ -107,3 +114,33 @@ def part_size(config: RunConfig, problem: Problem) -> PartSize:
         return min(fitting, problem.most(column) or fitting, -(-seeds * columns // pieces))
 
     return size
+
+
+def cached(weights: int) -> int:
+    """How many replicas, of so many bytes of weights each, train fastest together on a core; at least 1."""
+    return max(1, CACHED // weights)
+
+
+def cut(seeds: int, settings: int, size: int) -> list[tuple[slice, slice]]:
+    """Cuts S seeds with C settings each into parts of at most ``size`` runs: (which seeds, which settings) of each.
+
+    A part has all settings of some seeds, or some settings of one seed. The parts are in order, and as even as they can
+    be.
+    """
+    if size >= settings:
+        return [(some, slice(0, settings)) for some in _even(seeds, size // settings)]
+    return [(slice(seed, seed + 1), some) for seed in range(seeds) for some in _even(settings, size)]
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out, on a GPU or on the CPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # The CPU's allocator raises a plain RuntimeError.
+    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
+
+
+def _even(count: int, size: int) -> list[slice]:
+    """Cuts a count of things into as few pieces of at most ``size`` as possible, as even as they can be."""
+    pieces = -(-count // size)
+    return [slice(count * k // pieces, count * (k + 1) // pieces) for k in range(pieces)]

@@ -36,6 +36,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import sys
@@ -223,7 +224,7 @@ def expand(entry: Mapping[str, Any]) -> list[Point]:
             raise ValueError(f"{'.'.join(path)}: the list is empty; give one value or more")
     points = []
     for chosen in itertools.product(*(values for _, values in axes)):
-        point = _copy(entry)
+        point = copy.deepcopy(dict(entry))
         for (path, _), value in zip(axes, chosen, strict=True):
             target = point
             for part in path[:-1]:
@@ -240,10 +241,6 @@ def _axes(entry: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[tup
             yield from _axes(value, (*path, name))
         elif isinstance(value, list) and (name != "betas" or any(isinstance(one, list) for one in value)):
             yield (*path, name), value
-
-
-def _copy(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _copy(value) if isinstance(value, Mapping) else value for name, value in entry.items()}
 
 
 def _show(value: Any) -> str:

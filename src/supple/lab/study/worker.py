@@ -18,11 +18,11 @@ from typing import Any, TextIO
 
 import torch
 
-from supple.lab.population.parts import out_of_memory
 from supple.lab.study import files
 from supple.lab.study.manifest import open_manifest
 from supple.lab.study.part import Stopped
 from supple.lab.study.problems import open_problem
+from supple.lab.study.run_config import out_of_memory
 
 _EVERY = 0.2
 """Seconds between two reports of steps."""
