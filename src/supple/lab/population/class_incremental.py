@@ -120,7 +120,7 @@ class ClassIncrementalTraining(Learner):
         addition, classes = self.stream.addition(epoch), self.stream.classes(epoch)
         if self.diverged:
             self.epoch += 1
-            return EpochMetrics.of_a_diverged_run(epoch, classes)
+            return EpochMetrics(epoch, classes, *(math.nan, 0.0) * 3, reinitialized=0, diverged=True)
         self._broken_off = True
         first, last = epoch % self.stream.epochs_each == 0, (epoch + 1) % self.stream.epochs_each == 0
         start = self._begin(addition) if first else None

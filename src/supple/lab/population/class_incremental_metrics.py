@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -70,11 +69,6 @@ class EpochMetrics:
     diverged: bool
     start: AdditionStart | None = None
     end: AdditionEnd | None = None
-
-    @classmethod
-    def of_a_diverged_run(cls, epoch: int, classes: int) -> EpochMetrics:
-        """What is said of an epoch after the run diverged."""
-        return cls(epoch, classes, *(math.nan, 0.0) * 3, reinitialized=0, diverged=True)
 
 
 @torch.no_grad()

@@ -157,14 +157,9 @@ class ClassIncrementalStream:
         self.augmentation = augmentation
 
     @property
-    def additions(self) -> int:
-        """How often the number of classes changes, counting its first value: the number of different sizes."""
-        return len(self.sizes)
-
-    @property
     def epochs(self) -> int:
         """Number of epochs in all."""
-        return self.additions * self.epochs_each
+        return len(self.sizes) * self.epochs_each
 
     def addition(self, epoch: int) -> int:
         """Which addition an epoch belongs to; 0 for the first classes."""

@@ -69,14 +69,9 @@ class RunConfig:
         """How many processes train at the same time: as many as asked for, or one a core, or one for a GPU."""
         if self.processes is not None:
             return self.processes
-        return len(cores()) if self.device == "cpu" else 1
-
-
-def cores() -> list[int]:
-    """Numbers of the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
+        if self.device != "cpu":
+            return 1
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def free_memory(device: str, processes: int) -> int:
