@@ -19,7 +19,7 @@ from supple.lab.commands.options import (
     DataName,
     Device,
     Verify,
-    check_device,
+    Where,
     chosen_data,
     interruptible,
     method_names,
@@ -60,7 +60,7 @@ def demo_command(
     ] = None,
     data_dir: DataDir = None,
     verify: Verify = True,
-    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
+    device: Where = Device.cpu,
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("supple-demo"),
     open_report: Annotated[bool, typer.Option("--open/--no-open", help="Open the report when it is done.")] = False,
 ) -> None:
@@ -97,7 +97,6 @@ def demo_command(
     known = list(original.methods)
     chosen = method_names(methods, known) if methods is not None else known
     name = chosen_data(data_name, data_dir, verify)
-    check_device(device)
     study = scale(original, tasks, str(seeds), ",".join(chosen), DataName[name])
     console = Console()
     with tempfile.TemporaryDirectory() as folder:

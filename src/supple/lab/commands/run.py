@@ -19,7 +19,7 @@ from supple.lab.commands.options import (
     Device,
     ProductPrecision,
     Verify,
-    check_device,
+    Where,
     interruptible,
     plain_errors,
     writable,
@@ -50,7 +50,6 @@ Data = Annotated[DataName | None, typer.Option("--data", help="Other images.", s
 Precision = Annotated[
     ProductPrecision | None, typer.Option(help="Of the products in training.", show_default="as the study")
 ]
-Where = Annotated[Device, typer.Option(help="Where to train.")]
 Graphs = Annotated[bool, typer.Option("--graphs/--no-graphs", help="Replay equal steps on a GPU as a CUDA graph.")]
 Processes = Annotated[
     int | None,
@@ -98,7 +97,6 @@ def run_command(
     [dim]$[/] supple run my-study.toml --out results/my-study
     """
     console = Console()
-    check_device(device)
     allowed = _bytes(memory)
     with plain_errors():
         path, name = shipped.find(study)
@@ -161,7 +159,6 @@ def plan_command(
 
     [dim]$[/] supple plan permuted_mnist/sweeps/large --methods swr --seeds 3 --tasks 100
     """
-    check_device(device)
     allowed = _bytes(memory)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

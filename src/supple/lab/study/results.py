@@ -152,11 +152,7 @@ class Results:
 
     @property
     def tasks(self) -> pl.DataFrame:
-        """A row a run and task, sorted by both.
-
-        The columns are those of :data:`TASKS_SCHEMA`, or of :data:`ADDITIONS_SCHEMA` where tasks are additions of
-        classes.
-        """
+        """A row a run and task, sorted by both; :data:`TASKS_SCHEMA`, or :data:`ADDITIONS_SCHEMA`."""
         return self.tables[TASKS].collect()
 
     @property
@@ -202,7 +198,7 @@ def scan(folder: str | PathLike[str]) -> Results:
         sessions = tuple(Session(**one) for one in manifest.get("sessions", ()))
     except (ValidationError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / MANIFEST} is damaged ({error})") from error
-    runs = _read(folder / RUNS)
+    runs = read_table(folder / RUNS)
     places = [folder] if is_export(folder) else [part_folder(folder, part) for part in sorted(set(runs["part"]))]
     added = study.problem.kind == "class_incremental"
     tables = {
@@ -280,12 +276,6 @@ def part_folder(folder: Path, part: int) -> Path:
     return folder / "parts" / f"{part:04d}"
 
 
-def tasks_done(place: Path, runs: int) -> int:
-    """How many tasks the runs of a part have learned, from its folder and how many runs it has."""
-    path = place / TASKS
-    return len(_read(path, ["run"])) // runs if path.exists() else 0
-
-
 def _table(places: Sequence[Path], name: str, schema: Mapping[str, Any], order: Sequence[str]) -> pl.LazyFrame:
     """The rows of a table from all folders that have it, sorted where that is asked for by collecting them."""
     paths = [place / name for place in places if (place / name).exists()]
@@ -304,7 +294,8 @@ def _with_done(runs: pl.DataFrame, tasks: pl.LazyFrame) -> pl.DataFrame:
     return runs.join(done, on="run", how="left", maintain_order="left").with_columns(pl.col("done").fill_null(0))
 
 
-def _read(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
+def read_table(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
+    """Reads a table; ValueError if it is missing or damaged."""
     try:
         return pl.read_parquet(path, columns=columns)
     except (pl.exceptions.PolarsError, FileNotFoundError) as error:
