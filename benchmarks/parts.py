@@ -1,6 +1,6 @@
 """How many replicas are best trained together on one core: network steps per second by the size of a part.
 
-Run it with ``python benchmarks/parts.py``; the constant ``supple.lab.population.parts.CACHED`` comes from it.
+Run it with ``python benchmarks/parts.py``; the constant ``supple.lab.study.run_config.CACHED`` comes from it.
 """
 
 from __future__ import annotations

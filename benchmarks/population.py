@@ -31,7 +31,7 @@ from timing import Workers, ask, cores, machine, peak, ratios, spread, workers
 
 from supple.lab.nn import Architecture
 from supple.lab.population import PRECISIONS
-from supple.lab.population.parts import cached, cut
+from supple.lab.study.run_config import cached, cut
 from supple.methods.registry import METHODS
 
 QUICK = {"width": [10, 100], "optimizer": ["sgd"], "method": ["swr", "cbp", "redo"], "repeats": 2, "seconds": 0.3}
@@ -103,9 +103,7 @@ def part(options: argparse.Namespace, hidden: int) -> tuple[int, int]:
     if options.device != "cpu":
         return seeds, options.settings
     weights = 4 * Architecture(784, hidden, 10, 3).parameter_count
-    first = cut(seeds, options.settings, cached(weights))[0]
-    length = first.stop - first.start
-    return max(1, length // options.settings), min(length, options.settings)
+    return tuple(some.stop - some.start for some in cut(seeds, options.settings, cached(weights))[0])
 
 
 def step_flops(hidden: int) -> int:

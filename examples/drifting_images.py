@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     share = max(1, arguments.tasks // 10)
     print(f"\n{'':8}first {share:<6}last {share:<7}last    dead units  rank  reinitialized")
-    x = stream.examples(arguments.tasks - 1, 1000)[0].view(-1, 1, 28, 28)
+    x = stream.task(arguments.tasks - 1).examples(1000)[0].view(-1, 1, 28, 28)
     for name, learner in learners.items():
         first, last = (sum(part) / len(part) for part in (learner.accuracies[:share], learner.accuracies[-share:]))
         dead, rank = learner.state(x)

@@ -65,7 +65,7 @@ def test_csv_holds_what_each_method_gives_alone(folder, finished, method):
         "redo": lambda: supple.ReDo(network, optimizer, frequency=8, threshold=1e-2),
         "swr": lambda: supple.SWR(network, optimizer, frequency=2048, factor=1e-6),
     }[method]()
-    stream = PermutedStream(data.mnist(folder, verify=False), range(SEEDS))
+    stream = PermutedStream(data.load("mnist", folder, verify=False), range(SEEDS))
     population = Population(network, optimizer, stream, alone)
     for task in range(TASKS):
         metrics = population.train_task(task)

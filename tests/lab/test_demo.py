@@ -82,7 +82,7 @@ def test_one_population_with_settings_of_zero_equals_each_method_alone(images, t
     """The population of the demo against one of the seeds alone, through autograd, with nothing but that method."""
     network = StackedMLP(SEEDS, 64, hidden=10)
     optimizer = SGDW(network.parameters(), lr=0.05)
-    stream = PermutedStream(data.mnist(images, verify=False), SEEDS)
+    stream = PermutedStream(data.load("mnist", images, verify=False), SEEDS)
     population = Population(network, optimizer, stream, ALONE[method](network, optimizer), general=True)
     counts = []
     for task in range(TASKS):

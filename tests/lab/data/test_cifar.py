@@ -117,12 +117,12 @@ def test_a_broken_file_is_named(tmp_path, kind):
     file, content, message = broken()[kind]
     (tmp_path / file).write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        data.cifar100(tmp_path, verify=False)
+        data.load("cifar100", tmp_path, verify=False)
 
 
 def test_a_folder_without_the_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"neither train\.bin nor train\.bin\.gz nor cifar-100-binary\.tar\.gz"):
-        data.cifar100(tmp_path)
+        data.load("cifar100", tmp_path)
 
 
 @contextlib.contextmanager
@@ -161,7 +161,7 @@ def test_download_unpacks_the_archive_once(cache, monkeypatch):
     written, asked = contents("cifar10"), []
     with serve(tar("cifar10", written), asked) as mirror:
         monkeypatch.setitem(DATA_SETS, "cifar10", small("cifar10", written, mirror))
-        train, test = data.cifar10(), data.cifar10(train=False)
+        train, test = data.load("cifar10"), data.load("cifar10", train=False)
     assert asked == ["/kriz/cifar-10-binary.tar.gz"]
     assert (len(train), len(test)) == (15, 3)
     assert {path.name: path.read_bytes() for path in cache.rglob("*") if path.is_file()} == {
@@ -176,7 +176,7 @@ def test_files_beside_each_other_in_the_cache_are_found(cache, monkeypatch):
     (cache / "cifar10").mkdir(parents=True)
     for file, (content, *_) in written.items():
         (cache / "cifar10" / file).write_bytes(content)
-    assert len(data.cifar10()) == 15
+    assert len(data.load("cifar10")) == 15
 
 
 def test_what_an_interruption_left_is_replaced(cache, monkeypatch):
@@ -188,7 +188,7 @@ def test_what_an_interruption_left_is_replaced(cache, monkeypatch):
     (cache / "cifar100" / "cifar-100-binary.tar.gz").write_bytes(tar("cifar100", written))
     with serve(b"", []) as mirror:
         monkeypatch.setitem(DATA_SETS, "cifar100", small("cifar100", written, mirror))
-        assert len(data.cifar100()) == 3
+        assert len(data.load("cifar100")) == 3
 
 
 @pytest.mark.parametrize("wrong", ["archive", "file in it"])
@@ -202,6 +202,6 @@ def test_a_wrong_download_leaves_no_file_and_says_what_to_do(cache, monkeypatch,
     with serve(tar("cifar100", written), []) as mirror:
         monkeypatch.setitem(DATA_SETS, "cifar100", replace(source, mirrors=(mirror,)))
         with pytest.raises(ConnectionError) as raised:
-            data.cifar100()
+            data.load("cifar100")
     assert f"get 1 file, each from any one of its addresses:\n  {mirror}cifar-100-binary.tar.gz\n" in str(raised.value)
     assert not list(cache.rglob("train.bin*"))

@@ -9,10 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supple.lab.data.formats import parse_idx, read_idx
+from supple.lab.data.formats import parse_idx, read_content
 
 FORMATS = {0x08: "B", 0x09: "b", 0x0B: "h", 0x0C: "i", 0x0D: "f", 0x0E: "d"}
 NAMES = {0x08: "uint8", 0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
+
+
+def read_idx(path):
+    return parse_idx(read_content(path), str(path))
 
 
 def encode(code, shape, values):

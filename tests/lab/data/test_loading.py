@@ -57,22 +57,22 @@ def test_mnist10k_agrees_with_mnist_where_mnist_is_at_hand():
             pytest.skip("MNIST is not in the cache")
     except ModuleNotFoundError:
         pytest.skip("there is no cache without pooch")
-    whole, part = data.mnist(), data.mnist10k()
+    whole, part = data.load("mnist"), data.mnist10k()
     assert len(whole) == 60_000
     assert torch.equal(whole.images[:10_000], part.images)
     assert torch.equal(whole.labels[:10_000], part.labels)
-    assert len(data.mnist(train=False)) == 10_000
+    assert len(data.load("mnist", train=False)) == 10_000
 
 
-@pytest.mark.parametrize(("loader", "folder"), [(data.mnist, "mnist"), (data.fashion_mnist, "FashionMNIST/raw")])
+@pytest.mark.parametrize(("name", "folder"), [("mnist", "mnist"), ("fashion_mnist", "FashionMNIST/raw")])
 @pytest.mark.parametrize(("train", "part"), [(True, "train"), (False, "t10k")])
-def test_own_data_in_the_files_of_mnist(tmp_path, loader, folder, train, part):
+def test_own_data_in_the_files_of_mnist(tmp_path, name, folder, train, part):
     expected = write_set(tmp_path / folder, part)
-    images = loader(tmp_path, train, verify=False)
+    images = data.load(name, tmp_path, train, verify=False)
     assert torch.equal(images.images, expected.to(torch.uint8))
     assert images.labels.tolist() == [0, 1, 2, 3]
     with pytest.raises(ValueError, match="no-verify"):
-        loader(tmp_path, train)
+        data.load(name, tmp_path, train)
 
 
 def test_load_by_name(tmp_path):
@@ -94,13 +94,13 @@ def test_load_by_name(tmp_path):
 def test_counts_that_disagree_name_both_files(tmp_path):
     write_set(tmp_path, count=4, labels=(0, 1, 2))
     with pytest.raises(ValueError, match=r"train-images-idx3-ubyte holds 4 .*train-labels-idx1-ubyte\.gz holds 3"):
-        data.mnist(tmp_path, verify=False)
+        data.load("mnist", tmp_path, verify=False)
 
 
 def test_labels_out_of_range(tmp_path):
     write_set(tmp_path, labels=(0, 1, 10, 3))
     with pytest.raises(ValueError, match=r"labels-idx1-ubyte\.gz holds label 10.*from 0 to 9"):
-        data.mnist(tmp_path, verify=False)
+        data.load("mnist", tmp_path, verify=False)
     files = (tmp_path / "train-images-idx3-ubyte", tmp_path / "train-labels-idx1-ubyte.gz")
     images = data.read_labelled_images(*files, classes=11, name="mine")
     assert (images.classes, images.name, len(images)) == (11, "mine", 4)

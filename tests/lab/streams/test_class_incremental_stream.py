@@ -59,7 +59,7 @@ def test_the_order_of_classes_is_drawn_by_the_seed_and_uniform():
 
 def test_classes_steps_and_additions():
     one = stream()
-    assert (one.additions, one.epochs) == (4, 12)
+    assert (len(one.sizes), one.epochs) == (4, 12)
     assert [one.classes(epoch) for epoch in range(12)] == [2] * 3 + [4] * 3 + [6] * 3 + [7] * 3
     assert [one.addition(epoch) for epoch in range(12)] == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
     for epoch in range(12):
@@ -67,7 +67,7 @@ def test_classes_steps_and_additions():
         assert one.steps(epoch) == len(one.epoch(epoch)) == count // 4
         assert one.epoch(epoch).classes == one.classes(epoch)
     assert [stream(classes=5).classes(epoch) for epoch in (0, 3, 6)] == [2, 4, 5]
-    assert stream(first=7).additions == 1
+    assert len(stream(first=7).sizes) == 1
     with pytest.raises(IndexError, match="epoch 12 of a stream of 12"):
         one.classes(12)
 
@@ -77,7 +77,7 @@ def test_the_study():
     train = LabelledImages(torch.zeros(50_000, 3, 2, 2, dtype=torch.uint8), torch.arange(50_000) % 100, 100, "cifar100")
     test = LabelledImages(torch.zeros(10_000, 3, 2, 2, dtype=torch.uint8), torch.arange(10_000) % 100, 100, "cifar100")
     one = ClassIncrementalStream(train, test)
-    assert (one.epochs, one.additions, one.sizes[:2], one.sizes[-1]) == (2000, 20, (5, 10), 100)
+    assert (one.epochs, len(one.sizes), one.sizes[:2], one.sizes[-1]) == (2000, 20, (5, 10), 100)
     assert [len(part) for part in (one.training, one.validation, one.test)] == [45_000, 5_000, 10_000]
     assert [one.steps(epoch) for epoch in (0, 99, 100, 1999)] == [25, 25, 50, 500]
     assert one.augmentation.mean == CIFAR100_MEAN

@@ -66,7 +66,7 @@ def test_agrees_with_loops(seeds, task, count, height, width, data):
 def test_permutations_are_permutations_and_differ():
     stream = PermutedStream(make(count=50, height=7, width=3), seeds=[0, 1, 2])
     seen_pixels, seen_orders = set(), set()
-    for task in stream.tasks(0, 20):
+    for task in map(stream.task, range(20)):
         for row in task.pixels.tolist():
             assert sorted(row) == list(range(21))
             seen_pixels.add(tuple(row))
@@ -79,14 +79,14 @@ def test_permutations_are_permutations_and_differ():
 def test_each_pixel_goes_everywhere_equally_often():
     # Pearson's statistic of where the first pixel comes from over 4,000 tasks; 15 degrees of freedom, p = 1e-6 at 56.5.
     stream = PermutedStream(make(count=1, height=4, width=4), seeds=range(40), batch_size=1)
-    first = torch.cat([task.pixels[:, 0] for task in stream.tasks(0, 100)])
+    first = torch.cat([task.pixels[:, 0] for task in map(stream.task, range(100))])
     counts = first.bincount(minlength=16).double()
     assert ((counts - 250) ** 2 / 250).sum() < 56.5
 
 
 def test_every_image_once_a_task():
     stream = PermutedStream(numbered(60, (3, 3)), seeds=[5, 6], batch_size=12)
-    for task in stream.tasks(3, 6):
+    for task in map(stream.task, range(3, 6)):
         labels = torch.cat([y for _, y in task], dim=1)
         shown = torch.cat([x for x, _ in task], dim=1)
         for row in range(2):
@@ -128,40 +128,26 @@ def test_torch_generator_is_neither_used_nor_moved():
     assert torch.equal(first[0], stream.task(2).batch(1)[0])
 
 
-def test_permuting_the_first_layer_instead():
-    stream = PermutedStream(make(height=6, width=5), [0, 1], batch_size=8)
-    task = stream.task(4)
-    (x, y), (plain, plain_y) = task.batch(1), task.batch(1, permute=False)
-    assert torch.equal(y, plain_y)
-    for row in range(2):
-        assert torch.equal(plain[row][:, task.pixels[row]], x[row])
-        weight = torch.from_numpy(np.random.default_rng(row).normal(size=(3, 30)))
-        moved = torch.empty_like(weight)
-        moved[:, task.pixels[row]] = weight
-        torch.testing.assert_close(plain[row].double() @ moved.T, x[row].double() @ weight.T)
-
-
-def test_unpermuted_images_are_those_of_the_data_set():
+def test_images_are_those_of_the_data_set_with_their_pixels_permuted():
     images = make()
     task = PermutedStream(images, [9], batch_size=23).task(0)
-    x, y = task.batch(0, permute=False)
+    x, y = task.batch(0)
     for row, number in enumerate(task.order[0].tolist()):
-        assert torch.equal(x[0, row], images.images[number].flatten().float() / 255)
+        assert torch.equal(x[0, row], images.images[number].flatten()[task.pixels[0]].float() / 255)
         assert y[0, row] == images.labels[number]
 
 
 def test_examples_are_the_first_images_of_the_task():
     stream = PermutedStream(make(), [1, 2], batch_size=4)
-    x, y = stream.examples(3, 10)
+    task = stream.task(3)
+    x, y = task.examples(10)
     assert x.shape == (2, 10, 20)
-    batches = [stream.task(3).batch(index) for index in range(3)]
+    batches = [task.batch(index) for index in range(3)]
     assert torch.equal(x, torch.cat([x for x, _ in batches], dim=1)[:, :10])
     assert torch.equal(y, torch.cat([y for _, y in batches], dim=1)[:, :10])
-    plain, _ = stream.examples(3, 10, permute=False)
-    assert torch.equal(plain, torch.cat([stream.task(3).batch(i, permute=False)[0] for i in range(3)], dim=1)[:, :10])
     for count in (0, 24):
         with pytest.raises(ValueError, match=f"{count} examples of a task of 23 images"):
-            stream.examples(3, count)
+            task.examples(count)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
@@ -181,14 +167,6 @@ def test_the_data_set_is_not_changed():
         y.zero_()
     assert torch.equal(images.images, before[0])
     assert torch.equal(images.labels, before[1])
-
-
-def test_tasks_without_end():
-    stream = PermutedStream(make(), [0], 4)
-    tasks = stream.tasks(5)
-    for index in (5, 6, 7):
-        assert torch.equal(next(tasks).pixels, stream.task(index).pixels)
-    assert len(list(stream.tasks(5, 8))) == 3
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ from typer.testing import CliRunner
 
 import supple
 from supple.lab.commands import app
-from supple.lab.data import LabelledImages, channel_statistics
-from supple.lab.data.augmentation import Augmentation
+from supple.lab.data import LabelledImages
+from supple.lab.data.augmentation import Augmentation, channel_statistics
 from supple.lab.nn import ViT
 from supple.lab.population.class_incremental import ClassIncrementalTraining
 from supple.lab.streams import ClassIncrementalStream

@@ -124,7 +124,7 @@ def test_a_run_does_not_go_on_in_a_copy(folder: Path, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.*")}
     with pytest.raises(ValueError, match=r"is a copy that supple export made, without the checkpoints .* --out"):
         running.run(config(tmp_path))
-    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.*") if path.name != ".lock"} == before
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.*")} == before
 
 
 def test_a_manifest_without_a_study_is_damaged(folder: Path, tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_killed_and_interrupted_it_ends_with_the_same_files(tmp_path: Path, thre
     assert len(expected) == 6
     assert all_files(killed) == expected
     results = load(killed)
-    assert len(results.manifest["sessions"]) == 3
+    assert len(results.sessions) == 3
     assert results.runs["done"].unique().to_list() == [12]
     assert len(results.tasks) == 2 * 3 * 12
 
@@ -414,23 +414,23 @@ class TestCommand:
         assert "network steps/s" in words(result)
         options = ("--tasks", 1, "--seeds", "7,", "--methods", "base", "--processes", 1, "--no-graphs")
         assert command("run", study, "--out", tmp_path / "out", *options).exit_code == 0
-        manifest = load(tmp_path / "out").manifest
-        assert [one["graphs"] for one in manifest["sessions"]] == [False, False]
+        results = load(tmp_path / "out")
+        assert [one.graphs for one in results.sessions] == [False, False]
         # What the folder holds, and not only what was run last.
-        assert manifest["scaled"] == {
-            "tasks": [12, 1],
-            "seeds": [[0, 1], [0, 1, 2, 3, 4, 7]],
-            "methods": [["base", "cbp", "swr"], ["swr", "base"]],
+        assert results.scaled == {
+            "tasks": (12, 1),
+            "seeds": ([0, 1], [0, 1, 2, 3, 4, 7]),
+            "methods": (["base", "cbp", "swr"], ["swr", "base"]),
         }
-        assert manifest["name"] == "tiny"
+        assert results.name == "tiny"
 
     def test_precision(self, study: Path, tmp_path: Path) -> None:
         options = ("--tasks", 1, "--seeds", 1, "--methods", "base", "--processes", 1, "--precision", "bfloat16")
         assert command("run", study, "--out", tmp_path / "out", *options).exit_code == 0
         results = load(tmp_path / "out")
         assert results.runs["network.precision"].to_list() == ["bfloat16"]
-        assert results.manifest["scaled"]["precision"] == ["float32", "bfloat16"]
-        one = from_dict({**results.manifest["study"], "network": {"hidden": 6, "depth": 2}}, "tiny.toml")
+        assert results.scaled["precision"] == ("float32", "bfloat16")
+        one = from_dict({**results.study.model_dump(mode="json"), "network": {"hidden": 6, "depth": 2}}, "tiny.toml")
         population = assemble(mnist10k(), one.columns, [0], one.problem, one.measure)
         exact = population.train_task(0)
         (row,) = results.tasks.iter_rows(named=True)
@@ -451,6 +451,6 @@ def test_graphs_change_nothing(tmp_path: Path) -> None:
         one = replace(config(tmp_path / str(graphs)), device="cuda", graphs=graphs)
         assert running.run(one).complete
         results = load(one.folder)
-        assert results.manifest["sessions"][0]["graphs"] == graphs
+        assert results.sessions[0].graphs == graphs
         found.append(results.tasks["loss"].to_list())
     assert found[0] == pytest.approx(found[1], rel=1e-5)

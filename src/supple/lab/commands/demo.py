@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import polars as pl
-import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -20,6 +19,7 @@ from supple.lab.commands.options import (
     DataName,
     Device,
     Verify,
+    Where,
     chosen_data,
     interruptible,
     method_names,
@@ -60,7 +60,7 @@ def demo_command(
     ] = None,
     data_dir: DataDir = None,
     verify: Verify = True,
-    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
+    device: Where = Device.cpu,
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("supple-demo"),
     open_report: Annotated[bool, typer.Option("--open/--no-open", help="Open the report when it is done.")] = False,
 ) -> None:
@@ -97,10 +97,6 @@ def demo_command(
     known = list(original.methods)
     chosen = method_names(methods, known) if methods is not None else known
     name = chosen_data(data_name, data_dir, verify)
-    if device is Device.cuda and not torch.cuda.is_available():
-        raise typer.BadParameter(
-            "torch finds no CUDA device; leave the option out to train on the CPU.", param_hint="--device"
-        )
     study = scale(original, tasks, str(seeds), ",".join(chosen), DataName[name])
     console = Console()
     with tempfile.TemporaryDirectory() as folder:

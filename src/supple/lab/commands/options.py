@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
+import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -32,6 +33,16 @@ class Device(str, Enum):
     cuda = "cuda"
 
 
+def _there(device: Device) -> Device:
+    """Refuses a GPU where torch finds none."""
+    if device is Device.cuda and not torch.cuda.is_available():
+        raise typer.BadParameter(
+            "torch finds no CUDA device; leave the option out to train on the CPU.", param_hint="--device"
+        )
+    return device
+
+
+Where = Annotated[Device, typer.Option(help="Where to train.", callback=_there)]
 DataDir = Annotated[
     Path | None,
     typer.Option(help="A folder with the files, compressed or not; it is only read, and nothing is downloaded."),

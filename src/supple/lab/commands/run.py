@@ -19,6 +19,7 @@ from supple.lab.commands.options import (
     Device,
     ProductPrecision,
     Verify,
+    Where,
     interruptible,
     plain_errors,
     writable,
@@ -49,7 +50,6 @@ Data = Annotated[DataName | None, typer.Option("--data", help="Other images.", s
 Precision = Annotated[
     ProductPrecision | None, typer.Option(help="Of the products in training.", show_default="as the study")
 ]
-Where = Annotated[Device, typer.Option(help="Where to train.")]
 Graphs = Annotated[bool, typer.Option("--graphs/--no-graphs", help="Replay equal steps on a GPU as a CUDA graph.")]
 Processes = Annotated[
     int | None,
@@ -97,7 +97,7 @@ def run_command(
     [dim]$[/] supple run my-study.toml --out results/my-study
     """
     console = Console()
-    allowed = _check_device(device, memory)
+    allowed = _bytes(memory)
     with plain_errors():
         path, name = shipped.find(study)
         original = read(path)
@@ -159,7 +159,7 @@ def plan_command(
 
     [dim]$[/] supple plan permuted_mnist/sweeps/large --methods swr --seeds 3 --tasks 100
     """
-    allowed = _check_device(device, memory)
+    allowed = _bytes(memory)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -215,12 +215,8 @@ def scale(
     return from_dict(content, "command line")
 
 
-def _check_device(device: Device, memory: float | None) -> int | None:
-    """Whether there are such a device and such a memory, in GB; returned are its bytes, None where nothing was said."""
-    if device is Device.cuda and not torch.cuda.is_available():
-        raise typer.BadParameter(
-            "torch finds no CUDA device; leave the option out to train on the CPU.", param_hint="--device"
-        )
+def _bytes(memory: float | None) -> int | None:
+    """A memory in GB, if it may be one, in bytes; None where nothing was said."""
     if memory is not None and not 0 < memory < 1e6:
         raise typer.BadParameter(f"it is {memory:g}; it has to be above 0, in GB.", param_hint="--memory")
     return None if memory is None else int(memory * 1e9)

@@ -5,7 +5,7 @@ All three only move pixels, so together they are one table of where each pixel c
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -27,15 +27,7 @@ class Augmentation:
     These are, one after the other, ``Normalize``, ``RandomHorizontalFlip``, ``RandomCrop(padding_mode="reflect")`` and
     ``RandomRotation`` of torchvision, with other random numbers.
 
-    Args:
-        mean: mean of each colour, of brightness from 0 to 1.
-        std: its standard deviation.
-        flip: probability of a flip.
-        padding: pixels of padding on each side, less than the image has.
-        degrees: bounds of the angle of rotation, in degrees.
-
-    Raises:
-        ValueError: if a setting is out of range.
+    ``mean`` and ``std`` are of brightness from 0 to 1, a number a colour; ``degrees`` are the bounds of the angle.
 
     Example:
         >>> augmentation = Augmentation(mean=(0.5,), std=(0.5,))
@@ -64,10 +56,6 @@ class Augmentation:
             raise ValueError(f"padding is {self.padding}; it has to be 0 or more")
         if not self.degrees[0] <= self.degrees[1]:
             raise ValueError(f"degrees is {self.degrees}; the first bound may not be above the second")
-
-    def without_changes(self) -> Augmentation:
-        """The same normalization without random changes."""
-        return replace(self, flip=0.0, padding=0, degrees=(0.0, 0.0))
 
     def numbers(self, seed: Tensor, epoch: int, count: int) -> Tensor:
         """The random numbers of an epoch (0 <= epoch < 2**32): a function of (seed, epoch, number of the image).

@@ -90,22 +90,9 @@ def check_own_files(data_dir: str | os.PathLike[str] | None, verify: bool) -> No
 def obtain(source: DataSet, file: str, data_dir: str | os.PathLike[str] | None = None, *, verify: bool = True) -> Found:
     """Gets one file of a data set, from a local folder or from the cache and the network.
 
-    Args:
-        source: the data set.
-        file: name of the file, without ".gz"; a key of ``source.digests``.
-        data_dir: a folder with the files, compressed or not, or with the archive that holds them, in itself or in a
-            subfolder named after the data set. It is only read; nothing is downloaded. None: the cache, and where the
-            file is missing there, a download.
-        verify: whether the content of a file in ``data_dir`` has to be that of the data set. What is downloaded is
-            always verified.
-
-    Returns:
-        The file.
-
-    Raises:
-        FileNotFoundError: if the file is not in ``data_dir``, or that is no folder.
-        ValueError: if a file in ``data_dir`` is damaged or is another file, or ``verify`` is off without ``data_dir``.
-        ConnectionError: if the file could not be downloaded; the message says how to do without.
+    A folder holds the files, compressed or not, or the archive with them, in itself or in a subfolder named after the
+    data set; it is only read. What is downloaded is always verified. FileNotFoundError, ValueError (another file, or a
+    damaged one) and ConnectionError say what to do.
     """
     check_own_files(data_dir, verify)
     if data_dir is None:

@@ -95,11 +95,6 @@ def parse_idx(content: bytes, name: str) -> np.ndarray:
     return np.frombuffer(content, kind, offset=start).reshape(shape).astype(kind.newbyteorder("="))
 
 
-def read_idx(path: str | PathLike[str]) -> np.ndarray:
-    """Reads an IDX file, plain or compressed with gzip or xz; see :func:`parse_idx`."""
-    return parse_idx(read_content(path), str(path))
-
-
 def parse_cifar(content: bytes, name: str, labels: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """The images uint8 [N, 3, 32, 32] and labels int64 [N] in the bytes of a file of CIFAR-10 or CIFAR-100.
 

@@ -1,22 +1,69 @@
-"""Data sets by name, read into memory."""
+"""Labelled images, and data sets of them read into memory by name."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import resources
 from os import PathLike
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from supple.lab.data.fetching import check_own_files, obtain
 from supple.lab.data.formats import decompress, parse_cifar, parse_idx, read_content
-from supple.lab.data.images import LabelledImages
 from supple.lab.data.sources import DATA_SETS, data_set
 
 Folder = str | PathLike[str] | None
 """A folder with the files; None: the cache, filled by a download where needed. See `obtain` in fetching.py."""
 NAMES = (*DATA_SETS, "mnist10k")
 """The data sets that :func:`load` knows."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Grey or colour images, each with the number of its class.
+
+    Images are uint8 [N, H, W], or [N, C, H, W] with C colours, brightness from 0 to 255; labels int64 [N],
+    0 <= label < classes. The name is for errors and results.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: int
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.labels.dtype != torch.int64:
+            raise TypeError(
+                f"{self.name}: images have element type {self.images.dtype} and labels {self.labels.dtype}; they have "
+                "to be torch.uint8 and torch.int64"
+            )
+        if self.images.ndim not in (3, 4) or self.labels.ndim != 1:
+            raise ValueError(
+                f"{self.name}: images have shape {tuple(self.images.shape)} and labels {tuple(self.labels.shape)}; "
+                "they have to be [N, H, W] or [N, C, H, W], and [N]"
+            )
+        if len(self.images) != len(self.labels):
+            raise ValueError(f"{self.name}: {len(self.images)} images but {len(self.labels)} labels")
+        if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.classes:
+            raise ValueError(
+                f"{self.name}: labels go from {int(self.labels.min())} to {int(self.labels.max())}, but with "
+                f"classes={self.classes} they have to lie from 0 to {self.classes - 1}"
+            )
+
+    def first_of_each_class(self, count: int) -> LabelledImages:
+        """The first images of each class, in their order; of a class with fewer all of them."""
+        which = nn.functional.one_hot(self.labels, self.classes).cumsum(dim=0)
+        chosen = which.gather(1, self.labels[:, None])[:, 0] <= count
+        return LabelledImages(self.images[chosen], self.labels[chosen], self.classes, self.name)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.images.shape[1:]))
+        return f"LabelledImages({self.name}: {len(self)} images of {size}, {self.classes} classes)"
 
 
 def _assemble(images: tuple[str, bytes], labels: tuple[str, bytes], classes: int, name: str) -> LabelledImages:
@@ -43,18 +90,8 @@ def read_labelled_images(
 ) -> LabelledImages:
     """Reads a data set of your own from two IDX files, plain or compressed with gzip or xz.
 
-    Args:
-        images: file of uint8 [N, H, W].
-        labels: file of uint8 [N], each below ``classes``.
-        classes: number of classes.
-        name: what the set is called, in errors and results.
-
-    Returns:
-        The images and labels.
-
-    Raises:
-        ValueError: if a file is damaged or holds something else, or the two do not fit together; it names them.
-        OSError: if a file cannot be read.
+    They hold uint8 [N, H, W] and uint8 [N]; ValueError if a file is damaged or holds something else, or the two do not
+    fit together.
     """
     return _assemble((str(images), read_content(images)), (str(labels), read_content(labels)), classes, name)
 
@@ -85,23 +122,9 @@ def _mnist_like(name: str, data_dir: Folder, train: bool, verify: bool) -> Label
 
 
 def load(name: str, data_dir: Folder = None, train: bool = True, *, verify: bool = True) -> LabelledImages:
-    """A data set by its name.
+    """Reads the training or the test images of a data set, one of :data:`NAMES`; errors as of `obtain` in fetching.py.
 
-    Args:
-        name: one of :data:`NAMES`.
-        data_dir: folder with the files, or, of CIFAR, with the archive of the binary version or the files from it;
-            None: the cache, filled by a download where needed. Images of mnist10k are part of supple and in no folder.
-        train: whether to read the training or the test images; mnist10k has only training images.
-        verify: whether files in ``data_dir`` have to be those of the data set.
-
-    Returns:
-        The images and labels.
-
-    Raises:
-        FileNotFoundError: if a file is not in ``data_dir``.
-        ValueError: if a file is not the right one or is damaged, no data set has that name, or for test images or a
-            folder of mnist10k.
-        ConnectionError: if a file could not be downloaded.
+    ``verify`` says whether files in ``data_dir`` have to be those of the data set.
     """
     if name != "mnist10k":
         source = data_set(name)
@@ -116,40 +139,6 @@ def load(name: str, data_dir: Folder = None, train: bool = True, *, verify: bool
         )
     check_own_files(data_dir, verify)
     return mnist10k()
-
-
-def mnist(data_dir: Folder = None, train: bool = True, *, verify: bool = True) -> LabelledImages:
-    """MNIST: handwritten digits, 28 x 28, 10 classes, 60,000 for training and 10,000 for testing; see :func:`load`.
-
-    Source: LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition", Proceedings of
-    the IEEE 86(11), 1998.
-    """
-    return load("mnist", data_dir, train, verify=verify)
-
-
-def fashion_mnist(data_dir: Folder = None, train: bool = True, *, verify: bool = True) -> LabelledImages:
-    """Fashion-MNIST: clothes, 28 x 28, 10 classes, 60,000 for training and 10,000 for testing; see :func:`load`.
-
-    Source: Xiao, Rasul and Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning
-    algorithms", arXiv 1708.07747, 2017.
-    """
-    return load("fashion_mnist", data_dir, train, verify=verify)
-
-
-def cifar10(data_dir: Folder = None, train: bool = True, *, verify: bool = True) -> LabelledImages:
-    """CIFAR-10: colour photographs, 32 x 32, 10 classes, 50,000 for training and 10,000 for testing; see :func:`load`.
-
-    Source: Krizhevsky, "Learning multiple layers of features from tiny images", University of Toronto, 2009.
-    """
-    return load("cifar10", data_dir, train, verify=verify)
-
-
-def cifar100(data_dir: Folder = None, train: bool = True, *, verify: bool = True) -> LabelledImages:
-    """CIFAR-100: as CIFAR-10, with 100 (fine) classes; see :func:`load`.
-
-    Source: Krizhevsky, "Learning multiple layers of features from tiny images", University of Toronto, 2009.
-    """
-    return load("cifar100", data_dir, train, verify=verify)
 
 
 def mnist10k() -> LabelledImages:

@@ -19,20 +19,9 @@ class Archive:
 class DataSet:
     """A data set of files that can be fetched.
 
-    Args:
-        name: what it is called in settings, and the folder of its files in the cache.
-        title: what people call it.
-        licence: the licence of its files.
-        shape: (colours, height, width) of an image.
-        classes: number of classes.
-        counts: number of images for training and for test.
-        digests: for each file, without ".gz", the SHA-256 of its uncompressed content. Compressed files differ from
-            mirror to mirror; what is in them does not.
-        mirrors: addresses of folders with the files, gzip-compressed, or with the archive, each ending in "/"; tried in
-            this order.
-        folders: further names of the folder that holds the files where other programs put them.
-        reference: who made it and where it was published; empty where that is not known.
-        archive: the archive that the files come in; None where each is fetched by itself.
+    ``shape`` is (colours, height, width) of an image, ``counts`` are the images for training and for test. ``digests``
+    are, for each file without ".gz", the SHA-256 of its uncompressed content, which does not differ from mirror to
+    mirror. ``mirrors`` are tried in this order; ``folders`` are where other programs put the files.
     """
 
     name: str

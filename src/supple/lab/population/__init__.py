@@ -5,7 +5,6 @@ from supple.lab.population.disturbance import Disturbance
 from supple.lab.population.fast import FastStep
 from supple.lab.population.graphs import GraphedStep
 from supple.lab.population.layers import PRECISIONS, Precision, Products
-from supple.lab.population.parts import cut
 from supple.lab.population.population import Population, TaskMetrics
 
 __all__ = [
@@ -18,5 +17,4 @@ __all__ = [
     "Precision",
     "Products",
     "TaskMetrics",
-    "cut",
 ]

@@ -21,6 +21,7 @@ from supple.lab.population.class_incremental_metrics import (
     at_start,
     evaluate,
 )
+from supple.lab.population.learner import Learner
 from supple.lab.streams.class_incremental import ClassIncrementalStream, Part
 from supple.methods import Method
 from supple.methods.arguments import choice
@@ -46,7 +47,7 @@ def reset(network: ViT, optimizer: torch.optim.Optimizer, parts: Collection[str]
         optimizer.state.pop(parameters[name], None)
 
 
-class ClassIncrementalTraining:
+class ClassIncrementalTraining(Learner):
     """A network, its optimizer and a method that learn a class-incremental stream.
 
     At each addition of classes the step size starts a new one-cycle schedule: from a 25th of the optimizer's step size
@@ -62,23 +63,14 @@ class ClassIncrementalTraining:
     generator, because a number for each activation is too much for counter-based ones; it is seeded at each step from
     (seed of the stream, epoch, step), and afterwards is where it was before.
 
-    Args:
-        network: the network, on the stream's device.
-        optimizer: its optimizer, made anew, such as ``torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)``.
-        stream: the classes.
-        method: what acts after each step, or None.
-        weight_decay: product of step size and the optimizer's weight decay; 0: none.
-        cycle_momentum: (low, high): the optimizer's momentum goes from high to low while the step size rises, and back,
-            as it does in ``torch.optim.lr_scheduler.OneCycleLR`` by default; None: it stays as it is.
-        restore: whether the network of best validation accuracy is taken back after an addition's last epoch.
-        reset: what is drawn again at each addition; some of :data:`RESETS`.
-        precision: "float32", or "bfloat16": products of matrices in that type by ``torch.autocast``.
-        compiled: whether the network goes through ``torch.compile`` for training.
-        measured_on: at most how many images to measure units and features on at each addition.
-        evaluation_batch: images at a time where nothing is learned.
+    ``cycle_momentum`` is (low, high): the optimizer's momentum goes from high to low while the step size rises, and
+    back; None: it stays as it is. ``reset`` is what is drawn again at each addition, some of :data:`RESETS`.
+    ``compiled`` trains through ``torch.compile``.
 
     Source: Hernandez-Garcia, Dohare, Luo and Sutton, arXiv 2508.00212. docs/incremental.md has an example.
     """
+
+    network: ViT
 
     def __init__(
         self,
@@ -96,7 +88,8 @@ class ClassIncrementalTraining:
         measured_on: int = 1000,
         evaluation_batch: int = 250,
     ) -> None:
-        _check_together(network, optimizer, stream, method)
+        super().__init__(network, optimizer, method)
+        _check_together(network, optimizer, stream)
         if not weight_decay >= 0:
             raise ValueError(f"weight_decay is {weight_decay}; it has to be 0 or more")
         if cycle_momentum is not None and not all("momentum" in group for group in optimizer.param_groups):
@@ -104,7 +97,7 @@ class ClassIncrementalTraining:
         choice("precision", precision, ("float32", "bfloat16"))
         for part in reset:
             choice("reset", part, RESETS)
-        self.network, self.optimizer, self.stream, self.method = network, optimizer, stream, method
+        self.stream = stream
         self.weight_decay, self.cycle_momentum = weight_decay, cycle_momentum
         self.restore, self.reset, self.precision = restore, tuple(reset), precision
         self.measured_on, self.evaluation_batch = measured_on, evaluation_batch
@@ -127,7 +120,7 @@ class ClassIncrementalTraining:
         addition, classes = self.stream.addition(epoch), self.stream.classes(epoch)
         if self.diverged:
             self.epoch += 1
-            return EpochMetrics.of_a_diverged_run(epoch, classes)
+            return EpochMetrics(epoch, classes, *(math.nan, 0.0) * 3, reinitialized=0, diverged=True)
         self._broken_off = True
         first, last = epoch % self.stream.epochs_each == 0, (epoch + 1) % self.stream.epochs_each == 0
         start = self._begin(addition) if first else None
@@ -137,7 +130,8 @@ class ClassIncrementalTraining:
         test_loss, test_accuracy = self._evaluate(self.stream.test.of(0, classes), classes)
         self.diverged = not (math.isfinite(loss) and math.isfinite(validation_loss))
         if not self.diverged and (self._best is None or validation_accuracy > self._best["accuracy"]):
-            self._best = {"epoch": epoch, "accuracy": validation_accuracy, "network": self._values()}
+            values = copy.deepcopy(dict(self.network.state_dict()))
+            self._best = {"epoch": epoch, "accuracy": validation_accuracy, "network": values}
         reinitialized = self._reinitialized() - before
         test = test_loss, test_accuracy
         end = self._end(classes, validation_accuracy, test) if last and not self.diverged else None
@@ -160,23 +154,12 @@ class ClassIncrementalTraining:
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on as if never stopped: numbers, strings, lists, dicts and tensors; no settings."""
         self._check_whole()
-        return {
-            "epoch": self.epoch,
-            "diverged": self.diverged,
-            "network": self._values(),
-            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
-            "method": None if self.method is None else self.method.state_dict(),
-            "best": self._best,
-        }
+        learner = copy.deepcopy(super().state_dict())
+        return {"epoch": self.epoch, "diverged": self.diverged, **learner, "best": self._best}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back what :meth:`state_dict` gave."""
-        if (state["method"] is None) != (self.method is None):
-            raise ValueError("the state is of training with a method, or this training has one, but not both")
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.method is not None:
-            self.method.load_state_dict(state["method"])
+        super().load_state_dict(state)
         self.epoch, self.diverged, best = state["epoch"], state["diverged"], state["best"]
         if best is not None:
             best = {**best, "network": {name: value.to(self._device) for name, value in best["network"].items()}}
@@ -259,9 +242,6 @@ class ClassIncrementalTraining:
         loss, accuracy = evaluate(self.network, logits, part, self.stream.augmentation, self.evaluation_batch)
         return float(loss), float(accuracy)
 
-    def _values(self) -> dict[str, Tensor]:
-        return {name: value.detach().clone() for name, value in self.network.state_dict().items()}
-
     def _reinitialized(self) -> int:
         return 0 if self.method is None else int(self.method.reinitialized.total)
 
@@ -272,9 +252,7 @@ def _dropout_seeds(seed: int, epoch: int, steps: int) -> list[int]:
     return [high << 32 | low for high, low in words.tolist()]
 
 
-def _check_together(
-    network: ViT, optimizer: torch.optim.Optimizer, stream: ClassIncrementalStream, method: Method | None
-) -> None:
+def _check_together(network: ViT, optimizer: torch.optim.Optimizer, stream: ClassIncrementalStream) -> None:
     """Refuses what cannot be trained together."""
     sizes, images = network.sizes, stream.training.images
     if images.shape[1:] != (sizes["channels"], sizes["image_size"], sizes["image_size"]):
@@ -286,14 +264,9 @@ def _check_together(
         raise ValueError(f"the network has {sizes['outputs']} outputs, but {stream.sizes[-1]} classes will come")
     if network.positions.device != images.device:
         raise ValueError(f"the network is on {network.positions.device}, the stream on {images.device}")
-    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    if not all(id(parameter) in held for parameter in network.parameters()):
-        raise ValueError("the optimizer does not hold all parameters of the network")
     for group in optimizer.param_groups:
         if "weight_decay" not in group or group["weight_decay"]:
             raise ValueError(
                 f"{type(optimizer).__name__} has to have a weight decay, and it has to be 0: give weight_decay to "
                 "ClassIncrementalTraining, which divides it by the step size of the moment"
             )
-    if method is not None and method.model is not network:
-        raise ValueError(f"{method!r} was made for another network")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,15 +21,8 @@ _CHUNK = 100
 class AdditionStart:
     """The network with which the training on an addition's classes begins.
 
-    Args:
-        dormant_before: share of the MLPs' units that are dormant on images of the classes before; None where there are
-            none.
-        dormant_new: the same on images of the new classes.
-        rank_before: rank of the class token behind the last layer, on images of the classes before; None where there
-            are none.
-        rank_new: the same on images of the new classes.
-        weight_magnitude: mean absolute weight, over all parameters.
-        scale_magnitude: mean absolute scale of the layer normalizations.
+    Shares of dormant units of the MLPs, and ranks of the class token behind the last layer, are measured on images of
+    the classes before, where there are any, and of the new ones; magnitudes are mean absolute values.
     """
 
     dormant_before: float | None
@@ -45,12 +37,7 @@ class AdditionStart:
 class AdditionEnd:
     """The network with which the training on an addition's classes ends; where the best is restored, that.
 
-    Args:
-        best_epoch: the first epoch with the best validation accuracy.
-        validation_accuracy: share of validation images classified rightly.
-        test_loss: mean loss of the test images of the classes seen so far.
-        test_accuracy: share of them classified rightly.
-        class_accuracy: the same for each class, in order of arrival.
+    ``best_epoch`` is the first with the best validation accuracy; ``class_accuracy`` is in order of arrival.
     """
 
     best_epoch: int
@@ -64,20 +51,10 @@ class AdditionEnd:
 class EpochMetrics:
     """What was measured of an epoch. Losses are cross-entropies over the classes seen so far, in nats.
 
-    Args:
-        epoch: which epoch.
-        classes: classes seen so far.
-        loss: mean loss of the augmented training images, each before the step that learned from it.
-        accuracy: share of them classified rightly.
-        validation_loss: mean loss of the validation images after the epoch.
-        validation_accuracy: share of them classified rightly.
-        test_loss: mean loss of the test images of the classes seen so far, after the epoch.
-        test_accuracy: share of them classified rightly.
-        reinitialized: entries or units that the method reinitialized during the epoch.
-        diverged: whether a loss was not finite, in this epoch or before. The network is not trained any further then;
-            later epochs measure nothing: losses are not a number and accuracies 0.
-        start: what was measured before the epoch, if it is the first of an addition.
-        end: what was measured after the epoch, if it is the last of an addition.
+    Training images are augmented, and measured before the step that learns from them; validation and test images after
+    the epoch. A run has diverged when a loss was not finite, in this epoch or before; it is then not trained any
+    further, its losses are not a number and its accuracies 0. Only the first epoch of an addition has a ``start``, and
+    only the last an ``end``.
     """
 
     epoch: int
@@ -92,11 +69,6 @@ class EpochMetrics:
     diverged: bool
     start: AdditionStart | None = None
     end: AdditionEnd | None = None
-
-    @classmethod
-    def of_a_diverged_run(cls, epoch: int, classes: int) -> EpochMetrics:
-        """What is said of an epoch after the run diverged."""
-        return cls(epoch, classes, *(math.nan, 0.0) * 3, reinitialized=0, diverged=True)
 
 
 @torch.no_grad()

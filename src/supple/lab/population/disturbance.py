@@ -70,13 +70,8 @@ def step_and_measure(
 ) -> Disturbance:
     """Lets a method act after the optimizer's step, and measures the networks before and after on that step's batch.
 
-    Args:
-        network: the networks.
-        method: what acts; its step is what it would be anyway.
-        wanted: bool [R] on the CPU, which networks are to be measured; of the others 0 is said to be reinitialized.
-        x: [S, B, inputs].
-        y: int64 [S, B], its classes.
-        step: steps of the task that were taken.
+    ``wanted``, bool [R] on the CPU, says which networks are to be measured; for others reinitialized is 0. The batch is
+    x [S, B, inputs] and y int64 [S, B].
 
     Source: Hernandez-Garcia et al. (arXiv 2508.00212), disturbance of activations by a reinitialization.
     """

@@ -147,17 +147,10 @@ class FastStep:
     def __call__(
         self, x: Tensor, y: Tensor, *, gradients: bool = True, readers: Iterable[FeatureReader] = ()
     ) -> tuple[Tensor, Tensor]:
-        """Takes one step.
+        """Takes one step: x [S, B, inputs] and y int64 [S, B], to (loss, correct), each [R], before the update.
 
-        Args:
-            x: [S, B, inputs], where S divides R; replicas s * C to s * C + C - 1 learn from batch s.
-            y: int64 [S, B], the classes.
-            gradients: whether ``.grad`` has to hold the gradients afterwards.
-            readers: what reads features of this step.
-
-        Returns:
-            (loss, correct), each [R], before the update: cross-entropy in nats averaged over the batch, and the number
-            of examples classified correctly.
+        Replicas s * C to s * C + C - 1 learn from batch s. The loss is a cross-entropy in nats averaged over the batch.
+        ``gradients`` is whether ``.grad`` has to hold the gradients afterwards.
         """
         with self.products.applied():
             return self._step(x, y, gradients, readers)

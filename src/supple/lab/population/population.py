@@ -13,6 +13,7 @@ from supple.lab.population.disturbance import Disturbance, Sampler, step_and_mea
 from supple.lab.population.fast import FastStep
 from supple.lab.population.graphs import GraphedStep
 from supple.lab.population.layers import Precision
+from supple.lab.population.learner import Learner
 from supple.lab.streams import PermutedStream
 from supple.lab.streams.permuted import Task
 from supple.methods import Method
@@ -46,30 +47,20 @@ class TaskMetrics:
     disturbances: Sequence[Disturbance] = ()
 
 
-class Population:
+class Population(Learner):
     """R stacked networks that learn a stream of tasks together, each with its own seed and settings.
 
     Replicas are ordered seed-first: with S seeds in the stream and C = R / S settings a seed, replicas s * C to
     s * C + C - 1 see the batches of seed s. Their losses are added up, so each network gets its own gradient and no
     other.
 
-    Args:
-        network: the networks.
-        optimizer: their optimizer.
-        stream: the tasks.
-        method: what acts after each step, or None.
-        general: whether gradients come from autograd through the network, as in any training loop, instead of the
-            written-out step of :class:`supple.lab.population.FastStep`. The two agree within rounding.
-        measured_on: number of examples at the start of each task on which units and features are measured.
-        disturbances: at how many steps a task, in each replica, to measure what the method's step changes at once.
-        precision: of the written-out step's matrix products, "float32", "tf32" or "bfloat16"; see
-            :class:`supple.lab.population.Products`. What is measured between the steps is as torch is set.
-        graphs: whether equal steps are replayed as a CUDA graph; see :class:`supple.lab.population.GraphedStep`.
-
-    Raises:
-        ValueError: if network, optimizer, stream and method do not belong together, or the precision or graphs mean
-            nothing here; the message says which and why.
+    ``general`` takes gradients from autograd through the network, as in any training loop, instead of the written-out
+    step of :class:`FastStep`; the two agree within rounding. ``disturbances`` is at how many steps a task, in each
+    replica, to measure what the method's step changes at once. ``precision`` is that of the written-out step's
+    :class:`Products`; what is measured between the steps is as torch is set.
     """
+
+    network: StackedMLP
 
     def __init__(
         self,
@@ -84,7 +75,8 @@ class Population:
         precision: Precision = "float32",
         graphs: bool = False,
     ) -> None:
-        _check_together(network, optimizer, stream, method)
+        super().__init__(network, optimizer, method)
+        _check_stream(network, stream)
         if general and precision != "float32":
             raise ValueError(
                 f"precision is {precision!r}, which is of the written-out step; general=True computes as torch is set"
@@ -94,7 +86,7 @@ class Population:
             raise ValueError(
                 f"graphs=True records the written-out step on a GPU, which there is not {where}; leave it out"
             )
-        self.network, self.optimizer, self.stream, self.method = network, optimizer, stream, method
+        self.stream = stream
         self.measured_on = min(measured_on, len(stream.images))
         self.disturbances = disturbances
         self._train = self._general_step if general else self._fast_step
@@ -185,9 +177,7 @@ class Population:
         return losses.detach(), hits(logits.detach(), targets.unsqueeze(1))
 
 
-def _check_together(
-    network: StackedMLP, optimizer: torch.optim.Optimizer, stream: PermutedStream, method: Method | None
-) -> None:
+def _check_stream(network: StackedMLP, stream: PermutedStream) -> None:
     seeds, replicas = stream.seeds.tolist(), network.seeds.tolist()
     if len(replicas) % len(seeds) or replicas != [seed for seed in seeds for _ in range(len(replicas) // len(seeds))]:
         raise ValueError(
@@ -201,11 +191,6 @@ def _check_together(
             f"the network has {architecture.inputs} inputs and {architecture.outputs} outputs; {stream.name} has "
             f"{stream.features} pixels and {stream.classes} classes"
         )
-    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    if not all(id(parameter) in held for parameter in network.parameters()):
-        raise ValueError("the optimizer does not hold all parameters of the network")
-    if method is not None and method.model is not network:
-        raise ValueError(f"{method!r} was made for another network")
 
 
 def _some(values: list[int]) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from supple.functional import random
 from supple.lab.data.augmentation import CIFAR100_MEAN, CIFAR100_STD, Augmentation, channel_statistics
-from supple.lab.data.images import LabelledImages
+from supple.lab.data.loading import LabelledImages
 
 _CLASSES = random.purpose("class incremental", "classes")
 _EXAMPLES = random.purpose("class incremental", "examples")
@@ -57,12 +57,7 @@ class Epoch:
 
     ``len`` is its number of steps, and iterating gives its batches.
 
-    Args:
-        part: the images, those of the classes seen so far.
-        order: int64 [N], the order in which they come.
-        numbers: float32 [N, 4], the random numbers of their augmentation.
-        augmentation: normalization and random changes.
-        batch_size: images a batch, B.
+    ``order``, int64 [N], is that in which they come, and ``numbers``, float32 [N, 4], are those of their augmentation.
     """
 
     part: Part
@@ -102,25 +97,10 @@ class ClassIncrementalStream:
     images lie on the device once, one byte a colour and pixel (184 MB for CIFAR-100). A batch is made when asked for; a
     last incomplete batch of an epoch is dropped.
 
-    Args:
-        train: the training images.
-        test: the test images, of the same classes.
-        seed: any 64-bit integer.
-        first: classes at first.
-        step: classes that each addition brings.
-        epochs: epochs with each number of classes.
-        classes: classes in the end; None: all.
-        validation: images of each class that are kept for validation.
-        batch_size: images a batch, B.
-        augmentation: normalization and random changes; None: those of the study, with its mean and standard deviation
-            for CIFAR-100 and those of the training images for others.
-        device: where images are kept and batches are made.
+    ``augmentation`` is by default that of the study, with its mean and standard deviation for CIFAR-100 and those of
+    the training images for others.
 
-    Attributes:
-        order: int64 [classes], the data set's numbers of the classes in order of arrival; on the CPU.
-        training: the images for training.
-        validation: the images for validation.
-        test: the images for test.
+    ``order``, int64 [classes] on the CPU, are the data set's numbers of the classes in order of arrival.
 
     Example:
         >>> from supple.lab.data import LabelledImages
@@ -177,14 +157,9 @@ class ClassIncrementalStream:
         self.augmentation = augmentation
 
     @property
-    def additions(self) -> int:
-        """How often the number of classes changes, counting its first value: the number of different sizes."""
-        return len(self.sizes)
-
-    @property
     def epochs(self) -> int:
         """Number of epochs in all."""
-        return self.additions * self.epochs_each
+        return len(self.sizes) * self.epochs_each
 
     def addition(self, epoch: int) -> int:
         """Which addition an epoch belongs to; 0 for the first classes."""

@@ -11,7 +11,6 @@ Nature 632, 2024.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from supple.functional import random
-from supple.lab.data.images import LabelledImages
+from supple.lab.data.loading import LabelledImages
 
 _PIXELS = random.purpose("permuted", "pixels")
 _EXAMPLES = random.purpose("permuted", "examples")
@@ -29,12 +28,10 @@ _EXAMPLES = random.purpose("permuted", "examples")
 class Task:
     """One task of a stream, for S seeds at once; ``len`` is its number of steps, and iterating gives its batches.
 
-    Pixel j of a permuted image is pixel ``pixels[s, j]`` of the image. An engine may leave the images as they are and
-    permute the weights of the first layer instead, once a task: with W [out, H*W] the weights for permuted images,
-    V defined by ``V[:, pixels[s]] = W`` gives V x = W x[pixels[s]].
+    Pixel j of a permuted image is pixel ``pixels[s, j]`` of the image.
 
     Args:
-        images: uint8 [N, H*W], in the order of the data set; shared by all tasks of a stream.
+        images: uint8 [N, H*W], shared by all tasks of a stream.
         labels: int64 [N].
         pixels: int64 [S, H*W], each row a permutation.
         order: int64 [S, N], each row the order in which a seed sees the images.
@@ -60,25 +57,24 @@ class Task:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return (self.batch(index) for index in range(self.steps))
 
-    def batch(self, index: int, *, permute: bool = True) -> tuple[Tensor, Tensor]:
+    def batch(self, index: int) -> tuple[Tensor, Tensor]:
         """One batch of each seed: x [S, B, H*W], brightness from 0 to 1, and labels y int64 [S, B]."""
         if not 0 <= index < self.steps:
             raise IndexError(f"batch {index} of a task of {self.steps} steps; batches go from 0 to {self.steps - 1}")
-        return self._gather(self.order.narrow(1, index * self.batch_size, self.batch_size), permute)
+        return self._gather(self.order.narrow(1, index * self.batch_size, self.batch_size))
 
-    def examples(self, count: int, *, permute: bool = True) -> tuple[Tensor, Tensor]:
+    def examples(self, count: int) -> tuple[Tensor, Tensor]:
         """The first images of the task, for measuring a network on them; as :meth:`batch`, [S, count, ...]."""
         if not 0 < count <= self.order.shape[1]:
             raise ValueError(f"{count} examples of a task of {self.order.shape[1]} images; ask for 1 to as many")
-        return self._gather(self.order.narrow(1, 0, count), permute)
+        return self._gather(self.order.narrow(1, 0, count))
 
-    def _gather(self, chosen: Tensor, permute: bool) -> tuple[Tensor, Tensor]:
+    def _gather(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Images and labels of given numbers, int64 [S, count]."""
         flat = chosen.reshape(-1)
         # Permuting bytes is quicker than permuting floats, and gather, whose index is a view, than indexing.
         x = self.images.index_select(0, flat).view(*chosen.shape, -1)
-        if permute:
-            x = x.gather(2, self.pixels.unsqueeze(1).expand_as(x))
+        x = x.gather(2, self.pixels.unsqueeze(1).expand_as(x))
         return x.to(self.white.dtype).div_(self.white), self.labels.index_select(0, flat).view(chosen.shape)
 
 
@@ -88,18 +84,12 @@ class PermutedStream:
     The images lie on the device once, one byte a pixel (47 MB for MNIST). A task adds for each seed 8 bytes a pixel and
     8 bytes an image (0.5 MB for MNIST), and while it is made some three times that. A batch is made when asked for.
 
-    Args:
-        images: the data set.
-        seeds: one 64-bit integer a seed; a sequence or an int64 tensor [S].
-        batch_size: images a batch, B; a last incomplete batch of a task is dropped.
-        device: where images are kept and batches are made.
-        dtype: element type of the batches.
+    ``seeds`` are 64-bit integers, a sequence or an int64 tensor [S]; ``dtype`` is that of the batches.
 
     Example:
         >>> stream = PermutedStream(supple.lab.data.mnist10k(), seeds=[0, 1])
-        >>> for task in stream.tasks(0, 3):
-        ...     for x, y in task:  # [2, 30, 784] and [2, 30]
-        ...         pass
+        >>> for x, y in stream.task(0):  # [2, 30, 784] and [2, 30]
+        ...     pass
     """
 
     def __init__(
@@ -148,14 +138,6 @@ class PermutedStream:
             white=self.white,
             batch_size=self.batch_size,
         )
-
-    def tasks(self, start: int = 0, stop: int | None = None) -> Iterator[Task]:
-        """Tasks one after the other, each made when it is asked for; without end where ``stop`` is None."""
-        return map(self.task, itertools.count(start) if stop is None else range(start, stop))
-
-    def examples(self, task: int, count: int, *, permute: bool = True) -> tuple[Tensor, Tensor]:
-        """The first images of a task, as :meth:`Task.examples`; where the task is at hand, ask it."""
-        return self.task(task).examples(count, permute=permute)
 
     def __repr__(self) -> str:
         return (

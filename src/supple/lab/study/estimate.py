@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from supple.lab.population.parts import out_of_memory
 from supple.lab.study.assembly import population_key
 from supple.lab.study.manifest import Manifest
 from supple.lab.study.problem import Problem
-from supple.lab.study.run_config import RunConfig, part_size
+from supple.lab.study.run_config import RunConfig, out_of_memory, part_size
 from supple.lab.study.schema import CycledSGD, Network, Optimizer, Transformer
 
 
@@ -19,18 +18,9 @@ from supple.lab.study.schema import CycledSGD, Network, Optimizer, Transformer
 class Estimate:
     """What the runs of one network and optimizer will take.
 
-    Attributes:
-        network: the network.
-        optimizer: the optimizer of the first of them.
-        methods: names of the methods.
-        runs: how many are trained.
-        parts: in how many parts.
-        part: runs of the largest part.
-        steps: optimizer steps of each run.
-        flops: floating-point operations of the matrix products of all steps of all runs.
-        memory: bytes that the largest part takes at its peak, with the images.
-        rate: network steps a second of one process, with what is measured at the start of each task.
-        seconds: time in one process.
+    ``part`` is the number of runs of the largest part, and ``memory``, in bytes, what it takes at its peak, with the
+    images. ``steps`` are those of each run, ``flops`` those of the matrix products of all runs. ``rate``, network steps
+    a second with what is measured at the start of each task, and ``seconds`` are of one process.
     """
 
     network: Network | Transformer

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-LOCK = ".lock"
-
 
 class Busy(OSError):
     """Another process writes into the folder."""
@@ -52,10 +50,12 @@ def _to_disk(path: Path) -> None:
 def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
     """Keeps other processes from writing into a folder; ends by itself when this process does, however it ends.
 
-    Waits some seconds for another process; :class:`Busy` if it writes into the folder all that time.
+    Waits some seconds for another process; :class:`Busy` if it writes into the folder all that time. A folder that is
+    refused meanwhile, with a ValueError or an OSError, is left as it was.
     """
+    path = folder / ".lock"
+    was_there, lock = path.exists(), FileLock(path)
     try:
-        lock = FileLock(folder / LOCK)
         lock.acquire(timeout=wait)
     except Timeout as error:
         raise Busy(
@@ -64,5 +64,10 @@ def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
         ) from error
     try:
         yield
+    except (OSError, ValueError):
+        if not was_there:
+            with suppress(OSError):
+                path.unlink()
+        raise
     finally:
         lock.release()

@@ -12,13 +12,12 @@ from typing import Any
 import polars as pl
 
 import supple
-from supple.lab.population.parts import cut
 from supple.lab.study import files
 from supple.lab.study.assembly import groups
 from supple.lab.study.methods import settings_in_full
 from supple.lab.study.part import Part
 from supple.lab.study.results import FORMAT, MANIFEST, RUNS, is_export, read_manifest
-from supple.lab.study.run_config import PartSize
+from supple.lab.study.run_config import PartSize, cut
 from supple.lab.study.schema import Section
 from supple.lab.study.spec import STUDIES, Column, Study
 
@@ -27,17 +26,9 @@ from supple.lab.study.spec import STUDIES, Column, Study
 class Manifest:
     """What a results folder says of itself.
 
-    Args:
-        folder: the folder.
-        name: the study's name.
-        study: the study as it was run.
-        steps: optimizer steps of each task.
-        images: "count" and "digest" of the images.
-        scaled: what was changed on the command line, each with what the study file says and what was run; see
-            :func:`supple.lab.study.running.scaled`.
-        columns: all that was compared.
-        parts: for each part the number of its "first" run, its "columns" (numbers) and its "seeds".
-        sessions: when, where and by which command it was run.
+    ``steps`` are the optimizer steps of each task, ``images`` their "count" and "digest". A part has the number of its
+    "first" run, its "columns" (numbers of those here) and its "seeds". ``scaled`` is as
+    :func:`supple.lab.study.running.scaled` gives it; ``sessions`` say when, where and by which command it was run.
     """
 
     folder: Path
@@ -80,10 +71,10 @@ class Manifest:
                 if not missing:
                     continue
                 counts = len(missing), len(members)
-                for piece in cut(*counts, size(group[0], *counts)):
-                    entry = _part(first, piece, members, missing)
-                    self.parts.append(entry)
-                    first += len(entry["columns"]) * len(entry["seeds"])
+                for some, which in cut(*counts, size(group[0], *counts)):
+                    part: dict[str, Any] = {"first": first, "columns": members[which], "seeds": list(missing[some])}
+                    self.parts.append(part)
+                    first += len(part["columns"]) * len(part["seeds"])
 
     def halve(self, number: int) -> int:
         """Cuts a part of two runs or more in two, which are trained from the first task on.
@@ -163,19 +154,6 @@ def _all_settings(column: Column) -> dict[str, Any]:
             for key, value in section.model_dump().items()
         },
     }
-
-
-def _part(first: int, piece: slice, columns: Sequence[int], seeds: Sequence[int]) -> dict[str, Any]:
-    """A piece that :func:`supple.lab.population.cut` made: whole seeds, or some columns of one seed."""
-    count = len(columns)
-    if piece.stop - piece.start >= count:
-        return {
-            "first": first,
-            "columns": list(columns),
-            "seeds": list(seeds[piece.start // count : piece.stop // count]),
-        }
-    seed, start = divmod(piece.start, count)
-    return {"first": first, "columns": list(columns[start : start + piece.stop - piece.start]), "seeds": [seeds[seed]]}
 
 
 def open_manifest(folder: Path) -> Manifest:

@@ -10,7 +10,7 @@ import polars as pl
 
 from supple.lab.study import checkpoint, files
 from supple.lab.study.problem import Problem, Trainer
-from supple.lab.study.results import CHECKPOINT, part_folder, tasks_done
+from supple.lab.study.results import CHECKPOINT, TASKS, part_folder, read_table
 from supple.lab.study.spec import Column
 
 _SHARE = 0.01
@@ -24,12 +24,7 @@ class Stopped(Exception):
 class Part:
     """Some runs of a study that are trained together.
 
-    Args:
-        folder: that of the results.
-        number: number of the part.
-        first: number of its first run; the others follow, seed-first.
-        columns: C columns.
-        seeds: S seeds.
+    They are those of C columns and S seeds; their numbers follow the first, seed-first.
     """
 
     def __init__(self, folder: Path, number: int, first: int, columns: Sequence[Column], seeds: Sequence[int]) -> None:
@@ -41,7 +36,8 @@ class Part:
     @property
     def done(self) -> int:
         """How many tasks have been learned and are on the disk."""
-        return tasks_done(self.folder, self.size)
+        path = self.folder / TASKS
+        return len(read_table(path, ["run"])) // self.size if path.exists() else 0
 
     def reached(self, stages: int) -> float:
         """How many tasks of so many stages have been learned, with the part of the last one."""
@@ -67,12 +63,9 @@ class Part:
     ) -> None:
         """Learns what has not been learned yet of so many tasks; OSError if results cannot be written.
 
-        Args:
-            problem: the problem and its images.
-            tasks: how many tasks there are in all.
-            on_step: called after each step with (task, steps of it); what stops the run raises :class:`Stopped` here.
-            on_stage: called after each stage of a task with (tasks that have been learned, with the part of the last
-                one; accuracy of each column).
+        ``on_step`` is called after each step with (task, steps of it); what stops a run raises :class:`Stopped` there.
+        ``on_stage`` is called after each stage with (tasks that have been learned, with the part of the last one;
+        accuracy of each column).
         """
         if self.complete(tasks):
             return

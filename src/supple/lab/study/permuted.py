@@ -12,11 +12,11 @@ from torch import Tensor
 from supple.lab.nn import Architecture
 from supple.lab.population import Disturbance, Population, TaskMetrics
 from supple.lab.population.graphs import WARM_UP
-from supple.lab.population.parts import cached
 from supple.lab.study.assembly import assemble
 from supple.lab.study.errors import StudyError
 from supple.lab.study.problem import Problem, StageResult, Trainer, timed
 from supple.lab.study.results import DISTURBANCES, DISTURBANCES_SCHEMA, TASKS, TASKS_SCHEMA
+from supple.lab.study.run_config import cached
 from supple.lab.study.schema import Network
 from supple.lab.study.spec import Column, PermutedStudy
 
@@ -46,21 +46,11 @@ class PopulationTrainer(Trainer):
 
     def state_dict(self) -> dict[str, Any]:
         """States of the networks, the optimizer and the method."""
-        population = self.population
-        return {
-            "tasks": self.stage,
-            "network": dict(population.network.state_dict()),
-            "optimizer": population.optimizer.state_dict(),
-            "method": None if population.method is None else population.method.state_dict(),
-        }
+        return {"tasks": self.stage, **self.population.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back what :meth:`state_dict` gave."""
-        population = self.population
-        population.network.load_state_dict(state["network"])
-        population.optimizer.load_state_dict(state["optimizer"])
-        if population.method is not None:
-            population.method.load_state_dict(state["method"])
+        self.population.load_state_dict(state)
         self.stage = int(state["tasks"])
 
 

@@ -24,10 +24,7 @@ WORKER = [sys.executable, "-m", "supple.lab.study.worker"]
 class Outcome:
     """How a run ended.
 
-    Args:
-        complete: whether all that was to be run has been.
-        errors: what went wrong in parts, a message each.
-        halved: how often a part was halved because memory ran out.
+    ``errors`` are what went wrong in parts, ``halved`` is how often a part was halved because memory ran out.
     """
 
     complete: bool = False
@@ -38,12 +35,8 @@ class Outcome:
 class WorkerPool:
     """Worker processes, each of which trains one part after another.
 
-    Args:
-        config: what is to be run.
-        manifest: that of the results folder, which is written where a part is halved.
-        parts: the parts that the run is about; those that are complete are left alone.
-        watcher: what is told how it goes.
-        stop: ends the training when it is set.
+    ``parts`` are those that the run is about; those that are complete are left alone. The manifest is written where a
+    part is halved.
     """
 
     def __init__(

@@ -24,9 +24,7 @@ from supple.lab.study.spec import Column, Study
 class StageResult:
     """What came of one stage of training.
 
-    Args:
-        rows: for each file of a part the new rows; files without new rows may be left out.
-        accuracy: [C], accuracy of each column, averaged over seeds.
+    ``rows`` are the new ones of each file of a part, where it has some; accuracies [C] are averaged over seeds.
     """
 
     rows: Mapping[str, pl.DataFrame]
@@ -34,13 +32,10 @@ class StageResult:
 
 
 class Trainer(ABC):
-    """Trains the runs of one part, stage by stage.
-
-    Attributes:
-        stage: the next stage; also the number of those that have been learned.
-    """
+    """Trains the runs of one part, stage by stage."""
 
     stage: int = 0
+    """The next stage; also the number of those that have been learned."""
 
     @abstractmethod
     def learn(self, on_step: Callable[[int], object]) -> StageResult:
@@ -62,20 +57,14 @@ class Trainer(ABC):
 class Problem(ABC):
     """The problem of a study with its images, on the device that trains.
 
-    Args:
-        study: the study.
-        images: the sets of images, those of :attr:`sets`.
-        device: "cpu" or "cuda".
-        graphs: whether equal steps are replayed as a CUDA graph.
-
-    Attributes:
-        sets: which sets of images it takes: "train", "test".
-        schemas: for each file of a part the columns of its table. The last is that of the tasks, which has a row a run
-            and task; the others have a column "task" or "epoch", a stage, too.
+    The images are the sets named by :attr:`sets`; with ``graphs`` equal steps are replayed as a CUDA graph.
     """
 
     sets: ClassVar[Sequence[str]]
+    """Which sets of images it takes: "train", "test"."""
     schemas: ClassVar[Mapping[str, Mapping[str, Any]]]
+    """For each file of a part the columns of its table. The last is that of the tasks, which has a row a run and task;
+    the others have a column "task" or "epoch", a stage, too."""
 
     def __init__(self, study: Study, *images: LabelledImages, device: str = "cpu", graphs: bool = False) -> None:
         self.study, self.images, self.device, self.graphs = study, images, device, graphs

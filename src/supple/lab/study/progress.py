@@ -22,21 +22,16 @@ class Watcher:
     def start(self, parts: Mapping[int, tuple[int, float]], steps: Sequence[int]) -> None:
         """Called when it is known what is to be trained, and again where a part was halved.
 
-        Args:
-            parts: for each part (its runs, tasks it has learned, with the part of the last one).
-            steps: optimizer steps of each task.
+        For each part there are its runs, and the tasks it has learned, with the part of the last one.
         """
 
     def step(self, part: int, task: int, step: int) -> None:
         """Called now and then with the task that a part learns, and the steps of it that it has taken."""
 
     def stage(self, part: int, done: float, accuracy: Sequence[tuple[str, float]]) -> None:
-        """Called after each stage of a part: a task, or an epoch of one.
+        """Called after each stage of a part with the tasks that have been learned, with the part of the last one.
 
-        Args:
-            part: the part.
-            done: tasks that have been learned, with the part of the last one.
-            accuracy: with the name of each column's method its accuracy, averaged over seeds.
+        The accuracy of each column, averaged over seeds, comes with the name of its method.
         """
 
     def say(self, message: str) -> None:

@@ -133,22 +133,11 @@ class Session(_Record):
 class Results:
     """What a folder holds.
 
-    Attributes:
-        folder: the folder.
-        name: the study's name, such as "permuted_mnist/small".
-        study: the study as it was run; ``study.run.tasks`` is how many tasks a run has when it is complete.
-        steps: optimizer steps of each task.
-        images: the images that tasks were made of.
-        scaled: what was changed on the command line: "tasks", "epochs", "seeds", "methods" or "data", each with what
-            the study file says and what was run.
-        sessions: when, where and by which command it was run.
-        runs: a row a run: "run", its number; "method", the name that the study gives it; "kind", the method's own name
-            (base, l2, shrink_and_perturb, cbp, redo, swr, reset); "seed"; "point", the settings of a grid as text,
-            empty where there is no grid; "part"; "done", how many tasks it has learned; and a column a setting: the
-            method's under its own name, such as "frequency", the others as "network.hidden" or "optimizer.step_size".
-        tables: the frames of :attr:`tasks`, :attr:`disturbances` and :attr:`epochs` by the names of their files, which
-            are read when they are collected where :func:`scan` found them.
-        manifest: the manifest as it stands in its file.
+    ``study`` is as it was run: ``study.run.tasks`` is how many tasks a run has when it is complete; ``steps`` are the
+    optimizer steps of each task. ``scaled`` is what was changed on the command line ("tasks", "seeds" and the like),
+    each with what the study file says and what was run. ``runs`` has a row a run, as docs/results-format.md describes,
+    with "done", how many tasks it has learned. ``tables`` are the frames below by the names of their files, which are
+    read when they are collected where :func:`scan` found them.
     """
 
     folder: Path
@@ -160,15 +149,10 @@ class Results:
     sessions: tuple[Session, ...]
     runs: pl.DataFrame
     tables: Mapping[str, pl.LazyFrame]
-    manifest: dict[str, Any]
 
     @property
     def tasks(self) -> pl.DataFrame:
-        """A row a run and task, sorted by both.
-
-        The columns are those of :data:`TASKS_SCHEMA`, or of :data:`ADDITIONS_SCHEMA` where tasks are additions of
-        classes.
-        """
+        """A row a run and task, sorted by both; :data:`TASKS_SCHEMA`, or :data:`ADDITIONS_SCHEMA`."""
         return self.tables[TASKS].collect()
 
     @property
@@ -185,15 +169,7 @@ class Results:
 def load(folder: str | PathLike[str]) -> Results:
     """Reads the results of a study, finished or not; while it runs, what was there at this moment.
 
-    Args:
-        folder: a folder that ``supple run`` or ``supple export`` wrote.
-
-    Returns:
-        The results.
-
-    Raises:
-        FileNotFoundError: if it holds no results.
-        ValueError: if its results are of another version or damaged.
+    FileNotFoundError if the folder holds none, ValueError if they are of another version or damaged.
 
     Example:
         >>> results = supple.lab.load("results/small")  # doctest: +SKIP
@@ -203,9 +179,7 @@ def load(folder: str | PathLike[str]) -> Results:
     # A run writes the tasks last, so that whoever reads them first misses nothing of them in the others.
     found = scan(folder)
     tables = {name: found.tables[name].collect() for name in (TASKS, DISTURBANCES, EPOCHS)}
-    done = _done(tables[TASKS].lazy())
-    runs = found.runs.drop("done").join(done, on="run", how="left", maintain_order="left")
-    runs = runs.with_columns(pl.col("done").fill_null(0))
+    runs = _with_done(found.runs.drop("done"), tables[TASKS].lazy())
     return replace(found, runs=runs, tables={name: frame.lazy() for name, frame in tables.items()})
 
 
@@ -224,7 +198,7 @@ def scan(folder: str | PathLike[str]) -> Results:
         sessions = tuple(Session(**one) for one in manifest.get("sessions", ()))
     except (ValidationError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / MANIFEST} is damaged ({error})") from error
-    runs = _read(folder / RUNS)
+    runs = read_table(folder / RUNS)
     places = [folder] if is_export(folder) else [part_folder(folder, part) for part in sorted(set(runs["part"]))]
     added = study.problem.kind == "class_incremental"
     tables = {
@@ -232,7 +206,6 @@ def scan(folder: str | PathLike[str]) -> Results:
         DISTURBANCES: _table(places, DISTURBANCES, DISTURBANCES_SCHEMA, ["run", "task", "step"]),
         EPOCHS: _table(places, EPOCHS, EPOCHS_SCHEMA, ["run", "epoch"]),
     }
-    done = _done(tables[TASKS])
     return Results(
         folder=folder,
         name=manifest["name"],
@@ -241,9 +214,8 @@ def scan(folder: str | PathLike[str]) -> Results:
         images=images,
         scaled=scaled,
         sessions=sessions,
-        runs=runs.join(done, on="run", how="left", maintain_order="left").with_columns(pl.col("done").fill_null(0)),
+        runs=_with_done(runs, tables[TASKS]),
         tables=tables,
-        manifest=manifest,
     )
 
 
@@ -252,18 +224,10 @@ def export(folder: str | PathLike[str], out: str | PathLike[str]) -> Results:
 
     :func:`load` reads the copy like the original; ``supple run`` cannot go on from it.
 
-    Args:
-        folder: a folder of results.
-        out: where to; an earlier copy there is replaced.
-
-    Returns:
-        What was copied.
-
-    Raises:
-        FileNotFoundError: if ``folder`` holds no results.
-        ValueError: as :func:`load`, or if ``out`` holds results that ``supple run`` can go on from.
-        OSError: if a file cannot be written.
+    ValueError if ``out`` holds results that ``supple run`` can go on from; an earlier copy there is replaced.
     """
+    # Before the tables, so that it tells of no parts that they do not have.
+    text = json.dumps(read_manifest(Path(folder)), indent=1)
     results, out = load(folder), Path(out)
     if (out / MANIFEST).exists() and not is_export(out):
         raise ValueError(f"{out} holds results that supple run goes on from; give another folder for the copy")
@@ -278,7 +242,6 @@ def export(folder: str | PathLike[str], out: str | PathLike[str]) -> Results:
             (out / name).unlink(missing_ok=True)
         else:
             files.replace(out / name, lambda new, table=table: table.write_parquet(new, compression_level=22))  # type: ignore[misc]
-    text = json.dumps(results.manifest, indent=1)
     files.replace(out / MANIFEST, lambda new: new.write_text(text, encoding="utf-8"))
     return results
 
@@ -289,12 +252,7 @@ def is_export(folder: Path) -> bool:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Reads the file that says how the results of a folder came about, of this version of the form.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is of another version, or no manifest.
-    """
+    """Reads the manifest of a folder; FileNotFoundError if there is none, ValueError if it is of another version."""
     path = folder / MANIFEST
     if not path.exists():
         raise FileNotFoundError(
@@ -313,20 +271,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def problem_of(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The settings of a study's problem by name; none where the folder does not know them."""
-    return (manifest.get("study") or {}).get("problem") or {}
-
-
 def part_folder(folder: Path, part: int) -> Path:
     """Where the files of a part of the results in a folder lie."""
     return folder / "parts" / f"{part:04d}"
-
-
-def tasks_done(place: Path, runs: int) -> int:
-    """How many tasks the runs of a part have learned, from its folder and how many runs it has."""
-    path = place / TASKS
-    return len(_read(path, ["run"])) // runs if path.exists() else 0
 
 
 def _table(places: Sequence[Path], name: str, schema: Mapping[str, Any], order: Sequence[str]) -> pl.LazyFrame:
@@ -341,12 +288,14 @@ def _table(places: Sequence[Path], name: str, schema: Mapping[str, Any], order: 
     return frame.sort(order, maintain_order=True)
 
 
-def _done(tasks: pl.LazyFrame) -> pl.DataFrame:
-    """How many tasks each run has learned."""
-    return tasks.group_by("run").agg(done=pl.len().cast(pl.Int32)).collect(engine="streaming")
+def _with_done(runs: pl.DataFrame, tasks: pl.LazyFrame) -> pl.DataFrame:
+    """The runs with how many tasks each has learned."""
+    done = tasks.group_by("run").agg(done=pl.len().cast(pl.Int32)).collect(engine="streaming")
+    return runs.join(done, on="run", how="left", maintain_order="left").with_columns(pl.col("done").fill_null(0))
 
 
-def _read(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
+def read_table(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
+    """Reads a table; ValueError if it is missing or damaged."""
     try:
         return pl.read_parquet(path, columns=columns)
     except (pl.exceptions.PolarsError, FileNotFoundError) as error:

@@ -1,4 +1,8 @@
-"""What is to be run, on what: how many processes there are, and how many runs they train together."""
+"""What is to be run, on what: how many processes there are, and how many runs they train together.
+
+Within rounding, a replica's result does not depend on its neighbours, so replicas may be trained in any company; those
+trained together are a part.
+"""
 
 from __future__ import annotations
 
@@ -19,26 +23,16 @@ from supple.lab.study.spec import ClassIncrementalStudy, Column, Study
 PartSize = Callable[[Column, int, int], int]
 """How many runs to train together, from one of their columns, and the numbers of seeds and of columns."""
 
+CACHED = 26_000_000
+"""Bytes of weights up to which a part trains fastest on a core; ``benchmarks/parts.py`` measures it."""
+
 
 @dataclass(frozen=True)
 class RunConfig:
     """What is to be run.
 
-    Args:
-        study: the study, already cut down to what is to be run.
-        name: its name.
-        folder: where results go.
-        original: the study as its file says it, before the command line changed it; None: as it is run.
-        data_dir: folder with the images; None: the cache, or part of supple.
-        verify: whether files in ``data_dir`` have to be those of the data set.
-        device: "cpu" or "cuda".
-        graphs: whether equal steps are replayed as a CUDA graph; see :class:`supple.lab.population.GraphedStep`.
-        processes: how many processes train at the same time; None: one a core, or one for a GPU.
-        memory: bytes that one process may take; None: a share of what is free.
-        command: the command, for the manifest.
-
-    Raises:
-        StudyError: if the device cannot do what is asked for.
+    ``study`` is already cut down to that; ``original`` is as its file says it, None where that is the same. ``memory``
+    is the bytes that one process may take. StudyError if the device cannot do what is asked for.
     """
 
     study: Study
@@ -75,14 +69,9 @@ class RunConfig:
         """How many processes train at the same time: as many as asked for, or one a core, or one for a GPU."""
         if self.processes is not None:
             return self.processes
-        return len(cores()) if self.device == "cpu" else 1
-
-
-def cores() -> list[int]:
-    """Numbers of the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
+        if self.device != "cpu":
+            return 1
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def free_memory(device: str, processes: int) -> int:
@@ -120,3 +109,33 @@ def part_size(config: RunConfig, problem: Problem) -> PartSize:
         return min(fitting, problem.most(column) or fitting, -(-seeds * columns // pieces))
 
     return size
+
+
+def cached(weights: int) -> int:
+    """How many replicas, of so many bytes of weights each, train fastest together on a core; at least 1."""
+    return max(1, CACHED // weights)
+
+
+def cut(seeds: int, settings: int, size: int) -> list[tuple[slice, slice]]:
+    """Cuts S seeds with C settings each into parts of at most ``size`` runs: (which seeds, which settings) of each.
+
+    A part has all settings of some seeds, or some settings of one seed. The parts are in order, and as even as they can
+    be.
+    """
+    if size >= settings:
+        return [(some, slice(0, settings)) for some in _even(seeds, size // settings)]
+    return [(slice(seed, seed + 1), some) for seed in range(seeds) for some in _even(settings, size)]
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out, on a GPU or on the CPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # The CPU's allocator raises a plain RuntimeError.
+    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
+
+
+def _even(count: int, size: int) -> list[slice]:
+    """Cuts a count of things into as few pieces of at most ``size`` as possible, as even as they can be."""
+    pieces = -(-count // size)
+    return [slice(count * k // pieces, count * (k + 1) // pieces) for k in range(pieces)]

@@ -28,12 +28,9 @@ from supple.lab.study.spec import Study
 def prepare(config: RunConfig) -> tuple[Manifest, list[int]]:
     """Makes or opens the results folder, which has to be locked, and finds out what is to be trained.
 
-    Returned are the manifest, written, and the parts that the run is about.
-
-    Raises:
-        StudyError: if the folder holds results that do not match; the message shows the difference.
-        ValueError: if the folder is of another version, or not even one network fits into the memory.
-        OSError: if the images cannot be read or the folder not be written.
+    Returned are the manifest, written, and the parts that the run is about. StudyError shows how results that the
+    folder holds do not match; ValueError if the folder is of another version, or not even one network fits into the
+    memory.
     """
     study = config.study
     problem = open_problem(study, config.data_dir, config.verify, **config.runtime)

@@ -1,4 +1,4 @@
-"""The sections of a study file, and what may stand in them."""
+"""The sections of a study file, and what may stand in them; docs/studies.md describes the settings."""
 
 from __future__ import annotations
 
@@ -31,13 +31,7 @@ class Section(BaseModel):
 
 
 class Permuted(Section):
-    """Tasks that are images with their pixels in another order each; see :class:`supple.lab.streams.PermutedStream`.
-
-    Attributes:
-        kind: "permuted".
-        data: the images; one of :data:`supple.lab.data.NAMES`.
-        batch_size: images a batch.
-    """
+    """Tasks that are images with their pixels in another order each; see :class:`supple.lab.streams.PermutedStream`."""
 
     kind: Literal["permuted"] = "permuted"
     data: Annotated[str, _one_of(NAMES)] = "mnist"
@@ -50,24 +44,10 @@ class Permuted(Section):
 
 
 class ClassIncremental(Section):
-    """Classes that come a few at a time; see :class:`supple.lab.streams.ClassIncrementalStream`.
+    """Classes that come a few at a time; a task is the training between two additions.
 
-    A task is the training between two additions of classes.
-
-    Attributes:
-        kind: "class_incremental".
-        data: the images; one of :data:`supple.lab.data.DATA_SETS`.
-        first: classes at first.
-        step: classes that each addition brings.
-        epochs: epochs with each number of classes.
-        batch_size: images a batch.
-        validation: training images of each class that are kept for validation.
-        train_images: training images of each class that are used, with those for validation; None: all.
-        test_images: test images of each class that are used; None: all.
-        restore: whether the network of best validation accuracy is taken back at the end of a task.
-        flip: probability that an image is flipped left to right.
-        padding: pixels of padding by reflection, before the image is cropped to its size.
-        rotation: largest angle of rotation, in degrees.
+    Training images of each class that are used count those for validation; rotation is in degrees. See
+    :class:`supple.lab.streams.ClassIncrementalStream`.
     """
 
     kind: Literal["class_incremental"]
@@ -110,17 +90,7 @@ class ClassIncremental(Section):
 
 
 class Network(Section):
-    """The network; see :class:`supple.lab.nn.Architecture`. Its inputs and outputs are those that the problem needs.
-
-    Attributes:
-        hidden: outputs of each hidden layer.
-        depth: number of hidden layers.
-        activation: one of :data:`supple.lab.nn.ACTIVATIONS`.
-        skip: "after" or "before" the activation, or left out.
-        layer_norm: "after" or "before" the activation, or left out.
-        reparameterized: whether the scale of the normalization is 1 + weight.
-        precision: of the products in training, one of :data:`supple.lab.population.layers.PRECISIONS`.
-    """
+    """The network; see :class:`supple.lab.nn.Architecture`. Its inputs and outputs are those that the problem needs."""
 
     hidden: int = Field(default=100, ge=1)
     depth: int = Field(default=3, ge=1)
@@ -146,19 +116,7 @@ class Network(Section):
 
 
 class Transformer(Section):
-    """The vision transformer; see :class:`supple.lab.nn.ViT`. Its images and outputs are those of the problem.
-
-    Attributes:
-        patch_size: height and width of a patch in pixels.
-        depth: number of layers.
-        heads: attention heads a layer.
-        width: size of a token.
-        hidden: hidden units of the MLP of each layer.
-        dropout: probability of dropout.
-        reparameterized: whether the scale of the normalizations is 1 + weight.
-        precision: of the products in training: "float32" or "bfloat16".
-        compiled: whether it is trained through ``torch.compile``.
-    """
+    """The vision transformer; see :class:`supple.lab.nn.ViT`. Its images and outputs are those of the problem."""
 
     patch_size: int = 4
     depth: int = 8
@@ -190,12 +148,7 @@ def _parameter_count(transformer: Transformer, problem: ClassIncremental) -> int
 class Optimizer(Section):
     """The optimizer, :class:`supple.optim.SGDW` or :class:`supple.optim.AdamW`.
 
-    Attributes:
-        name: "sgd" or "adamw".
-        step_size: the step size; may differ within a population.
-        weight_decay: share of each weight taken off a step; may differ within a population.
-        momentum: of sgd.
-        betas: of adamw.
+    Step size and weight decay, the share of each weight taken off a step, may differ within a population.
     """
 
     name: Annotated[Literal["sgd", "adamw"], _one_of(["sgd", "adamw"])] = "sgd"
@@ -216,12 +169,8 @@ class Optimizer(Section):
 class CycledSGD(Section):
     """``torch.optim.SGD`` under a one-cycle schedule of the step size, which starts anew with each task.
 
-    Attributes:
-        name: "sgd".
-        step_size: the largest step size of the cycle.
-        weight_decay: share of each weight taken off a step, whatever the step size of the moment.
-        momentum: its momentum.
-        cycle_momentum: whether the momentum goes from 0.95 down to 0.85 and back, as in ``OneCycleLR`` by default.
+    The weight decay is the share of each weight taken off a step, whatever the step size of the moment. With
+    ``cycle_momentum`` the momentum goes from 0.95 down to 0.85 and back, as in ``OneCycleLR`` by default.
     """
 
     name: Annotated[Literal["sgd"], _one_of(["sgd"])] = "sgd"
@@ -248,12 +197,7 @@ def _seeds(value: Any) -> Any:
 
 
 class Length(Section):
-    """How long and how often to train.
-
-    Attributes:
-        tasks: tasks of each run.
-        seeds: how many (those from 0 on), or which.
-    """
+    """How long and how often to train; so many seeds are those from 0 on."""
 
     tasks: int = Field(ge=1, strict=True)
     seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)]
@@ -262,10 +206,8 @@ class Length(Section):
 class Measure(Section):
     """What to measure beside accuracy and loss.
 
-    Attributes:
-        examples: number of examples at the start of each task on which dead units and ranks are measured.
-        disturbances: at how many steps a task, in each run, to measure what the method's step changes at once. It
-            takes two passes over all networks trained together at each step measured, so leave it at 0 in a sweep.
+    Measuring disturbances takes two passes over all networks trained together at each step measured, so leave it at 0
+    in a sweep.
     """
 
     examples: int = Field(default=1500, ge=1)
@@ -273,11 +215,6 @@ class Measure(Section):
 
 
 class MeasureAdditions(Section):
-    """What to measure beside accuracy and loss where classes are added.
-
-    Attributes:
-        examples: number of images of the classes before, and of the new ones, on which dormant units and ranks are
-            measured at the start of each task.
-    """
+    """What to measure beside accuracy and loss where classes are added, on how many images of old and of new ones."""
 
     examples: int = Field(default=1000, ge=1)

@@ -36,6 +36,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import sys
@@ -74,13 +75,8 @@ _AnySection = TypeVar("_AnySection", bound=Section)
 class Column:
     """One thing that is compared: a method with its settings, and the network and optimizer it is used with.
 
-    Args:
-        method: the name that the study gives it.
-        kind: the method's own name.
-        settings: all of the method's settings.
-        network: the network.
-        optimizer: the optimizer.
-        point: the values that a grid has here, as text; empty where there is no grid.
+    ``method`` is the name that the study gives it, ``kind`` the method's own; ``settings`` are all of the method's.
+    ``point`` is the values that a grid has here, as text; empty where there is no grid.
     """
 
     method: str
@@ -109,15 +105,7 @@ class Column:
 class Study(Section):
     """A study: what is compared on what, how often and for how long. Made by :func:`parse` or :func:`from_dict`.
 
-    Attributes:
-        title: what it is called.
-        source: where its settings are from.
-        problem: the tasks.
-        network: the network, where a method says nothing else.
-        optimizer: the optimizer, where a method says nothing else.
-        run: how long and how often.
-        measure: what is measured.
-        methods: what is compared, by name.
+    The network and the optimizer are those where a method says nothing else.
     """
 
     title: str
@@ -236,7 +224,7 @@ def expand(entry: Mapping[str, Any]) -> list[Point]:
             raise ValueError(f"{'.'.join(path)}: the list is empty; give one value or more")
     points = []
     for chosen in itertools.product(*(values for _, values in axes)):
-        point = _copy(entry)
+        point = copy.deepcopy(dict(entry))
         for (path, _), value in zip(axes, chosen, strict=True):
             target = point
             for part in path[:-1]:
@@ -253,10 +241,6 @@ def _axes(entry: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[tup
             yield from _axes(value, (*path, name))
         elif isinstance(value, list) and (name != "betas" or any(isinstance(one, list) for one in value)):
             yield (*path, name), value
-
-
-def _copy(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _copy(value) if isinstance(value, Mapping) else value for name, value in entry.items()}
 
 
 def _show(value: Any) -> str:

@@ -18,11 +18,11 @@ from typing import Any, TextIO
 
 import torch
 
-from supple.lab.population.parts import out_of_memory
 from supple.lab.study import files
 from supple.lab.study.manifest import open_manifest
 from supple.lab.study.part import Stopped
 from supple.lab.study.problems import open_problem
+from supple.lab.study.run_config import out_of_memory
 
 _EVERY = 0.2
 """Seconds between two reports of steps."""
@@ -31,10 +31,7 @@ _EVERY = 0.2
 class Worker:
     """What a worker process does.
 
-    Args:
-        options: "folder", "tasks", and as "problem" the arguments of :func:`supple.lab.study.problems.open_problem`.
-        requests: where requests come from.
-        answers: where reports go.
+    Its options are "folder", "tasks", and as "problem" the arguments of :func:`open_problem`.
     """
 
     def __init__(self, options: dict[str, Any], requests: TextIO, answers: TextIO) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from hypothesis import given
@@ -10,47 +12,46 @@ from hypothesis import strategies as st
 import supple
 from supple.lab.data import LabelledImages
 from supple.lab.nn import StackedMLP
-from supple.lab.population import Population, cut
-from supple.lab.population.parts import out_of_memory
+from supple.lab.population import Population
 from supple.lab.streams import PermutedStream
+from supple.lab.study.run_config import cut, out_of_memory
 from supple.optim import SGDW
 
 SEEDS, FACTORS = [3, 5, 8, 9], [0.0, 0.05, 0.1]
 
 
-def whole(part: slice, settings: int) -> bool:
-    """Whether a part has whole seeds, or lies within one."""
-    aligned = part.start % settings == 0 and part.stop % settings == 0
-    return aligned or part.start // settings == (part.stop - 1) // settings
+def replicas(part: tuple[slice, slice], settings: int) -> list[int]:
+    """The replicas of a part, seed-first."""
+    seeds, chosen = (range(some.start, some.stop) for some in part)
+    return [seed * settings + setting for seed in seeds for setting in chosen]
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 150))
 def test_parts_cover_all_replicas_once(seeds: int, settings: int, size: int) -> None:
-    parts = cut(seeds, settings, size)
-    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(seeds * settings))
+    parts = [replicas(part, settings) for part in cut(seeds, settings, size)]
+    assert [i for part in parts for i in part] == list(range(seeds * settings))
     for part in parts:
-        assert 1 <= part.stop - part.start <= size
-        assert whole(part, settings)
+        assert 1 <= len(part) <= size
+        assert len(part) % settings == 0 or part[0] // settings == part[-1] // settings
 
 
-def make(part: slice) -> Population:
+def make(chosen: Sequence[int]) -> Population:
     generator = torch.Generator().manual_seed(2)
     pictures = torch.randint(0, 256, (120, 4, 4), generator=generator, dtype=torch.uint8)
     data = LabelledImages(pictures, torch.randint(0, 10, (120,), generator=generator), 10, "images")
-    chosen = range(part.start, part.stop)
-    replicas = [SEEDS[i // len(FACTORS)] for i in chosen]
-    network = StackedMLP(replicas, inputs=16, hidden=8).double()
+    seeds = [SEEDS[i // len(FACTORS)] for i in chosen]
+    network = StackedMLP(seeds, inputs=16, hidden=8).double()
     optimizer = SGDW(network.parameters(), lr=0.05)
     method = supple.SWR(network, optimizer, frequency=4, factor=[FACTORS[i % len(FACTORS)] for i in chosen])
-    stream = PermutedStream(data, list(dict.fromkeys(replicas)), batch_size=6, dtype=torch.float64)
+    stream = PermutedStream(data, list(dict.fromkeys(seeds)), batch_size=6, dtype=torch.float64)
     return Population(network, optimizer, stream, method)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 6])
 def test_parts_give_what_all_together_give(size: int) -> None:
-    together = make(slice(0, 12))
+    together = make(range(12))
     expected = [together.train_task(task) for task in range(3)]
-    for part in cut(4, 3, size):
+    for part in (replicas(part, 3) for part in cut(4, 3, size)):
         population = make(part)
         for task in range(3):
             metrics = population.train_task(task)
@@ -62,8 +63,3 @@ def test_the_cpu_says_that_memory_ran_out() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60)
     assert out_of_memory(caught.value)
-
-
-def test_sizes_are_checked() -> None:
-    with pytest.raises(ValueError, match="size is 0"):
-        cut(4, 3, 0)

@@ -1,0 +1,40 @@
+"""What learns a stream, whatever the stream is: a network, its optimizer, and a method that acts after each step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from supple.methods import Method
+
+
+class Learner:
+    """A network, its optimizer and a method, which may be None; ValueError if they do not belong together."""
+
+    def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer, method: Method | None) -> None:
+        held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        if not all(id(parameter) in held for parameter in network.parameters()):
+            raise ValueError("the optimizer does not hold all parameters of the network")
+        if method is not None and method.model is not network:
+            raise ValueError(f"{method!r} was made for another network")
+        self.network, self.optimizer, self.method = network, optimizer, method
+
+    def state_dict(self) -> dict[str, Any]:
+        """States of the three; tensors are those that are trained, and no copies."""
+        return {
+            "network": dict(self.network.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+            "method": None if self.method is None else self.method.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back what :meth:`state_dict` gave."""
+        if (state["method"] is None) != (self.method is None):
+            raise ValueError("the state is of training with a method, or this training has one, but not both")
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.method is not None:
+            self.method.load_state_dict(state["method"])
