@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from supple.lab.nn import MLP
+from supple.methods.weights import WeightMethod, Weights
 
 
 def network(inputs: int = 6, hidden: int = 30, outputs: int = 3, layer_norm: bool = False) -> nn.Sequential:
@@ -72,3 +73,23 @@ def values(model: nn.Module) -> dict[str, Tensor]:
 def unchanged(model: nn.Module, before: dict[str, Tensor]) -> bool:
     """Whether all parameters and buffers are those that :func:`values` copied."""
     return all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class CoupledDecay(WeightMethod):
+    """Adds l2 * w to the gradient."""
+
+    def __init__(self, model: nn.Module, optimizer: Any = None, *, l2: Any = 0.1, **shared: Any) -> None:
+        super().__init__(model, optimizer, **shared)
+        self.l2 = self.setting("l2", l2, 0, 1)
+
+    def rule_before_step(self, w: Weights) -> None:
+        w.grad.add_(w.each(self.l2).to(w.value.dtype) * w.value)
+
+
+class Restart(WeightMethod):
+    """Draws everything again at each boundary."""
+
+    replaces = True
+
+    def rule_at_boundary(self, w: Weights) -> None:
+        w.replace(torch.ones_like(w.value, dtype=torch.bool), w.draw)

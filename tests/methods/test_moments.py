@@ -6,33 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import CoupledDecay, Restart
 from torch import Tensor, nn
 
 import supple
 from supple.lab.nn import StackedMLP
 from supple.methods.layer import Layer
 from supple.methods.units import UnitMethod
-from supple.methods.weights import WeightMethod, Weights
-
-
-class CoupledDecay(WeightMethod):
-    """Adds l2 * w to the gradient."""
-
-    def __init__(self, model: nn.Module, optimizer: Any = None, *, l2: Any = 0.1, **shared: Any) -> None:
-        super().__init__(model, optimizer, **shared)
-        self.l2 = self.setting("l2", l2, 0, 1)
-
-    def rule_before_step(self, w: Weights) -> None:
-        w.grad.add_(w.each(self.l2).to(w.value.dtype) * w.value)
-
-
-class Restart(WeightMethod):
-    """Draws everything again at each boundary."""
-
-    replaces = True
-
-    def rule_at_boundary(self, w: Weights) -> None:
-        w.replace(torch.ones_like(w.value, dtype=torch.bool), w.draw)
 
 
 class RestartUnits(UnitMethod):

@@ -50,7 +50,7 @@ class PlasticityCallback(Callback):
         self._factory, self._number = factory, optimizer
         self._beginning: Beginning | None = None
         self._saved: dict[str, Any] | None = None
-        self._handle: Any = None
+        self._handles: list[Any] = []
 
     @property
     def state_key(self) -> str:
@@ -75,13 +75,20 @@ class PlasticityCallback(Callback):
         if self._saved is not None:
             self.method.load_state_dict(self._saved)
             self._saved = None
-        self._handle = optimizer.register_step_post_hook(self._after_step)
+        self._handles = [
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+        ]
 
     def _optimizer(self, trainer: Trainer) -> torch.optim.Optimizer:
         optimizers = trainer.optimizers
         if self._number is None and len(optimizers) != 1:
             raise ValueError(f"there are {len(optimizers)} optimizers; say which: PlasticityCallback(..., optimizer=0)")
         return optimizers[self._number or 0]
+
+    def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        assert self.method is not None
+        self.method.before_step()
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         assert self.method is not None
@@ -97,9 +104,9 @@ class PlasticityCallback(Callback):
         self._close()
 
     def _close(self) -> None:
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
         if self.method is not None:
             self.method.close()
 
@@ -110,7 +117,7 @@ class PlasticityCallback(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes back the state of the method, also before it is made."""
         saved = state_dict.get("method")
-        if saved is not None and self._handle is not None and self.method is not None:
+        if saved is not None and self._handles and self.method is not None:
             self.method.load_state_dict(saved)
         else:
             self._saved = saved

@@ -93,6 +93,13 @@ class PlasticityCallback(TrainerCallback):
                 )
             self.method.load_state_dict(_load(path))
 
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Lets the method add to the gradients."""
+        assert self.method is not None
+        self.method.before_step()
+
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from helpers import CoupledDecay, Restart
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import supple
@@ -175,3 +176,42 @@ def test_features_that_the_fast_step_does_not_have_are_named() -> None:
     population.method = supple.ReDo(population.network, frequency=1, threshold=0.1, units=[elsewhere])
     with pytest.raises(ValueError, match=r"output of blocks.0.linear.*general=True"):
         population.train_task(0)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_method_adds_to_gradients_before_each_step(momentum: float) -> None:
+    """As the same method does in a plain loop over each network."""
+    generator = torch.Generator().manual_seed(1)
+    pictures = torch.randint(0, 256, (60, 4, 4), generator=generator, dtype=torch.uint8)
+    data = LabelledImages(pictures, torch.randint(0, 10, (60,), generator=generator), 10, "random images")
+    networks = StackedMLP([4, 4], inputs=16, hidden=6).double()
+    single = [networks.replica(i) for i in range(2)]
+    strengths = [0.0, 0.3]
+    optimizer = SGDW(networks.parameters(), lr=0.1, momentum=momentum)
+    stream = PermutedStream(data, [4], batch_size=6, dtype=torch.float64)
+    Population(networks, optimizer, stream, CoupledDecay(networks, optimizer, l2=strengths)).train_task(0)
+    for i, network in enumerate(single):
+        plain = torch.optim.SGD(network.parameters(), lr=0.1, momentum=momentum, weight_decay=strengths[i])
+        for x, y in stream.task(0):
+            plain.zero_grad()
+            torch.nn.functional.cross_entropy(network(x[0]), y[0]).backward()
+            plain.step()
+        for one, other in zip(networks.parameters(), network.parameters(), strict=True):
+            torch.testing.assert_close(one.detach()[i], other.detach(), rtol=1e-9, atol=1e-12)
+
+
+def test_a_method_acts_at_the_boundaries_between_tasks() -> None:
+    generator = torch.Generator().manual_seed(1)
+    pictures = torch.randint(0, 256, (60, 4, 4), generator=generator, dtype=torch.uint8)
+    data = LabelledImages(pictures, torch.randint(0, 10, (60,), generator=generator), 10, "random images")
+    networks = StackedMLP([4, 4], inputs=16, hidden=6)
+    optimizer = SGDW(networks.parameters(), lr=0.1)
+    method = Restart(networks, optimizer)
+    population = Population(networks, optimizer, PermutedStream(data, [4], batch_size=6), method)
+    entries = sum(parameter[0].numel() for parameter in networks.parameters())
+    assert [population.train_task(task).reinitialized.tolist() for task in range(3)] == [
+        [0, 0],
+        [entries, entries],
+        [entries, entries],
+    ]
+    assert method.boundaries == 2

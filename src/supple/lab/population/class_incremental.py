@@ -177,6 +177,7 @@ class ClassIncrementalTraining(Learner):
         self._best = None
         if addition:
             reset(self.network, self.optimizer, self.reset, addition)
+        self.enter(addition)
         return at_start(self.network, self.stream, addition, self.measured_on)
 
     def _end(self, classes: int, validation_accuracy: float, test: tuple[float, float]) -> AdditionEnd:

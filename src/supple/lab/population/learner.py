@@ -1,4 +1,4 @@
-"""What learns a stream, whatever the stream is: a network, its optimizer, and a method that acts after each step."""
+"""What learns a stream, whatever the stream is: a network, its optimizer, and a method."""
 
 from __future__ import annotations
 
@@ -21,6 +21,13 @@ class Learner:
         if method is not None and method.model is not network:
             raise ValueError(f"{method!r} was made for another network")
         self.network, self.optimizer, self.method = network, optimizer, method
+        if method is not None and method.acts_before_step:
+            optimizer.register_step_pre_hook(lambda *unused: method.before_step())
+
+    def enter(self, task: int) -> None:
+        """Lets a method that acts at boundaries act before a task, but for the first."""
+        if task and self.method is not None and self.method.acts_at_boundary:
+            self.method.boundary()
 
     def state_dict(self) -> dict[str, Any]:
         """States of the three; tensors are those that are trained, and no copies."""

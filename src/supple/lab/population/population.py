@@ -101,10 +101,11 @@ class Population(Learner):
         graph.
         """
         task = self.stream.task(index)
+        before = self._reinitialized()
+        self.enter(index)
         dead, rank, weights, scales = self.measure(task)
         correct = torch.zeros_like(rank)
         losses = torch.zeros_like(weights)
-        before = self._reinitialized()
         sampler = Sampler(index, len(task), self.disturbances, self.method)
         disturbances = []
         for step, (x, y) in enumerate(task, start=1):
