@@ -146,7 +146,9 @@ class Method(State):
         own = [*inspect.signature(cls.__init__).parameters.values()][1:]
         if own and own[-1].kind is inspect.Parameter.VAR_KEYWORD:
             names = {one.name for one in own} | (set() if cls.replaces else {"initial", "optimizer_state"})
-            inherited = inspect.signature(cls.__mro__[1]).parameters.values()
+            # A method made from another has that one's settings only where it says so.
+            base = next(one for one in cls.__mro__[1:] if "about" not in vars(one))
+            inherited = inspect.signature(base).parameters.values()
             shared = [one for one in inherited if one.kind is inspect.Parameter.KEYWORD_ONLY and one.name not in names]
             own[-1:] = [] if own[-1].name == "unknown" else shared
         cls.__signature__ = inspect.Signature(own)
