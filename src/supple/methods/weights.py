@@ -199,7 +199,10 @@ class Weights:
         few = weight.device.type == "cpu" and (count := int(number.sum())) * _FEW < chosen.numel()
         if few and not count:
             return
-        if few and all(one.is_contiguous() for one in (weight, *(state[0] for state in states))):
+        flat = weight.is_contiguous()
+        for state, *_ in states:
+            flat = flat and state.is_contiguous()
+        if few and flat:
             place = torch.where(chosen.reshape(len(chosen), -1))
             if callable(new):
                 new = new((place[0], place[1]))
