@@ -82,9 +82,11 @@ def _words(seed: Tensor, purpose: int, step: int, block: Tensor, uniform: bool) 
     # new_full fills on the device; new_tensor would copy from the host and wait.
     high = (block >> 32) | (purpose >> 32 << 16)
     counter = (block, block.new_full((), step), block.new_full((), purpose), high)
-    four = torch.stack(philox4x32(counter, (seed, seed >> 32)), dim=-1)
-    # In (0, 1), both ends open: the upper 23 bits, plus a half, over 2**23; exact in float32.
-    return (four >> 9).to(torch.float32).add_(0.5).mul_(2.0**-23) if uniform else four
+    four = philox4x32(counter, (seed, seed >> 32))
+    if uniform:
+        # In (0, 1), both ends open: the upper 23 bits, plus a half, over 2**23; exact in float32.
+        return torch.stack([(word >> 9).to(torch.float32).add_(0.5).mul_(2.0**-23) for word in four], dim=-1)
+    return torch.stack(four, dim=-1)
 
 
 def _draw(seed: Tensor, purpose: int, step: int, count: int, uniform: bool) -> Tensor:

@@ -228,8 +228,10 @@ class Method(State):
             # A step that failed may be tried again.
             self.steps -= 1
             raise
-        if self._new_skips and self.device.type == "cpu" and bool(self._skipped.any()):
-            self._warn_of_skips(stacklevel=4)
+        if self._new_skips and self.device.type == "cpu":
+            if bool(self._skipped.any()):
+                self._warn_of_skips(stacklevel=4)
+            self._new_skips = False
 
     @torch.no_grad()
     def before_step(self) -> None:
