@@ -31,7 +31,7 @@ Make = Callable[[Any, torch.optim.Optimizer], supple.Method]
 
 
 @dataclass(frozen=True)
-class Setting:
+class Contender:
     """A method as the benchmark runs it.
 
     Args:
@@ -56,13 +56,13 @@ def _cbp_share(method: Any) -> float:
 
 
 SETTINGS = {
-    "SWR": Setting(lambda m, o: supple.SWR(m, o, frequency=2048, factor=1e-5), lambda method: 1 / 2048),
-    "CBP": Setting(lambda m, o: supple.CBP(m, o, maturity=0, replacement_rate=1e-4, units=m.units()), _cbp_share),
-    "ReDo": Setting(
+    "SWR": Contender(lambda m, o: supple.SWR(m, o, frequency=2048, factor=1e-5), lambda method: 1 / 2048),
+    "CBP": Contender(lambda m, o: supple.CBP(m, o, maturity=0, replacement_rate=1e-4, units=m.units()), _cbp_share),
+    "ReDo": Contender(
         lambda m, o: supple.ReDo(m, o, frequency=16, threshold=1e-4, units=m.units()), lambda method: 1 / 16
     ),
-    "L2": Setting(lambda m, o: supple.L2(m, o, l2=1e-5), lambda method: 1.0),
-    "shrink and perturb": Setting(
+    "L2": Contender(lambda m, o: supple.L2(m, o, l2=1e-5), lambda method: 1.0),
+    "shrink and perturb": Contender(
         lambda m, o: supple.ShrinkAndPerturb(m, o, l2=1e-5, variance=1e-8), lambda method: 1.0
     ),
 }

@@ -12,7 +12,7 @@ from supple.lab.report.trials import Trials
 
 
 @dataclass(frozen=True)
-class Setting:
+class PaperSetting:
     """A network and an optimizer, by the columns of runs, and the study that runs them.
 
     Runs of fewer than ``least`` tasks decide nothing: 10% of fewer than ten is less than one, and the first classes
@@ -28,21 +28,21 @@ class Setting:
 
 def _permuted(
     words: str, study: str, hidden: int, layer_norm: str | None = None, optimizer: str = "sgd", momentum: bool = False
-) -> Setting:
+) -> PaperSetting:
     values = {
         "network.hidden": hidden, "network.depth": 3, "network.activation": "relu", "network.skip": None,
         "network.layer_norm": layer_norm, "network.reparameterized": False, "optimizer.name": optimizer,
         "optimizer.momentum": momentum,
     }  # fmt: skip
-    return Setting(words, f"permuted_mnist/{study}", "permuted", values, 10)
+    return PaperSetting(words, f"permuted_mnist/{study}", "permuted", values, 10)
 
 
-def _transformer(words: str, study: str, reparameterized: bool) -> Setting:
+def _transformer(words: str, study: str, reparameterized: bool) -> PaperSetting:
     values = {"network.reparameterized": reparameterized}
-    return Setting(words, f"incremental_cifar100/{study}", "class_incremental", values, 2)
+    return PaperSetting(words, f"incremental_cifar100/{study}", "class_incremental", values, 2)
 
 
-SETTINGS: Mapping[str, Setting] = {
+SETTINGS: Mapping[str, PaperSetting] = {
     "small": _permuted("small network", "small", 10),
     "small_layer_norm": _permuted("small network, layer norm", "small_layer_norm", 10, "after"),
     "large": _permuted("large network", "large", 100),
