@@ -161,6 +161,6 @@ class CBP(UnitMethod):
         return super().state_dict() | {"schedule": self.when.state_dict()}
 
     def _load(self, state: Mapping[str, Any]) -> None:
-        super()._load(state)
+        # What features are read next, which is worked out last, follows from the schedule.
         self.when.load_state_dict(state["schedule"])
-        self._look_ahead()
+        super()._load(state)
