@@ -48,7 +48,7 @@ class Weights:
         distribution: what the parameter was initialized from, where the method has to know.
     """
 
-    def __init__(self, method: Method, name: str, rows: Rows) -> None:
+    def __init__(self, method: Method, name: str, rows: Rows = ALL) -> None:
         self.method, self.name, self.rows = method, name, rows
         self.parameter, self.block = method.parameters[name], method.blocks[name]
         self.distribution: Any = method.distributions.get(name)
@@ -73,6 +73,18 @@ class Weights:
         if placements and gradient.placements != placements:  # type: ignore[attr-defined]
             gradient = gradient.redistribute(placements=placements)  # type: ignore[attr-defined]
         return self.method.stack(gradient)[self.rows]
+
+    def add_to_gradient(self, added: Tensor) -> None:
+        """Adds to the gradient, before the optimizer's step.
+
+        Args:
+            added: [rows, ...].
+        """
+        gradient = self.grad
+        gradient.add_(added)
+        if not isinstance(self.rows, slice):
+            assert self.parameter.grad is not None
+            self.method.stack(self.parameter.grad)[self.rows] = gradient
 
     def kept(self, kind: str) -> Tensor:
         """Gives a tensor that the method keeps of the parameter.
@@ -138,6 +150,39 @@ class Weights:
             return flat.mean(dim=1)
         return self.block.total(flat.sum(dim=1)) / self.block.whole.numel()
 
+    def whole(self, tensor: Tensor) -> Tensor:
+        """Gathers the whole of a tensor like the parameter, where this process holds a block of it.
+
+        Args:
+            tensor: [rows, ...].
+
+        Returns:
+            [rows, ...] with the shape of the whole parameter.
+        """
+        return gathered(self.block.join(tensor))
+
+    def part(self, whole: Tensor) -> Tensor:
+        """Takes the block that this process holds out of a whole tensor.
+
+        Args:
+            whole: [rows, ...] with the shape of the whole parameter.
+
+        Returns:
+            [rows, ...], a view.
+        """
+        return self.block.of(whole, leading=1)
+
+    def norm(self, tensor: Tensor) -> Tensor:
+        """Works out the Frobenius norm of each replica, also where the parameter is sharded.
+
+        Args:
+            tensor: [rows, ...].
+
+        Returns:
+            [rows].
+        """
+        return self.block.total(tensor.reshape(len(tensor), -1).square().sum(dim=1)).sqrt()
+
     def lowest(self, utility: Tensor, count: Tensor) -> Tensor:
         """Finds the lowest utilities of the whole parameter, also where it is sharded.
 
@@ -149,9 +194,8 @@ class Weights:
             bool [rows, ...].
         """
         # Which entries are the lowest shows only when all are seen together.
-        whole = gathered(self.block.join(utility))
-        chosen = lowest(whole.reshape(len(count), -1), count)
-        return self.block.of(chosen.view(-1, *self.block.whole), leading=1)
+        chosen = lowest(self.whole(utility).reshape(len(count), -1), count)
+        return self.part(chosen.view(-1, *self.block.whole))
 
     def draw(self, place: Place | None = None) -> Tensor | float:
         """Draws fresh values from the parameter's initial distribution.
@@ -173,6 +217,15 @@ class Weights:
             index = self.block.every_index(index.device).flatten()[index]
         seed, key = self.method.seed[self.rows][rows], random.purpose(*self.method.moment, "resample", self.name)
         return self.distribution.quantile(random.uniform_at(seed, key, self.method.time, index))
+
+    def set(self, new: Tensor) -> None:
+        """Gives all entries new values, which follow from the old ones; a frozen parameter stays as it is.
+
+        Args:
+            new: [rows, ...], at least float32.
+        """
+        if self.parameter.requires_grad:
+            self.method.stack(self.parameter)[self.rows] = new.to(self.parameter.dtype)
 
     def replace(self, chosen: Tensor, new: New) -> None:
         """Gives chosen entries new values, and fresh optimizer state where asked for, and counts them.
@@ -251,6 +304,20 @@ class WeightMethod(Method):
         """Whether :meth:`boundary` does something."""
         return type(self).rule_at_boundary is not WeightMethod.rule_at_boundary
 
+    def only_matrices(self) -> None:
+        """Leaves out parameters of fewer than two dimensions, as of a layer that ``include`` names; in a constructor.
+
+        Raises:
+            ValueError: if nothing is left.
+        """
+        kept = {name: p for name, p in self.parameters.items() if p.ndim - self.stacked > 1}
+        if not kept:
+            raise ValueError(
+                f"{type(self).__name__} acts on weight matrices, and {', '.join(self.parameters)} "
+                "have fewer than two dimensions"
+            )
+        self.parameters = kept
+
     def _act(self) -> None:
         if not self.watches and type(self).rule is WeightMethod.rule:
             return
@@ -301,7 +368,7 @@ class WeightMethod(Method):
         """Checks that gradients can be read and once, on a CPU, where it costs no waiting, that they are not all 0."""
         gradients = [Weights(self, name, ALL).grad for name in names]
         self._saw_gradients = True
-        if self.stacked or self.device.type != "cpu" or self.sharded:
+        if self.stacked or self.device.type != "cpu" or self.sharded or not self.reads_gradients:
             return
         if not any(bool(gradient.any()) for gradient in gradients):
             warnings.warn(
