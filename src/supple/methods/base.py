@@ -372,7 +372,7 @@ class Method(State):
             parameter: the parameter.
 
         Returns:
-            A number, or float32 [R] on the parameter's device.
+            A number, or [R] on the parameter's device.
 
         Raises:
             ValueError: if there is no optimizer, or it does not hold the parameter.
@@ -389,7 +389,7 @@ class Method(State):
         size = self._group_by_id[id(parameter)]["lr"]
         if isinstance(size, float | int):
             return float(size)
-        return torch.as_tensor(size, dtype=torch.float32).to(self.device, non_blocking=True).expand(self.replicas)
+        return torch.as_tensor(size).to(self.device, non_blocking=True).expand(self.replicas)
 
     def count(self, number: Tensor, rows: Rows = ALL) -> None:
         """Counts what was reinitialized in this step.

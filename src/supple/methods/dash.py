@@ -86,8 +86,8 @@ class DASH(WeightMethod):
         **shared: Unpack[Shared],
     ) -> None:
         super().__init__(model, optimizer, **shared)
-        self.alpha = self.setting("alpha", alpha, 2.0**-24, 1).to(self.device, torch.float32)
-        self.minimum = self.setting("minimum", minimum, 0, 1).to(self.device, torch.float32)
+        self.alpha = self.setting("alpha", alpha, 2.0**-24, 1).to(self.device)
+        self.minimum = self.setting("minimum", minimum, 0, 1).to(self.device)
         self.batches, self.loss = batches, loss
         self._directions: dict[str, Tensor] = {}
         if self.sharded:
@@ -131,7 +131,7 @@ class DASH(WeightMethod):
             with torch.enable_grad():
                 gradients = torch.autograd.grad(loss(network, one), [*parameters.values()], allow_unused=True)
             for total, gradient in zip(average.values(), gradients, strict=True):
-                alpha = self.alpha.view(-1, *(1,) * (total.ndim - 1))
+                alpha = self.alpha.view(-1, *(1,) * (total.ndim - 1)).to(total.dtype)
                 total.mul_(1 - alpha)
                 if gradient is not None:
                     total.sub_(alpha * precise(self.stack(gradient)))
@@ -148,6 +148,6 @@ class DASH(WeightMethod):
         kept = min(value.ndim - 1, 3)  # one cosine for a bias, for each row, for each pair of channels
         cosine = nn.functional.cosine_similarity(value.flatten(kept), direction.flatten(kept), dim=-1)
         self.skip(~cosine.reshape(len(cosine), -1).isfinite().all(dim=1), w.rows)
-        minimum = self.minimum.view(-1, *(1,) * (cosine.ndim - 1))
+        minimum = self.minimum.view(-1, *(1,) * (cosine.ndim - 1)).to(cosine.dtype)
         factor = torch.where(cosine.isfinite(), torch.maximum(cosine, minimum).clamp(max=1), 1)
         w.set(value * factor.view(*factor.shape, *(1,) * (value.ndim - factor.ndim)))

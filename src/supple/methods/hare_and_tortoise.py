@@ -86,7 +86,7 @@ class HareAndTortoise(WeightMethod):
     def watch(self, w: Weights) -> None:
         """Lets the average of one parameter follow."""
         average = w.kept("average")
-        average.lerp_(precise(w.value), w.each(1 - self.momentum).to(average.dtype))
+        average.lerp_(precise(w.value), w.each(1 - self.momentum))
 
     def rule(self, w: Weights) -> None:
         """Takes one parameter back to its average."""

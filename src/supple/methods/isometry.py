@@ -86,7 +86,7 @@ class Isometry(Regularizer):
     ) -> None:
         self._left_out = set() if switch("last_layer", last_layer) else last_layer_of(model)
         super().__init__(model, optimizer, strength=strength, decoupled=decoupled, **shared)
-        self.scale = self.setting("scale", scale, 2.0**-24).to(self.device, torch.float32)
+        self.scale = self.setting("scale", scale, 2.0**-24).to(self.device)
         self.settings["last_layer"] = last_layer
         self.only_matrices()
         self.matrices_in = matrices_in(self.model, self.parameters, blocks)
@@ -99,7 +99,7 @@ class Isometry(Regularizer):
         """Works out 4 (W W^T - scale I) W."""
         whole = w.whole(precise(w.value))
         blocks = self.matrices_in[w.name]
-        scale = self.scale[w.rows].repeat_interleave(blocks).view(-1, 1, 1)
+        scale = self.scale[w.rows].to(whole.dtype).repeat_interleave(blocks).view(-1, 1, 1)
         return w.part(self.matrix_gradient(as_matrices(whole, blocks), scale).view(whole.shape))
 
     def matrix_gradient(self, matrices: Tensor, scale: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ class Regularizer(WeightMethod):
     ) -> None:
         super().__init__(model, optimizer, **shared)
         strengths = self.setting("strength", strength, 0)
-        self.strength = strengths.to(self.device, torch.float32)
+        self.strength = strengths.to(self.device)
         self.decoupled = self.settings["decoupled"] = switch("decoupled", decoupled)
         self.when = Every(torch.ones_like(strengths, dtype=torch.int64), strengths > 0, self.device)
         if decoupled:

@@ -81,8 +81,8 @@ class ShrinkAndRedraw(BoundaryMethod):
         if choice("toward", toward, ("fresh", "start")) == "start":
             self.required = "nothing"
         super().__init__(model, optimizer, every=every, **shared)
-        self.shrink = self.setting("shrink", shrink, 0, 1).to(self.device, torch.float32)
-        self.perturb = self.setting("perturb", perturb, 0).to(self.device, torch.float32)
+        self.shrink = self.setting("shrink", shrink, 0, 1).to(self.device)
+        self.perturb = self.setting("perturb", perturb, 0).to(self.device)
         self.toward = self.option("toward", toward, ("fresh", "start"))
         self.statistics = self.settings["statistics"] = switch("statistics", statistics)
         start = self.parameters if toward == "start" else {}

@@ -131,8 +131,8 @@ class TRAC(Reshaping):
         if w.name not in self.before or not w.parameter.requires_grad:
             return
         start, before = precise(w.kept("start")), precise(self.before[w.name])
-        old = w.each(self._old_scale + self.eps).to(start.dtype)
-        scale = w.each(self.tuners["scale"].sum(dim=1).clamp(min=0)).to(start.dtype)
+        old = w.each(self._old_scale + self.eps)
+        scale = w.each(self.tuners["scale"].sum(dim=1).clamp(min=0))
         w.set(start + scale * ((before - start) / old + (precise(w.value) - before)))
 
     def state_dict(self) -> dict[str, Any]:

@@ -97,12 +97,12 @@ class UPGD(Reshaping):
         super().__init__(model, optimizer, **shared)
         for parameter in self.parameters.values():
             self.step_size(parameter)
-        self.std = self.setting("std", std, 0).to(self.device, torch.float32)
+        self.std = self.setting("std", std, 0).to(self.device)
         self.decay = self.setting("decay", decay, 0, 1 - 2.0**-24).to(self.device)
-        self.weight_decay = self.setting("weight_decay", weight_decay, 0).to(self.device, torch.float32)
+        self.weight_decay = self.setting("weight_decay", weight_decay, 0).to(self.device)
         self.scaling = self.option("scaling", scaling, ("global", "local"))
         self.protect = self.settings["protect"] = switch("protect", protect)
-        self.factor = self.setting("factor", factor, 2.0**-24).to(self.device, torch.float32)
+        self.factor = self.setting("factor", factor, 2.0**-24).to(self.device)
         every = torch.ones(self.replicas, dtype=torch.int64)
         self.when = Every(every, every > 0, self.device)
         sizes = {name: block.whole.numel() for name, block in self.blocks.items()}
@@ -121,7 +121,7 @@ class UPGD(Reshaping):
     def rule_before_step(self, w: Weights) -> None:
         """Keeps one parameter as it is before the step, and follows its utility."""
         super().rule_before_step(w)
-        decay = w.each(self.decay).to(w.kept("utility").dtype)
+        decay = w.each(self.decay)
         utility = precise(w.value) * precise(w.grad)
         w.kept("utility").mul_(decay).sub_((1 - decay) * utility)
 
@@ -141,7 +141,7 @@ class UPGD(Reshaping):
         if w.name not in self.before or not w.parameter.requires_grad:
             return
         start, size = precise(self.before[w.name]), self.step_size(w.parameter)
-        utility = w.kept("utility") / w.each(1 - self.decay**self.steps).to(start.dtype)
+        utility = w.kept("utility") / w.each(1 - self.decay**self.steps)
         if self.scaling == "local":
             whole = w.whole(utility)
             scaled = w.part(nn.functional.normalize(whole, dim=-1) if whole.ndim > 1 else whole.sign())

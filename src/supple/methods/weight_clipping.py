@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from supple.functional.initial import Constant, Distribution, Uniform
+from supple.functional.utility import precise
 from supple.methods.arguments import choice, is_embedding, is_normalization, last_layer_of, switch
 from supple.methods.base import About, Required, SharedInitial
 from supple.methods.weights import WeightMethod, Weights
@@ -85,7 +86,7 @@ class WeightClipping(WeightMethod):
         )
         self._left_out = set() if switch("last_layer", last_layer) else last_layer_of(model)
         super().__init__(model, optimizer, **shared)
-        self.factor = self.setting("factor", factor, 2.0**-24).to(self.device, torch.float32)
+        self.factor = self.setting("factor", factor, 2.0**-24).to(self.device)
         self.bound = self.option("bound", bound, ("initial", "fan_in"))
         self.settings["last_layer"] = last_layer
         every = torch.ones(self.replicas, dtype=torch.int64)
@@ -115,8 +116,8 @@ class WeightClipping(WeightMethod):
     def rule(self, w: Weights) -> None:
         """Clips one parameter."""
         if w.parameter.requires_grad:
-            bound = w.each(self.factor * self.bounds[w.name]).to(w.value.dtype)
-            w.set(torch.clamp(w.value, -bound, bound))
+            bound = w.each(self.factor * self.bounds[w.name])
+            w.set(precise(w.value).clamp(-bound, bound))
 
 
 def reach(distribution: Distribution) -> float:

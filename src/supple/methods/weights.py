@@ -12,7 +12,7 @@ from torch import Tensor
 from supple.functional import random
 from supple.functional.initial import Constant
 from supple.functional.sharding import gathered
-from supple.functional.utility import lowest
+from supple.functional.utility import lowest, precise
 from supple.methods.base import Method
 from supple.methods.when import ALL, Rows
 
@@ -101,12 +101,13 @@ class Weights:
         """Shapes a setting so that it multiplies the weights of its replica.
 
         Args:
-            setting: [R], on the parameter's device.
+            setting: [R], on the parameter's device, or a number for all.
 
         Returns:
-            [rows, 1, ...].
+            [rows, 1, ...]; of numbers in the precision in which the parameter is worked with.
         """
-        return setting[self.rows].view(-1, *(1,) * len(self.block.shape))
+        setting = setting[self.rows].view(-1, *(1,) * len(self.block.shape))
+        return setting.to(precise(self.value[:0]).dtype) if setting.is_floating_point() else setting
 
     def uniform(self, purpose: str) -> Tensor:
         """Draws a uniform random number for each entry, a function of seed, purpose, step and index.
@@ -184,7 +185,7 @@ class Weights:
         return self.block.total(tensor.reshape(len(tensor), -1).square().sum(dim=1)).sqrt()
 
     def lowest(self, utility: Tensor, count: Tensor) -> Tensor:
-        """Finds the lowest utilities of the whole parameter, also where it is sharded.
+        """Finds the lowest utilities of the whole parameter, also where it is sharded; equal ones by random words.
 
         Args:
             utility: [rows, ...].
@@ -194,7 +195,10 @@ class Weights:
             bool [rows, ...].
         """
         # Which entries are the lowest shows only when all are seen together.
-        chosen = lowest(self.whole(utility).reshape(len(count), -1), count)
+        whole = self.whole(utility).reshape(len(count), -1)
+        key, size = random.purpose(*self.method.moment, "ties", self.name), whole.shape[1]
+        seed, time = self.method.seed[self.rows], self.method.time
+        chosen = lowest(whole, count, lambda rows: random.words(seed[rows], key, time, size))
         return self.part(chosen.view(-1, *self.block.whole))
 
     def draw(self, place: Place | None = None) -> Tensor | float:
