@@ -26,7 +26,7 @@ def isometry_gradient(matrices: Tensor, scale: float | Tensor = 1.0, groups: int
 
     Args:
         matrices: [..., out, in].
-        scale: what the products of each row with itself are pulled to.
+        scale: what the products of each row with itself are pulled to; a number, or [..., 1, 1].
         groups: the rows are taken in so many groups of neighbours, and only products within a group count.
 
     Returns:
@@ -35,6 +35,7 @@ def isometry_gradient(matrices: Tensor, scale: float | Tensor = 1.0, groups: int
     *_, out, width = matrices.shape
     if groups > 1:
         grouped = matrices.unflatten(-2, (groups, out // groups))
+        scale = scale.unsqueeze(-3) if isinstance(scale, Tensor) else scale
         return isometry_gradient(grouped, scale).flatten(-3, -2)
     wide = out <= width
     cubed = (matrices @ matrices.mT) @ matrices if wide else matrices @ (matrices.mT @ matrices)
