@@ -56,7 +56,7 @@ class Reset(BoundaryMethod):
     """
 
     about = About(
-        "reset",
+        "layer_reset",
         label="reset",
         title="resets of layers",
         colour="#7f7f7f",
