@@ -125,6 +125,7 @@ class DASH(WeightMethod):
         """The average of the negative gradients: by name a tensor [R, ...]."""
         network = copy.deepcopy(self.model)
         parameters = {name: network.get_parameter(name) for name in self.parameters}
+        parameters = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
         average = {name: torch.zeros_like(precise(self.stack(p))) for name, p in parameters.items()}
         seen = False
         for one in batches:
@@ -144,6 +145,8 @@ class DASH(WeightMethod):
 
     def rule_at_boundary(self, w: Weights) -> None:
         """Shrinks one parameter."""
+        if w.name not in self._directions:
+            return
         value, direction = precise(w.value), self._directions[w.name]
         kept = min(value.ndim - 1, 3)  # one cosine for a bias, for each row, for each pair of channels
         cosine = nn.functional.cosine_similarity(value.flatten(kept), direction.flatten(kept), dim=-1)

@@ -114,7 +114,9 @@ class TRAC(Reshaping):
         """Keeps one parameter as it is before the step, and works out how the loss changes along the way gone."""
         super().rule_before_step(w)
         way = precise(w.value) - precise(w.kept("start"))
-        self._gone.append(w.block.total((way * precise(w.grad)).reshape(self.replicas, -1).double().sum(dim=1)))
+        change = w.block.total((way * precise(w.grad)).reshape(self.replicas, -1).double().sum(dim=1))
+        self.skip(~change.isfinite())
+        self._gone.append(torch.nan_to_num(change, nan=0, posinf=0, neginf=0))
 
     def _advance(self, change: Tensor) -> None:
         """Lets the tuners see h of each replica, [R]; what they were is needed once more in the rule."""

@@ -131,6 +131,8 @@ class UPGD(Reshaping):
         for name in self.before:
             w = Weights(self, name, ALL)
             found.append(w.whole(w.kept("utility")).reshape(self.replicas, -1))
+        # What is not finite, as of a row that an overflow reached, must not stop the others.
+        found = [torch.nan_to_num(one, nan=0, posinf=0, neginf=0) for one in found]
         most = torch.stack([one.amax(dim=1) for one in found]).amax(dim=0)
         size = torch.stack([one.abs().amax(dim=1) for one in found]).amax(dim=0)
         most = torch.where(most > 0, most, size)
