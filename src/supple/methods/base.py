@@ -53,6 +53,9 @@ class About:
         dark: the same on a dark background.
         strength: the settings that switch it off where they are all 0.
         source: where it is from: paper and section.
+        needs: what its step needs besides :meth:`Method.step`: gradients, features, a call of its own.
+        keeps: the memory that it keeps beside the network.
+        since: the version of supple that has it first.
         common: settings that are numbers and yet the same for all replicas of one population.
     """
 
@@ -63,6 +66,9 @@ class About:
     dark: str
     strength: tuple[str, ...]
     source: str
+    needs: str = "nothing"
+    keeps: str = "nothing"
+    since: str = "0.2"
     common: tuple[str, ...] = ()
 
 

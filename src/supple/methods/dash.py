@@ -72,6 +72,8 @@ class DASH(WeightMethod):
         dark="#e08b4f",
         strength=(),
         source="Shin et al. (NeurIPS 2024, arXiv 2410.23495)",
+        needs="boundary(), batches and the loss",
+        keeps="nothing; during a boundary three copies of the weights",
     )
 
     def __init__(

@@ -70,6 +70,7 @@ class FIRE(BoundaryMethod):
         dark="#e0596a",
         strength=(),
         source="Han et al. (ICLR 2026, arXiv 2602.08040)",
+        needs="boundary()",
         common=("iterations",),
     )
 

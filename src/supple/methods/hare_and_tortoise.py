@@ -66,6 +66,7 @@ class HareAndTortoise(WeightMethod):
         dark="#bf812d",
         strength=(),
         source="Lee et al. (ICML 2024, arXiv 2406.02596)",
+        keeps="a copy of the weights",
     )
 
     def __init__(

@@ -70,6 +70,7 @@ class Isometry(Regularizer):
         dark="#5aae61",
         strength=("strength",),
         source="Rosseau et al. (ICML 2026, arXiv 2606.09762)",
+        needs="the step size",
     )
 
     def __init__(
@@ -100,8 +101,8 @@ class Isometry(Regularizer):
         whole = w.whole(precise(w.value))
         blocks = self.matrices_in[w.name]
         scale = self.scale[w.rows].to(whole.dtype).repeat_interleave(blocks).view(-1, 1, 1)
-        return w.part(self.matrix_gradient(as_matrices(whole, blocks), scale).view(whole.shape))
+        return w.part(self.gradient_of_matrices(as_matrices(whole, blocks), scale).view(whole.shape))
 
-    def matrix_gradient(self, matrices: Tensor, scale: Tensor) -> Tensor:
+    def gradient_of_matrices(self, matrices: Tensor, scale: Tensor) -> Tensor:
         """The gradient for some matrices: [M, out, in] and [M, 1, 1] to [M, out, in]."""
         return isometry_gradient(matrices, scale)

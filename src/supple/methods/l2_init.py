@@ -66,6 +66,8 @@ class L2Init(Regularizer):
         dark="#b39ad1",
         strength=("strength",),
         source="Kumar et al. (CoLLAs 2024, arXiv 2308.11958)",
+        needs="before_step(), or the step size",
+        keeps="a copy of the weights",
     )
 
     def __init__(

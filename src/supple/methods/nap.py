@@ -71,6 +71,7 @@ class NaP(WeightMethod):
         dark="#f06bb0",
         strength=(),
         source="Lyle et al. (NeurIPS 2024, arXiv 2407.01800)",
+        keeps="a number a matrix",
     )
 
     def __init__(

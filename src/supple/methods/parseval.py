@@ -66,6 +66,7 @@ class Parseval(Isometry):
         dark="#7fbc41",
         strength=("strength",),
         source="Chung et al. (NeurIPS 2024, arXiv 2412.07224)",
+        needs="before_step()",
         common=("groups",),
     )
 
@@ -100,7 +101,7 @@ class Parseval(Isometry):
             if outputs % self.groups:
                 raise ValueError(f"groups is {groups}; it has to divide the {outputs} outputs of {name}")
 
-    def matrix_gradient(self, matrices: Tensor, scale: Tensor) -> Tensor:
+    def gradient_of_matrices(self, matrices: Tensor, scale: Tensor) -> Tensor:
         """The gradient for some matrices: [M, out, in] and [M, 1, 1] to [M, out, in]."""
         if not self.normalizes:
             return isometry_gradient(matrices, scale, self.groups)

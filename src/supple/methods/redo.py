@@ -68,6 +68,8 @@ class ReDo(UnitMethod):
         dark="#dc93bb",
         strength=("threshold",),
         source="Sokar et al. (ICML 2023), algorithm 1",
+        needs="features",
+        since="0.1",
     )
 
     def __init__(

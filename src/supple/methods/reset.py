@@ -63,6 +63,7 @@ class Reset(BoundaryMethod):
         dark="#b0b0b0",
         strength=(),
         source="Nikishin et al. (ICML 2022, arXiv 2205.07802)",
+        needs="boundary()",
         common=("layers",),
     )
 

@@ -58,6 +58,7 @@ class ShrinkAndPerturb(L2):
         dark="#3d9fdb",
         strength=("l2", "variance"),
         source="Ash and Adams (NeurIPS 2020), section 4; at every step: Dohare et al. (Nature 632, 2024)",
+        since="0.1",
     )
 
     def __init__(

@@ -63,6 +63,7 @@ class ShrinkAndRedraw(BoundaryMethod):
         dark="#67a9cf",
         strength=(),
         source="Ash and Adams (NeurIPS 2020), section 4",
+        needs="boundary()",
     )
 
     def __init__(

@@ -75,6 +75,8 @@ class Spectral(Regularizer):
         dark="#a569b5",
         strength=("strength",),
         source="Lewandowski et al. (ICLR 2025, arXiv 2406.06811)",
+        needs="before_step()",
+        keeps="a vector a matrix",
         common=("power", "iterations"),
     )
 

@@ -77,6 +77,8 @@ class TRAC(Reshaping):
         dark="#998ec3",
         strength=(),
         source="Muppidi et al. (NeurIPS 2024, arXiv 2405.16642)",
+        needs="gradients, before_step()",
+        keeps="a copy of the weights",
         common=("first", "eps"),
     )
 

@@ -79,6 +79,8 @@ class UPGD(Reshaping):
         dark="#f4a582",
         strength=(),
         source="Elsayed and Mahmood (ICLR 2024, arXiv 2404.00781)",
+        needs="gradients, before_step(), the step size",
+        keeps="a number a weight",
     )
 
     def __init__(

@@ -60,6 +60,8 @@ class Wasserstein(Regularizer):
         dark="#8fcb4b",
         strength=("strength",),
         source="Lewandowski et al. (arXiv 2312.00246)",
+        needs="before_step(), or the step size",
+        keeps="a copy of the weights",
     )
 
     def __init__(
