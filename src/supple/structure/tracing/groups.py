@@ -8,11 +8,11 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from supple.structure.description import Consumer, Excluded, Feature, Slice, UnitGroup, Units
+from supple.structure.description import Consumer, Excluded, Slice, UnitGroup, Units
 from supple.structure.tracing.axis import Axis, Reading
 from supple.structure.tracing.record import Record
 from supple.structure.tracing.run import run
-from supple.structure.tracing.values import runs
+from supple.structure.tracing.union import UNREAD, Finding, unite
 
 
 def trace(model: nn.Module, example: Any) -> Units:
@@ -23,22 +23,21 @@ def trace(model: nn.Module, example: Any) -> Units:
     Raises:
         ValueError: if the model does not run on the example.
     """
-    record = run(model, example)
-    groups: list[UnitGroup] = []
-    excluded: dict[str, str] = {}
-    for members in _classes(record):
-        found = _group(model, record, members)
-        if isinstance(found, UnitGroup):
-            groups.append(found)
-        elif found:
-            for axis in members:
-                excluded.setdefault(_name([axis]), found)
-    for name, reason in record.excluded.items():
+    records = run(model, example)
+    groups, excluded = unite(records, [finding for record in records for finding in _findings(model, record)])
+    for name, reason in (item for record in records for item in record.excluded.items()):
         excluded.setdefault(name, reason)
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear | _ConvNd) and not record.calls[name] and not record.uses(f"{name}.weight"):
+        used = any(record.calls[name] or record.uses(f"{name}.weight") for record in records)
+        if isinstance(module, nn.Linear | _ConvNd) and not used:
             excluded.setdefault(name, "the model does not use it on the example")
     return Units(groups, [Excluded(name, reason) for name, reason in excluded.items()])
+
+
+def _findings(model: nn.Module, record: Record) -> Iterator[Finding]:
+    """What one pass tells."""
+    for members in _classes(record):
+        yield Finding(record, members, [_name([axis]) for axis in members], _group(model, record, members))
 
 
 def _classes(record: Record) -> Iterator[list[Axis]]:
@@ -79,8 +78,8 @@ def _group(model: nn.Module, record: Record, members: list[Axis]) -> UnitGroup |
     if reason := _obstacle(record, members, readings, output):
         return reason
     for reading in sorted(readings, key=lambda reading: reading.weight.copies * reading.weight.repeat):
-        after = _place(record, members, reading.key, reading.module)
-        before = _place(record, members, reading.before_norm) if reading.before_norm else None
+        after = next(iter(record.places(members, reading.key, reading.module)), None)
+        before = next(iter(record.places(members, reading.before_norm)), None) if reading.before_norm else None
         if after is not None and (before is not None or not reading.before_norm):
             break
     else:
@@ -110,7 +109,7 @@ def _obstacle(record: Record, members: list[Axis], readings: list[Reading], outp
         if axis.reason:
             return axis.reason
     if not readings:
-        return "no Linear or Conv reads them"
+        return UNREAD
     if output:
         return "they are also an output of the model"
     made = {axis.incoming.tensor for axis in members}
@@ -129,23 +128,6 @@ def _several_uses(record: Record, part: Slice, units: int) -> str:
     entries = range(part.start, part.start + part.copies * units * part.repeat)
     uses = record.uses(part.tensor, part.dim, entries)
     return f"{part.tensor} is used {uses} times in one forward pass" if uses > 1 else ""
-
-
-def _place(record: Record, members: list[Axis], key: tuple[int, ...], reader: str | None = None) -> Feature | None:
-    """Where values can be read: the input of the layer that reads them, or else the last place that has them."""
-    places: list[tuple[tuple[bool, bool, int], Feature]] = []
-    for number, boundary in enumerate(record.boundaries):
-        # A module that runs several times would be read each time.
-        if record.calls[boundary.module] == 1 and boundary.module:
-            for dim, pieces in enumerate(boundary.value.dims):
-                for found in runs(pieces):
-                    if found.key == key and found.axis in members:
-                        taken = boundary.where == "input"
-                        rank = (taken and boundary.module == reader, taken, number)
-                        last = dim == len(boundary.value.dims) - 1
-                        layout = found.slice("", -1 if last else dim)
-                        places.append((rank, Feature(boundary.module, boundary.where, layout)))
-    return max(places, key=lambda place: place[0])[1] if places else None
 
 
 def _same_values(one: Reading, other: Reading, layout: Slice) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from supple.structure.description import Norm, Slice
+from supple.structure.description import Feature, Norm, Slice
 from supple.structure.tracing.axis import Axis, Reading
 from supple.structure.tracing.layout import renewed
 from supple.structure.tracing.values import Entries, Kind, Piece, Pieces, Run, State, Value, runs
@@ -41,8 +41,10 @@ class Record:
         boundaries: what modules took in and gave out, in order.
         calls: how often each module was called.
         stack: names of the modules that are running.
+        operations: which operations ran in which module, and on which parameters.
         last: what ran last, for messages.
         quiet: whether operations are not to be noted, because they are part of one that is taken as a whole.
+        left: whether values of activations have left PyTorch, so that tensors that come from outside may hold them.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -51,14 +53,18 @@ class Record:
         self.boundaries: list[Boundary] = []
         self.calls: Counter[str] = Counter()
         self.stack: list[str] = []
+        self.operations: set[tuple[str, str, frozenset[str]]] = set()
         self.last = ""
         self.quiet = False
+        self.left = False
         # The tensors are kept, so that no other gets their id.
         self._values: dict[int, tuple[Tensor, Value]] = {}
         # What lies in memory that several tensors may view.
         self._inside: defaultdict[int, set[Axis]] = defaultdict(set)
         self._uses: defaultdict[str, list[dict[int, range]]] = defaultdict(list)
         self._buffers = {id(buffer): name for name, buffer in model.named_buffers()}
+        for buffer in model.buffers():
+            self.set(buffer, Value(Kind.CONSTANT, ((),) * buffer.ndim))
         for name, parameter in model.named_parameters():
             dims = tuple((Piece(Entries(name, d), n),) for d, n in enumerate(parameter.shape))
             self.set(parameter, Value(Kind.PARAMETER, dims))
@@ -68,11 +74,16 @@ class Record:
         """The module that is running, for messages."""
         return (self.stack[-1] if self.stack else "") or "the model"
 
+    def seen(self) -> set[Any]:
+        """What was run and what reads what; a pass in which nothing of it is new tells what others have told."""
+        return self.operations | {(axis.incoming, one.weight) for axis in self.axes for one in axis.readings}
+
     # What is known of tensors.
 
     def value(self, tensor: Tensor) -> Value:
         """What is known of a tensor: that it is a constant, if it was not seen before."""
-        _, value = self._values.get(id(tensor), (tensor, Value(Kind.CONSTANT, ((),) * tensor.ndim)))
+        new = Value(Kind.ACTIVATION if self.left else Kind.CONSTANT, ((),) * tensor.ndim)
+        _, value = self._values.get(id(tensor), (tensor, new))
         storage = _storage(tensor)
         if value.kind == Kind.CONSTANT and storage in self._inside:
             axes = frozenset(self._inside[storage])
@@ -86,6 +97,17 @@ class Record:
         self._values[id(tensor)] = (tensor, value)
         if value.kind == Kind.ACTIVATION:
             self._inside[_storage(tensor)] |= value.everything()
+
+    def leave(self, value: Value) -> None:
+        """Notes that values leave PyTorch, as for NumPy, where nothing follows them."""
+        for axis in value.everything():
+            axis.exclude(f"{self.place} takes their values out of PyTorch")
+        self.left = self.left or value.kind == Kind.ACTIVATION
+
+    def forget(self) -> None:
+        """Lets go of the tensors, once the model has run."""
+        self._values.clear()
+        self._inside.clear()
 
     def write(self, tensor: Tensor, value: Value) -> None:
         """Notes that an operation changed a tensor in place, and what is known of it now."""
@@ -121,6 +143,22 @@ class Record:
         for run in found:
             run.axis.touch()
         return found
+
+    def places(self, members: list[Axis], key: tuple[int, ...], reader: str | None = None) -> list[Feature]:
+        """Where values of units can be read: the input of the layer that reads them, then the last that take them."""
+        places: list[tuple[tuple[bool, bool, int], Feature]] = []
+        for number, boundary in enumerate(self.boundaries):
+            # A module that runs several times would be read each time.
+            if self.calls[boundary.module] == 1 and boundary.module:
+                for dim, pieces in enumerate(boundary.value.dims):
+                    for found in runs(pieces):
+                        if found.key == key and found.axis in members:
+                            taken = boundary.where == "input"
+                            rank = (taken and boundary.module == reader, taken, number)
+                            last = dim == len(boundary.value.dims) - 1
+                            layout = found.slice("", -1 if last else dim)
+                            places.append((rank, Feature(boundary.module, boundary.where, layout)))
+        return [feature for _, feature in sorted(places, key=lambda place: place[0], reverse=True)]
 
     def entries(self, value: Value, dim: int, run: Run) -> Slice | None:
         """The entries of a parameter that belong to units, one for each entry of a dimension of the activations.
