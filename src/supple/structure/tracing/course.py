@@ -84,7 +84,7 @@ class Course:
         try:
             yield
         finally:
-            self.chance = _contents(_states(devices)) != started
+            self.chance = bool(self._generators) or _contents(_states(devices)) != started
             random.setstate(before[0])
             np.random.set_state(before[1])  # noqa: NPY002
             torch.default_generator.set_state(before[2])

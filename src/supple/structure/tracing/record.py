@@ -112,8 +112,9 @@ class Record:
     def write(self, tensor: Tensor, value: Value) -> None:
         """Notes that an operation changed a tensor in place, and what is known of it now."""
         before = self.value(tensor)
-        for axis in value.axes() - before.axes():
-            axis.exclude(f"they are written into another tensor in {self.place}")
+        if before.kind != Kind.CONSTANT:
+            for axis in value.axes() - before.axes():
+                axis.exclude(f"they are written into another tensor in {self.place}")
         self.set(tensor, value)
 
     def use(self, value: Value) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -71,7 +72,8 @@ class _Passes:
         self._decided: dict[Decision, set[bool]] = {}
         course = Course()
         try:
-            self._run(course)
+            with _silent("torch._subclasses.fake_tensor"):
+                self._run(course)
         except ValueError:
             if any(tensor.is_meta for tensor in [*model.parameters(), *model.buffers(), *tensors_in(example)]):
                 raise
@@ -112,6 +114,17 @@ class _Passes:
         before = len(self._seen)
         self._seen |= record.seen()
         return len(self._seen) > before
+
+
+@contextlib.contextmanager
+def _silent(name: str) -> Iterator[None]:
+    """Lets a logger say nothing: what is impossible without values is tried with them."""
+    logger = logging.getLogger(name)
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _pass(model: nn.Module, example: Any, training: bool, course: Course, values: bool) -> Record:

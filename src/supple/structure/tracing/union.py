@@ -79,15 +79,15 @@ def _alike(findings: Sequence[Finding]) -> list[list[Finding]]:
             number = first[number]
         return number
 
-    made: defaultdict[str, list[tuple[range, int]]] = defaultdict(list)
+    made: defaultdict[tuple[str, int], list[tuple[range, int]]] = defaultdict(list)
     for number, finding in enumerate(findings):
         for weight, size in finding.weights:
             rows = range(weight.start, weight.start + size)
-            for others, other in made[weight.tensor]:
+            for others, other in made[weight.tensor, weight.dim]:
                 if max(rows.start, others.start) < min(rows.stop, others.stop):
                     low, high = sorted((class_of(number), class_of(other)))
                     first[high] = low
-            made[weight.tensor].append((rows, number))
+            made[weight.tensor, weight.dim].append((rows, number))
     classes: defaultdict[int, list[Finding]] = defaultdict(list)
     for number, finding in enumerate(findings):
         classes[class_of(number)].append(finding)
