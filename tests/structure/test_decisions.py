@@ -80,7 +80,7 @@ class Messages(nn.Module):
         elif self.how == "scatter_reduce":
             total = total.scatter_reduce(0, places, told, "amax", include_self=False)
         else:
-            total = torch.zeros(nodes, nodes).index_put_((target, source), torch.ones(())) @ said
+            total = said.new_zeros(nodes, nodes).index_put_((target, source), said.new_ones(())) @ said
         hidden = self.update(total).relu()
         return self.out(hidden + self.mlp(hidden))
 
@@ -314,9 +314,7 @@ def test_only_what_training_reads():
     model(rows(4))
     model.a(rows(4)).sum().backward()
     method.step()
-    replaced = (model.b.weight == 0).all(0)
-    assert int(replaced.sum()) == 2
-    assert (model.d.weight[:, replaced] == 0).all()
+    assert int((model.d.weight == 0).all(0).sum()) == 2
 
 
 WAYS = {
@@ -330,10 +328,7 @@ WAYS = {
     ),
     "its weight reads": (
         lambda self, x, one: self.b(self.a(x).relu()) if one else self.c(self.b(x).relu()) @ self.a.weight,
-        {
-            "a": "a.weight is used for something else in another forward pass",
-            "b": "b.weight is used for something else",
-        },
+        {"a": "a.weight is used for something else in another forward pass"},
     ),
     "a gate at times": (
         lambda self, x, one: self.c(self.a(x) * self.b(x).sigmoid() if one else self.a(x)),
