@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from supple.structure.tracing.axis import Axis
 from supple.structure.tracing.call import Call, Rule, mix
 from supple.structure.tracing.layout import renewed
 from supple.structure.tracing.record import Record
-from supple.structure.tracing.values import Kind, Pieces, Value
+from supple.structure.tracing.values import Kind, Lost, Pieces, Value
 
 
 def _index(record: Record, call: Call) -> list[Value] | Value:
@@ -25,7 +23,7 @@ def _index(record: Record, call: Call) -> list[Value] | Value:
     # Where the indexed dimensions do not lie side by side, the new ones come first.
     before = over[0] if over[-1] - over[0] < len(over) else 0
     new: list[Pieces] = [()] * (call.outputs[0].ndim - len(kept))
-    return replace(value, kind=call.kind, dims=(*kept[:before], *new, *kept[before:]))
+    return Value(call.kind, (*kept[:before], *new, *kept[before:]), value.loose)
 
 
 def _gather(record: Record, call: Call) -> list[Value] | Value:
@@ -34,7 +32,7 @@ def _gather(record: Record, call: Call) -> list[Value] | Value:
     _choose(record, call.values[1:])
     if cut:
         return mix(record, call)
-    return replace(value, kind=call.kind, dims=tuple(map(renewed, value.dims)))
+    return Value(call.kind, tuple(map(renewed, value.dims)), value.loose)
 
 
 def _put(record: Record, call: Call) -> list[Value] | Value:
@@ -86,7 +84,7 @@ def _into(record: Record, call: Call, source: Tensor | None, over: Sequence[int]
     dims = list(target.dims) if target.kind == Kind.ACTIVATION else there
     if target.kind == written.kind == Kind.ACTIVATION and list(map(_owners, dims)) != list(map(_owners, there)):
         return mix(record, call, f"{call.name} in {record.place} puts other features in their place for some positions")
-    loose = frozenset[Axis]().union(*(value.loose for value in call.values))
+    loose = frozenset[Lost]().union(*(value.loose for value in call.values))
     return Value(call.kind, tuple(map(renewed, dims)), loose)
 
 

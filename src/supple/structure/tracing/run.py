@@ -16,7 +16,6 @@ from torch.nn.parameter import is_lazy
 
 from supple.structure.tracing.course import Course, Decision
 from supple.structure.tracing.record import Record
-from supple.structure.tracing.values import Kind, Value
 from supple.structure.tracing.watch import OriginalUsedError, tensors_in, watching
 
 _ENOUGH = 8
@@ -144,19 +143,17 @@ def _pass(model: nn.Module, example: Any, training: bool, course: Course, values
         raise ValueError(f"cannot trace {kind}: {what} cannot be copied ({type(error).__name__}: {error})") from error
     record = Record(twin)
     for tensor in tensors_in((arguments, keywords)):
-        record.set(tensor, Value(Kind.ACTIVATION, ((),) * tensor.ndim))
+        record.take_in(tensor)
     try:
         with torch.no_grad(), fake or contextlib.nullcontext(), watching(twin, record, course, originals):
             output = twin(*arguments, **keywords)
     except Exception as error:
         raise ValueError(_failure(kind, record, error, example)) from error
     for tensor in tensors_in(output):
-        for axis in record.value(tensor).axes():
-            axis.give_out()
+        record.give_out(tensor)
     for name, module in twin.named_modules():
         for tensor in tensors_in(vars(module)):
-            for axis in record.value(tensor).everything():
-                axis.exclude(f"they are kept on {name or 'the model'} between calls")
+            record.keep(tensor, name)
     record.forget()
     return record
 

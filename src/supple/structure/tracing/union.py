@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from supple.structure.description import Consumer, Feature, Slice, UnitGroup
 from supple.structure.tracing.axis import Axis
+from supple.structure.tracing.places import Places
 from supple.structure.tracing.record import Record
 
 UNREAD = "no Linear or Conv reads them"
@@ -19,14 +20,16 @@ class Finding:
 
     Args:
         record: of the pass.
+        places: where features can be read in it.
         members: the outputs of each weight.
-        names: of the layers, one each.
+        names: of the layers, with what is known against each.
         outcome: the group; or why there is none; or "" where the model gives the outputs out and nothing reads them.
     """
 
     record: Record
+    places: Places
     members: list[Axis]
-    names: list[str]
+    names: dict[str, str]
     outcome: UnitGroup | str
 
     @property
@@ -39,8 +42,8 @@ class Finding:
         if feature is None or not self.record.calls[feature.module]:
             return True
         readings = [one for axis in self.members for one in axis.readings]
-        keys = {key for one in readings for key in (one.key, one.before_norm) if key}
-        return any(feature in self.record.places(self.members, key) for key in keys)
+        keys = ({one.key for one in readings}, {one.before_norm for one in readings})
+        return any(self.places.have(feature, self.members, own) for own in keys)
 
 
 def unite(records: Sequence[Record], findings: Sequence[Finding]) -> tuple[list[UnitGroup], dict[str, str]]:
@@ -65,8 +68,8 @@ def unite(records: Sequence[Record], findings: Sequence[Finding]) -> tuple[list[
         elif united:
             for finding in alike:
                 own = isinstance(finding.outcome, str) and finding.outcome not in ("", UNREAD)
-                for name in finding.names:
-                    excluded.setdefault(name, str(finding.outcome) if own else united)
+                for name, reason in finding.names.items():
+                    excluded.setdefault(name, reason or (str(finding.outcome) if own else united))
     return groups, excluded
 
 

@@ -29,10 +29,10 @@ def _product(record: Record, call: Call) -> list[Value] | Value:
     x, weight = record.value(a), record.value(b)
     in_dim, out_dim = (1, 0) if call.name == "linear" else (b.ndim - 2, b.ndim - 1)
     if x.kind == weight.kind == Kind.ACTIVATION:
-        if x.everything() or weight.loose or any(weight.dims[:-1]):
+        if any(axis.size for axis in x.everything()) or any(weight.dims[:-1]):
             return attend(record, call)
-        # Features of neighbours are added up, as in a graph whose edges are an input.
-        return replace(weight, dims=tuple(map(renewed, weight.dims)))
+        # The model's input says whose features are added up, as the edges of a graph do.
+        return Value(call.kind, tuple(map(renewed, weight.dims)), x.loose | weight.loose)
     if x.kind == Kind.ACTIVATION:
         result = record.contract(x, a.ndim - 1, weight, in_dim, out_dim)
     else:
