@@ -37,7 +37,7 @@ class FeatureReader:
         units: number of units.
         stacked: whether activations have a replica dimension in front.
         reduce: what is averaged, a function of the features [R, n, ...] of the same shape: magnitude or value; None:
-            examples are only counted.
+            passes are only counted.
 
     Attributes:
         enabled: whether hooks read forward passes.
@@ -61,6 +61,12 @@ class FeatureReader:
         self._examples: int | Tensor = 0
         self._read_forward = False
         module = model.get_submodule(feature.module)
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ValueError(
+                f"features are to be read at the {feature.where} of module {feature.module!r}, which torch.jit "
+                "compiled, so that hooks cannot see them; train the module that it was made from (torch.compile can be "
+                "used), or read them at another module: supple.Feature(module, where, layout) in units=..."
+            )
         self._handle: RemovableHandle
         if feature.where == "input":
             self._handle = module.register_forward_pre_hook(self._before, with_kwargs=True)
@@ -88,7 +94,8 @@ class FeatureReader:
         if not (module.training and torch.is_grad_enabled()):
             return
         known = isinstance(activations, Tensor)
-        if not known or activations.numel():
+        anything = not known or activations.numel() > 0
+        if anything:
             self.ran = True
         if not self.enabled:
             return
@@ -98,15 +105,21 @@ class FeatureReader:
                 return
         else:
             self._read_forward = True
-        if not known and self._reduce is not None:
+        if self._reduce is None:
+            self._examples += anything
+            return
+        if not known:
             raise TypeError(
                 f"features are read at the {self.feature.where} of module {self.feature.module!r}, which is a "
                 f"{type(activations).__name__}, not a tensor; read them at the input or output of a module that takes "
                 "in or gives out a tensor: supple.Feature(module, where, layout) in units=..."
             )
-        if not known:
-            self._examples += 1
-            return
+        if not torch.compiler.is_compiling() and torch._C._functorch.is_batchedtensor(activations):
+            raise RuntimeError(
+                f"module {self.feature.module!r} runs inside torch.func.vmap, where features of the batch cannot be "
+                "read. Compute what is vmapped in evaluation mode (model.eval()), which is not read, and call the "
+                "model once a step in training mode without vmap; or use a method that reads no features, such as SWR"
+            )
         self._add(activations.detach() if self._stacked else activations.detach().unsqueeze(0))
 
     def record(self, activations: Tensor) -> None:
@@ -120,11 +133,10 @@ class FeatureReader:
 
     def _add(self, activations: Tensor) -> None:
         """Adds to the sums, activations [R, B, ...] of all replicas or [rows, B, ...] of those that are wanted."""
+        assert self._reduce is not None
         # No position is no example either.
         examples = min(activations.shape[1], activations.numel())
         self._examples += examples
-        if self._reduce is None:
-            return
         layout = self.feature.layout
         features = self._reduce(precise(self.feature.view(activations, self._units, leading=1)))
         dim = layout.dim % (activations.ndim - 1) + 2
