@@ -95,14 +95,15 @@ def _group(model: nn.Module, record: Record, places: _Places, members: list[Axis
     assert after is not None
     consumers: dict[Slice, str | None] = {}
     for other in readings:
-        bias = _bias(model, other) if _same_values(other, reading, after.layout) else None
+        stands = not other.noise and _same_values(other, reading, after.layout)
+        bias = _bias(model, other) if stands else None
         consumers.setdefault(other.weight, bias)
     return UnitGroup(
         name=_name(members),
         size=members[0].size,
         feature=before or after,
         feature_after_norm=after if before else None,
-        incoming=tuple(dict.fromkeys(axis.incoming for axis in members)),
+        incoming=tuple(dict.fromkeys(part for axis in members for part in (axis.incoming, *axis.noise))),
         bias=tuple(dict.fromkeys(bias for axis in members for bias in axis.bias)),
         consumers=tuple(Consumer(weight, bias) for weight, bias in consumers.items()),
         norms=tuple(dict.fromkeys(norm for axis in members for norm in axis.norms)),
@@ -111,7 +112,7 @@ def _group(model: nn.Module, record: Record, places: _Places, members: list[Axis
 
 def _obstacle(record: Record, members: list[Axis], readings: list[Reading], output: bool) -> str:
     """Why units cannot be replaced; "" if they can."""
-    if several := _several_uses(record, members, [axis.incoming for axis in members]):
+    if several := _several_uses(record, members, [part for axis in members for part in (axis.incoming, *axis.noise)]):
         return several
     for axis in members:
         if axis.reason:

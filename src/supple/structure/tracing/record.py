@@ -127,7 +127,8 @@ class Record:
         used: defaultdict[str, dict[int, range]] = defaultdict(dict)
         for piece in (piece for pieces in value.dims for piece in pieces):
             if isinstance(piece.owner, Entries):
-                used[piece.owner.tensor][piece.owner.dim] = range(piece.owner.start, piece.owner.start + piece.units)
+                for tensor in (piece.owner.tensor, *piece.owner.noise):
+                    used[tensor][piece.owner.dim] = range(piece.owner.start, piece.owner.start + piece.units)
         for tensor, ranges in used.items():
             self._uses[tensor].append(ranges)
 
@@ -155,12 +156,19 @@ class Record:
 
         None if the tensor is no parameter but was computed or is one of several in a parameter.
         """
+        owner = self.owner(value, dim)
+        if owner is None or owner.form != "itself" or owner.noise:
+            return None
+        return run.slice(owner.tensor, owner.dim, owner.start)
+
+    def owner(self, value: Value, dim: int) -> Entries | None:
+        """The entries of a parameter that a tensor has, or is computed from one by one, along a dimension."""
         if not -len(value.dims) <= dim < len(value.dims) or len(value.dims[dim]) != 1:
             return None
         (piece,) = value.dims[dim]
         if not isinstance(piece.owner, Entries) or piece.owner.selected or piece.before * piece.after != 1:
             return None
-        return run.slice(piece.owner.tensor, piece.owner.dim, piece.owner.start)
+        return piece.owner
 
     def normalize(self, value: Value, dim: int, channel: int, parameters: tuple[Tensor | None, ...]) -> Value:
         """Notes that a normalization acts on units, and says what is known of its output.
@@ -211,7 +219,13 @@ class Record:
         """
         self.blame(x)
         read, made = weight.dims[in_dim], weight.dims[out_dim]
-        whole = all(len(p) == 1 and isinstance(p[0].owner, Entries) and p[0].length == p[0].units for p in (read, made))
+        whole = all(
+            len(p) == 1
+            and isinstance(p[0].owner, Entries)
+            and p[0].length == p[0].units
+            and p[0].owner.form == "itself"
+            for p in (read, made)
+        )
         if weight.kind != Kind.PARAMETER or not whole:
             how = "computed" if weight.kind == Kind.PARAMETER else "no parameter"
             for axis in (p.owner for p in x.dims[x_dim]):
@@ -231,6 +245,7 @@ class Record:
         ancestors = ancestors.union(*(axis.ancestors for axis in ancestors))
         incoming = Slice(target.tensor, target.dim, target.start)
         out = Axis(layer_name(target.tensor), made[0].units * (groups if out_dim == 1 else 1), incoming, ancestors)
+        out.noise = [Slice(name, target.dim, target.start) for name in target.noise]
         self.axes.append(out)
         if not selected and groups == 1:
             before = self._made.setdefault(incoming, out)
@@ -247,8 +262,10 @@ class Record:
                 )
             if groups != 1:
                 run.axis.exclude(f"{out.name}, which reads them, is a grouped convolution (groups={groups})")
-            part = run.slice(source.tensor, source.dim, source.start)
-            run.axis.readings.append(Reading(part, layer_name(source.tensor), run.key, run.before_norm, out))
+            module = layer_name(source.tensor)
+            for name in (source.tensor, *source.noise):
+                part, noise = run.slice(name, source.dim, source.start), name != source.tensor
+                run.axis.readings.append(Reading(part, module, run.key, run.before_norm, out, noise))
         state = State.new()
         out.token = state.token
         return self._product(x, x_dim, (Piece(out, out.size, state=state),))
