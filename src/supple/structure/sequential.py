@@ -91,7 +91,12 @@ def sequential(model: nn.Sequential) -> Units:
             excluded.append(Excluded(name, f"{type(module).__name__} has a forward of its own"))
         if current is not None:
             _follow(current, name, module)
-    return Units(groups, excluded)
+    modules = dict(model.named_modules())
+
+    def why(name: str) -> str:
+        return f"a {type(modules[name.rpartition('.')[0]]).__name__} makes no units that are found here"
+
+    return Units(groups, excluded).completed(model, why)
 
 
 def _follow(current: _Open, name: str, module: nn.Module) -> None:

@@ -40,7 +40,20 @@ def trace(model: nn.Module, example: Any) -> Units:
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | _ConvNd) and not record.calls[name] and not record.uses(f"{name}.weight"):
             excluded.setdefault(name, "the model does not use it on the example")
-    return Units(groups, [Excluded(name, reason) for name, reason in excluded.items()])
+    units = Units(groups, [Excluded(name, reason) for name, reason in excluded.items()])
+    return units.completed(model, lambda name: _no_units(record, name))
+
+
+def _no_units(record: Record, name: str) -> str:
+    """Why a parameter makes no hidden units."""
+    if not record.uses(name):
+        return "the model does not use it on the example"
+    if any(axis.incoming.tensor == name for axis in record.axes):
+        return "the model gives its outputs out, so that they are not hidden"
+    operation, place = record.used_by[name]
+    if operation in ("embedding", "embedding_bag", "index", "index_select", "gather"):
+        return f"{operation} in {place} looks its entries up, one or another for each input"
+    return f"{operation} in {place} uses it and makes no units of it that can be followed"
 
 
 def _classes(record: Record) -> Iterator[list[Axis]]:

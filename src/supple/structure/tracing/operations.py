@@ -28,7 +28,7 @@ def apply(record: Record, call: Call) -> list[Value]:
         if call.kind == Kind.PARAMETER:
             return _parameters(record, call)
         for value in call.values:
-            record.use(value)
+            record.use(value, call.name)
         rule = WEIGHTS.get(call.name)
     if rule is None and (call.pointwise or call.name in _POINTWISE):
         rule = pointwise
@@ -43,7 +43,7 @@ def _parameters(record: Record, call: Call) -> list[Value]:
     if call.pointwise and (derived := _derived(call)) is not None:
         return [Value(Kind.PARAMETER, derived)]
     for value in call.values:
-        record.use(value)
+        record.use(value, call.name)
     if call.name in WEIGHTS:
         for name in {name for value in call.values if len(value.dims) > 1 for name in value.parameters()}:
             record.excluded.setdefault(layer_name(name), "it reads nothing that depends on the model's input")

@@ -41,6 +41,7 @@ class Record:
         excluded: reasons, by name, for layers without an axis.
         boundaries: what modules took in and gave out, in order.
         calls: how often each module was called.
+        used_by: the first operation that used each parameter, and the module it was in.
         stack: names of the modules that are running.
         last: what ran last, for messages.
         quiet: whether operations are not to be noted, because they are part of one that is taken as a whole.
@@ -51,6 +52,7 @@ class Record:
         self.excluded: dict[str, str] = {}
         self.boundaries: list[Boundary] = []
         self.calls: Counter[str] = Counter()
+        self.used_by: dict[str, tuple[str, str]] = {}
         self.stack: list[str] = []
         self.last = ""
         self.quiet = False
@@ -122,7 +124,7 @@ class Record:
             if item.reason:
                 item.axis.exclude(item.reason, item.rank)
 
-    def use(self, value: Value) -> None:
+    def use(self, value: Value, operation: str) -> None:
         """Counts that an operation uses the parameters in a value."""
         used: defaultdict[str, dict[int, range]] = defaultdict(dict)
         for piece in (piece for pieces in value.dims for piece in pieces):
@@ -131,6 +133,7 @@ class Record:
                     used[tensor][piece.owner.dim] = range(piece.owner.start, piece.owner.start + piece.units)
         for tensor, ranges in used.items():
             self._uses[tensor].append(ranges)
+            self.used_by.setdefault(tensor, (operation, self.place))
 
     def uses(self, tensor: str, dim: int = 0, entries: range | None = None) -> int:
         """How many operations used entries of a parameter along a dimension; without entries, any of them."""
@@ -178,7 +181,7 @@ class Record:
         """
         for tensor in parameters:
             if tensor is not None:
-                self.use(self.value(tensor))
+                self.use(self.value(tensor), "normalization")
                 if id(tensor) in self._buffers:
                     self._uses[self._buffers[id(tensor)]].append({})
         for place, pieces in enumerate(value.dims):
