@@ -113,7 +113,8 @@ def together(record: Record, call: Call, first: Pieces, second: Pieces, loose: s
         return second
     pairs = list(zip(first, second, strict=False))
     alike = len(first) == len(second) and all(
-        (a.owner is None, a.units, a.before, a.after) == (b.owner is None, b.units, b.before, b.after) for a, b in pairs
+        (isinstance(a.owner, Axis), a.length, a.after) == (isinstance(b.owner, Axis), b.length, b.after)
+        for a, b in pairs
     )
     if reason := _apart(record, call, first, second, alike):
         loose |= _lose(first, reason) | _lose(second, reason)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from supple.structure.tracing.call import Call, attend, mix
 from supple.structure.tracing.elementwise import pointwise
+from supple.structure.tracing.indexing import INDEXING
 from supple.structure.tracing.record import Record, layer_name
 from supple.structure.tracing.shaping import shaping
 from supple.structure.tracing.values import Entries, Kind, Pieces, Value
@@ -29,7 +30,7 @@ def apply(record: Record, call: Call) -> list[Value]:
             return _parameters(record, call)
         for value in call.values:
             record.use(value, call.name)
-        rule = WEIGHTS.get(call.name)
+        rule = WEIGHTS.get(call.name) or INDEXING.get(call.name)
     if rule is None and (call.pointwise or call.name in _POINTWISE):
         rule = pointwise
     if rule is None:
