@@ -54,10 +54,10 @@ NO_UNITS = ("does not use it", "gives its outputs out", "looks its entries up", 
 def assert_accounted(model: nn.Module, found: Units) -> None:
     """Each weight is in a group, or left out by its own name or that of its layer."""
     printed = repr(found)
+    parts = {part.tensor for group in found for part in group.parts()}
     for name, parameter in model.named_parameters():
-        layers = [name.rsplit(".", k)[0] for k in range(name.count(".") + 1)]
+        layers = (name, name.rpartition(".")[0], name.partition(".parametrizations.")[0])
         left_out = any(f"excluded: {layer}{after}" in printed for layer in layers for after in (":", "["))
-        parts = {part.tensor for group in found for part in group.parts()}
         assert parameter.ndim < 2 or name in parts or left_out, name
 
 

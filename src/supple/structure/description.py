@@ -6,6 +6,7 @@ have one more dimension in front.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -270,11 +271,16 @@ class Units(Sequence[UnitGroup]):
         named = {name: first[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
         used = {named.get(part.tensor) for group in self for part in group.parts()}
         left_out = {item.name.partition("[")[0] for item in self.excluded}
+        matrices = [name for name, p in model.named_parameters() if p.ndim - isinstance(model, Stacked) > 1]
+        several = Counter(name.rpartition(".")[0] for name in matrices)
         rest = []
-        for name, parameter in model.named_parameters():
-            above = {name[:place] for place, letter in enumerate(name) if letter == "."} | {name}
-            matrix = parameter.ndim - isinstance(model, Stacked) > 1
-            if matrix and name not in used and above.isdisjoint(left_out):
+        for name in matrices:
+            layer, whole = name.rpartition(".")[0], name.partition(".parametrizations.")[0]
+            recurrent = isinstance(model.get_submodule(layer), nn.RNNBase | nn.RNNCellBase)
+            above = {name, name.removesuffix(".weight"), whole} | (
+                {layer} if recurrent or several[layer] == 1 else set()
+            )
+            if name not in used and above.isdisjoint(left_out):
                 rest.append(Excluded(name.removesuffix(".weight"), why(name)))
         return Units(self.groups, (*self.excluded, *rest))
 

@@ -36,7 +36,10 @@ def apply(record: Record, call: Call) -> list[Value]:
     if rule is None:
         rule = attend if "scaled_dot_product" in call.name else shaping(call) or mix
     result = rule(record, call)
-    return result if isinstance(result, list) else [result] * len(call.outputs)
+    results = result if isinstance(result, list) else [result] * len(call.outputs)
+    if call.kind == Kind.PARAMETER and not all(value.parameters() for value in results):
+        record.use(call.values[0], call.name)  # it is not followed from here on
+    return results
 
 
 def _parameters(record: Record, call: Call) -> list[Value]:

@@ -260,7 +260,7 @@ class Record:
                     axis.exclude(f"{self.place} reads them, but its weight is {how}")
             if weight.kind == Kind.PARAMETER:
                 self.excluded.setdefault(
-                    self.place, "its weight is computed, as by a parametrization, and no parameter"
+                    self.place, "its weight is computed or rearranged, as by a parametrization, and no parameter"
                 )
             return replace(self._product(x, x_dim, ()), loose=lost(x.everything()))
         source, target = read[0].owner, made[0].owner
