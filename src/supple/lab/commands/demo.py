@@ -97,7 +97,8 @@ def demo_command(
     known = list(original.methods)
     chosen = method_names(methods, known) if methods is not None else known
     name = chosen_data(data_name, data_dir, verify)
-    study = scale(original, tasks, str(seeds), ",".join(chosen), DataName[name])
+    with plain_errors():
+        study = scale(original, tasks, str(seeds), ",".join(chosen), DataName[name])
     console = Console()
     with tempfile.TemporaryDirectory() as folder:
         config = RunConfig(
@@ -114,7 +115,7 @@ def demo_command(
             highlight=False,
         )
         watcher = lab.Curves(console) if console.is_terminal else lab.TaskLines(console)
-        with interruptible() as stop, watcher:
+        with plain_errors(), interruptible() as stop, watcher:
             results = lab.train(config, problem, watcher, stop)
         learned = min(results.runs["done"])
         if learned < 2:
