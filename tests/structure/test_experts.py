@@ -46,7 +46,7 @@ SHARED = {
 REASONS = {
     None: "_grouped_mm",
     "eager": "one of several",
-    "batched_mm": "one or another for each input",
+    "batched_mm": "looks its entries up",
     "grouped_mm": "_grouped_mm",
 }
 

@@ -46,7 +46,7 @@ def _no_units(records: Sequence[Record], name: str) -> str:
         return "the model gives its outputs out, so that they are not hidden"
     operation, place = used[0]
     if operation in ("embedding", "embedding_bag", "index", "index_select", "gather"):
-        return f"{operation} in {place} looks its entries up, one or another for each input"
+        return f"{operation} in {place} looks its entries up"
     return f"{operation} in {place} uses it and makes no units of it that can be followed"
 
 
