@@ -3,9 +3,11 @@
 from supple.functional.initial import Constant, Distribution, Normal, TruncatedNormal, Uniform
 from supple.methods import (
     CBP,
+    CPR,
     DASH,
     FIRE,
     L2,
+    SNR,
     SWR,
     TRAC,
     UPGD,
@@ -17,6 +19,7 @@ from supple.methods import (
     NaP,
     Parseval,
     ReDo,
+    ReGraMa,
     Reinitialized,
     Reset,
     ShrinkAndPerturb,
@@ -44,9 +47,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CBP",
+    "CPR",
     "DASH",
     "FIRE",
     "L2",
+    "SNR",
     "SWR",
     "TRAC",
     "UPGD",
@@ -67,6 +72,7 @@ __all__ = [
     "Normal",
     "Parseval",
     "ReDo",
+    "ReGraMa",
     "Reinitialized",
     "Reset",
     "ShrinkAndPerturb",

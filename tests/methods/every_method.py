@@ -77,6 +77,9 @@ EVERY = {
     "reset to start": (supple.Reset, {"every": PERIODS}, {"layers": 0, "to": "start"}),
     "UPGD": (supple.UPGD, {"std": [0.01, 0.0, 0.1, 0.02, 0.001, 0.05], "decay": [0.9, 0.5, 0, 0.99, 0.7, 0.8]}, {}),
     "UPGD local": (supple.UPGD, {"weight_decay": [0.1, 0, 0.2, 0.01, 0, 0.5]}, {"scaling": "local", "protect": False}),
+    "ReGraMa": (supple.ReGraMa, {"frequency": PERIODS, "threshold": [0.9, 0.3, 0.5, 0.7, 0.8, 1.0]}, {}),
+    "SNR": (supple.SNR, {"threshold": [6, 12, 9, 20, 15, 7]}, {"minimum": 5, "maximum": 40, "update_every": 1}),
+    "CPR": (supple.CPR, {"replacement_rate": [0.1, 0.0, 0.5, 0.3, 0.05, 1.0], "frequency": PERIODS}, {}),
     "TRAC": (supple.TRAC, {}, {"first": 0.1}),
 }
 """name -> (class, settings with one value for each of six replicas, words)"""

@@ -3,6 +3,7 @@
 from supple.methods.base import Method
 from supple.methods.cbp import CBP
 from supple.methods.chain import Chain, chain
+from supple.methods.cpr import CPR
 from supple.methods.dash import DASH
 from supple.methods.fire import FIRE
 from supple.methods.hare_and_tortoise import HareAndTortoise
@@ -12,9 +13,11 @@ from supple.methods.l2_init import L2Init
 from supple.methods.nap import NaP
 from supple.methods.parseval import Parseval
 from supple.methods.redo import ReDo
+from supple.methods.regrama import ReGraMa
 from supple.methods.reset import Reset
 from supple.methods.shrink_and_perturb import ShrinkAndPerturb
 from supple.methods.shrink_and_redraw import ShrinkAndRedraw
+from supple.methods.snr import SNR
 from supple.methods.spectral import Spectral
 from supple.methods.state import Reinitialized
 from supple.methods.swr import SWR
@@ -25,9 +28,11 @@ from supple.methods.weight_clipping import WeightClipping
 
 __all__ = [
     "CBP",
+    "CPR",
     "DASH",
     "FIRE",
     "L2",
+    "SNR",
     "SWR",
     "TRAC",
     "UPGD",
@@ -39,6 +44,7 @@ __all__ = [
     "NaP",
     "Parseval",
     "ReDo",
+    "ReGraMa",
     "Reinitialized",
     "Reset",
     "ShrinkAndPerturb",

@@ -12,6 +12,7 @@ from typing import Any
 
 from supple.methods.base import Method
 from supple.methods.cbp import CBP
+from supple.methods.cpr import CPR
 from supple.methods.dash import DASH
 from supple.methods.fire import FIRE
 from supple.methods.hare_and_tortoise import HareAndTortoise
@@ -21,9 +22,11 @@ from supple.methods.l2_init import L2Init
 from supple.methods.nap import NaP
 from supple.methods.parseval import Parseval
 from supple.methods.redo import ReDo
+from supple.methods.regrama import ReGraMa
 from supple.methods.reset import Reset
 from supple.methods.shrink_and_perturb import ShrinkAndPerturb
 from supple.methods.shrink_and_redraw import ShrinkAndRedraw
+from supple.methods.snr import SNR
 from supple.methods.spectral import Spectral
 from supple.methods.swr import SWR
 from supple.methods.trac import TRAC
@@ -39,6 +42,9 @@ METHODS: dict[str, type[Method]] = {
         CBP,
         ReDo,
         SWR,
+        ReGraMa,
+        SNR,
+        CPR,
         L2Init,
         Wasserstein,
         WeightClipping,
