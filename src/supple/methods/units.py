@@ -44,6 +44,7 @@ class SharedUnits(TypedDict, total=False):
     features: Literal["before_norm", "after_norm"]
     initial: Overrides | None
     optimizer_state: Literal["keep", "fresh"]
+    neighbours: Literal["fresh", "zero"]
     process_group: Any
     seed: int | Sequence[int] | Tensor | None
 
@@ -64,6 +65,9 @@ class UnitMethod(Method):
             after it ("after_norm").
         initial: initial distributions where they are not to be worked out; see :func:`supple.initial_distributions`.
         optimizer_state: "keep" or "fresh".
+        neighbours: what becomes of a weight between two units that are replaced in one step: "fresh", a new draw for
+            the later one, or "zero", as what leaves the earlier one. With "zero" layers are acted on from the last to
+            the first.
         process_group: the processes that train this network together, where ``model`` does not tell, as a
             ``DistributedDataParallel`` or a sharded network does; their features count as those of one large batch.
         seed: seed of the random numbers, or one a replica.
@@ -85,6 +89,7 @@ class UnitMethod(Method):
         features: Literal["before_norm", "after_norm"] = "before_norm",
         initial: Overrides | None = None,
         optimizer_state: Literal["keep", "fresh"] = "keep",
+        neighbours: Literal["fresh", "zero"] = "fresh",
         process_group: Any = None,
         seed: int | Sequence[int] | Tensor | None = None,
         **unknown: Any,
@@ -95,6 +100,9 @@ class UnitMethod(Method):
         self.utility = utility if utility in _OWN else self.option("utility", utility, _UTILITIES)
         if self.option("features", features, ("before_norm", "after_norm")) == "before_norm":
             del self.settings["features"]
+        if self.option("neighbours", neighbours, ("fresh", "zero")) == "fresh":
+            del self.settings["neighbours"]
+        self._backward = neighbours == "zero"
         self._after_norm = features == "after_norm"
         self._given_group = self._data_parallel if process_group is None else process_group
         self._process_groups: list[Any] = []
@@ -193,7 +201,7 @@ class UnitMethod(Method):
         if due and self._process_groups:
             share([reader for layer in due for reader in layer.readers], self._process_groups, self.device)
         missed = set() if self.stacked else self._missed(due) - frozen
-        for layer in due:
+        for layer in reversed(due) if self._backward else due:
             if layer.number in missed or layer.number in frozen:
                 self.misses += 1
                 continue
