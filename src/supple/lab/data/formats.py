@@ -25,7 +25,7 @@ _LONGEST_HEADER = 4 + 4 * 255
 def decompress(content: bytes, name: str, limit: int | None = None) -> bytes:
     """Undoes gzip or xz compression, told by the first bytes; other content comes back as it is.
 
-    No more is decompressed than ``limit`` bytes; None: of an IDX file than its header says, of others all. A ValueError
+    No more is decompressed than ``limit`` bytes; None: than the header of an IDX file, which it is, says. A ValueError
     says whether the data is cut short or damaged, or there is more; content whose name ends in ".gz" has to be gzip.
     """
     try:
@@ -57,7 +57,8 @@ def _read(stream: io.BufferedIOBase, name: str, limit: int | None) -> bytes:
         start = stream.read(_LONGEST_HEADER)
         limit = _promised(start)
     if limit is None:
-        return start + stream.read()
+        parse_idx(start, name)  # which says what is wrong with its header
+        return start
     return _within(start + stream.read(max(1, limit + 1 - len(start))), name, limit)
 
 
