@@ -7,12 +7,16 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from supple.lab.commands.options import plain_errors
+<<<<<<< HEAD
 from supple.methods import DASH, Method
 from supple.methods.boundary import BoundaryMethod
+=======
+from supple.lab.escaping import shown
+from supple.methods import Method
+>>>>>>> main
 from supple.methods.registry import METHODS, defaults, find
 from supple.methods.reshaping import Reshaping
 from supple.methods.units import UnitMethod
@@ -59,8 +63,8 @@ def _table(methods: list[type[Method]]) -> Table:
             f"{setting}={default!r}{'*' if setting in about.strength else ''}"
             for setting, default in defaults(method).items()
         ]
-        text = f"{about.label}: {about.title}. {about.source}\n[dim]{escape('  '.join(settings))}[/]"
-        table.add_row(about.name, text)
+        text = shown(f"{about.label}: {about.title}. {about.source}\n") + shown("  ".join(settings), "dim")
+        table.add_row(shown(about.name), text)
     return table
 
 
