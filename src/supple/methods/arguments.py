@@ -290,11 +290,7 @@ def choice(name: str, value: str, allowed: Sequence[str]) -> str:
 
 
 def switch(name: str, value: bool) -> bool:
-<<<<<<< HEAD
-    """Checks a setting that is true or false."""
-=======
     """Checks a setting that is on or off: "false" and 0 are neither."""
->>>>>>> main
     if not isinstance(value, bool):
         raise TypeError(f"{name} is {value!r}; it has to be True or False")
     return value

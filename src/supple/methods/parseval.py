@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from supple.functional.matrices import isometry_gradient
-from supple.methods.arguments import switch
 from supple.methods.base import About, Shared
 from supple.methods.isometry import Isometry
 from supple.optim.replicated import Setting
@@ -95,7 +94,7 @@ class Parseval(Isometry):
             **shared,
         )
         self.groups = int(self.setting("groups", groups, 1, whole=True)[0])
-        self.normalizes = self.settings["normalize_rows"] = switch("normalize_rows", normalize_rows)
+        self.normalizes = self.switch("normalize_rows", normalize_rows)
         for name, parameter in self.parameters.items():
             outputs = parameter.shape[int(self.stacked)] // self.matrices_in[name]
             if outputs % self.groups:

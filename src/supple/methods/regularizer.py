@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from supple.functional.utility import precise
-from supple.methods.arguments import switch
 from supple.methods.base import Shared
 from supple.methods.weights import WeightMethod, Weights
 from supple.methods.when import Every
@@ -48,7 +47,7 @@ class Regularizer(WeightMethod):
         super().__init__(model, optimizer, **shared)
         strengths = self.setting("strength", strength, 0)
         self.strength = strengths.to(self.device)
-        self.decoupled = self.settings["decoupled"] = switch("decoupled", decoupled)
+        self.decoupled = self.switch("decoupled", decoupled)
         self.when = Every(torch.ones_like(strengths, dtype=torch.int64), strengths > 0, self.device)
         if decoupled:
             for parameter in self.parameters.values():

@@ -9,7 +9,7 @@ from torch import nn
 from typing_extensions import Unpack
 
 from supple.functional.utility import precise
-from supple.methods.arguments import choice, switch
+from supple.methods.arguments import choice
 from supple.methods.base import About, Required, SharedReplacing
 from supple.methods.boundary import BoundaryMethod
 from supple.methods.weights import Weights
@@ -85,7 +85,7 @@ class ShrinkAndRedraw(BoundaryMethod):
         self.shrink = self.setting("shrink", shrink, 0, 1).to(self.device)
         self.perturb = self.setting("perturb", perturb, 0).to(self.device)
         self.toward = self.option("toward", toward, ("fresh", "start"))
-        self.statistics = self.settings["statistics"] = switch("statistics", statistics)
+        self.statistics = self.switch("statistics", statistics)
         start = self.parameters if toward == "start" else {}
         self.kept = {"start": {name: self.stack(parameter).clone() for name, parameter in start.items()}}
 

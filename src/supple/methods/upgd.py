@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from supple.functional.utility import precise
-from supple.methods.arguments import switch
 from supple.methods.base import About, Shared
 from supple.methods.noise import StepNoise
 from supple.methods.reshaping import Reshaping
@@ -103,7 +102,7 @@ class UPGD(Reshaping):
         self.decay = self.setting("decay", decay, 0, 1 - 2.0**-24).to(self.device)
         self.weight_decay = self.setting("weight_decay", weight_decay, 0).to(self.device)
         self.scaling = self.option("scaling", scaling, ("global", "local"))
-        self.protect = self.settings["protect"] = switch("protect", protect)
+        self.protect = self.switch("protect", protect)
         self.factor = self.setting("factor", factor, 2.0**-24).to(self.device)
         every = torch.ones(self.replicas, dtype=torch.int64)
         self.when = Every(every, every > 0, self.device)

@@ -10,13 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from supple.lab.commands.options import plain_errors
-<<<<<<< HEAD
+from supple.lab.escaping import shown
 from supple.methods import DASH, Method
 from supple.methods.boundary import BoundaryMethod
-=======
-from supple.lab.escaping import shown
-from supple.methods import Method
->>>>>>> main
 from supple.methods.registry import METHODS, defaults, find
 from supple.methods.reshaping import Reshaping
 from supple.methods.units import UnitMethod
