@@ -216,6 +216,11 @@ class UnitMethod(Method):
             names |= {self.names[part.tensor]: None for part in parts if part is not None}
         return names
 
+    def _written(self) -> set[str]:
+        """The parameters that hold something of the units."""
+        names = {self.names[part.tensor] for group in self.units for part in _parts(group)}
+        return names & {name for name, parameter in self.parameters.items() if parameter.requires_grad}
+
     def _without_frozen(self, units: Units | Sequence[UnitGroup]) -> Units:
         """Checks that the units fit the model, and leaves out those with frozen weights.
 
