@@ -22,7 +22,6 @@ from torch import Tensor
 from supple.functional.initial import Constant, Distribution, Fixed, Normal, TruncatedNormal, Uniform
 from supple.structure.goodness import (
     SIGNIFICANCE,
-    Summary,
     agrees,
     kolmogorov_smirnov,
     log_likelihood,
@@ -41,7 +40,7 @@ _ALIKE = 0.02  # relative difference of scale that does not matter
 # Where mean and std are estimated from the values, D is smaller than where they are known. 1.95 / sqrt(n), which the
 # bound of known parameters gives a chance of 1e-3, has one of 1e-9 (Dallal and Wilkinson, American Statistician 40,
 # 1986).
-_SIGNIFICANCE_ESTIMATED_NORMAL = 1e-3
+_SIGNIFICANCE_ESTIMATED = 1e-3
 
 _TEMPERATURES = (math.log(1 / 0.07), 2.6592)
 """CLIP's: a scalar that people start from and that is no number of three digits."""
@@ -89,12 +88,11 @@ class Values:
         tensor: Tensor,
         fixed_row: int | None = None,
         rules: Sequence[Statement] = (),
-        depths: Sequence[int] = (),
+        depths: tuple[int, ...] = (),
         limit: float = math.log(1e4),
     ) -> None:
         self.shape, self.rules, self.limit = tensor.shape, rules, limit
         self.fits: dict[str, Distribution] = {}
-        self.untouched = False
         if not tensor.is_floating_point():
             reason = f"unknown: entries of {tensor.dtype} are not told; state what they were drawn from"
             self.certain: Inference | None = Inference(None, reason)
@@ -104,8 +102,15 @@ class Values:
         if self.certain is None and self.summary.repeated is None:
             listed = named(tensor.shape, depths, bare=not rules)
             falls = {name: shortfall(distribution, self.summary) for name, distribution in listed.items()}
+            # Values that may have a mean of 0 are taken to have one.
+            about_0 = {name: fall for name, fall in falls.items() if listed[name].mean == 0 and fall <= limit}
+            falls = about_0 or falls
             least = min(limit, min(falls.values()) + _RIVAL)
             self.fits = {name: listed[name] for name, fall in falls.items() if fall <= least}
+
+    def may_be(self, distribution: Distribution) -> bool:
+        """Whether a distribution other than a constant explains them as well as a true one would."""
+        return shortfall(distribution, self.summary) <= self.limit
 
     @property
     def unexplained(self) -> int:
@@ -126,7 +131,7 @@ class Values:
         if found is None:
             found = self._estimate()
             found = replace(found, doubt=found.doubt or self._doubt(found.distribution, unexplained))
-        return replace(found, untouched=found.untouched or self.untouched)
+        return found
 
     def _doubt(self, estimate: Distribution | None, unexplained: int) -> str:
         """Why values look trained that no well-known initializer explains, if they do.
@@ -184,7 +189,7 @@ class Values:
         return None
 
     def _rows(self, matrix: Tensor) -> Inference | None:
-        """Whether rows, or columns, are orthogonal; notes it where only their norms are equal."""
+        """Whether rows, or columns, are orthogonal or have equal norms, which independent draws never have."""
         if matrix.shape[0] > matrix.shape[1]:
             matrix = matrix.T
         short, long = (some.double().cpu() for some in (matrix[:_MOST_ROWS], matrix.T[:_MOST_ROWS]))
@@ -196,9 +201,10 @@ class Values:
         if bool(cosines.abs().max() < tolerance) and (len(short) > 1 or listed):
             std = gain / math.sqrt(matrix.shape[1])
             return Inference(Normal(0.0, std), f"values: orthogonal, gain {gain:.4g}", untouched=True)
-        if self.summary.resolution < 1e-5:
-            spreads = [float(some.std() / some.mean()) for some in (norms, long.norm(dim=1)) if len(some) > 1]
-            self.untouched = bool(spreads) and min(spreads) < tolerance
+        for some, length in ((norms, matrix.shape[1]), (long.norm(dim=1), matrix.shape[0])):
+            if self.summary.resolution < 1e-5 and len(some) > 1 and float(some.std() / some.mean()) < tolerance:
+                std = float(some.mean()) / math.sqrt(length)
+                return Inference(Normal(0.0, std), "values: rows or columns of equal norms", untouched=True)
         return None
 
     def _recognize(self, votes: Mapping[str, int]) -> Inference | None:
@@ -218,7 +224,7 @@ class Values:
     def _like(self, likes: Mapping[str, Distribution]) -> Inference | None:
         """The distribution of other tensors of the network, if it explains these values too."""
         for name, distribution in likes.items():
-            if shortfall(distribution, self.summary) <= self.limit:
+            if self.may_be(distribution):
                 return Inference(distribution, f"values: {_family(distribution)}, as {name}")
         return None
 
@@ -230,22 +236,21 @@ class Values:
             return Inference(None, f"unknown: {share:.3g} of the entries are {value:g}, the others differ")
         if summary.count < MINIMUM:
             return Inference(None, f"unknown: too few entries ({summary.count}, at least {MINIMUM} are needed)")
-        explained = {estimate: log_likelihood(estimate, summary) for estimate in summary.estimates}
-        about_0 = [estimate for estimate in explained if estimate.mean == 0]
-        fitted = max(about_0, key=lambda estimate: explained[estimate])
-        if explained[fitted] < summary.best - self.limit:
-            fitted = max(explained, key=lambda estimate: explained[estimate])
-        name = _family(fitted)
+        doubt = ""
         if summary.blurred - summary.best > self.limit:
-            return Inference(
-                fitted,
-                f"values: {name}, estimated from {summary.count} entries",
-                doubt="is uniform with blurred edges, as training leaves it",
-            )
-        significance = _SIGNIFICANCE_ESTIMATED_NORMAL if isinstance(fitted, Normal) else SIGNIFICANCE
-        if kolmogorov_smirnov(fitted, summary.values)[1] <= significance:
-            return Inference(None, "unknown: values fit neither a constant nor a normal nor a uniform distribution")
-        return Inference(fitted, f"values: {name}, estimated from {summary.count} entries", self._sharp(fitted))
+            doubt = "is uniform with blurred edges, as training leaves it"
+        # A mean of 0 needs no proof, another one does; so does a cut.
+        explained = {one: log_likelihood(one, summary) for one in summary.estimates}
+        about_0 = {one: fall for one, fall in explained.items() if one.mean == 0}
+        for some in (about_0, explained):
+            fitted = max(some, key=lambda one: explained[one] - _RIVAL * isinstance(one, TruncatedNormal))
+            significance = SIGNIFICANCE if isinstance(fitted, Uniform) else _SIGNIFICANCE_ESTIMATED
+            fits = kolmogorov_smirnov(fitted, summary.values)[1] > significance
+            if fits and explained[fitted] >= summary.best - self.limit:
+                source = f"values: {_family(fitted)}, estimated from {summary.count} entries"
+                return Inference(fitted, source, self._sharp(fitted), doubt)
+        reason = "unknown: values fit neither a constant nor a normal nor a uniform distribution"
+        return Inference(None, reason, doubt=doubt)
 
 
 def _family(distribution: Distribution) -> str:

@@ -209,44 +209,48 @@ def _module(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-def _depths(model: nn.Module) -> set[int]:
+def _depths(model: nn.Module) -> tuple[int, ...]:
     """How many layers the network may have: the lengths of its lists of modules."""
-    return {len(module) for module in model.modules() if isinstance(module, nn.ModuleList | nn.Sequential)} - {0}
+    lists = (module for module in model.modules() if isinstance(module, nn.ModuleList | nn.Sequential))
+    return tuple(sorted({len(module) for module in lists} - {0}))
 
 
 def _told_by_values(
     parameters: Mapping[str, Tensor],
     rules: Mapping[str, list[Statement]],
     fixed_rows: Mapping[str, int],
-    depths: set[int],
+    depths: tuple[int, ...],
 ) -> dict[str, Inference]:
     """What the values of parameters tell when they are seen together."""
     limit = math.log(max(1, len(parameters)) / _CHANCE)
     # A sharded parameter is gathered: all its values tell, and the same on every process.
     values = {
-        name: Values(gathered(parameter), fixed_rows.get(name), rules.get(name, []), sorted(depths), limit)
+        name: Values(gathered(parameter), fixed_rows.get(name), rules.get(name, []), depths, limit)
         for name, parameter in parameters.items()
     }
     votes = Counter(fit for one in values.values() if len(one.shape) > 1 for fit in one.fits)
     found = {name: one.infer(votes, {}) for name, one in values.items()}
-    # Small tensors may be drawn as others are that tell their distribution well.
-    likes = _shared({name: inference for name, inference in found.items() if values[name].shape.numel() >= _LARGE})
+    # Small tensors may be drawn as larger ones are.
+    likes = _shared({name: (values[name], one) for name, one in found.items() if values[name].shape.numel() >= _LARGE})
     unexplained = sum(one.unexplained for one in values.values())
     return {name: one.infer(votes, likes, unexplained) for name, one in values.items()}
 
 
-def _shared(found: Mapping[str, Inference]) -> dict[str, Distribution]:
-    """Distributions that more tensors may have: uniforms with sharp edges, and normals that two of them have."""
+def _shared(large: Mapping[str, tuple[Values, Inference]]) -> dict[str, Distribution]:
+    """Distributions that other tensors may have: uniforms with sharp edges, and normals that explain two tensors."""
+    told = {name: both for name, both in large.items() if both[1].source.startswith("values: ") and not both[1].doubt}
     likes: dict[str, Distribution] = {}
-    estimated = {name: one for name, one in found.items() if one.source.startswith("values: ") and not one.doubt}
-    for name, inference in estimated.items():
+    for name, (_, inference) in sorted(told.items(), key=lambda one: -one[1][0].shape.numel()):
         distribution = inference.distribution
-        twins = [one for one in estimated.values() if one.distribution is not None and alike(one.distribution, distribution)]
-        if (isinstance(distribution, Uniform) and inference.untouched) or (
-            isinstance(distribution, Normal | TruncatedNormal) and len(twins) > 1
-        ):
-            if not any(alike(distribution, other) for other in likes.values()):
-                likes[name] = distribution
+        if isinstance(distribution, Uniform):
+            shared = inference.untouched
+        else:
+            drawn = [
+                values for values, other in told.values() if isinstance(other.distribution, Normal | TruncatedNormal)
+            ]
+            shared = isinstance(distribution, Normal) and sum(one.may_be(distribution) for one in drawn) > 1
+        if shared and distribution and not any(alike(distribution, other) for other in likes.values()):
+            likes[name] = distribution
     return likes
 
 

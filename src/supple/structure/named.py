@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
+from functools import lru_cache
 
 import torch
 
@@ -31,6 +32,12 @@ def fans(shape: torch.Size) -> tuple[int, int]:
     """Fan in and fan out of a weight of two or more dimensions as ``torch.nn.init`` counts them.
 
     A transposed convolution's is [in, out / groups, *kernel], so its fan in counts outputs.
+
+    Args:
+        shape: shape of the weight.
+
+    Returns:
+        (fan in, fan out).
     """
     field = math.prod(shape[2:])
     return shape[1] * field, shape[0] * field
@@ -44,7 +51,8 @@ def _cut(std: float) -> TruncatedNormal:
     return TruncatedNormal(0.0, std, -2 * std, 2 * std)
 
 
-def named(shape: torch.Size, depths: Iterable[int] = (), bare: bool = True) -> dict[str, Distribution]:
+@lru_cache
+def named(shape: torch.Size, depths: tuple[int, ...] = (), bare: bool = True) -> Mapping[str, Distribution]:
     """The initializers that people use, for a tensor of a given shape.
 
     A normal cut at -2 and 2 (the default of ``torch.nn.init.trunc_normal_``) whose standard deviation is far below 1 is
@@ -106,7 +114,7 @@ def named(shape: torch.Size, depths: Iterable[int] = (), bare: bool = True) -> d
     found |= {f"normal, std {std:g}": Normal(0.0, std) for std in (0.001, 0.006)}
     found |= {f"uniform within {bound:g}": _within(bound) for bound in (1.0, 0.1, 0.08, 0.05, 0.01, 0.003)}
     found["SIREN"] = _within(math.sqrt(6 / fan_in) / 30)
-    for layers in sorted(set(depths)):
+    for layers in depths:
         down = math.sqrt(2 * layers)
         found[f"normal, std 0.02 / sqrt(2 x {layers} layers)"] = Normal(0.0, 0.02 / down)
         found[f"normal, std 1 / sqrt(2 x {layers} layers x fan_in)"] = Normal(0.0, lecun / down)

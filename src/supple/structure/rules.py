@@ -178,7 +178,14 @@ def signs_of_training(
 
 
 def untrained(module: nn.Module) -> bool:
-    """Whether a module keeps running statistics and they show that it has seen no batch yet."""
+    """Whether a module keeps running statistics and they show that it has seen no batch yet.
+
+    Args:
+        module: any module.
+
+    Returns:
+        True or False.
+    """
     if not isinstance(module, _NormBase) or not module.track_running_stats:
         return False
     tracked, mean, variance = module.num_batches_tracked, module.running_mean, module.running_var
