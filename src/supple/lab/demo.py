@@ -17,12 +17,13 @@ from rich.text import Text
 
 from supple.lab.report.measures import bin_width
 from supple.lab.report.style import DARK, label_of, own_style
+from supple.lab.study import files
 from supple.lab.study.manifest import Manifest
 from supple.lab.study.part import Stopped
 from supple.lab.study.problem import Problem
 from supple.lab.study.progress import Bars, Tally, Watcher
-from supple.lab.study.results import TASKS, Results, load
-from supple.lab.study.run_config import RunConfig
+from supple.lab.study.results import TASKS, Results, dump_table, load
+from supple.lab.study.run_config import RunConfig, free_memory
 from supple.lab.study.running import scaled, session
 
 
@@ -36,6 +37,12 @@ def train(config: RunConfig, problem: Problem, watcher: Watcher, stop: threading
     changed = scaled(config.original or study, study)
     manifest = Manifest(config.folder, config.name, study, steps, problem.identity, changed)
     networks = len(study.columns) * len(study.run.seeds)
+    needed = problem.images_memory + problem.part_memory(study.columns[0], len(study.run.seeds), len(study.columns))
+    if needed > (allowed := free_memory(config.device, 1)):
+        raise ValueError(
+            f"{networks:,} networks, which the demo trains together, take {needed / 1e6:,.0f} MB, more than the "
+            f"{allowed / 1e6:,.0f} MB that may be taken; give fewer --seeds or --tasks"
+        )
     manifest.add_missing(study.columns, study.run.seeds, lambda *counts: networks)
     manifest.sessions.append(session(config))
     part, began = manifest.part(0), time.monotonic()
@@ -62,8 +69,7 @@ def train(config: RunConfig, problem: Problem, watcher: Watcher, stop: threading
     manifest.sessions[-1]["seconds"] = round(time.monotonic() - began, 1)
     manifest.write()
     if rows:
-        part.folder.mkdir(parents=True)
-        pl.concat(rows).write_parquet(part.folder / TASKS)
+        files.write(part.folder, {TASKS: dump_table(pl.concat(rows))})
     return load(config.folder)
 
 

@@ -15,7 +15,7 @@ from supple.methods.base import Method, Needs
 from supple.methods.features import FeatureReader, data_groups, share
 from supple.methods.layer import Layer
 from supple.methods.when import ALL, Rows
-from supple.structure.description import Excluded, Slice, UnitGroup, Units
+from supple.structure.description import Excluded, UnitGroup, Units
 from supple.structure.find import units as find_units
 from supple.structure.overrides import Overrides
 from supple.structure.parametrized import computed_from
@@ -237,7 +237,7 @@ class UnitMethod(Method):
                     raise ValueError(
                         f"{kind} has no module {feature.module!r}, where features of {group.name} are to be read"
                     )
-            for part in _parts(group):
+            for part in group.parts():
                 if part.tensor not in self.tensors:
                     raise ValueError(f"{kind} has no parameter or buffer {part.tensor!r}, named by {group.name}")
                 try:
@@ -266,16 +266,7 @@ class UnitMethod(Method):
         A unit's weights lie on several processes. All of them do the same with the whole tensors of one layer.
         """
         biases = [consumer.bias for consumer in group.consumers if consumer.bias is not None]
-        names = {self.names[name] for name in (*(part.tensor for part in _parts(group)), *biases)}
+        names = {self.names[name] for name in (*(part.tensor for part in group.parts()), *biases)}
         with opened({name: self.tensors[name] for name in names if is_sharded(self.tensors[name])}) as self._opened:
             yield
         self._opened = {}
-
-
-def _parts(group: UnitGroup) -> Iterator[Slice]:
-    yield from group.incoming
-    yield from group.bias
-    for consumer in group.consumers:
-        yield consumer.weight
-    for norm in group.norms:
-        yield from (part for part in (norm.scale, norm.shift, norm.running_mean, norm.running_var) if part is not None)

@@ -1,14 +1,16 @@
 """A worker process of a study: trains the parts that it is told to, and tells how it goes.
 
 Requests come on standard input, one JSON object a line: {"part": 3}, or {"stop": true}. What happens goes to standard
-output, one JSON object a line with "event": "ready" (for a part), "step", "stage", "done", "memory" (it ran out) or
-"error". The process ends when its input does, so it does not outlive the one that started it.
+output, one JSON object a line with "event": "ready" (for a part), "step", "stage", "say" (a message for the user),
+"done", "memory" (it ran out) or "error". The process ends when its input does, so it does not outlive the one that
+started it.
 """
 
 from __future__ import annotations
 
 import json
 import queue
+import signal
 import sys
 import threading
 import time
@@ -79,7 +81,7 @@ class Worker:
 
         # The worker of a run that was killed may need a moment to see that.
         with files.locked(part.folder, wait=30):
-            part.train(self._problem, self.tasks, on_step, on_stage)
+            part.train(self._problem, self.tasks, on_step, on_stage, lambda message: self._tell("say", message=message))
 
     def _listen(self) -> None:
         for line in self._requests:
@@ -101,6 +103,8 @@ def main() -> None:
     """Serves requests until the input ends; the first line of the input is the options."""
     # One thread is fastest for many small networks, and gives the same sums on every machine of a kind.
     torch.set_num_threads(1)
+    # As a process that is killed does, it ends without a word.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Whatever a library prints must not come between the reports.
     answers, sys.stdout = sys.stdout, sys.stderr
     Worker(json.loads(sys.stdin.readline()), sys.stdin, answers).serve()

@@ -18,6 +18,7 @@ class Reading:
         key: which values it reads; see :class:`Run`.
         before_norm: which values a normalization behind the activation took in, or () where there is none.
         out: the units the weight produces.
+        noise: whether the weight is only added to the one that reads them, multiplied with random numbers.
     """
 
     weight: Slice
@@ -25,6 +26,7 @@ class Reading:
     key: tuple[int, ...]
     before_norm: tuple[int, ...]
     out: Axis
+    noise: bool = False
 
 
 @dataclass(eq=False)
@@ -39,6 +41,7 @@ class Axis:
 
     Attributes:
         token: of the values that the weight produced; see :class:`State`.
+        noise: their entries of what is added to the weight, multiplied with random numbers.
         bias: their biases.
         direct: the biases that were added to just these values.
         norms: normalizations of them.
@@ -51,6 +54,7 @@ class Axis:
         first: the first of them, counted in the outputs of the weight.
         partner: an axis that is one with this: unit i of both is the same unit.
         joined: the axes whose partner this is.
+        sign: how they are combined with the partner, "*" or "+"; "" where they are the same outputs of another input.
     """
 
     name: str
@@ -58,6 +62,7 @@ class Axis:
     incoming: Slice
     ancestors: frozenset[Axis] = frozenset()
     token: int = 0
+    noise: list[Slice] = field(default_factory=list)
     bias: list[Slice] = field(default_factory=list)
     direct: list[Slice] = field(default_factory=list)
     norms: list[Norm] = field(default_factory=list)
@@ -70,6 +75,7 @@ class Axis:
     first: int = 0
     partner: Axis | None = None
     joined: list[Axis] = field(default_factory=list)
+    sign: str = ""
 
     def exclude(self, reason: str, rank: int = 1) -> None:
         """Notes why these units cannot be replaced; of equally good reasons the first stays.
@@ -85,11 +91,11 @@ class Axis:
         """The axis that stands for all that are one with this."""
         return self if self.partner is None else self.partner.root()
 
-    def join(self, other: Axis) -> None:
+    def join(self, other: Axis, sign: str) -> None:
         """Makes unit i of this and of another axis of the same size the same unit, as in a gated layer."""
         mine, others = self.root(), other.root()
         if mine is not others:
-            others.partner = mine
+            others.partner, others.sign = mine, sign
             mine.joined.append(others)
 
     def same(self) -> list[Axis]:
@@ -114,26 +120,36 @@ class Axis:
         if size == self.size:
             return self
         if (start, size) not in self.parts:
-            overlap = any(start < first + n and first < start + size for first, n in self.parts)
-            first = self.first + start
-            layer = self.name if self.whole is None else self.name.rpartition("[")[0]
-            part = Axis(
-                f"{layer}[{first}:{first + size}]",
-                size,
-                _shifted(self.incoming, start),
-                self.ancestors,
-                bias=[_shifted(bias, start) for bias in self.bias],
-                norms=[_norm_part(norm, start) for norm in self.norms],
-                output=self.output,
-                whole=self,
-                first=first,
-            )
-            self.parts[start, size] = part
-            if self.reason:
-                part.exclude(self.reason, self.rank)
-            if overlap or self.readings:
-                self.exclude("parts of them that overlap are read")
+            first, *others = self.same()
+            part = first._cut(start, size)
+            for axis in others:
+                part.join(axis._cut(start, size), axis.sign)
         return self.parts[start, size]
+
+    def _cut(self, start: int, size: int) -> Axis:
+        if (start, size) in self.parts:
+            return self.parts[start, size]
+        overlap = any(start < first + n and first < start + size for first, n in self.parts)
+        first = self.first + start
+        layer = self.name if self.whole is None else self.name.rpartition("[")[0]
+        part = Axis(
+            f"{layer}[{first}:{first + size}]",
+            size,
+            _shifted(self.incoming, start),
+            self.ancestors,
+            noise=[_shifted(noise, start) for noise in self.noise],
+            bias=[_shifted(bias, start) for bias in self.bias],
+            norms=[_norm_part(norm, start) for norm in self.norms],
+            output=self.output,
+            whole=self,
+            first=first,
+        )
+        self.parts[start, size] = part
+        if self.reason:
+            part.exclude(self.reason, self.rank)
+        if overlap or self.readings:
+            self.exclude("parts of them that overlap are read")
+        return part
 
     def give_out(self) -> None:
         """Notes that the model gives these units out."""
