@@ -219,7 +219,7 @@ class UnitMethod(Method):
 
     def _written(self) -> set[str]:
         """The parameters that hold something of the units."""
-        names = {self.names[part.tensor] for group in self.units for part in _parts(group)}
+        names = {self.names[part.tensor] for group in self.units for part in group.parts()}
         return names & {name for name, parameter in self.parameters.items() if parameter.requires_grad}
 
     def _without_frozen(self, units: Units | Sequence[UnitGroup]) -> Units:
@@ -247,7 +247,7 @@ class UnitMethod(Method):
                     raise ValueError(f"units of {group.name}: {error}") from error
             weights = [*group.incoming, *(consumer.weight for consumer in group.consumers)]
             frozen = [part.tensor for part in weights if not self.tensors[part.tensor].requires_grad]
-            made = [f"{part.tensor}: {computed[part.tensor]}" for part in _parts(group) if part.tensor in computed]
+            made = [f"{part.tensor}: {computed[part.tensor]}" for part in group.parts() if part.tensor in computed]
             if made:
                 excluded.append(Excluded(group.name, "; ".join(made)))
             elif frozen:
