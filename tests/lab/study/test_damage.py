@@ -230,6 +230,35 @@ def test_damage_beside_the_parts(folder: Path, copy: Path, name: str) -> None:
             running.run(config(copy))
 
 
+@pytest.mark.parametrize("earlier", [False, True])
+def test_parts_without_a_manifest_are_not_those_of_the_next_study(copy: Path, earlier: bool) -> None:
+    """Their tables are of other runs, though of the same number."""
+    if earlier:
+        without_digests(copy)
+    (copy / MANIFEST).unlink()
+    for use in (load, lambda folder: running.run(config(folder))):
+        with pytest.raises(Damaged, match=f"{MANIFEST} is missing; put it back from a copy"):
+            use(copy)
+
+
+def test_killed_before_the_first_manifest(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, count = files.replace, itertools.count()
+
+    def crash(path: Path, data: bytes) -> None:
+        if next(count) == 2:
+            raise KeyboardInterrupt
+        real(path, data)
+
+    monkeypatch.setattr(files, "replace", crash)
+    with pytest.raises(KeyboardInterrupt):
+        running.run(config(tmp_path / "new"))
+    monkeypatch.undo()
+    with pytest.raises(FileNotFoundError, match="holds no results"):
+        load(tmp_path / "new")
+    assert running.run(config(tmp_path / "new")).complete
+    assert same(load(tmp_path / "new"), load(folder))
+
+
 def test_a_manifest_that_was_changed_on_purpose(copy: Path) -> None:
     text = (copy / MANIFEST).read_text().replace('"tiny"', '"renamed"')
     (copy / MANIFEST).write_text(text)
