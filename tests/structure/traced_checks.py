@@ -48,12 +48,26 @@ def readers(group: UnitGroup) -> list[str]:
     return [consumer.weight.tensor.removesuffix(".weight") for consumer in group.consumers]
 
 
+NO_UNITS = ("does not use it", "gives its outputs out", "looks its entries up", "makes no units of it")
+
+
+def assert_accounted(model: nn.Module, found: Units) -> None:
+    """Each weight is in a group, or left out by its own name or that of its layer."""
+    printed = repr(found)
+    parts = {part.tensor for group in found for part in group.parts()}
+    for name, parameter in model.named_parameters():
+        layers = (name, name.rpartition(".")[0], name.partition(".parametrizations.")[0])
+        left_out = any(f"excluded: {layer}{after}" in printed for layer in layers for after in (":", "["))
+        assert parameter.ndim < 2 or name in parts or left_out, name
+
+
 def assert_found(found: Units, groups: dict[str, tuple[int, list[str]]], excluded: dict[str, str]) -> None:
     assert {group.name: (group.size, readers(group)) for group in found} == groups
     assert len({group.name for group in found}) == len(found)
     reasons = {item.name: item.reason for item in found.excluded}
     assert len(reasons) == len(found.excluded)
-    assert set(reasons) == set(excluded)
+    assert set(reasons) >= set(excluded)
+    assert all(any(words in reason for words in NO_UNITS) for name, reason in reasons.items() if name not in excluded)
     for name, reason in excluded.items():
         assert reason in reasons[name], name
 
@@ -173,6 +187,24 @@ def assert_replacing_silences(model: nn.Module, example: Any, found: Units) -> N
             # Without incoming weights nothing of the input is left in the unit, and the others are as they were.
             torch.testing.assert_close(constant[others], before[others])
             assert float(constant[unit].amax() - constant[unit].amin()) < 1e-12
+        model.load_state_dict(start)
+
+
+@torch.no_grad()
+def assert_whole(model: nn.Module, example: Any, found: Units) -> None:
+    """Without incoming weights, whatever the biases, nothing of the input is left in a unit."""
+    model, example = model.double().eval(), double(example)
+    for group in found:
+        start = {name: value.clone() for name, value in model.state_dict().items()}
+        unit = group.size - 1
+        for part in group.incoming:
+            part.view(model.get_parameter(part.tensor), group.size)[unit] = 0
+        for part in group.bias:
+            view = part.view(model.get_parameter(part.tensor), group.size)
+            view[unit] = torch.rand(view.shape[1:], dtype=view.dtype) + 0.5
+        feature = features(model, group, example)[unit]
+        spread = float(feature.amax() - feature.amin())
+        assert spread < 1e-9, f"{group.name} holds features that its own weights do not make: {spread}"
         model.load_state_dict(start)
 
 
