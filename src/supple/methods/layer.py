@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from supple.functional import random
+from supple.functional.initial import Fixed
 from supple.functional.rounding import HALF, add_by_chance, precise_type
 from supple.functional.sharding import is_sharded, opened
 from supple.functional.utility import (
@@ -269,8 +270,11 @@ class Layer:
         for norm in group.norms:
             for scale_or_shift in (norm.scale, norm.shift):
                 if scale_or_shift is not None:
-                    mean = method.distributions[method.names[scale_or_shift.tensor]].mean
-                    self._write(scale_or_shift, chosen, mean)
+                    start = method.distributions[method.names[scale_or_shift.tensor]]
+                    value: Tensor | float = start.mean
+                    if isinstance(start, Fixed):
+                        value = self.view(scale_or_shift, start.values.to(method.device)[None])[0, chosen.unit]
+                    self._write(scale_or_shift, chosen, value)
             for running, value in ((norm.running_mean, 0.0), (norm.running_var, 1.0)):
                 if running is not None:
                     self._write(running, chosen, value)
@@ -305,7 +309,10 @@ class Layer:
         lead, name = (-1,) + (1,) * offsets.ndim, method.names[part.tensor]
         seed, key = method.seed[chosen.replica].view(lead), random.purpose(*method.moment, "incoming", name)
         index = first + chosen.unit.view(lead) * stride + offsets
-        return method.distributions[name].quantile(random.uniform_at(seed, key, method.time, index))
+        drawn = method.distributions[name]
+        if isinstance(drawn, Fixed):
+            return drawn.at(index)
+        return drawn.quantile(random.uniform_at(seed, key, method.time, index))
 
     def absorb(self, chosen: Chosen, means: Tensor) -> None:
         """Adds the mean contribution of units that will be replaced to the biases of the layers that read them.

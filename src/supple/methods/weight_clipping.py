@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from supple.functional.initial import Constant, Distribution, Uniform
+from supple.functional.initial import Constant, Distribution, Fixed, Uniform
 from supple.functional.utility import precise
 from supple.methods.arguments import choice, is_embedding, is_normalization, last_layer_of, switch
 from supple.methods.base import About, Required, SharedInitial
 from supple.methods.weights import WeightMethod, Weights
 from supple.methods.when import Every
 from supple.optim.replicated import Setting
-from supple.structure.inference import fans
+from supple.structure.named import fans
 
 
 class WeightClipping(WeightMethod):
@@ -106,11 +106,11 @@ class WeightClipping(WeightMethod):
                 distribution = self.distributions.get(name)
                 if self.bound == "fan_in":
                     last = 1 / math.sqrt(max(1, fans(shape)[0]))
-                elif distribution is not None and not isinstance(distribution, Constant):
+                elif distribution is not None and not isinstance(distribution, Constant | Fixed):
                     last = reach(distribution)
             if name in self.parameters:
                 own = self.distributions.get(name) if self.bound == "initial" else None
-                bounds[name] = last if own is None or isinstance(own, Constant) else reach(own)
+                bounds[name] = last if own is None or isinstance(own, Constant | Fixed) else reach(own)
         return bounds
 
     def rule(self, w: Weights) -> None:
@@ -131,5 +131,5 @@ def reach(distribution: Distribution) -> float:
     """
     if isinstance(distribution, Uniform):
         return max(abs(distribution.low), abs(distribution.high))
-    assert not isinstance(distribution, Constant)
+    assert not isinstance(distribution, Constant | Fixed)
     return abs(distribution.mean) + math.sqrt(3) * distribution.std
