@@ -37,9 +37,10 @@ def below_threshold(utilities, factor):
     return [place for place, utility in enumerate(utilities) if utility <= bound]
 
 
-def lowest(utilities, count):
-    """Places of the ``count`` lowest utilities; of equal ones the first."""
-    return sorted(range(len(utilities)), key=lambda place: (utilities[place], place))[:count]
+def lowest(utilities, count, words):
+    """Places of the ``count`` lowest utilities; of equal ones those that come first in the order of random words."""
+    shuffled = sorted(range(len(utilities)), key=lambda place: words[place])
+    return sorted(shuffled, key=lambda place: utilities[place])[:count]
 
 
 def share_of(size, factor, uniform):
@@ -167,10 +168,11 @@ class Ages:
         self.accumulator -= count
         return count, eligible
 
-    def choose(self, utilities):
+    def choose(self, utilities, words):
         """The units to replace in this step."""
         count, eligible = self.count()
-        chosen = sorted(eligible, key=lambda unit: (utilities[unit], unit))[:count]
+        order = lowest(utilities, len(utilities), words)
+        chosen = [unit for unit in order if unit in eligible][:count]
         for unit in chosen:
             self.age[unit] = 0
         return chosen
@@ -202,6 +204,11 @@ def arrays(model):
 
 def gradients(model):
     return {name: p.grad.double().numpy().copy() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def tie_words(method, name, step, count, seed=0):
+    """The random words that decide among equal utilities of a parameter, or of a layer of units."""
+    return random.words(torch.tensor([seed]), random.purpose(method, "ties", name), step, count)[0].tolist()
 
 
 def replaced(values, layer, unit, method, distributions, step, seed=0):

@@ -9,7 +9,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supple.functional.utility import accumulated_count, below_threshold, lowest, lowest_order, proportional_count
+from supple.functional.utility import (
+    _by_words,
+    accumulated_count,
+    below_threshold,
+    lowest,
+    lowest_order,
+    proportional_count,
+)
 
 # Few different values, so that ties and zeros are common; all exact in every precision.
 VALUES = st.sampled_from([0.0, 0.0, 0.25, 0.5, 1.0, 3.0])
@@ -47,17 +54,50 @@ def test_threshold_selects_nothing_where_utilities_are_not_numbers():
     assert places(below_threshold(utility, torch.tensor([1.0, 1.0], dtype=torch.float64))) == [[], [0, 1]]
 
 
+def drawn(data, rows):
+    """Words for each entry, few different ones so that they too are equal now and then."""
+    row = st.lists(st.sampled_from([0, 1, 2, 3, 2**32 - 1]), min_size=len(rows[0]), max_size=len(rows[0]))
+    return data.draw(st.lists(row, min_size=len(rows), max_size=len(rows)))
+
+
 @given(ROWS, st.data(), DTYPES)
-def test_lowest_equals_a_sorted_list(rows, data, dtype):
+def test_lowest_equals_a_shuffled_list_that_is_sorted(rows, data, dtype):
     counts = data.draw(st.lists(st.integers(0, len(rows[0])), min_size=len(rows), max_size=len(rows)))
+    words = drawn(data, rows)
+    asked = []
+
+    def give(which):
+        asked.extend(which.tolist())
+        return torch.tensor(words)[which]
+
     utility = torch.tensor(rows, dtype=dtype)
-    expected = [sorted(reference.lowest(row, count)) for row, count in zip(rows, counts, strict=True)]
-    assert places(lowest(utility, torch.tensor(counts))) == expected
-    assert lowest_order(utility).tolist() == [reference.lowest(row, len(row)) for row in rows]
+    expected = [reference.lowest(*row) for row in zip(rows, counts, words, strict=True)]
+    assert places(lowest(utility, torch.tensor(counts), give)) == [sorted(row) for row in expected]
+    orders = lowest_order(utility, torch.tensor(counts), give).tolist()
+    for row, count, order, first in zip(rows, counts, orders, expected, strict=True):
+        assert [row[place] for place in order] == sorted(row)
+        assert set(order[:count]) == set(first)
+        # What an accelerator does, which draws for all.
+        everywhere = _by_words(torch.tensor([row], dtype=dtype), torch.tensor([words[rows.index(row)]]))[0].tolist()
+        assert everywhere[:count] == reference.lowest(row, count, words[rows.index(row)])
+    # Nothing is drawn but where an entry just in and one just out are equal.
+    tied = [r for r, (row, c) in enumerate(zip(rows, counts, strict=True)) if 0 < c < len(row) and equal_at(row, c)]
+    assert asked == tied * 2
+
+
+def equal_at(row, count):
+    ordered = sorted(row)
+    return ordered[count - 1] == ordered[count]
+
+
+def test_without_ties_no_words_are_asked_for():
+    utility = torch.tensor([[3.0, 1.0, 2.0], [0.0, 0.0, 5.0]])
+    assert lowest_order(utility, torch.tensor([2, 2]), lambda rows: None).tolist() == [[1, 2, 0], [0, 1, 2]]
 
 
 def test_nan_comes_last():
-    assert lowest_order(torch.tensor([[math.nan, 2.0, math.inf, 1.0]])).tolist() == [[3, 1, 2, 0]]
+    utility = torch.tensor([[math.nan, 2.0, math.inf, 1.0]])
+    assert lowest_order(utility, torch.tensor([2]), lambda rows: None).tolist() == [[3, 1, 2, 0]]
 
 
 @given(

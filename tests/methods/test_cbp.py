@@ -52,7 +52,7 @@ def test_training_equals_a_loop_over_units(name, utility):
             utilities = reference.layer_utilities(
                 utility, layer, features[layer.name], expected, reference.gradients(case.model)
             )
-            chosen = account.choose(utilities)
+            chosen = account.choose(utilities, reference.tie_words("CBP", layer.name, step, layer.size))
             for unit in chosen:
                 reference.replaced(expected, layer, unit, "CBP", method.distributions, step)
             total += len(chosen)
@@ -61,7 +61,8 @@ def test_training_equals_a_loop_over_units(name, utility):
         assert int(method.reinitialized.total) == total
 
     def method_of(model, optimizer):
-        return supple.CBP(model, optimizer, maturity=maturity, replacement_rate=rate, utility=utility, **case.arguments)
+        settings = {"maturity": maturity, "replacement_rate": rate, "utility": utility, "seed": 0}
+        return supple.CBP(model, optimizer, **settings, **case.arguments)
 
     train(case, method_of, check, steps=30)
     assert total >= 10
@@ -81,7 +82,8 @@ def test_moving_average_equals_the_weighted_history_of_each_unit(name, utility):
             utilities = reference.layer_utilities(
                 utility, layer, features[layer.name], expected, reference.gradients(case.model)
             )
-            for unit in account.choose(average.add(utilities)):
+            words = reference.tie_words("CBP", layer.name, step, layer.size)
+            for unit in account.choose(average.add(utilities), words):
                 average.forget(unit)
                 reference.replaced(expected, layer, unit, "CBP", method.distributions, step)
         method.step()
@@ -95,6 +97,7 @@ def test_moving_average_equals_the_weighted_history_of_each_unit(name, utility):
             replacement_rate=rate,
             utility=utility,
             decay=decay,
+            seed=0,
             **case.arguments,
         )
 

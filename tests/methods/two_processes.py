@@ -23,6 +23,8 @@ METHODS: dict[str, Make] = {
     "SWR": lambda m, o: supple.SWR(m, o, frequency=3, factor=0.3, optimizer_state="fresh"),
     "SWR many": lambda m, o: supple.SWR(m, o, frequency=3, factor=2.0),
     "SWR proportional": lambda m, o: supple.SWR(m, o, frequency=3, factor=0.2, pruning="proportional", reinit="mean"),
+    # Eight weights of the first layer have no gradient, of which four are chosen.
+    "SWR tied": lambda m, o: supple.SWR(m, o, frequency=3, factor=0.1, pruning="proportional", include="0.weight"),
     "SWR averaged": lambda m, o: supple.SWR(m, o, frequency=3, factor=0.3, decay=0.7),
     "SWR random": lambda m, o: supple.SWR(m, o, frequency=3, factor=0.3, utility="random"),
     "SWR initial": lambda m, o: supple.SWR(m, o, frequency=3, factor=0.3, utility="magnitude", reinit="initial"),

@@ -99,7 +99,7 @@ def silenced(model: nn.Module, group: UnitGroup, unit: int) -> Iterator[None]:
 
 
 def features(model: nn.Module, group: UnitGroup, example: Any) -> Tensor:
-    """What is read of a group, units in front."""
+    """What is read of a group, units in front; of all inputs of a module that is called several times."""
     seen: list[Tensor] = []
     module = model.get_submodule(group.feature.module)
 
@@ -115,8 +115,7 @@ def features(model: nn.Module, group: UnitGroup, example: Any) -> Tensor:
         handle = module.register_forward_hook(after)
     call(model, example)
     handle.remove()
-    (read,) = seen
-    return group.feature.view(read, group.size)
+    return group.feature.view(torch.cat(seen), group.size)
 
 
 def close(one: Any, other: Any) -> bool:

@@ -9,7 +9,7 @@ shape. Everything stays on the device.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -147,30 +147,53 @@ def below_threshold(utility: Tensor, factor: Tensor, mean: Tensor | None = None)
     return utility <= bound.unsqueeze(1)
 
 
-def lowest_order(utility: Tensor) -> Tensor:
-    """Indices from the lowest utility to the highest; of equal ones the first comes first, NaN comes last.
+def lowest_order(utility: Tensor, count: Tensor, words: Callable[[Tensor], Tensor]) -> Tensor:
+    """Indices from the lowest utility to the highest, NaN last; among equal ones words decide who is in the first few.
+
+    On a CPU words are only asked for, and only matter, where the last of the first ``count`` and the next are equal.
+    Elsewhere that would have to be waited for, and all equal entries are in the order of their words.
 
     Args:
         utility: [R, n].
+        count: [R], 0 <= count <= n, how many of the lowest are wanted.
+        words: gives random words [M, n] for rows, int64 [M]; of equal words the first comes first.
 
     Returns:
         int64 [R, n].
     """
-    return utility.argsort(dim=1, stable=True)
+    size = utility.shape[1]
+    if utility.device.type != "cpu":
+        return _by_words(utility, words(torch.arange(len(utility), device=utility.device)))
+    ordered, order = utility.sort(dim=1, stable=True)
+    if size < 2:
+        return order
+    last = (count - 1).clamp(0, size - 2).unsqueeze(1)
+    equal = (ordered.gather(1, last) == ordered.gather(1, last + 1)).squeeze(1)
+    rows = torch.where(equal & (count > 0) & (count < size))[0]
+    if len(rows):
+        order[rows] = _by_words(utility[rows], words(rows))
+    return order
 
 
-def lowest(utility: Tensor, count: Tensor) -> Tensor:
-    """Selects the ``count`` entries of lowest utility; of equal ones the first.
+def _by_words(utility: Tensor, words: Tensor) -> Tensor:
+    """Indices by utility, then word, then index."""
+    order = words.argsort(dim=1, stable=True)
+    return order.gather(1, utility.gather(1, order).argsort(dim=1, stable=True))
+
+
+def lowest(utility: Tensor, count: Tensor, words: Callable[[Tensor], Tensor]) -> Tensor:
+    """Selects the ``count`` entries of lowest utility; of equal ones those of the lowest words.
 
     Args:
         utility: [R, n].
         count: [R], 0 <= count <= n.
+        words: gives random words [M, n] for rows, int64 [M], as of :func:`lowest_order`.
 
     Returns:
         bool [R, n], with ``count`` entries a row.
     """
     chosen = torch.arange(utility.shape[1], device=utility.device) < count.unsqueeze(1)
-    return torch.zeros_like(chosen).scatter_(1, lowest_order(utility), chosen)
+    return torch.zeros_like(chosen).scatter_(1, lowest_order(utility, count, words), chosen)
 
 
 def proportional_count(size: int, factor: Tensor, uniform: Tensor) -> Tensor:

@@ -33,9 +33,10 @@ class CBP(UnitMethod):
             |sum(W_out * dL/dW_out)|      utility="gradient"
 
     with h the unit's output as the next layer receives it, averaged over the step's batch, and W_out the weights that
-    leave the unit. Replacing a unit redraws its incoming weights from their initial distribution and sets its bias, its
-    outgoing weights and its age to 0; a normalization that follows gets its initial scale and shift, and batch
-    normalization a running mean of 0 and a running variance of 1.
+    leave the unit. Among units of equal utility, as dead ones are, random numbers decide. Replacing a unit redraws its
+    incoming weights from their initial distribution and sets its bias, its outgoing weights and its age to 0; a
+    normalization that follows gets its initial scale and shift, and batch normalization a running mean of 0 and a
+    running variance of 1.
 
     The version of Dohare et al. (2024) is ``decay=0.99, counting="draw", absorb_mean=True``: the utility is then a
     moving average with bias correction, (sum of (1 - decay) decay^i u_(t-i)) / (1 - decay^age); k is

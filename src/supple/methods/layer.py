@@ -163,7 +163,7 @@ class Layer:
         return Chosen(replicas_at(self.rows, local), unit, mask.flatten())
 
     def lowest(self, utility: Tensor, eligible: Tensor, counts: Tensor) -> tuple[Chosen, Tensor]:
-        """Chooses the eligible units of lowest utility.
+        """Chooses the eligible units of lowest utility; of equal ones those of the lowest random words.
 
         Units whose utility is not finite come last, and if it is their turn it passes, which is counted: nothing is
         known of them.
@@ -179,7 +179,10 @@ class Layer:
         finite = utility.isfinite()
         # Eligible units come first whatever their utility, so that their number is always enough.
         utility = torch.nan_to_num(utility, nan=torch.finfo(utility.dtype).max)
-        order = lowest_order(utility.masked_fill(~eligible, torch.inf))
+        utility = utility.masked_fill(~eligible, torch.inf)
+        key, size = random.purpose(*self.method.moment, "ties", self.group.name), utility.shape[1]
+        seed, time = self.method.seed[self.rows], self.method.time
+        order = lowest_order(utility, counts, lambda rows: random.words(seed[rows], key, time, size))
         local, place = torch.where(torch.arange(int(counts.max())) < counts.unsqueeze(1))
         local, place = local.to(order.device, non_blocking=True), place.to(order.device, non_blocking=True)
         unit = order[local, place]

@@ -40,9 +40,10 @@ class SWR(WeightMethod):
     the whole tensor when the tensor is due. Parameters whose gradient is None in a step are left alone in that step.
 
     With gradient accumulation g is what accumulated in ``.grad``. Selection depends on the utilities of a tensor only
-    up to a common factor, so a loss scaled for mixed precision selects the same entries. A tensor whose utilities are
-    not all finite, as after an overflow, is left alone in that step, which :attr:`skipped` counts; its moving average
-    stays as it is.
+    up to a common factor, so a loss scaled for mixed precision selects the same entries. Where the proportional choice
+    ends among entries of equal utility, as all those of utility 0 are, random numbers say which are chosen. A tensor
+    whose utilities are not all finite, as after an overflow, is left alone in that step, which :attr:`skipped` counts;
+    its moving average stays as it is.
 
     For fine-tuning, ``reinit="initial"`` goes back to the values at the start, the pretrained ones; nothing has to be
     known of initial distributions then. It keeps one copy of the parameters it acts on, in their type and beside them,

@@ -139,7 +139,7 @@ class Weights:
         return self.block.total(flat.sum(dim=1)) / self.block.whole.numel()
 
     def lowest(self, utility: Tensor, count: Tensor) -> Tensor:
-        """Finds the lowest utilities of the whole parameter, also where it is sharded.
+        """Finds the lowest utilities of the whole parameter, also where it is sharded; equal ones by random words.
 
         Args:
             utility: [rows, ...].
@@ -150,7 +150,10 @@ class Weights:
         """
         # Which entries are the lowest shows only when all are seen together.
         whole = gathered(self.block.join(utility))
-        chosen = lowest(whole.reshape(len(count), -1), count)
+        whole = whole.reshape(len(count), -1)
+        key, size = random.purpose(*self.method.moment, "ties", self.name), whole.shape[1]
+        seed, time = self.method.seed[self.rows], self.method.time
+        chosen = lowest(whole, count, lambda rows: random.words(seed[rows], key, time, size))
         return self.block.of(chosen.view(-1, *self.block.whole), leading=1)
 
     def draw(self, place: Place | None = None) -> Tensor | float:

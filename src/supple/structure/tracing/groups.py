@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from supple.structure.description import Consumer, Excluded, Feature, Slice, Uni
 from supple.structure.tracing.axis import Axis, Reading
 from supple.structure.tracing.record import Record
 from supple.structure.tracing.run import run
-from supple.structure.tracing.values import runs
+from supple.structure.tracing.values import Run, runs
 
 
 def trace(model: nn.Module, example: Any) -> Units:
@@ -24,15 +25,16 @@ def trace(model: nn.Module, example: Any) -> Units:
         ValueError: if the model does not run on the example.
     """
     record = run(model, example)
+    places = _Places(record)
     groups: list[UnitGroup] = []
     excluded: dict[str, str] = {}
     for members in _classes(record):
-        found = _group(model, record, members)
+        found = _group(model, record, places, members)
         if isinstance(found, UnitGroup):
             groups.append(found)
         elif found:
             for axis in members:
-                excluded.setdefault(_name([axis]), found)
+                excluded.setdefault(_name([axis]), axis.reason or found)
     for name, reason in record.excluded.items():
         excluded.setdefault(name, reason)
     for name, module in model.named_modules():
@@ -67,10 +69,14 @@ def _name(members: list[Axis]) -> str:
     wholes = {axis.whole for axis in members}
     if len(wholes) == 1 and (whole := wholes.pop()) is not None and len(whole.parts) == len(members):
         return whole.name
-    return " * ".join(dict.fromkeys(axis.name for axis in members))
+    name = members[0].name
+    for axis in members[1:]:
+        if axis.sign or axis.partner is None:
+            name += f" {axis.sign or members[0].sign} {axis.name}"
+    return name
 
 
-def _group(model: nn.Module, record: Record, members: list[Axis]) -> UnitGroup | str:
+def _group(model: nn.Module, record: Record, places: _Places, members: list[Axis]) -> UnitGroup | str:
     """The group, or why its units cannot be replaced; "" where they are not hidden."""
     readings = [reading for axis in members for reading in axis.readings]
     output = any(axis.output for axis in members)
@@ -78,34 +84,35 @@ def _group(model: nn.Module, record: Record, members: list[Axis]) -> UnitGroup |
         return ""
     if reason := _obstacle(record, members, readings, output):
         return reason
+    keys, normed = {reading.key for reading in readings}, {reading.before_norm for reading in readings} - {()}
     for reading in sorted(readings, key=lambda reading: reading.weight.copies * reading.weight.repeat):
-        after = _place(record, members, reading.key, reading.module)
-        before = _place(record, members, reading.before_norm) if reading.before_norm else None
+        after = places.find(members, reading.key, keys, reading.module)
+        before = places.find(members, reading.before_norm, normed) if reading.before_norm else None
         if after is not None and (before is not None or not reading.before_norm):
             break
     else:
         return "no module takes in or gives out their features, so that these cannot be read"
     assert after is not None
+    consumers: dict[Slice, str | None] = {}
+    for other in readings:
+        bias = _bias(model, other) if _same_values(other, reading, after.layout) else None
+        consumers.setdefault(other.weight, bias)
     return UnitGroup(
         name=_name(members),
         size=members[0].size,
         feature=before or after,
         feature_after_norm=after if before else None,
-        incoming=tuple(axis.incoming for axis in members),
-        bias=tuple(bias for axis in members for bias in axis.bias),
-        consumers=tuple(
-            Consumer(other.weight, _bias(model, other) if _same_values(other, reading, after.layout) else None)
-            for other in readings
-        ),
-        norms=tuple(norm for axis in members for norm in axis.norms),
+        incoming=tuple(dict.fromkeys(axis.incoming for axis in members)),
+        bias=tuple(dict.fromkeys(bias for axis in members for bias in axis.bias)),
+        consumers=tuple(Consumer(weight, bias) for weight, bias in consumers.items()),
+        norms=tuple(dict.fromkeys(norm for axis in members for norm in axis.norms)),
     )
 
 
 def _obstacle(record: Record, members: list[Axis], readings: list[Reading], output: bool) -> str:
     """Why units cannot be replaced; "" if they can."""
-    for axis in members:
-        if several := _several_uses(record, axis.incoming, axis.size):
-            return several
+    if several := _several_uses(record, members, [axis.incoming for axis in members]):
+        return several
     for axis in members:
         if axis.reason:
             return axis.reason
@@ -116,36 +123,72 @@ def _obstacle(record: Record, members: list[Axis], readings: list[Reading], outp
     made = {axis.incoming.tensor for axis in members}
     if tensor := next((reading.weight.tensor for reading in readings if reading.weight.tensor in made), ""):
         return f"{tensor} both makes them and reads them"
-    parts = [(reading.weight, axis.size) for axis in members for reading in axis.readings]
-    for axis in members:
-        own = [*axis.bias]
-        for norm in axis.norms:
-            own += filter(None, (norm.scale, norm.shift, norm.running_mean, norm.running_var))
-        parts += [(part, axis.size) for part in own]
-    return next(filter(None, (_several_uses(record, *part) for part in parts)), "")
+    # A layer that reads units several times does so for as many inputs as they are made of.
+    times = max(Counter(axis.incoming for axis in members).values())
+    return _several_uses(record, members, [reading.weight for reading in readings], times) or _several_uses(
+        record, members, [part for axis in members for part in _own(axis)]
+    )
 
 
-def _several_uses(record: Record, part: Slice, units: int) -> str:
-    entries = range(part.start, part.start + part.copies * units * part.repeat)
-    uses = record.uses(part.tensor, part.dim, entries)
-    return f"{part.tensor} is used {uses} times in one forward pass" if uses > 1 else ""
+def _own(axis: Axis) -> list[Slice]:
+    """What belongs to units besides their weights, as often as it was used."""
+    parts = [(norm.scale, norm.shift, norm.running_mean, norm.running_var) for norm in axis.norms]
+    return [*axis.bias, *(part for four in parts for part in four if part is not None)]
 
 
-def _place(record: Record, members: list[Axis], key: tuple[int, ...], reader: str | None = None) -> Feature | None:
-    """Where values can be read: the input of the layer that reads them, or else the last place that has them."""
-    places: list[tuple[tuple[bool, bool, int], Feature]] = []
-    for number, boundary in enumerate(record.boundaries):
-        # A module that runs several times would be read each time.
-        if record.calls[boundary.module] == 1 and boundary.module:
+def _several_uses(record: Record, members: list[Axis], parts: list[Slice], most: int | None = None) -> str:
+    """Whether something else uses what units use, such as another layer with the same weight."""
+    for part, times in Counter(parts).items():
+        entries = range(part.start, part.start + part.copies * members[0].size * part.repeat)
+        uses = record.uses(part.tensor, part.dim, entries)
+        if uses > min(times, most or times):
+            return f"{part.tensor} is used {uses} times in one forward pass"
+    return ""
+
+
+class _Places:
+    """Where modules take in or give out units.
+
+    Args:
+        record: what was seen.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self._calls = record.calls
+        self._seen: defaultdict[Feature, list[tuple[Run, int]]] = defaultdict(list)
+        self._by_key: defaultdict[tuple[int, ...], set[Feature]] = defaultdict(set)
+        for number, boundary in enumerate(record.boundaries):
             for dim, pieces in enumerate(boundary.value.dims):
                 for found in runs(pieces):
-                    if found.key == key and found.axis in members:
-                        taken = boundary.where == "input"
-                        rank = (taken and boundary.module == reader, taken, number)
-                        last = dim == len(boundary.value.dims) - 1
-                        layout = found.slice("", -1 if last else dim)
-                        places.append((rank, Feature(boundary.module, boundary.where, layout)))
-    return max(places, key=lambda place: place[0])[1] if places else None
+                    layout = found.slice("", -1 if dim == len(boundary.value.dims) - 1 else dim)
+                    place = Feature(boundary.module, boundary.where, layout)
+                    self._seen[place].append((found, number))
+                    self._by_key[found.key].add(place)
+
+    def find(
+        self, members: list[Axis], key: tuple[int, ...], others: set[tuple[int, ...]], reader: str = ""
+    ) -> Feature | None:
+        """Finds where values can be read: the input of the layer that reads them, or else the last place that has them.
+
+        A module that is called several times is read each time, so that each time has to be one of the same units.
+
+        Args:
+            members: the units.
+            key: the values.
+            others: other values of the same units that are as good.
+            reader: the layer that reads them.
+        """
+        best: tuple[tuple[int, bool, bool, int], Feature] | None = None
+        for place in self._by_key[key]:
+            seen = self._seen[place]
+            whole = all(found.axis in members and found.key in others for found, _ in seen)
+            if place.module and whole and len(seen) == self._calls[place.module]:
+                taken = place.where == "input"
+                keys = {found.key for found, _ in seen}
+                rank = (len(keys), taken and place.module == reader, taken, seen[-1][1])
+                if best is None or rank > best[0]:
+                    best = rank, place
+        return None if best is None else best[1]
 
 
 def _same_values(one: Reading, other: Reading, layout: Slice) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Literal
 
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from supple.structure.description import Norm, Slice
 from supple.structure.tracing.axis import Axis, Reading
 from supple.structure.tracing.layout import renewed
-from supple.structure.tracing.values import Entries, Kind, Piece, Pieces, Run, State, Value, runs
+from supple.structure.tracing.values import Entries, Kind, Piece, Pieces, Run, State, Value, lost, runs
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Record:
         self._values: dict[int, tuple[Tensor, Value]] = {}
         # What lies in memory that several tensors may view.
         self._inside: defaultdict[int, set[Axis]] = defaultdict(set)
+        self._made: dict[Slice, Axis] = {}
         self._uses: defaultdict[str, list[dict[int, range]]] = defaultdict(list)
         self._buffers = {id(buffer): name for name, buffer in model.named_buffers()}
         for name, parameter in model.named_parameters():
@@ -75,10 +77,10 @@ class Record:
         _, value = self._values.get(id(tensor), (tensor, Value(Kind.CONSTANT, ((),) * tensor.ndim)))
         storage = _storage(tensor)
         if value.kind == Kind.CONSTANT and storage in self._inside:
-            axes = frozenset(self._inside[storage])
+            axes = self._inside[storage]
             for axis in axes:
                 axis.exclude(f"{self.place} uses them in a way that cannot be followed")
-            return Value(Kind.ACTIVATION, value.dims, axes)
+            return Value(Kind.ACTIVATION, value.dims, lost(axes))
         return value.settled()
 
     def set(self, tensor: Tensor, value: Value) -> None:
@@ -89,10 +91,36 @@ class Record:
 
     def write(self, tensor: Tensor, value: Value) -> None:
         """Notes that an operation changed a tensor in place, and what is known of it now."""
-        before = self.value(tensor)
-        for axis in value.axes() - before.axes():
+        before = {axis.root() for axis in self.value(tensor).axes()}
+        for axis in (axis for axis in value.axes() if axis.root() not in before and not value.statistic):
             axis.exclude(f"they are written into another tensor in {self.place}")
         self.set(tensor, value)
+
+    def take_in(self, tensor: Tensor) -> None:
+        """Notes that the model takes a tensor in: other features are computed from it, but no weight makes it."""
+        source = Axis("the model's input", 0, Slice(""))
+        self.set(tensor, Value(Kind.ACTIVATION, ((),) * tensor.ndim, lost([source])))
+
+    def give_out(self, tensor: Tensor) -> None:
+        """Notes that the model gives a tensor out; statistics of units are no units."""
+        value = self.value(tensor)
+        if not value.statistic:
+            self.blame(value)
+            for axis in value.axes():
+                axis.give_out()
+
+    def keep(self, tensor: Tensor, name: str) -> None:
+        """Notes that a module keeps a tensor, which the next call may use; of statistics it is not to be feared."""
+        value = self.value(tensor)
+        if not value.statistic:
+            for axis in value.everything():
+                axis.exclude(f"they are kept on {name or 'the model'} between calls")
+
+    def blame(self, value: Value) -> None:
+        """Notes that something goes on from a tensor, so that units that were lost on the way cannot be replaced."""
+        for item in sorted(value.loose, key=attrgetter("number")):
+            if item.reason:
+                item.axis.exclude(item.reason, item.rank)
 
     def use(self, value: Value) -> None:
         """Counts that an operation uses the parameters in a value."""
@@ -165,7 +193,7 @@ class Record:
                         parts.append(part)
                 run.axis.norms.append(Norm(*parts))
         dims = tuple(renewed(pieces, normalized=True) for pieces in value.dims)
-        return Value(value.kind, dims, value.loose)
+        return replace(value, dims=dims)
 
     def contract(self, x: Value, x_dim: int, weight: Value, in_dim: int, out_dim: int, groups: int = 1) -> Value:
         """Notes that a weight reads units, and opens an axis for those it produces.
@@ -181,6 +209,7 @@ class Record:
         Returns:
             What is known of the product, whose outputs lie along ``x_dim``.
         """
+        self.blame(x)
         read, made = weight.dims[in_dim], weight.dims[out_dim]
         whole = all(len(p) == 1 and isinstance(p[0].owner, Entries) and p[0].length == p[0].units for p in (read, made))
         if weight.kind != Kind.PARAMETER or not whole:
@@ -192,7 +221,7 @@ class Record:
                 self.excluded.setdefault(
                     self.place, "its weight is computed, as by a parametrization, and no parameter"
                 )
-            return self._product(x, x_dim, ())
+            return replace(self._product(x, x_dim, ()), loose=lost(x.everything()))
         source, target = read[0].owner, made[0].owner
         assert isinstance(source, Entries)
         assert isinstance(target, Entries)
@@ -203,6 +232,10 @@ class Record:
         incoming = Slice(target.tensor, target.dim, target.start)
         out = Axis(layer_name(target.tensor), made[0].units * (groups if out_dim == 1 else 1), incoming, ancestors)
         self.axes.append(out)
+        if not selected and groups == 1:
+            before = self._made.setdefault(incoming, out)
+            if before is not out and not out.comes_from(before.same()):
+                before.join(out, "")
         if selected:
             out.exclude(f"its weight is one of several in the parameter {source.tensor}")
         if groups != 1:

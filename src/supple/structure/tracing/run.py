@@ -22,7 +22,6 @@ from supple.structure.tracing.call import Call, mix
 from supple.structure.tracing.layout import renewed
 from supple.structure.tracing.operations import apply
 from supple.structure.tracing.record import Boundary, Record, layer_name
-from supple.structure.tracing.values import Kind, Value
 
 _NORMALIZING: tuple[Callable[..., Tensor], ...] = (
     F.batch_norm,
@@ -86,19 +85,17 @@ def _run(model: nn.Module, example: Any, evaluating: bool = False) -> Record:
         raise ValueError(f"cannot trace {kind}: it cannot be copied ({type(error).__name__}: {error})") from error
     arguments, keywords = _arguments(_map(example, lambda tensor: fake.from_tensor(tensor)))
     for tensor in _tensors((arguments, keywords)):
-        record.set(tensor, Value(Kind.ACTIVATION, ((),) * tensor.ndim))
+        record.take_in(tensor)
     try:
         with _taken_apart(), torch.no_grad(), fake, _Operations(record, originals), _Functions(record):
             output = twin(*arguments, **keywords)
     except Exception as error:
         raise ValueError(_failure(kind, record, error, example)) from error
     for tensor in _tensors(output):
-        for axis in record.value(tensor).axes():
-            axis.give_out()
+        record.give_out(tensor)
     for name, module in twin.named_modules():
         for tensor in _tensors(vars(module)):
-            for axis in record.value(tensor).everything():
-                axis.exclude(f"they are kept on {name or 'the model'} between calls")
+            record.keep(tensor, name)
     return record
 
 
