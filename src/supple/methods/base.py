@@ -24,7 +24,7 @@ from supple.methods.arguments import (
     refuse_unknown,
 )
 from supple.methods.optimizer_state import OptimizerMemory, OptimizerState
-from supple.methods.probe import unwrapped_optimizer
+from supple.methods.probe import members, unwrapped_optimizer
 from supple.methods.state import State
 from supple.methods.when import ALL, Every, Rows
 from supple.optim.replicated import Setting
@@ -117,7 +117,7 @@ class Method(State):
         optimizer_state: what becomes of what the optimizer remembers of replaced entries. "keep" leaves it as it is;
             "fresh" makes it that of a new entry, with an age of its own; "mean" does the same, but gives it the second
             moment that the other entries have on average. The last two need the optimizer. None: for methods on hidden
-            units the first of "fresh", "mean" and "keep" that the optimizer can be treated with, for others the first
+            units the first of "fresh", "keep" and "mean" that does no harm to the optimizer's entries, for others the first
             of "keep", "fresh" and "mean"; "keep" without an optimizer. For methods that replace values.
         seed: seed of the method's random numbers, or one a replica; None: the stacked network's own seeds, else 0.
 
@@ -429,7 +429,9 @@ class Method(State):
         with warnings.catch_warnings():
             if self.required == "means":
                 warnings.filterwarnings("ignore", "The model looks trained already")
-            initial = initial_distributions(self.model, overrides, optimizer=self.optimizer)
+            # Wrappers such as Lookahead copy the weights before any step.
+            inner = None if self.optimizer is None else members(self.optimizer)[-1]
+            initial = initial_distributions(self.model, overrides, optimizer=inner)
         names = self._redrawn()
         self.distributions = initial.require_means(names) if self.required == "means" else initial.require(names)
         self._stated = {name for name, entry in initial.items() if entry.source == "override"}

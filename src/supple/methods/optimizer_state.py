@@ -238,8 +238,8 @@ class OptimizerMemory:
             if probe.failure:
                 return f"what {kind} gives a new entry cannot be found, because a step fails ({probe.failure})"
             if probe.others:
-                kept = ", ".join(probe.others)
-                return f"what {kind} gives a new entry cannot be set: it keeps {kept}, so single entries cannot be made fresh"
+                reason = f"it keeps {', '.join(probe.others)}, so single entries cannot be made fresh"
+                return f"what {kind} gives a new entry cannot be set: {reason}"
         elif probe.failure:
             return ""
         harm = probe.harm(mode, self._gentle)

@@ -135,7 +135,8 @@ class Probe:
     ) -> None:
         self.device = parameter.device
         self._what: tuple[Any, ...] = (optimizer, group, parameter, replicas, stacked)
-        self._dtype, self._how = parameter.dtype, (0, False)
+        self._dtype = parameter.dtype
+        self._how: dict[str, Any] = {}
         self._rule: Rule | bool | None = False
         self._harm: dict[tuple[str, bool], str] = {}
         self.slots: dict[Path, Slot] = {}
@@ -143,8 +144,8 @@ class Probe:
         self.failure = ""
         # In double precision, where the device and the optimizer have it.
         self._exact = torch.float64
-        for how in ((0, False), (1, False), (99, False), (0, True)):
-            self._how = how
+        for filled, closure in ((0, False), (1, False), (99, False), (0, True)):
+            self._how = {"filled": filled, "closure": closure}
             try:
                 self._look()
             except Exception as error:
@@ -179,13 +180,16 @@ class Probe:
                 even = torch.allclose(a, b, rtol=1e-2, atol=0) and not slot.slope.any()
             self.slots[path] = replace(new.get(path, slot), copies=slot.copies, even=even)
 
-    def _twin(self, dtype: torch.dtype | None = None, rate: float | None = 0.05) -> _Twin:
-        return _Twin(*self._what, dtype or self._exact, rate, *self._how)
+    def _twin(
+        self, dtype: torch.dtype | None = None, rate: float | None = 0.05, group: Mapping[str, Any] | None = None
+    ) -> _Twin:
+        optimizer, known, parameter, replicas, stacked = self._what
+        settings = known if group is None else group
+        return _Twin(optimizer, settings, parameter, replicas, stacked, dtype or self._exact, rate, **self._how)
 
     def new(self, group: Mapping[str, Any]) -> dict[Path, Slot]:
         """What an entry gets from the optimizer in its first step, with the settings that it has now."""
-        optimizer, _, *rest = self._what
-        return self._given(_Twin(optimizer, group, *rest, self._dtype, None, *self._how))
+        return self._given(self._twin(self._dtype, None, group))
 
     def _at_hand(self) -> dict[Path, Slot]:
         """The same for the twins that are tried."""

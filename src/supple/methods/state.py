@@ -105,7 +105,7 @@ class State(ABC):
         }
         if self.memory is not None:
             born = self.memory.born
-            state["born"] = {n: self.blocks[n].join(self.stack(tensor).clone()) for n, tensor in born.items()}
+            state["births"] = {n: self.blocks[n].join(self.stack(tensor).clone()) for n, tensor in born.items()}
         for kind, tensors in self.kept.items():
             assert kind not in state, f"{kind} is a name that every state has; keep it under another"
             state[kind] = {name: self.blocks[name].join(tensor.clone()) for name, tensor in tensors.items()}
@@ -128,7 +128,7 @@ class State(ABC):
             raise ValueError(f"this is the state of {state.get('method')}, not of {type(self).__name__}")
         own = self.state_dict()
         nothing_kept: dict[str, Any] = {kind: {} for kind, tensors in self.kept.items() if not tensors}
-        state = {"skipped": torch.zeros_like(self._skipped), "boundaries": 0, "born": {}, **nothing_kept, **state}
+        state = {"skipped": torch.zeros_like(self._skipped), "boundaries": 0, "births": {}, **nothing_kept, **state}
         missing = [key for key in own if key not in state]
         if missing:
             raise ValueError(f"the state is not complete; it has no {', '.join(missing)}")
@@ -200,7 +200,7 @@ class State(ABC):
     def _load(self, state: Mapping[str, Any]) -> None:
         """Takes back the kept tensors, and the ages of what was replaced."""
         if self.memory is not None:
-            blocks = {name: self.blocks[name].split(tensor) for name, tensor in state["born"].items()}
+            blocks = {name: self.blocks[name].split(tensor) for name, tensor in state["births"].items()}
             self.memory.restore({n: one.to(self.device) if self.stacked else one[0] for n, one in blocks.items()})
         own = {(kind, name): tensor for kind, tensors in self.kept.items() for name, tensor in tensors.items()}
         saved = {(kind, name): tensor for kind in self.kept for name, tensor in state[kind].items()}

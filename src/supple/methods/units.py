@@ -61,7 +61,7 @@ class UnitMethod(Method):
     """
 
     replaces = True
-    treatments = ("fresh", "mean", "keep")
+    treatments = ("fresh", "keep", "mean")
 
     def __init__(
         self,
