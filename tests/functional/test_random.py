@@ -146,6 +146,14 @@ def test_a_shorter_draw_is_the_beginning_of_a_longer_one(draw):
         assert torch.equal(draw(seed, HEAD, 3, count), longest[:, :count])
 
 
+@pytest.mark.parametrize("draw", [random.words, random.uniform])
+@pytest.mark.parametrize("first", [1, 2, 7, 8, 131_069])
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 10])
+def test_a_draw_may_start_anywhere(draw, first, count):
+    seed = torch.tensor([1, -5])
+    assert torch.equal(draw(seed, HEAD, 3, count, first), draw(seed, HEAD, 3, first + count)[:, first:])
+
+
 @pytest.mark.parametrize(("draw", "draw_at"), [(random.words, random.words_at), (random.uniform, random.uniform_at)])
 def test_single_entries_equal_the_whole_draw(draw, draw_at):
     seed, count = torch.arange(-3, 4), COUNTS[-1]

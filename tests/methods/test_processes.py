@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import two_processes
-from two_processes import COPIED, METHODS, STEPS, train, unread
+from two_processes import COPIED, HALF, METHODS, STEPS, half, train, unread
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
 
@@ -56,6 +56,14 @@ def test_two_processes_do_what_one_does(name: str, how: str, found: list[dict[st
         for key, value in found[0][f"{how} {name}"][kind].items():
             assert torch.equal(value, found[1][f"{how} {name}"][kind][key])
     assert bool(sum(expected["counts"]) > 3) is (name not in ("L2", "S&P"))
+
+
+@pytest.mark.parametrize("name", HALF)
+def test_small_changes_in_half_precision_do_not_depend_on_the_division(name: str, found: list[dict[str, Any]]) -> None:
+    expected = half(name)
+    for rank in found:
+        for key, value in expected.items():
+            assert torch.equal(rank[f"half {name}"][key], value), key
 
 
 def test_what_is_not_said_or_not_known_is_refused(found: list[dict[str, Any]]) -> None:

@@ -38,6 +38,7 @@ METHODS: dict[str, Make] = {
 }
 
 COPIED = ["SWR", "CBP", "ReDo"]
+HALF = ["L2", "S&P"]
 
 
 def network() -> nn.Sequential:
@@ -191,6 +192,15 @@ def unread(rank: int) -> dict[str, Any]:
     return {"values": found}
 
 
+def half(name: str, wrap: Callable[[nn.Module], nn.Module] = lambda m: m) -> dict[str, Tensor]:
+    """What a few steps of a method, without training, make of a network in half precision."""
+    model = wrap(network().bfloat16())
+    method = METHODS[name](model, torch.optim.SGD(model.parameters(), lr=0.1))
+    for _ in range(3):
+        method.step()
+    return values(model)
+
+
 def blocks() -> dict[str, bool]:
     """Whether each block is where it is said to be, for tensors divided in all ways that are known."""
     from torch.distributed.device_mesh import init_device_mesh
@@ -230,6 +240,8 @@ def main(rank: int, folder: str) -> None:
     for name in METHODS:
         found[f"parallel {name}"] = train(name, parallel, rank, 2)
         found[f"sharded {name}"] = train(name, sharded, rank, 2)
+        if name in HALF:
+            found[f"half {name}"] = half(name, sharded)
         if name in COPIED:
             found[f"copied {name}"] = train(name, copied, rank, 2)
     torch.save(found, Path(folder) / f"{rank}.pt")

@@ -89,23 +89,24 @@ def _words(seed: Tensor, purpose: int, step: int, block: Tensor, uniform: bool) 
     return torch.stack(four, dim=-1)
 
 
-def _draw(seed: Tensor, purpose: int, step: int, count: int, uniform: bool) -> Tensor:
-    """The first ``count`` numbers of each seed, [R, count].
+def _draw(seed: Tensor, purpose: int, step: int, count: int, first: int, uniform: bool) -> Tensor:
+    """``count`` numbers of each seed from index ``first`` on, [R, count].
 
     Drawn in rectangles of some rows and blocks, which the numbers do not depend on. On a CPU a rectangle has as many
     blocks as torch gives each thread at least, so that its rounds stay in the caches.
     """
-    rows, blocks = len(seed), -(-count // 4)
+    start = first >> 2
+    rows, blocks = len(seed), -(-(first + count) // 4) - start
     out = torch.empty(rows, blocks, 4, dtype=torch.float32 if uniform else torch.int64, device=seed.device)
     size = torch.get_num_threads() << 15 if seed.device.type == "cpu" else 1 << 22
     height, width = max(1, size // max(1, blocks)), max(1, min(size, blocks))
     # Once also where nothing is drawn, so that what has no random numbers is refused.
     for row in range(0, max(1, rows), height):
         for left in range(0, max(1, blocks), width):
-            block = torch.arange(left, min(left + width, blocks), device=seed.device)
+            block = torch.arange(start + left, start + min(left + width, blocks), device=seed.device)
             part = _words(seed[row : row + height, None], purpose, step, block, uniform)
             out[row : row + height, left : left + width] = part
-    return out.flatten(1)[:, :count].contiguous()
+    return out.flatten(1)[:, first & 3 :][:, :count].contiguous()
 
 
 def _draw_at(seed: Tensor, purpose: int, step: int, index: Tensor, uniform: bool) -> Tensor:
@@ -123,23 +124,24 @@ def _draw_at(seed: Tensor, purpose: int, step: int, index: Tensor, uniform: bool
     return out.view(index.shape)
 
 
-def words(seed: Tensor, purpose: int, step: int, count: int) -> Tensor:
-    """The first ``count`` random 32-bit words of each seed.
+def words(seed: Tensor, purpose: int, step: int, count: int, first: int = 0) -> Tensor:
+    """``count`` random 32-bit words of each seed.
 
     Args:
         seed: int64 [R], any 64-bit values.
         purpose: what the numbers are for, from :func:`purpose`.
         step: optimizer step or another moment, 0 <= step < 2**32.
         count: how many words a seed.
+        first: index of the first one.
 
     Returns:
-        int64 [R, count], each entry an unsigned 32-bit word. Entry [r, i] is word i % 4 of block i // 4.
+        int64 [R, count], each entry an unsigned 32-bit word. The word of index i is word i % 4 of block i // 4.
 
     Raises:
         TypeError: if ``seed`` is not int64.
         ValueError: if ``purpose`` or ``step`` is out of range.
     """
-    return _draw(seed, purpose, step, count, uniform=False)
+    return _draw(seed, purpose, step, count, first, uniform=False)
 
 
 def words_at(seed: Tensor, purpose: int, step: int, index: Tensor) -> Tensor:
@@ -161,7 +163,7 @@ def words_at(seed: Tensor, purpose: int, step: int, index: Tensor) -> Tensor:
     return _draw_at(seed, purpose, step, index, uniform=False)
 
 
-def uniform(seed: Tensor, purpose: int, step: int, count: int) -> Tensor:
+def uniform(seed: Tensor, purpose: int, step: int, count: int, first: int = 0) -> Tensor:
     """Uniform random numbers in the open interval (0, 1).
 
     Args:
@@ -169,6 +171,7 @@ def uniform(seed: Tensor, purpose: int, step: int, count: int) -> Tensor:
         purpose: what the numbers are for, from :func:`purpose`.
         step: optimizer step or another moment, 0 <= step < 2**32.
         count: how many numbers a seed.
+        first: index of the first one.
 
     Returns:
         float32 [R, count], multiples of 2**-23 plus 2**-24.
@@ -177,7 +180,7 @@ def uniform(seed: Tensor, purpose: int, step: int, count: int) -> Tensor:
         TypeError: if ``seed`` is not int64.
         ValueError: if ``purpose`` or ``step`` is out of range.
     """
-    return _draw(seed, purpose, step, count, uniform=True)
+    return _draw(seed, purpose, step, count, first, uniform=True)
 
 
 def uniform_at(seed: Tensor, purpose: int, step: int, index: Tensor) -> Tensor:

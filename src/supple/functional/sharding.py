@@ -72,6 +72,13 @@ class Block:
     mesh: Any = None
     placements: tuple[Any, ...] = ()
 
+    @property
+    def first(self) -> int | None:
+        """Row-major index in the whole tensor of the block's first entry, if the others follow it; else None."""
+        if self.shape[1:] != self.whole[1:]:
+            return None
+        return self.offset[0] * self.whole[1:].numel() if self.whole else 0
+
     def index(self, place: tuple[Tensor, ...]) -> Tensor:
         """Row-major index in the whole tensor of entries of the block.
 

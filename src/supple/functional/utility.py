@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-_HALF = (torch.float16, torch.bfloat16)
+from supple.functional.rounding import HALF
 
 
 def precise(tensor: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ def precise(tensor: Tensor) -> Tensor:
     Returns:
         Same shape, at least float32.
     """
-    return tensor.float() if tensor.dtype in _HALF else tensor
+    return tensor.float() if tensor.dtype in HALF else tensor
 
 
 def weight_gradient(weight: Tensor, gradient: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def weight_gradient(weight: Tensor, gradient: Tensor) -> Tensor:
     Source: Hernandez-Garcia et al. (arXiv 2508.00212), selective weight reinitialization; the saliency of Mozer and
     Smolensky (1988).
     """
-    if weight.dtype in _HALF or gradient.dtype in _HALF:
+    if weight.dtype in HALF or gradient.dtype in HALF:
         weight, gradient = weight.float(), gradient.float()
     return (weight * gradient).abs_()
 

@@ -7,6 +7,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypedDict
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from supple.functional.initial import Distribution
 from supple.functional.sharding import block_of, is_sharded, local
+from supple.methods.adding import Chances
 from supple.methods.arguments import (
     Selectors,
     check_arguments,
@@ -347,6 +349,11 @@ class Method(State):
         """
         self.settings[name] = choice(name, value, tuple(allowed))
         return value
+
+    @cached_property
+    def chances(self) -> Chances:
+        """What rounds small changes of parameters in half precision."""
+        return Chances(self)
 
     def stack(self, tensor: Tensor) -> Tensor:
         """Gives a tensor of the network its dimension of replicas: itself if stacked, else a view with a leading 1.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from supple.functional.rounding import precise_type
 from supple.methods.base import About, Shared
 from supple.methods.weights import WeightMethod, Weights
 from supple.methods.when import Every, rows_of
@@ -20,7 +21,8 @@ class L2(WeightMethod):
         w -= l2 * w
 
     The coefficient is not multiplied by the step size (as it is in ``torch.optim.AdamW``). In single precision a share
-    below about 3e-8 changes nothing, since w - l2 w is rounded to w.
+    below about 3e-8 changes nothing, since w - l2 w is rounded to w. In half precision w - l2 w is rounded by chance,
+    so that it is right on average.
 
     Args:
         model: the network, ordinary or stacked.
@@ -71,20 +73,20 @@ class L2(WeightMethod):
         if isinstance(rows_of(active, self.device), Tensor):
             active = torch.ones_like(active)
         self.when = Every(torch.ones_like(active, dtype=torch.int64), active, self.device)
-        self._shares = self._shaped(self.l2, self.when.rows(1))
+        self._shares = self._shaped(-self.l2, self.when.rows(1))
 
     def _shaped(self, values: Tensor, rows: slice | Tensor | None) -> dict[str, Tensor]:
-        """One value for each of the given replicas, in the type and on the device of each parameter, to multiply it."""
+        """One value for each of the given replicas, shaped to multiply each parameter, in the type to compute in."""
         if rows is None:
             return {}
-        return {
-            name: values.to(parameter)[rows].view(-1, *(1,) * len(self.blocks[name].shape))
-            for name, parameter in self.parameters.items()
-        }
+        shaped = {}
+        for name, parameter in self.parameters.items():
+            value = values.to(self.device, precise_type(parameter.dtype))[rows]
+            shaped[name] = value.view(-1, *(1,) * len(self.blocks[name].shape))
+        return shaped
 
     def rule(self, w: Weights) -> None:
         """Shrinks one parameter."""
         if w.parameter.requires_grad:
-            weight = w.value
             # Not a product with 1 - l2, which single precision rounds to multiples of 6e-8.
-            weight.addcmul_(weight, self._shares[w.name], value=-1)
+            w.add(w.value, self._shares[w.name], "shrink")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from supple.functional import random
+from supple.functional.rounding import HALF, add_by_chance, precise_type
 from supple.functional.sharding import gathered, is_sharded, opened
 from supple.functional.utility import (
     lowest_order,
@@ -249,9 +250,15 @@ class Layer:
             outputs = 1 if before else 3
             added = (weight * values).sum(dim=[dim for dim in range(1, weight.ndim) if dim != outputs])
             bias = method.whole(consumer.bias)
-            added = added.to(bias.dtype)
+            added = added.to(precise_type(bias.dtype))
             kept = added if chosen.valid is None else torch.where(chosen.valid.unsqueeze(1), added, 0)
-            bias.index_add_(0, chosen.replica, kept)
+            if bias.dtype not in HALF:
+                bias.index_add_(0, chosen.replica, kept)
+                continue
+            total = kept.new_zeros(bias.shape).index_add_(0, chosen.replica, kept)
+            key = random.purpose(*method.moment, "absorb", self.group.name, consumer.bias)
+            numbers = random.uniform(method.seed, key, method.time, bias.shape[1])
+            bias.copy_(add_by_chance(bias, total, numbers))
 
     def view(self, part: Slice, tensor: Tensor | None = None) -> Tensor:
         """Gives the entries of a parameter or buffer that belong to the units.

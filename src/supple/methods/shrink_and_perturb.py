@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from supple.functional.rounding import HALF, perturbation
 from supple.methods.base import About, Shared
 from supple.methods.l2 import L2
 from supple.methods.weights import Weights
@@ -99,15 +100,16 @@ class ShrinkAndPerturb(L2):
             name, noise = next(self._noise)
         if not w.parameter.requires_grad:
             return
-        weight = self.stack(w.parameter)
-        noise = (noise if self._seeds_differ else noise[self._seed_of]).view(-1, *w.block.whole).to(weight.dtype)
+        noise = (noise if self._seeds_differ else noise[self._seed_of]).view(-1, *w.block.whole)
         if w.block.mesh is not None:
             # Everybody draws the noise of the whole, and takes what belongs to its block.
             noise = w.block.of(noise, leading=1)
-        if isinstance(self._perturbed, slice):
-            weight[self._perturbed].addcmul_(noise, self._stds[w.name])
-        else:
-            weight.index_add_(0, self._perturbed, noise * self._stds[w.name])
+        if w.rows is not self._perturbed:
+            w = Weights(self, w.name, self._perturbed)
+        std = self._stds[w.name]
+        if w.value.dtype in HALF:
+            noise, std = perturbation(w.value, noise, std), torch.ones_like(std)
+        w.add(noise.to(std.dtype), std, "perturb")
 
     def _draws(self) -> Iterator[tuple[str, Tensor]]:
         """The step's noise for each parameter in order, [seeds, entries]."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from supple.functional import random
 from supple.functional.initial import Constant
+from supple.functional.rounding import HALF
 from supple.functional.sharding import gathered
 from supple.functional.utility import lowest, precise
 from supple.methods.base import Method
@@ -43,7 +44,7 @@ class Weights:
 
     Attributes:
         parameter: the parameter itself.
-        value: the values; writing into them writes into the parameter where the rows are a slice.
+        value: the values, to read; :meth:`add` and :meth:`replace` write.
         block: where these entries lie in the whole parameter.
         distribution: what the parameter was initialized from, where the method has to know.
     """
@@ -176,6 +177,24 @@ class Weights:
             index = self.block.every_index(index.device).flatten()[index]
         seed, key = self.method.seed[self.rows][rows], random.purpose(*self.method.moment, "resample", self.name)
         return self.distribution.quantile(random.uniform_at(seed, key, self.method.time, index))
+
+    def add(self, tensor: Tensor, factor: Tensor, purpose: str) -> None:
+        """Adds tensor * factor to the values.
+
+        In half precision, where a small change would be rounded away, each sum is rounded by chance and right on
+        average: see :func:`supple.functional.rounding.add_by_chance`.
+
+        Args:
+            tensor: [rows, ...], in the type of the values, or float32 where they are in half precision.
+            factor: [rows, 1, ...], or [1, 1, ...], in the same type.
+            purpose: what is done, for the random numbers; a method that adds twice in one step says two things.
+        """
+        if self.value.dtype in HALF:
+            self.method.chances.add(self, tensor, factor, purpose)
+        elif isinstance(self.rows, slice):
+            self.value.addcmul_(tensor, factor)
+        else:
+            self.method.stack(self.parameter).index_add_(0, self.rows, tensor * factor)
 
     def replace(self, chosen: Tensor, new: New) -> None:
         """Gives chosen entries new values, and fresh optimizer state where asked for, and counts them.

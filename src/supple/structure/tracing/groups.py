@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from supple.structure.description import Consumer, Excluded, Feature, Slice, UnitGroup, Units
+from supple.structure.description import Consumer, Excluded, Slice, UnitGroup, Units
 from supple.structure.tracing.axis import Axis, Reading
+from supple.structure.tracing.places import Places
 from supple.structure.tracing.record import Record
 from supple.structure.tracing.run import run
-from supple.structure.tracing.values import Run, runs
+from supple.structure.tracing.union import UNREAD, Finding, unite
 
 
 def trace(model: nn.Module, example: Any) -> Units:
@@ -24,23 +25,25 @@ def trace(model: nn.Module, example: Any) -> Units:
     Raises:
         ValueError: if the model does not run on the example.
     """
-    record = run(model, example)
-    places = _Places(record)
-    groups: list[UnitGroup] = []
-    excluded: dict[str, str] = {}
-    for members in _classes(record):
-        found = _group(model, record, places, members)
-        if isinstance(found, UnitGroup):
-            groups.append(found)
-        elif found:
-            for axis in members:
-                excluded.setdefault(_name([axis]), axis.reason or found)
-    for name, reason in record.excluded.items():
+    records = run(model, example)
+    groups, excluded = unite(records, [finding for record in records for finding in _findings(model, record)])
+    for name, reason in (item for record in records for item in record.excluded.items()):
         excluded.setdefault(name, reason)
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear | _ConvNd) and not record.calls[name] and not record.uses(f"{name}.weight"):
+        used = any(record.calls[name] or record.uses(f"{name}.weight") for record in records)
+        if isinstance(module, nn.Linear | _ConvNd) and not used:
             excluded.setdefault(name, "the model does not use it on the example")
     return Units(groups, [Excluded(name, reason) for name, reason in excluded.items()])
+
+
+def _findings(model: nn.Module, record: Record) -> Iterator[Finding]:
+    """What one pass tells."""
+    places = Places(record)
+    for members in _classes(record):
+        names: dict[str, str] = {}
+        for axis in members:
+            names.setdefault(_name([axis]), axis.reason)
+        yield Finding(record, places, members, names, _group(model, record, places, members))
 
 
 def _classes(record: Record) -> Iterator[list[Axis]]:
@@ -76,7 +79,7 @@ def _name(members: list[Axis]) -> str:
     return name
 
 
-def _group(model: nn.Module, record: Record, places: _Places, members: list[Axis]) -> UnitGroup | str:
+def _group(model: nn.Module, record: Record, places: Places, members: list[Axis]) -> UnitGroup | str:
     """The group, or why its units cannot be replaced; "" where they are not hidden."""
     readings = [reading for axis in members for reading in axis.readings]
     output = any(axis.output for axis in members)
@@ -117,7 +120,7 @@ def _obstacle(record: Record, members: list[Axis], readings: list[Reading], outp
         if axis.reason:
             return axis.reason
     if not readings:
-        return "no Linear or Conv reads them"
+        return UNREAD
     if output:
         return "they are also an output of the model"
     made = {axis.incoming.tensor for axis in members}
@@ -144,51 +147,6 @@ def _several_uses(record: Record, members: list[Axis], parts: list[Slice], most:
         if uses > min(times, most or times):
             return f"{part.tensor} is used {uses} times in one forward pass"
     return ""
-
-
-class _Places:
-    """Where modules take in or give out units.
-
-    Args:
-        record: what was seen.
-    """
-
-    def __init__(self, record: Record) -> None:
-        self._calls = record.calls
-        self._seen: defaultdict[Feature, list[tuple[Run, int]]] = defaultdict(list)
-        self._by_key: defaultdict[tuple[int, ...], set[Feature]] = defaultdict(set)
-        for number, boundary in enumerate(record.boundaries):
-            for dim, pieces in enumerate(boundary.value.dims):
-                for found in runs(pieces):
-                    layout = found.slice("", -1 if dim == len(boundary.value.dims) - 1 else dim)
-                    place = Feature(boundary.module, boundary.where, layout)
-                    self._seen[place].append((found, number))
-                    self._by_key[found.key].add(place)
-
-    def find(
-        self, members: list[Axis], key: tuple[int, ...], others: set[tuple[int, ...]], reader: str = ""
-    ) -> Feature | None:
-        """Finds where values can be read: the input of the layer that reads them, or else the last place that has them.
-
-        A module that is called several times is read each time, so that each time has to be one of the same units.
-
-        Args:
-            members: the units.
-            key: the values.
-            others: other values of the same units that are as good.
-            reader: the layer that reads them.
-        """
-        best: tuple[tuple[int, bool, bool, int], Feature] | None = None
-        for place in self._by_key[key]:
-            seen = self._seen[place]
-            whole = all(found.axis in members and found.key in others for found, _ in seen)
-            if place.module and whole and len(seen) == self._calls[place.module]:
-                taken = place.where == "input"
-                keys = {found.key for found, _ in seen}
-                rank = (len(keys), taken and place.module == reader, taken, seen[-1][1])
-                if best is None or rank > best[0]:
-                    best = rank, place
-        return None if best is None else best[1]
 
 
 def _same_values(one: Reading, other: Reading, layout: Slice) -> bool:

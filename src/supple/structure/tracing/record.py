@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from operator import attrgetter
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -42,8 +42,10 @@ class Record:
         boundaries: what modules took in and gave out, in order.
         calls: how often each module was called.
         stack: names of the modules that are running.
+        operations: which operations ran in which module, and on which parameters.
         last: what ran last, for messages.
         quiet: whether operations are not to be noted, because they are part of one that is taken as a whole.
+        left: whether values of activations have left PyTorch, so that tensors that come from outside may hold them.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -52,8 +54,10 @@ class Record:
         self.boundaries: list[Boundary] = []
         self.calls: Counter[str] = Counter()
         self.stack: list[str] = []
+        self.operations: set[tuple[str, str, frozenset[str]]] = set()
         self.last = ""
         self.quiet = False
+        self.left = False
         # The tensors are kept, so that no other gets their id.
         self._values: dict[int, tuple[Tensor, Value]] = {}
         # What lies in memory that several tensors may view.
@@ -61,6 +65,8 @@ class Record:
         self._made: dict[Slice, Axis] = {}
         self._uses: defaultdict[str, list[dict[int, range]]] = defaultdict(list)
         self._buffers = {id(buffer): name for name, buffer in model.named_buffers()}
+        for buffer in model.buffers():
+            self.set(buffer, Value(Kind.CONSTANT, ((),) * buffer.ndim))
         for name, parameter in model.named_parameters():
             dims = tuple((Piece(Entries(name, d), n),) for d, n in enumerate(parameter.shape))
             self.set(parameter, Value(Kind.PARAMETER, dims))
@@ -70,11 +76,16 @@ class Record:
         """The module that is running, for messages."""
         return (self.stack[-1] if self.stack else "") or "the model"
 
+    def seen(self) -> set[Any]:
+        """What was run and what reads what; a pass in which nothing of it is new tells what others have told."""
+        return self.operations | {(axis.incoming, one.weight) for axis in self.axes for one in axis.readings}
+
     # What is known of tensors.
 
     def value(self, tensor: Tensor) -> Value:
         """What is known of a tensor: that it is a constant, if it was not seen before."""
-        _, value = self._values.get(id(tensor), (tensor, Value(Kind.CONSTANT, ((),) * tensor.ndim)))
+        new = Value(Kind.ACTIVATION if self.left else Kind.CONSTANT, ((),) * tensor.ndim)
+        _, value = self._values.get(id(tensor), (tensor, new))
         storage = _storage(tensor)
         if value.kind == Kind.CONSTANT and storage in self._inside:
             axes = self._inside[storage]
@@ -89,11 +100,24 @@ class Record:
         if value.kind == Kind.ACTIVATION:
             self._inside[_storage(tensor)] |= value.everything()
 
+    def leave(self, value: Value) -> None:
+        """Notes that values leave PyTorch, as for NumPy, where nothing follows them."""
+        for axis in value.everything():
+            axis.exclude(f"{self.place} takes their values out of PyTorch")
+        self.left = self.left or value.kind == Kind.ACTIVATION
+
+    def forget(self) -> None:
+        """Lets go of the tensors, once the model has run."""
+        self._values.clear()
+        self._inside.clear()
+
     def write(self, tensor: Tensor, value: Value) -> None:
         """Notes that an operation changed a tensor in place, and what is known of it now."""
-        before = {axis.root() for axis in self.value(tensor).axes()}
-        for axis in (axis for axis in value.axes() if axis.root() not in before and not value.statistic):
-            axis.exclude(f"they are written into another tensor in {self.place}")
+        held = self.value(tensor)
+        before = {axis.root() for axis in held.axes()}
+        if held.kind != Kind.CONSTANT and not value.statistic:
+            for axis in (axis for axis in value.axes() if axis.root() not in before):
+                axis.exclude(f"they are written into another tensor in {self.place}")
         self.set(tensor, value)
 
     def take_in(self, tensor: Tensor) -> None:
