@@ -73,7 +73,7 @@ def test_a_replaced_entry_moves_as_in_a_new_optimizer(name, factor):
         for one, by in ((weight, optimizer), (new, reference)):
             one.grad = gradient(step, one.shape)
             by.step()
-        assert (weight.detach() - new.detach())[changed].abs().max() < 1e-6
+        torch.testing.assert_close(weight.detach()[changed], new.detach()[changed], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["Adam", "Adamax", "NAdam"])
@@ -92,7 +92,7 @@ def test_entries_that_were_not_replaced_move_as_before(name):
         method.step()
         ever |= model.weight.detach() != before
         assert torch.equal(model.weight[~ever], alone.weight[~ever])
-    assert ever.any() and not ever.all()
+    assert 0 < ever.sum() < ever.numel()
 
 
 def test_a_step_is_as_long_as_a_new_adam_takes_it():
@@ -126,7 +126,9 @@ def test_a_stack_with_a_step_size_a_replica_equals_networks_alone():
     optimizer = AdamW(stack.parameters(), lr=rates)
     method = supple.SWR(stack, optimizer, **settings)
     optimizers = [AdamW(one.parameters(), lr=float(rate)) for one, rate in zip(alone, rates, strict=True)]
-    methods = [supple.SWR(one, o, **settings, seed=1 + r) for r, (one, o) in enumerate(zip(alone, optimizers, strict=True))]
+    methods = [
+        supple.SWR(one, o, **settings, seed=1 + r) for r, (one, o) in enumerate(zip(alone, optimizers, strict=True))
+    ]
     for step in range(30):
         x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
         for model, by, acting in ((stack, optimizer, method), *zip(alone, optimizers, methods, strict=True)):
@@ -137,7 +139,9 @@ def test_a_stack_with_a_step_size_a_replica_equals_networks_alone():
     for name, parameter in stack.named_parameters():
         for r in range(2):
             other = dict(alone[r].named_parameters())[name]
-            torch.testing.assert_close(parameter[r], other[0] if other.ndim == parameter.ndim else other, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(
+                parameter[r], other[0] if other.ndim == parameter.ndim else other, rtol=1e-4, atol=1e-6
+            )
 
 
 def fit(model, optimizer, method, steps):

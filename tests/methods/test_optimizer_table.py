@@ -1,4 +1,4 @@
-"""The table of docs/optimizers.md: what becomes of what each optimizer remembers; ``python THIS_FILE`` writes it anew."""
+"""The table of docs/optimizers.md, of what becomes of what optimizers remember; ``python THIS_FILE`` writes it anew."""
 
 from __future__ import annotations
 
@@ -16,13 +16,30 @@ import supple
 from supple.methods.probe import Probe, like, tensors_of
 from supple.optim import SGDW, AdamW
 
+lion_pytorch: Any = pytest.importorskip("lion_pytorch")
+prodigyopt: Any = pytest.importorskip("prodigyopt")
+pytorch_optimizer: Any = pytest.importorskip("pytorch_optimizer")
+schedulefree: Any = pytest.importorskip("schedulefree")
+
 PAGE = Path(__file__).parents[2] / "docs" / "optimizers.md"
 MODES = ("keep", "fresh", "mean")
 TORCH = ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta", "ASGD", "Rprop", "LBFGS")
 OTHERS = (
     *("Adan", "SOAP", "Shampoo", "ScalableShampoo", "Ranger", "AdaBelief", "AdamP", "Lamb", "LARS", "MADGRAD", "CAME"),
     *("GaLore", "Kron", "StableAdamW", "ADOPT", "Grams", "APOLLO", "Fira", "Tiger", "SophiaH", "AdaHessian", "SCION"),
-    *("DAdaptAdam", "DAdaptAdaGrad", "Yogi", "NovoGrad", "SM3", "A2Grad", "AdEMAMix", "LaProp", "MARS", "RACS", "Alice"),
+    *(
+        "DAdaptAdam",
+        "DAdaptAdaGrad",
+        "Yogi",
+        "NovoGrad",
+        "SM3",
+        "A2Grad",
+        "AdEMAMix",
+        "LaProp",
+        "MARS",
+        "RACS",
+        "Alice",
+    ),
     *("TAM", "FAdam", "PAdam", "QHAdam", "AggMo", "SWATS", "EXAdam", "Amos", "ScheduleFreeAdamW", "Prodigy", "Lion"),
     *("AdaFactor", "AdamC", "Conda", "FTRL", "Gravity", "PID", "Aida", "AdaPNM", "DiffGrad", "AdaMod", "AdaNorm"),
 )
@@ -36,20 +53,16 @@ def optimizers() -> Iterator[tuple[str, Callable[[Any], torch.optim.Optimizer]]]
     yield "`torch.optim.Muon`", lambda p: torch.optim.Muon([one for one in p if one.ndim == 2], lr=1e-3)
     yield "`supple.optim.SGDW`", lambda p: SGDW(p, lr=1e-3, momentum=0.9)
     yield "`supple.optim.AdamW`", lambda p: AdamW(p, lr=1e-3)
-    import lion_pytorch
-    import prodigyopt
-    import pytorch_optimizer
-    import schedulefree
-
     for name in ("AdamWScheduleFree", "RAdamScheduleFree", "SGDScheduleFree"):
         yield f"`schedulefree.{name}`", lambda p, n=name: getattr(schedulefree, n)(p, lr=1e-3)
     yield "`prodigyopt.Prodigy`", prodigyopt.Prodigy
     yield "`lion_pytorch.Lion`", lambda p: lion_pytorch.Lion(p, lr=1e-4)
-    wrapped: Any = pytorch_optimizer
+    wrapped = pytorch_optimizer
     yield "`pytorch_optimizer.Lookahead` of SGD", lambda p: wrapped.Lookahead(torch.optim.SGD(p, lr=1e-3))
     yield "`pytorch_optimizer.Lookahead` of Adam", lambda p: wrapped.Lookahead(torch.optim.Adam(p, lr=1e-3))
-    yield "`pytorch_optimizer.ScheduleFreeWrapper` of SGD", lambda p: wrapped.ScheduleFreeWrapper(
-        torch.optim.SGD(p, lr=1e-3)
+    yield (
+        "`pytorch_optimizer.ScheduleFreeWrapper` of SGD",
+        lambda p: wrapped.ScheduleFreeWrapper(torch.optim.SGD(p, lr=1e-3)),
     )
     yield "`pytorch_optimizer.TRAC` of Adam", lambda p: wrapped.TRAC(torch.optim.Adam(p, lr=1e-3))
     yield "`pytorch_optimizer.SAM` of SGD", lambda p: wrapped.SAM(p, torch.optim.SGD, lr=1e-3)
@@ -115,11 +128,11 @@ def test_the_table_is_up_to_date() -> None:
 def test_replaced_entries_have_what_a_new_optimizer_has_or_the_method_is_not_made(name: str, make: Any) -> None:
     model = network()
     optimizer = make(list(model.parameters()))
-    try:
-        acting = method(model, optimizer, "fresh")
-    except ValueError as error:
-        assert "optimizer_state=" in str(error) or "another optimizer" in str(error)
+    if "refused" in row(name, make).split("|")[3]:
+        with pytest.raises(ValueError, match="optimizer"):
+            method(model, optimizer, "fresh")
         return
+    acting = method(model, optimizer, "fresh")
     for one in (optimizer, *vars(optimizer).values()):
         if isinstance(one, torch.optim.Optimizer) and callable(getattr(one, "train", None)):
             one.train()

@@ -94,7 +94,9 @@ def test_prodigy_measures_its_distance_from_the_new_value():
         assert torch.equal(value[~changed], states[name].view_as(weight)[~changed])
 
 
-@pytest.mark.parametrize("make", [lambda m: supple.L2(m[0], m[1], l2=0.1), lambda m: supple.ShrinkAndPerturb(*m, l2=0.1)])
+@pytest.mark.parametrize(
+    "make", [lambda m: supple.L2(m[0], m[1], l2=0.1), lambda m: supple.ShrinkAndPerturb(*m, l2=0.1)]
+)
 def test_what_changes_all_weights_a_little_changes_copies_too(make):
     model = network()
     optimizer = schedulefree.SGDScheduleFree(model.parameters(), lr=1e-2)

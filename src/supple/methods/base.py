@@ -119,8 +119,8 @@ class Method(State):
         optimizer_state: what becomes of what the optimizer remembers of replaced entries. "keep" leaves it as it is;
             "fresh" makes it that of a new entry, with an age of its own; "mean" does the same, but gives it the second
             moment that the other entries have on average. The last two need the optimizer. None: for methods on hidden
-            units the first of "fresh", "keep" and "mean" that does no harm to the optimizer's entries, for others the first
-            of "keep", "fresh" and "mean"; "keep" without an optimizer. For methods that replace values.
+            units the first of "fresh", "keep" and "mean" that does no harm to the optimizer's entries, for others the
+            first of "keep", "fresh" and "mean"; "keep" without an optimizer. For methods that replace values.
         seed: seed of the method's random numbers, or one a replica; None: the stacked network's own seeds, else 0.
 
     Attributes:
