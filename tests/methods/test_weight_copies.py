@@ -1,6 +1,8 @@
 """Optimizers that keep copies of the weights, wrap others, or remember things in other ways."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -218,6 +220,23 @@ def test_parameters_that_come_later_or_move_to_another_group():
     optimizer.param_groups.pop()
     with pytest.raises(ValueError, match=r"4.bias: .*is not in the Rprop"):
         fit(model, optimizer, method, range(3, 4))
+
+
+def test_two_optimizers_of_the_same_settings_have_their_own_step_sizes_and_no_network_is_kept():
+    models = [network(), network()]
+    optimizers = [torch.optim.Rprop(one.parameters(), lr=0.0625) for one in models]
+    methods = [
+        supple.SWR(one, by, frequency=1, factor=1, pruning="proportional", optimizer_state="fresh")
+        for one, by in zip(models, optimizers, strict=True)
+    ]
+    optimizers[1].param_groups[0]["lr"] = 0.125
+    for one, by, acting, rate in zip(models, optimizers, methods, (0.0625, 0.125), strict=True):
+        fit(one, by, acting, range(1))
+        assert (by.state[one[0].weight]["step_size"] == rate).all()
+    gone = weakref.ref(models[0][0].weight)
+    del models, optimizers, methods, one, by, acting
+    gc.collect()
+    assert gone() is None
 
 
 def test_what_is_a_copy():

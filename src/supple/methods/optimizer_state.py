@@ -10,7 +10,7 @@ from torch import Tensor
 
 from supple.functional.sharding import is_sharded, local
 from supple.methods.ages import Ages, ages_of, forget_ages
-from supple.methods.probe import Path, Probe, follows, held_aside, like, members, tensors_of
+from supple.methods.probe import Path, Probe, follows, held_aside, like, members, stand_in, tensors_of
 
 OptimizerState = Literal["keep", "fresh", "mean"]
 
@@ -266,7 +266,8 @@ class OptimizerMemory:
                 self._probes[key] = Probe(self._optimizer, group, parameter, self._replicas, self._stacked)
             else:
                 if whole not in _KNOWN:
-                    _KNOWN[whole] = Probe(self._optimizer, group, parameter, self._replicas, self._stacked)
+                    small = stand_in(self._optimizer, group, parameter, self._replicas, self._stacked)
+                    _KNOWN[whole] = Probe(*small, self._replicas, self._stacked)
                 self._probes[key] = _KNOWN[whole]
         return self._probes[key]
 
@@ -284,7 +285,7 @@ class OptimizerMemory:
         key = (number, parameter.dtype, parameter.device)
         known = self._new.get(key)
         if known is None or known[0] != settings:
-            known = self._new[key] = (settings, probe.new(group))
+            known = self._new[key] = (settings, probe.new(self._optimizer, group, parameter))
         return probe, known[1]
 
     # What is noticed while training goes on.

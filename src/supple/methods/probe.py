@@ -180,16 +180,14 @@ class Probe:
                 even = torch.allclose(a, b, rtol=1e-2, atol=0) and not slot.slope.any()
             self.slots[path] = replace(new.get(path, slot), copies=slot.copies, even=even)
 
-    def _twin(
-        self, dtype: torch.dtype | None = None, rate: float | None = 0.05, group: Mapping[str, Any] | None = None
-    ) -> _Twin:
-        optimizer, known, parameter, replicas, stacked = self._what
-        settings = known if group is None else group
-        return _Twin(optimizer, settings, parameter, replicas, stacked, dtype or self._exact, rate, **self._how)
+    def _twin(self, dtype: torch.dtype | None = None, rate: float | None = 0.05) -> _Twin:
+        optimizer, group, parameter, replicas, stacked = self._what
+        return _Twin(optimizer, group, parameter, replicas, stacked, dtype or self._exact, rate, **self._how)
 
-    def new(self, group: Mapping[str, Any]) -> dict[Path, Slot]:
-        """What an entry gets from the optimizer in its first step, with the settings that it has now."""
-        return self._given(self._twin(self._dtype, None, group))
+    def new(self, optimizer: torch.optim.Optimizer, group: Mapping[str, Any], parameter: Tensor) -> dict[Path, Slot]:
+        """What an entry of a parameter gets from an optimizer of this kind with the settings that it has now."""
+        replicas, stacked = self._what[3:]
+        return self._given(_Twin(optimizer, group, parameter, replicas, stacked, self._dtype, None, **self._how))
 
     def _at_hand(self) -> dict[Path, Slot]:
         """The same for the twins that are tried."""
@@ -284,6 +282,14 @@ class Probe:
             return False
 
 
+def stand_in(
+    optimizer: torch.optim.Optimizer, group: Mapping[str, Any], parameter: Tensor, replicas: int, stacked: bool
+) -> tuple[torch.optim.Optimizer, Mapping[str, Any], Tensor]:
+    """A copy of an optimizer on a small parameter, to be kept without keeping the network."""
+    twin = _Twin(optimizer, group, parameter, replicas, stacked, parameter.dtype, None, 0, False)
+    return twin.optimizer, twin.optimizer.param_groups[0], twin.parameter
+
+
 class _Twin:
     """A copy of an optimizer that trains a small parameter, and a companion, instead of its own."""
 
@@ -296,8 +302,8 @@ class _Twin:
         stacked: bool,
         dtype: torch.dtype,
         rate: float | None,
-        filled: int,
-        closure: bool,
+        filled: int = 0,
+        closure: bool = False,
     ) -> None:
         self.replicas, self._rate, self._closure = replicas, rate, closure
         # Sizes that differ, so that what lies along one dimension does not look like what lies along another.
