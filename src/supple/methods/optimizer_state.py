@@ -157,6 +157,9 @@ class OptimizerMemory:
         self._look()
         if self.mode != "shift":
             self._watch()
+        if self.born:
+            # Where step() is itself called by a hook, the correction's own may come after it.
+            self.ages.correct()
 
     def close(self) -> None:
         """Ends the correction of young entries, if no other method needs it."""

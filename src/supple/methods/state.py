@@ -179,7 +179,14 @@ class State(ABC):
 
     @abstractmethod
     def stack(self, tensor: Tensor) -> Tensor:
-        """Gives a tensor of the network its dimension of replicas."""
+        """Gives a tensor of the network its dimension of replicas.
+
+        Args:
+            tensor: a parameter, or a tensor like it.
+
+        Returns:
+            [R, ...], a view.
+        """
 
     @abstractmethod
     def _check_usable(self) -> None:
