@@ -73,7 +73,9 @@ def test_a_replaced_entry_moves_as_in_a_new_optimizer(name, factor):
         for one, by in ((weight, optimizer), (new, reference)):
             one.grad = gradient(step, one.shape)
             by.step()
-        torch.testing.assert_close(weight.detach()[changed], new.detach()[changed], rtol=1e-5, atol=1e-6)
+        # Weights of which the decay is most of the gradient oscillate around 0, where small differences grow.
+        near = 2e-6 if name == "RAdam decayed" else 1e-6
+        torch.testing.assert_close(weight.detach()[changed], new.detach()[changed], rtol=1e-6, atol=near)
 
 
 @pytest.mark.parametrize("name", ["Adam", "Adamax", "NAdam"])
