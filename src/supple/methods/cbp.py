@@ -50,7 +50,7 @@ class CBP(UnitMethod):
 
     Args:
         model: the network, ordinary or stacked.
-        optimizer: its optimizer; needed for ``optimizer_state="fresh"``.
+        optimizer: its optimizer, to treat what it remembers of replaced units.
         maturity: steps during which a new unit is protected, 0 or more.
         replacement_rate: share of the eligible units replaced a step, 0 to 1; at 0 nothing is ever replaced.
         utility: "contribution", "magnitude", "activation" or "gradient".
@@ -144,7 +144,11 @@ class CBP(UnitMethod):
             average.copy_(torch.where(value.isfinite(), average * decay + (1 - decay) * value, average))
 
     def rest(self, layer: Layer) -> None:
-        """Keeps the ages of a layer that did not run."""
+        """Keeps the ages of a layer that did not run.
+
+        Args:
+            layer: the layer.
+        """
         self.per_unit["born"][layer.number] += 1
 
     def rule(self, layer: Layer) -> None:

@@ -14,6 +14,7 @@ from supple.methods.arguments import refuse_unknown, restore
 from supple.methods.base import Method, Needs
 from supple.methods.features import FeatureReader, Passes, data_groups, share
 from supple.methods.layer import Layer
+from supple.methods.optimizer_state import OptimizerState
 from supple.methods.when import ALL, Rows
 from supple.structure.description import Excluded, UnitGroup, Units
 from supple.structure.find import units as find_units
@@ -44,7 +45,7 @@ class SharedUnits(TypedDict, total=False):
     units: Units | Sequence[UnitGroup] | None
     features: Literal["before_norm", "after_norm"]
     initial: Overrides | None
-    optimizer_state: Literal["keep", "fresh"]
+    optimizer_state: OptimizerState | None
     neighbours: Literal["fresh", "zero"]
     process_group: Any
     seed: int | Sequence[int] | Tensor | None
@@ -59,13 +60,13 @@ class UnitMethod(Method):
 
     Args:
         model: the network, ordinary or stacked.
-        optimizer: its optimizer; needed for ``optimizer_state="fresh"``.
+        optimizer: its optimizer, to treat what it remembers of replaced units.
         utility: "contribution", "magnitude", "activation" or "gradient".
         units: the hidden units; None: found by :func:`supple.units`.
         features: where a normalization follows the activation, whether features are read before it ("before_norm") or
             after it ("after_norm").
         initial: initial distributions where they are not to be worked out; see :func:`supple.initial_distributions`.
-        optimizer_state: "keep" or "fresh".
+        optimizer_state: "keep", "fresh" or "mean"; see :class:`supple.Method`.
         neighbours: what becomes of a weight between two units that are replaced in one step: "fresh", a new draw for
             the later one, or "zero", as what leaves the earlier one. With "zero" layers are acted on from the last to
             the first.
@@ -79,6 +80,7 @@ class UnitMethod(Method):
     """
 
     replaces = True
+    treatments = ("fresh", "keep", "mean")
 
     def __init__(
         self,
@@ -89,7 +91,7 @@ class UnitMethod(Method):
         units: Units | Sequence[UnitGroup] | None = None,
         features: Literal["before_norm", "after_norm"] = "before_norm",
         initial: Overrides | None = None,
-        optimizer_state: Literal["keep", "fresh"] = "keep",
+        optimizer_state: OptimizerState | None = None,
         neighbours: Literal["fresh", "zero"] = "fresh",
         process_group: Any = None,
         seed: int | Sequence[int] | Tensor | None = None,
@@ -120,7 +122,11 @@ class UnitMethod(Method):
         """Looks at one layer of all replicas at every step, before the rule, where ``watches`` is set."""
 
     def rest(self, layer: Layer) -> None:
-        """Takes note that a layer did not run in this step, or is frozen."""
+        """Takes note that a layer did not run in this step, or is frozen.
+
+        Args:
+            layer: the layer.
+        """
 
     def rule_at_boundary(self, layer: Layer) -> None:
         """Acts on one layer of all replicas where the data changes; no features are known there."""

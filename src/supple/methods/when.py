@@ -68,7 +68,12 @@ class Every:
         return rows_of(self.mask(step), self._device)
 
     def advance(self, missed: Collection[int] = (), frozen: Collection[int] = ()) -> None:
-        """Goes on to the next step, which needs no bookkeeping here."""
+        """Goes on to the next step, which needs no bookkeeping here.
+
+        Args:
+            missed: layers that did not run.
+            frozen: layers that do not train.
+        """
 
 
 class Replacements:
