@@ -42,7 +42,7 @@ class StepNoise:
             key = hashlib.blake2b(f"{self._purpose} {seed} {step}".encode(), digest_size=8)
             generator.manual_seed(int.from_bytes(key.digest(), "little"))
         for bundle in self._bundles:
-            noise = torch.empty(len(self._generators), sum(bundle.values()), device=self._device)
+            noise = torch.empty(len(self._generators), sum(bundle.values()), dtype=torch.float32, device=self._device)
             for row, generator in zip(noise, self._generators.values(), strict=True):
                 row.normal_(generator=generator)
             for name, part in zip(bundle, noise.split(list(bundle.values()), dim=1), strict=True):

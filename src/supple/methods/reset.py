@@ -81,9 +81,9 @@ class Reset(BoundaryMethod):
         self.required: Required = (
             "distributions" if choice("to", to, ("fresh", "start", "same")) == "fresh" else "nothing"
         )
-        if optimizer_state is None:
-            optimizer_state = "keep" if optimizer is None else "fresh"
-        if to == "same" and optimizer_state == "keep":
+        if optimizer_state is None and optimizer is not None:
+            optimizer_state = "fresh"
+        if to == "same" and optimizer_state != "fresh":
             raise ValueError('to="same" resets only what the optimizer remembers; give the optimizer')
         self._layers = layers
         self._chosen: set[str] | None = None
