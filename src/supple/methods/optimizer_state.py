@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -93,11 +93,12 @@ class OptimizerMemory:
         passive = self.mode in ("keep", "shift")
         self.idle = passive and not any(one.failure or any(s.copies for s in one.slots.values()) for one in probes)
 
-    def entries(self, parameter: Tensor) -> list[Remembered]:
+    def entries(self, parameter: Tensor, index: Callable[[], Tensor] | None = None) -> list[Remembered]:
         """What has to be written where entries of a parameter are replaced, besides the entries.
 
         Args:
             parameter: one of the parameters.
+            index: gives the row-major indices of the entries that are replaced, or of more than these; None: not known.
 
         Returns:
             The tensors and what new entries get; empty before the optimizer's first step.
@@ -114,7 +115,7 @@ class OptimizerMemory:
             if tensor is not None:
                 found.append(Remembered(tensor, slot.offset, slot.slope, self.mode == "mean" and slot.even))
         if self.mode == "fresh" and probe.rule is not None:
-            born, step = self.ages.mark(parameter, probe.rule)
+            born, step = self.ages.mark(parameter, probe.rule, index() if index else None)
             if step is not None:
                 one = torch.as_tensor(step, device=parameter.device)
                 found.append(

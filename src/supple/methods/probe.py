@@ -264,11 +264,11 @@ class Probe:
             start = new.parameter.detach().clone()
             for number in range(_WARM):
                 old.step(1, -1 - number)
-            if not rule.applies(old.optimizer, old.parameter):
+            ages = Ages(members(old.optimizer))
+            if ages.remembered(old.parameter, rule) is None:
                 return False
             old.replace(torch.ones_like(start, dtype=torch.bool), start, "fresh", self._at_hand())
             with torch.no_grad():
-                ages = Ages(members(old.optimizer))
                 births, step = ages.mark(old.parameter, rule)
                 births.copy_(torch.as_tensor(step).expand_as(births))
             for number in range(_AFTER):
