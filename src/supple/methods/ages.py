@@ -17,7 +17,7 @@ from supple.functional.utility import precise
 OLD = -(1 << 30)
 """The time of birth of an entry that was never replaced."""
 
-_NEGLIGIBLE = 1e-4
+_NEGLIGIBLE = 1e-7
 """What is left of a bias correction at the age from which an entry counts as old; half of it is left of the update."""
 
 _LONGEST = 100_000
