@@ -27,6 +27,7 @@ from supple.methods.arguments import (
     unwrapped_optimizer,
 )
 from supple.methods.optimizer_state import FreshState
+from supple.methods.seeds import common_seed, note_first_step, processes
 from supple.methods.state import State
 from supple.methods.when import ALL, Every, Rows
 from supple.optim.replicated import Setting
@@ -118,10 +119,13 @@ class Method(State):
             see :func:`supple.initial_distributions`. For methods that replace values.
         optimizer_state: "keep" leaves the optimizer's state of replaced entries as it is; "fresh" sets it to what the
             optimizer gives a new entry, and needs the optimizer. For methods that replace values.
-        seed: seed of the method's random numbers, or one a replica; None: the stacked network's own seeds, else 0.
+        seed: seed of the method's random numbers, or one a replica; None: the stacked network's own seeds, and for an
+            ordinary one a seed of the method's own, which follows from ``torch.manual_seed`` and from the order in
+            which methods are made, is the same in all processes that train the network, and is saved with the state.
 
     Attributes:
         settings: its settings by name, as they were given.
+        seed: its seeds, int64 [R].
         fresh: finds what the optimizer gives new entries; None where replaced entries keep its state.
         when: in which replicas a step is due; every step in all of them if the constructor says nothing else.
 
@@ -139,6 +143,7 @@ class Method(State):
     """Whether what it does after a step reads gradients; a program may leave out what nothing reads."""
     replaces = False
     """Whether it gives entries new values, rather than change all a little."""
+    _process_group: Any = None
     required: Required = "distributions"
     """What a method that replaces has to know of initial values: of trained parameters only the means can be told."""
 
@@ -173,6 +178,8 @@ class Method(State):
             raise TypeError(f"{type(self).__name__} replaces nothing, so {meaningless} means nothing; leave it out")
         check_arguments(model, optimizer)
         model, self._data_parallel = unwrapped(model)
+        if self._process_group is None:
+            self._process_group = self._data_parallel
         self.model = model
         self.optimizer = None if optimizer is None else unwrapped_optimizer(optimizer)
         self.stacked = isinstance(model, Stacked)
@@ -184,12 +191,14 @@ class Method(State):
         # Of one network's parameter each.
         self.blocks = {name: block_of(p.detach()[0] if self.stacked else p) for name, p in self.parameters.items()}
         self.device = next(iter(self.parameters.values())).device
+        # A stacked network has its seeds from the start; what else has none stated takes that of a saved state.
+        self._takes_seed = seed is None and not self.stacked
         if seed is None:
-            seed = model.seeds if isinstance(model, Stacked) else 0
+            seed = model.seeds if isinstance(model, Stacked) else self._new_seed()
         seeds = one_a_replica("seed", seed, self.replicas if self.stacked else None, "whole number")
         if seeds.is_floating_point():
             raise TypeError(f"seed is {seed!r}; it has to be a whole number")
-        self.seed = seeds.to(self.device, torch.int64).expand(self.replicas)
+        self.seed = seeds.to(self.device, torch.int64).expand(self.replicas).clone()
         given = {"include": include, "exclude": exclude}
         self.settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         every = torch.ones(self.replicas, dtype=torch.int64)
@@ -222,6 +231,8 @@ class Method(State):
                 is read.
         """
         self._check_usable()
+        if not self.steps and self._takes_seed:
+            note_first_step()
         self.steps += 1
         self.moment, self.time = (type(self).__name__,), self.steps
         try:
@@ -404,6 +415,13 @@ class Method(State):
                     f"{name} was {dtype} on {device} when this method was made and is {parameter.dtype} on "
                     f"{parameter.device} now; make the method, and the optimizer, after model.to(...)"
                 )
+
+    def _new_seed(self) -> int:
+        """A seed for this method, where none is stated."""
+        meshes = [block.mesh for block in self.blocks.values() if block.mesh is not None]
+        ranks = processes(meshes[0] if meshes else None, self._process_group)
+        shapes = [(name, tuple(block.whole)) for name, block in self.blocks.items()]
+        return common_seed(ranks, type(self).__name__, shapes)
 
     def _redrawn(self) -> Iterable[str]:
         """The parameters whose initial distributions have to be known."""

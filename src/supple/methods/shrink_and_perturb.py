@@ -75,13 +75,15 @@ class ShrinkAndPerturb(L2):
         self._act_in((self.l2 > 0) | (std > 0))
         self._perturbed = rows_of(std > 0, self.device)
         self._stds = self._shaped(std, self._perturbed)
-        if self._perturbed is None:
-            return
+        self._bundles = _bundles({name: block.whole.numel() for name, block in self.blocks.items()})
+        self._follow_seed()
+
+    def _follow_seed(self) -> None:
         # Replicas that share a seed share the noise, which is then drawn once.
-        distinct, self._seed_of = torch.unique(self.seed[self._perturbed], return_inverse=True)
+        seeds = self.seed[:0] if self._perturbed is None else self.seed[self._perturbed]
+        distinct, self._seed_of = torch.unique(seeds, return_inverse=True)
         self._seeds_differ = self._seed_of.tolist() == list(range(len(self._seed_of)))
         self._generators = {seed: torch.Generator(self.device) for seed in distinct.tolist()}
-        self._bundles = _bundles({name: block.whole.numel() for name, block in self.blocks.items()})
 
     def _act(self) -> None:
         self._noise = self._draws()

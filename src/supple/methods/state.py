@@ -45,7 +45,9 @@ class State(ABC):
     parameters: dict[str, nn.Parameter]
     blocks: dict[str, Block]
     distributions: dict[str, Distribution]
+    seed: Tensor
     _stated: set[str]
+    _takes_seed: bool
 
     def _start_counting(self) -> None:
         """Starts at step 0, and keeps where the model holds the parameters, to notice when it has got others."""
@@ -98,6 +100,7 @@ class State(ABC):
             "last": self._last.clone() if self.steps == self._last_step else torch.zeros_like(self._last),
             "total": self._total.clone(),
             "skipped": self._skipped.clone(),
+            "seed": self.seed.clone(),
             "shapes": {name: list(parameter.shape) for name, parameter in self.parameters.items()},
             "initial": {name: to_dict(distribution) for name, distribution in self.distributions.items()},
         }
@@ -109,7 +112,7 @@ class State(ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back what :meth:`state_dict` gave.
 
-        The settings stay those this method was made with, and so do initial distributions that the user stated.
+        The settings stay those this method was made with, and so do a seed and initial distributions that were stated.
 
         Args:
             state: the state.
@@ -123,7 +126,9 @@ class State(ABC):
             raise ValueError(f"this is the state of {state.get('method')}, not of {type(self).__name__}")
         own = self.state_dict()
         nothing_kept: dict[str, Any] = {kind: {} for kind, tensors in self.kept.items() if not tensors}
-        state = {"skipped": torch.zeros_like(self._skipped), "boundaries": 0, **nothing_kept, **state}
+        # Versions that saved no seed had 0 where none was stated.
+        absent = {"skipped": torch.zeros_like(self._skipped), "seed": torch.zeros_like(self.seed), "boundaries": 0}
+        state = {**absent, **nothing_kept, **state}
         missing = [key for key in own if key not in state]
         if missing:
             raise ValueError(f"the state is not complete; it has no {', '.join(missing)}")
@@ -148,6 +153,9 @@ class State(ABC):
         self._last_step = self.steps
         counts = {"last": self._last, "total": self._total, "skipped": self._skipped}
         restore(counts, {name: torch.as_tensor(state[name]) for name in counts})
+        if self._takes_seed:
+            restore([self.seed], [_whole_numbers("seed", state["seed"])])
+            self._follow_seed()
         self._load(state)
         self.distributions |= {n: from_dict(one) for n, one in state["initial"].items() if n not in self._stated}
         self._new_skips = True
@@ -183,6 +191,10 @@ class State(ABC):
                 stacklevel=stacklevel,
             )
 
+    def _follow_seed(self) -> None:
+        """Makes anew what follows from the seed, after a state brought another."""
+        return
+
     def _public(self, counts: Tensor) -> Tensor:
         return counts.clone() if self.stacked else counts[0].clone()
 
@@ -193,3 +205,10 @@ class State(ABC):
         restore(
             own, {key: self.blocks[key[1]].split(tensor) if key in own else tensor for key, tensor in saved.items()}
         )
+
+
+def _whole_numbers(name: str, value: Any) -> Tensor:
+    numbers = torch.as_tensor(value)
+    if numbers.dtype != torch.int64:
+        raise ValueError(f"{name} of the state is {numbers.dtype}, not whole numbers of 64 bits")
+    return numbers

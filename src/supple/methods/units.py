@@ -52,7 +52,7 @@ class UnitMethod(Method):
         optimizer_state: "keep" or "fresh".
         process_group: the processes that train this network together, where ``model`` does not tell, as a
             ``DistributedDataParallel`` or a sharded network does; their features count as those of one large batch.
-        seed: seed of the random numbers, or one a replica.
+        seed: seed of the random numbers, or one a replica; None: as for every :class:`supple.Method`.
 
     Raises:
         ValueError: if a setting is out of range, the hidden units are not found or do not fit the model, the initial
@@ -76,13 +76,12 @@ class UnitMethod(Method):
         **unknown: Any,
     ) -> None:
         refuse_unknown(type(self), unknown)
-        self._units = units
+        self._units, self._process_group = units, process_group
         super().__init__(model, optimizer, initial=initial, optimizer_state=optimizer_state, seed=seed)
         self.utility = self.option("utility", utility, _UTILITIES)
         if self.option("features", features, ("before_norm", "after_norm")) == "before_norm":
             del self.settings["features"]
         self._after_norm = features == "after_norm"
-        self._given_group = self._data_parallel if process_group is None else process_group
         self._process_groups: list[Any] = []
         self._opened: dict[str, Tensor] = {}
         self.per_unit: dict[str, list[Tensor]] = {}
@@ -121,7 +120,7 @@ class UnitMethod(Method):
             means: whether :meth:`Layer.means` is asked for.
         """
         activations = self.utility in ("contribution", "activation")
-        self._process_groups = data_groups(self.model, self._given_group, activations or means)
+        self._process_groups = data_groups(self.model, self._process_group, activations or means)
         for layer in self.layers:
             if activations:
                 layer.readers.append(self._reader(layer.group, self._after_norm, torch.abs))

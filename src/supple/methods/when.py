@@ -138,6 +138,15 @@ class Replacements:
                 places[rows] = torch.where(replaced, (self.step + self._maturity[rows] + 1).unsqueeze(1), ordered)
             self._changes_at = self.step + 1
 
+    def draw_with(self, seed: Tensor) -> None:
+        """Draws the numbers with other seeds from now on, where they are drawn.
+
+        Args:
+            seed: int64 [R] on the CPU.
+        """
+        if self._draw is not None:
+            self._draw, self._chances = (seed, self._draw[1]), None
+
     def _drawn(self, seed: Tensor, purposes: Sequence[int]) -> Tensor:
         block, place = divmod(self.step, _BLOCK)
         if self._chances is None or block != self._chances_block:
