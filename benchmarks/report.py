@@ -83,7 +83,7 @@ def generate(folder: Path, runs: int, tasks: int) -> None:
         "steps": 2000,
         "images": {"count": 60_000, "digest": ""},
         "scaled": {},
-        "parts": [{}] * parts,
+        "parts": [],
         "sessions": [],
     }
     (folder / form.MANIFEST).write_text(json.dumps(manifest))

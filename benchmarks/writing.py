@@ -19,10 +19,10 @@ import polars as pl
 import torch
 from engine import images
 
-from supple.lab.study import checkpoint
+from supple.lab.study import checkpoint, files
 from supple.lab.study.part import Part
 from supple.lab.study.permuted import PermutedProblem
-from supple.lab.study.results import CHECKPOINT, TASKS
+from supple.lab.study.results import CHECKPOINT, TASKS, dump_table
 from supple.lab.study.shipped import find
 from supple.lab.study.spec import read
 
@@ -70,9 +70,9 @@ def _lengthen(part: Part, tasks: int) -> None:
     """Lets the table and the checkpoint of a part that has learned one task look as if it had learned more before."""
     frame = pl.read_parquet(part.folder / TASKS)
     frames = [frame.with_columns(pl.lit(task, pl.Int32).alias("task")) for task in range(tasks + 1)]
-    pl.concat(frames).write_parquet(part.folder / TASKS)
-    state = checkpoint.load(part.folder / CHECKPOINT)
-    checkpoint.save(part.folder / CHECKPOINT, {**state, "tasks": tasks + 1})
+    contents = {path.name: path.read_bytes() for path in part.folder.glob("*.parquet")}
+    state = {**checkpoint.load(part.folder / CHECKPOINT), "tasks": tasks + 1}
+    files.write(part.folder, {**contents, TASKS: dump_table(pl.concat(frames)), CHECKPOINT: checkpoint.dump(state)})
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
@@ -99,7 +100,7 @@ def silenced(model: nn.Module, group: UnitGroup, unit: int) -> Iterator[None]:
 
 
 def features(model: nn.Module, group: UnitGroup, example: Any) -> Tensor:
-    """What is read of a group, units in front."""
+    """What is read of a group, units in front; of all inputs of a module that is called several times."""
     seen: list[Tensor] = []
     module = model.get_submodule(group.feature.module)
 
@@ -115,8 +116,7 @@ def features(model: nn.Module, group: UnitGroup, example: Any) -> Tensor:
         handle = module.register_forward_hook(after)
     call(model, example)
     handle.remove()
-    (read,) = seen
-    return group.feature.view(read, group.size)
+    return group.feature.view(torch.cat(seen), group.size)
 
 
 def close(one: Any, other: Any) -> bool:
@@ -178,12 +178,13 @@ def assert_replacing_silences(model: nn.Module, example: Any, found: Units) -> N
 
 def everything(model: nn.Module) -> list[Any]:
     """All that tracing must leave as it is."""
-    state: list[Any] = [torch.get_rng_state(), random.getstate()]
+    state: list[Any] = [torch.get_rng_state(), random.getstate(), str(np.random.get_state(legacy=False))]  # noqa: NPY002
     for name, module in model.named_modules():
         state += [name, module.training, sorted(vars(module)), len(module._forward_hooks)]
         state += [len(module._forward_pre_hooks), len(module._forward_hooks_with_kwargs)]
     for name, tensor in [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]:
         state += [name, id(tensor), tensor._version, tensor.detach().clone()]
+        state += [] if tensor.grad is None else [id(tensor.grad), tensor.grad.clone()]
     return state
 
 

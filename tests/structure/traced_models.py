@@ -223,7 +223,7 @@ CASES: dict[str, Case] = {
         Gated,
         rows(4),
         {"gate * up": (6, ["down"]), "both": (7, ["back"]), "glu": (4, ["end"])},
-        {"inlet": "mean in norm may mix them", "down": RESIDUAL, "back": RESIDUAL},
+        {"inlet": RESIDUAL, "down": RESIDUAL, "back": RESIDUAL},
     ),
     "normed": Case(
         Normed,
@@ -235,7 +235,7 @@ CASES: dict[str, Case] = {
         CReLU,
         rows(4),
         {"fc1": (3, ["mid"]), "mid[0:4]": (4, ["head"])},
-        {"mid[4:6]": "cannot be read", "head": RESIDUAL, "side": RESIDUAL},
+        {"mid[4:6]": "cannot be read"},
     ),
     "squeeze and excite": Case(
         SqueezeExcite,

@@ -17,11 +17,12 @@ from rich.text import Text
 
 from supple.lab.report.measures import bin_width
 from supple.lab.report.style import DARK, label_of, own_style
+from supple.lab.study import files
 from supple.lab.study.manifest import Manifest
 from supple.lab.study.part import Stopped
 from supple.lab.study.problem import Problem
 from supple.lab.study.progress import Bars, Tally, Watcher
-from supple.lab.study.results import TASKS, Results, load
+from supple.lab.study.results import TASKS, Results, dump_table, load
 from supple.lab.study.run_config import RunConfig
 from supple.lab.study.running import scaled, session
 
@@ -62,8 +63,7 @@ def train(config: RunConfig, problem: Problem, watcher: Watcher, stop: threading
     manifest.sessions[-1]["seconds"] = round(time.monotonic() - began, 1)
     manifest.write()
     if rows:
-        part.folder.mkdir(parents=True)
-        pl.concat(rows).write_parquet(part.folder / TASKS)
+        files.write(part.folder, {TASKS: dump_table(pl.concat(rows))})
     return load(config.folder)
 
 

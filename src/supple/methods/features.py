@@ -51,6 +51,12 @@ class FeatureReader:
         self._examples: int | Tensor = 0
         self._read_forward = False
         module = model.get_submodule(feature.module)
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ValueError(
+                f"features are to be read at the {feature.where} of module {feature.module!r}, which torch.jit "
+                "compiled, so that hooks cannot see them; train the module that it was made from (torch.compile can be "
+                "used), or read them at another module: supple.Feature(module, where, layout) in units=..."
+            )
         self._handle: RemovableHandle
         if feature.where == "input":
             self._handle = module.register_forward_pre_hook(self._before, with_kwargs=True)
@@ -88,6 +94,12 @@ class FeatureReader:
                 f"features are read at the {self.feature.where} of module {self.feature.module!r}, which is a "
                 f"{type(activations).__name__}, not a tensor; read them at the input or output of a module that takes "
                 "in or gives out a tensor: supple.Feature(module, where, layout) in units=..."
+            )
+        if not torch.compiler.is_compiling() and torch._C._functorch.is_batchedtensor(activations):
+            raise RuntimeError(
+                f"module {self.feature.module!r} runs inside torch.func.vmap, where features of the batch cannot be "
+                "read. Compute what is vmapped in evaluation mode (model.eval()), which is not read, and call the "
+                "model once a step in training mode without vmap; or use a method that reads no features, such as SWR"
             )
         self._add(activations.detach() if self._stacked else activations.detach().unsqueeze(0))
 

@@ -65,10 +65,12 @@ class State(ABC):
             *path, last = name.split(".")
             module = self.model
             for depth, key in enumerate(path):
+                if isinstance(module, torch.jit.ScriptModule):
+                    break  # it keeps its parameters for good
                 holder, module = module._modules, module.get_submodule(key)
                 modules[".".join(path[: depth + 1])] = (holder, key, module)
             # fully_shard lets a module hold gathered parameters for a time; the sharded ones are still those.
-            if not is_sharded(parameter):
+            if not is_sharded(parameter) and not isinstance(module, torch.jit.ScriptModule):
                 self._held.append((name, module._parameters, last, parameter, parameter.device, parameter.dtype))
         self._modules = [(path, *place) for path, place in modules.items()]
 

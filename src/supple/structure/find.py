@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from supple.functional.sharding import is_sharded
@@ -21,8 +22,8 @@ _BY_HAND = (
 def units(model: nn.Module, example: Any = None) -> Units:
     """Finds the hidden units of a model.
 
-    With an example, of any model: it is traced once (:mod:`supple.structure.tracing`), and the outputs of a Linear or
-    Conv are hidden units when only Linears and Convs read them, through operations that keep units apart: activations,
+    With an example, of any model: it is traced (:mod:`supple.structure.tracing`), and the outputs of a Linear or Conv
+    are hidden units when only Linears and Convs read them, through operations that keep units apart: activations,
     dropout, normalization, pooling, reshaping, concatenation, and products of two (gated layers). Units that are added
     to other features (a residual stream), that go into attention or a recurrent layer, whose weights are shared, or
     that something unknown may mix, are left out with the reason.
@@ -36,12 +37,13 @@ def units(model: nn.Module, example: Any = None) -> Units:
     operations, as in ``o(h * g), o2(h)``, it is the input of the first of those that have the fewest inputs a unit.
 
     Args:
-        model: the model, also inside ``torch.compile`` or ``DistributedDataParallel``. Neither it nor a random number
-            generator is changed. It is traced in the mode it is in, training or evaluation, which has to be that in
-            which the method will see it if the two use other layers. Hooks on its modules do not run, but for those of
-            PyTorch itself, such as pruning.
-        example: what the model takes in, of which only the shapes matter: a tensor, a tuple of arguments, or a mapping
-            of keyword arguments (where the model takes one mapping, a tuple of it).
+        model: the model, also inside ``torch.compile`` or ``DistributedDataParallel``. Neither it, nor its gradients,
+            nor a random number generator is changed. It is traced in training mode, and in evaluation mode too if it is
+            in that. Hooks on its modules do not run, but for those of PyTorch itself, such as pruning.
+        example: what the model takes in: a tensor; a tuple or list of arguments; a mapping of keyword arguments (where
+            the model takes one mapping, a tuple of it); or any other object with tensors in it, such as a dataclass, a
+            named tuple or a ``TensorDict``, which is the only argument then. Only the shapes matter, unless the model
+            decides something by the values.
 
     Returns:
         The units, a group a layer, in order, with the layers that were left out and why. Prints as a table.
@@ -62,6 +64,11 @@ def units(model: nn.Module, example: Any = None) -> Units:
     """
     model, _ = unwrapped(model)
     kind = type(model).__name__
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError(
+            f"cannot find the hidden units of a {kind}: torch.jit compiled it, so that hooks cannot read the features "
+            "in it; pass, and train, the module that it was made from (torch.compile can be used)"
+        )
     # Asked of the class: an attribute of this name may be anything, such as a number of units.
     if callable(getattr(type(model), "hidden_units", None)):
         found = model.hidden_units()  # type: ignore[operator]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -63,16 +64,16 @@ def test_damaged_files_are_named(tmp_path: Path, cut: int) -> None:
         checkpoint.load(path)
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
-    files.replace(path, lambda new: new.write_text("old"))
+    files.replace(path, b"old")
 
-    def fails(new: Path) -> None:
-        new.write_text("half of the n")
+    def fails(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
+    monkeypatch.setattr(os, "fsync", fails)
     with pytest.raises(OSError, match=r"cannot write .*file: No space left on device"):
-        files.replace(path, fails)
+        files.replace(path, b"half of the n")
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 

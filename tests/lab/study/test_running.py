@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -278,21 +277,6 @@ def test_a_folder_of_another_version_or_of_something_else(finished: Path, tmp_pa
         load(tmp_path)
     with pytest.raises(FileNotFoundError, match="holds no results"):
         load(tmp_path / "nothing")
-
-
-@pytest.mark.parametrize("name", ["runs.parquet", f"parts/0000/{TASKS}"])
-def test_damaged_tables_are_named(finished: Path, tmp_path: Path, name: str) -> None:
-    folder = shutil.copytree(finished, tmp_path / "copy")
-    (folder / name).write_bytes(b"PAR1 and something else")
-    with pytest.raises(ValueError, match=f"{name} is missing or damaged"):
-        load(folder)
-
-
-def test_a_damaged_checkpoint_ends_the_run(finished: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(finished, tmp_path / "copy")
-    (folder / "parts" / "0000" / CHECKPOINT).write_bytes(b"something else")
-    with pytest.raises(ValueError, match=r"checkpoint.safetensors is damaged .* put it back from a copy, or delete"):
-        running.run(config(folder))
 
 
 @pytest.mark.slow

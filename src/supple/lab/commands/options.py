@@ -55,7 +55,7 @@ def plain_errors() -> Iterator[None]:
     """Shows errors whose message says all there is to say without a traceback, and exits with 1."""
     try:
         yield
-    except (OSError, ValueError, ModuleNotFoundError) as error:
+    except (OSError, ValueError, MemoryError, ModuleNotFoundError) as error:
         # A package of the lab extra that is missing has a name; main() says how to install it.
         if isinstance(error, ModuleNotFoundError) and error.name:
             raise

@@ -2,55 +2,58 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import operator
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from supple.functional.packing import pack, unpack
-from supple.lab.study.files import replace
+from supple.lab.study import files
+
+REMEDY = "supple run trains the runs of its part again; without it, their results count as they are"
+
+_LONGEST = 100_000_000
+"""Bytes of a header that safetensors allows."""
+
+
+def dump(state: Mapping[str, Any]) -> bytes:
+    """The file of a state of numbers, strings, None, tensors, and lists, tuples and dicts of them."""
+    tensors: dict[str, Tensor] = {}
+    text = json.dumps(pack(state, tensors))
+    return save_tensors(tensors, {"state": text})
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
-    """Writes a state of numbers, strings, None, tensors, and lists, tuples and dicts of them.
-
-    The file is replaced as a whole or not at all.
-    """
-    tensors: dict[str, Tensor] = {}
-    text = json.dumps(pack(state, tensors))
-    content = save_tensors(tensors, {"state": text})
-    replace(path, lambda new: new.write_bytes(content))
+    """Writes a state; the file is replaced as a whole or not at all."""
+    files.replace(path, dump(state))
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Reads what :func:`save` wrote, with tensors on the CPU; ValueError if the file is damaged or no checkpoint."""
-    with _opened(path) as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return dict(unpack(_packed(file), tensors))
+    """Reads what :func:`dump` gave, with tensors on the CPU; ``Damaged`` if the file is that, or no checkpoint."""
+
+    def parse(content: bytes) -> dict[str, Any]:
+        return dict(unpack(_packed(io.BytesIO(content)), load_tensors(content)))
+
+    return files.read(path, parse, REMEDY)
 
 
 def number(path: Path, name: str) -> int:
     """Reads one whole number at the top of a state, and nothing else."""
-    with _opened(path) as file:
-        return int(_packed(file)[name])
+
+    def parse() -> int:
+        with path.open("rb") as file:
+            return operator.index(_packed(file)[name])
+
+    return files.parsed(path, parse, REMEDY)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} is damaged or no checkpoint ({error}); put it back from a copy, or delete the folder it is in to "
-            "train its runs again from the first task"
-        ) from error
-
-
-def _packed(file: Any) -> dict[str, Any]:
-    return dict(json.loads((file.metadata() or {})["state"]))
+def _packed(file: BinaryIO) -> dict[str, Any]:
+    """What is no tensor; it stands in the header, which follows its length of eight bytes."""
+    header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), _LONGEST)))
+    return dict(json.loads(header["__metadata__"]["state"]))

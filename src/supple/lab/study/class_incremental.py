@@ -18,7 +18,7 @@ from supple.lab.streams import ClassIncrementalStream
 from supple.lab.study.errors import StudyError
 from supple.lab.study.methods import RESET, method_class
 from supple.lab.study.problem import Problem, StageResult, Trainer, timed
-from supple.lab.study.results import ADDITIONS_SCHEMA, EPOCHS, EPOCHS_SCHEMA, TASKS
+from supple.lab.study.results import ADDITIONS_SCHEMA, EPOCHS, EPOCHS_SCHEMA, SCHEMAS, TASKS
 from supple.lab.study.schema import CycledSGD, Transformer
 from supple.lab.study.spec import ClassIncrementalStudy, Column
 
@@ -97,7 +97,7 @@ class ClassIncrementalProblem(Problem):
     """Classes that come a few at a time."""
 
     sets = ("train", "test")
-    schemas = {EPOCHS: EPOCHS_SCHEMA, TASKS: ADDITIONS_SCHEMA}  # noqa: RUF012
+    schemas = SCHEMAS["class_incremental"]
     study: ClassIncrementalStudy
 
     def __init__(self, study: ClassIncrementalStudy, *images: LabelledImages, **runtime: Any) -> None:

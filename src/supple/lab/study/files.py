@@ -1,38 +1,158 @@
-"""Files that are either the old or the new ones whatever happens, and folders that one process at a time writes to."""
+"""Files that are either the old or the new ones whatever happens, digests of them, and folders that have one writer.
+
+``digests.json`` holds a SHA-256 for each file of its folder. What is read is compared with it, so that nobody goes on
+from, or reports, what a disk or a copy has changed.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
+from polars.exceptions import PanicException
+from pydantic import TypeAdapter, ValidationError
+
+DIGESTS = "digests.json"
+
+COPY = "put it back from a copy"
+
+_Digests = TypeAdapter(dict[str, list[str | None]])
+"""For each file the digests that it may have; None: it may be missing. While it is replaced there are several."""
+
+_Parsed = TypeVar("_Parsed")
 
 
 class Busy(OSError):
     """Another process writes into the folder."""
 
 
-def replace(path: Path, write: Callable[[Path], object]) -> None:
+class Damaged(ValueError):
+    """A file is missing, or its content is not what was written; the message names it and says what to do."""
+
+    def __init__(self, path: Path, reason: str, remedy: str = COPY) -> None:
+        super().__init__(f"{path} is {reason}; {remedy}")
+        self.path, self.reason = path, reason
+
+
+def write(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Replaces files of a folder, one after another, and the digests, which are of these files and no others.
+
+    At each moment the digests are right for the old and the new of what is being replaced. OSError if a file cannot be
+    written.
+    """
+    known, new = digests(folder), {name: _digest(data) for name, data in contents.items()}
+    before = {name: [_digest_of(folder / name)] for name in new} if known is None else known
+    _replace_digests(folder, {**before, **{name: [*before.get(name, [None]), new[name]] for name in new}})
+    for name, data in contents.items():
+        replace(folder / name, data)
+    _replace_digests(folder, {name: [digest] for name, digest in new.items()})
+
+
+def content(path: Path, remedy: str = COPY) -> bytes | None:
+    """What a file holds, compared with its digest; None where it is not there and need not be.
+
+    Files in a folder without digests, as earlier versions wrote them, are taken as they are. :class:`Damaged` if it is
+    not what was written, OSError if it cannot be read.
+    """
+    while True:
+        known = digests(path.parent)
+        try:
+            found = path.read_bytes()
+        except FileNotFoundError:
+            found = None
+        except OSError as error:
+            raise _named("read", path, error) from error
+        if known is None or (None if found is None else _digest(found)) in known.get(path.name, [None]):
+            return found
+        # Another process may have replaced both of them meanwhile.
+        if digests(path.parent) == known:
+            reason = "missing" if found is None else f"damaged (its SHA-256 is not the one in {DIGESTS})"
+            raise Damaged(path, reason, remedy)
+
+
+def read(path: Path, parse: Callable[[bytes], _Parsed], remedy: str = COPY) -> _Parsed:
+    """What a file says; :class:`Damaged` where it is missing, is not what was written, or cannot be understood."""
+    found = content(path, remedy)
+    if found is None:
+        raise Damaged(path, "missing", remedy)
+    return parsed(path, lambda: parse(found), remedy, has_digests(path.parent))
+
+
+def parsed(path: Path, parse: Callable[[], _Parsed], remedy: str = COPY, whole: bool = False) -> _Parsed:
+    """What a parser makes of a file; :class:`Damaged` if it cannot, ValueError if the file is known to be whole."""
+    try:
+        return parse()
+    except OSError as error:
+        raise _named("read", path, error) from error
+    except MemoryError as error:
+        raise MemoryError(f"memory ran out while {path} was read") from error
+    # On bytes that are none of its own a parser may raise anything; a panic of polars is no Exception.
+    except (Exception, PanicException) as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        if not whole:
+            raise Damaged(path, f"damaged ({reason})", remedy) from error
+        if isinstance(error, RuntimeError):
+            raise  # as torch does where memory runs out
+        raise ValueError(f"{path} is whole, but cannot be read here ({reason})") from error
+
+
+def has_digests(folder: Path) -> bool:
+    """Whether the files of a folder have digests; earlier versions wrote none."""
+    return digests(folder) is not None
+
+
+def digests(folder: Path) -> dict[str, list[str | None]] | None:
+    """The digests that the files of a folder may have; None if it has none."""
+    path = folder / DIGESTS
+    try:
+        return _Digests.validate_json(path.read_bytes(), strict=True)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _named("read", path, error) from error
+    except ValidationError as error:
+        raise Damaged(path, "damaged", f"{COPY}, or delete it to take the files beside it as they are") from error
+
+
+def _replace_digests(folder: Path, known: Mapping[str, Sequence[str | None]]) -> None:
+    replace(folder / DIGESTS, json.dumps(known, indent=1).encode())
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _digest_of(path: Path) -> str | None:
+    return _digest(path.read_bytes()) if path.exists() else None
+
+
+def replace(path: Path, data: bytes) -> None:
     """Writes a file under another name, and then puts it in the place of the old one.
 
     After a crash, a full disk or a loss of power at any moment the file is either the old or the new one, complete.
     OSError if it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.new")
     try:
-        write(new)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new.write_bytes(data)
         _to_disk(new)
         os.replace(new, path)
         _to_disk(path.parent)
-    except Exception as error:
+    except OSError as error:
         with suppress(OSError):
             new.unlink()
-        # Libraries say in ways of their own that a disk is full.
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise OSError(f"cannot write {path}: {reason}") from error
+        raise _named("write", path, error) from error
+
+
+def _named(what: str, path: Path, error: OSError) -> OSError:
+    return OSError(f"cannot {what} {path}: {error.strerror or error}")
 
 
 def _to_disk(path: Path) -> None:

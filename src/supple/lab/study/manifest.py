@@ -14,12 +14,12 @@ import polars as pl
 import supple
 from supple.lab.study import files
 from supple.lab.study.assembly import groups
-from supple.lab.study.methods import settings_in_full
+from supple.lab.study.methods import check_settings, settings_in_full
 from supple.lab.study.part import Part
-from supple.lab.study.results import FORMAT, MANIFEST, RUNS, is_export, read_manifest
+from supple.lab.study.results import FORMAT, MANIFEST, RUNS, ColumnRecord, dump_table, is_export, read_manifest
 from supple.lab.study.run_config import PartSize, cut
 from supple.lab.study.schema import Section
-from supple.lab.study.spec import STUDIES, Column, Study
+from supple.lab.study.spec import Column, Study
 
 
 @dataclass
@@ -112,10 +112,8 @@ class Manifest:
             "parts": self.parts,
             "sessions": self.sessions,
         }
-        runs = self._runs()
-        files.replace(self.folder / RUNS, runs.write_parquet)
         text = json.dumps(content, indent=1)
-        files.replace(self.folder / MANIFEST, lambda new: new.write_text(text, encoding="utf-8"))
+        files.write(self.folder, {RUNS: dump_table(self._runs()), MANIFEST: text.encode()})
 
     def _runs(self) -> pl.DataFrame:
         rows = []
@@ -158,35 +156,30 @@ def _all_settings(column: Column) -> dict[str, Any]:
 
 def open_manifest(folder: Path) -> Manifest:
     """Reads the manifest of a folder; FileNotFoundError if there is none, ValueError if no run can go on from it."""
-    content = read_manifest(folder)
+    record = read_manifest(folder)
     if is_export(folder):
         raise ValueError(
             f"{folder} is a copy that supple export made, without the checkpoints that a run would go on from; give "
             "another folder with --out"
         )
-    # Its columns are those that were run, so that of the study only the sections are looked at.
-    study, steps = STUDIES[content["study"]["problem"]["kind"]](**content["study"]), content["steps"]
-    columns = [
-        Column(
-            entry["method"],
-            entry["kind"],
-            settings_in_full(entry["kind"], entry["settings"]),
-            type(study.network)(**entry["network"]),
-            type(study.optimizer)(**entry["optimizer"]),
-            entry["point"],
-        )
-        for entry in content["columns"]
-    ]
+    study, steps = record.study, record.steps
+
+    def column(entry: ColumnRecord) -> Column:
+        check_settings(entry.kind, entry.settings)
+        settings = settings_in_full(entry.kind, entry.settings)
+        network, optimizer = type(study.network)(**entry.network), type(study.optimizer)(**entry.optimizer)
+        return Column(entry.method, entry.kind, settings, network, optimizer, entry.point)
+
     return Manifest(
         folder,
-        content["name"],
+        record.name,
         study,
-        [steps] * content["tasks"] if isinstance(steps, int) else steps,
-        content["images"],
-        content["scaled"],
-        columns,
-        content["parts"],
-        content["sessions"],
+        [steps] * record.tasks if isinstance(steps, int) else steps,
+        record.images.model_dump(),
+        record.scaled.model_dump(exclude_none=True),
+        files.parsed(folder / MANIFEST, lambda: [column(entry) for entry in record.columns]),
+        [part.model_dump() for part in record.parts],
+        [session.model_dump() for session in record.sessions],
     )
 
 

@@ -15,7 +15,7 @@ from supple.lab.population.graphs import WARM_UP
 from supple.lab.study.assembly import assemble
 from supple.lab.study.errors import StudyError
 from supple.lab.study.problem import Problem, StageResult, Trainer, timed
-from supple.lab.study.results import DISTURBANCES, DISTURBANCES_SCHEMA, TASKS, TASKS_SCHEMA
+from supple.lab.study.results import DISTURBANCES, DISTURBANCES_SCHEMA, SCHEMAS, TASKS, TASKS_SCHEMA
 from supple.lab.study.run_config import cached
 from supple.lab.study.schema import Network
 from supple.lab.study.spec import Column, PermutedStudy
@@ -58,7 +58,7 @@ class PermutedProblem(Problem):
     """Tasks that are images with their pixels in another order each."""
 
     sets = ("train",)
-    schemas = {DISTURBANCES: DISTURBANCES_SCHEMA, TASKS: TASKS_SCHEMA}  # noqa: RUF012
+    schemas = SCHEMAS["permuted"]
     study: PermutedStudy
 
     def steps(self, tasks: int, seeds: Sequence[int]) -> list[int]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from subprocess import PIPE, Popen
 from typing import Any
 
+from supple.lab.study.files import Damaged
 from supple.lab.study.manifest import Manifest
 from supple.lab.study.progress import Watcher
 from supple.lab.study.run_config import RunConfig
@@ -45,7 +46,7 @@ class WorkerPool:
         self.config, self.manifest, self.watcher, self.stop = config, manifest, watcher, stop
         self.tasks, self.stages = manifest.study.run.tasks, manifest.study.problem.stages
         self.parts = list(parts)
-        self.waiting = [number for number in parts if not manifest.part(number).complete(self.tasks)]
+        self.waiting = [number for number in parts if not self._complete(number)]
         self._tell_parts()
         self.outcome = Outcome()
         self.events: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
@@ -74,6 +75,13 @@ class WorkerPool:
                 process.wait()
         self.outcome.complete = not self.waiting and not self.outcome.errors and not self.stop.is_set()
         return self.outcome
+
+    def _complete(self, number: int) -> bool:
+        """Whether a part is complete; one that is damaged is not, and its worker says what becomes of it."""
+        try:
+            return self.manifest.part(number).complete(self.tasks)
+        except Damaged:
+            return False
 
     def _tell_parts(self) -> None:
         parts = {number: self.manifest.part(number) for number in self.parts}
@@ -121,6 +129,8 @@ class WorkerPool:
             self.watcher.step(event["part"], event["task"], event["step"])
         elif kind == "stage":
             self.watcher.stage(event["part"], event["done"], event["accuracy"])
+        elif kind == "say":
+            self.watcher.say(event["message"])
         else:
             self.busy.pop(number, None)
             if kind == "memory":

@@ -9,6 +9,7 @@
       parts/0000/disturbances.parquet    a row a run and measured reinitialization, where images are permuted
       parts/0000/epochs.parquet          a row a run and epoch, where classes are added
       parts/0000/checkpoint.safetensors  where the part goes on
+      digests.json, parts/0000/digests.json   a SHA-256 of each file beside them
 
 A part is what was trained together in one population. :func:`export` puts the rows of all parts into one file a table,
 beside the manifest, and leaves the checkpoints out. docs/results-format.md describes every column.
@@ -16,17 +17,20 @@ beside the manifest, and leaves the checkpoints out. docs/results-format.md desc
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from supple.lab.study import files
+from supple.lab.study import checkpoint, files
 from supple.lab.study.spec import STUDIES, Study
 
 FORMAT = 1
@@ -95,16 +99,31 @@ DISTURBANCES_SCHEMA: Mapping[str, Any] = {
 """Columns of the frame of disturbances; see :class:`supple.lab.population.Disturbance`."""
 
 
+SCHEMAS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "permuted": {DISTURBANCES: DISTURBANCES_SCHEMA, TASKS: TASKS_SCHEMA},
+    "class_incremental": {EPOCHS: EPOCHS_SCHEMA, TASKS: ADDITIONS_SCHEMA},
+}
+"""The tables of a part, by the kind of problem, in the order in which they are written."""
+
+_STAGES = {TASKS: ("task", "tasks"), EPOCHS: ("epoch", "epoch")}
+"""Tables that have a row a run and stage: the column of stages, and what a checkpoint calls their number."""
+
+_Count = Annotated[int, Field(ge=0)]
+_Number = Annotated[int, Field(ge=1)]
+_Value = TypeVar("_Value")
+_Pair = Annotated[tuple[_Value, _Value], Field(strict=False)]
+
+
 class _Record(BaseModel):
     """A table of the manifest; what another version says beyond it is left out."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Images(_Record):
     """The images that tasks were made of: how many, and a SHA-256 of their pixels and labels."""
 
-    count: int = 0
+    count: _Count = 0
     digest: str = ""
 
 
@@ -121,12 +140,85 @@ class Session(_Record):
     """One time that ``supple run`` ran: when it started (ISO 8601), for how long, by which command, and where."""
 
     started: str = ""
-    seconds: float = 0.0
+    seconds: float = Field(default=0.0, ge=0, lt=1e12)
     command: str = ""
     processes: int | None = None
     graphs: bool = False
     machine: Machine = Machine()
     versions: dict[str, str] = {}
+
+
+class Scaled(_Record):
+    """What was changed on the command line: what the study file says, and what was run."""
+
+    tasks: _Pair[int] | None = None
+    seeds: _Pair[list[int]] | None = None
+    methods: _Pair[list[str]] | None = None
+    data: _Pair[str] | None = None
+    precision: _Pair[str] | None = None
+    epochs: _Pair[int] | None = None
+
+
+class ColumnRecord(_Record):
+    """What was compared: as :meth:`supple.lab.study.spec.Column.key` gives it, with its point of a grid."""
+
+    method: str
+    kind: str
+    settings: dict[str, bool | int | float | str]
+    network: dict[str, Any]
+    optimizer: dict[str, Any]
+    point: str
+
+
+class PartRecord(_Record):
+    """What was trained together: the number of the first run, columns by their numbers, and seeds."""
+
+    first: _Count
+    columns: list[_Count] = Field(min_length=1)
+    seeds: list[Annotated[int, Field(ge=-(2**63), lt=2**63)]] = Field(min_length=1)
+
+    @property
+    def size(self) -> int:
+        """How many runs it has."""
+        return len(self.columns) * len(self.seeds)
+
+
+class ManifestRecord(_Record):
+    """What a manifest says; docs/results-format.md describes it."""
+
+    name: str
+    study: Study
+    tasks: _Number
+    steps: _Number | list[_Number]
+    images: Images
+    scaled: Scaled
+    columns: list[ColumnRecord] = []
+    parts: list[PartRecord] = []
+    sessions: list[Session] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_its_kind(cls, content: Any) -> Any:
+        """Reads the study by its kind; not its columns, since those that were run stand beside it."""
+        if isinstance(content, dict) and isinstance(content.get("study"), dict):
+            problem = content["study"].get("problem")
+            kind = STUDIES.get(str(problem.get("kind"))) if isinstance(problem, dict) else None
+            if kind is None:
+                raise ValueError(f"study.problem.kind is none of {', '.join(STUDIES)}")
+            return {**content, "study": kind(**content["study"])}
+        return content
+
+    @model_validator(mode="after")
+    def _fits(self) -> ManifestRecord:
+        if self.tasks != self.study.run.tasks or (isinstance(self.steps, list) and len(self.steps) != self.tasks):
+            raise ValueError("tasks, steps and study.run.tasks do not agree")
+        if any(number >= len(self.columns) for part in self.parts for number in part.columns):
+            raise ValueError("parts have columns that are not there")
+        sizes = [(part.first, part.size) for part in sorted(self.parts, key=lambda part: part.first)]
+        starts = itertools.accumulate((size for _, size in sizes), initial=0)
+        if any(first != start for (first, _), start in zip(sizes, starts, strict=False)):
+            raise ValueError("parts do not have every run once")
+        return self
 
 
 @dataclass(frozen=True)
@@ -169,7 +261,7 @@ class Results:
 def load(folder: str | PathLike[str]) -> Results:
     """Reads the results of a study, finished or not; while it runs, what was there at this moment.
 
-    FileNotFoundError if the folder holds none, ValueError if they are of another version or damaged.
+    FileNotFoundError if the folder holds none, ValueError if they are of another version, damaged or not complete.
 
     Example:
         >>> results = supple.lab.load("results/small")  # doctest: +SKIP
@@ -179,7 +271,9 @@ def load(folder: str | PathLike[str]) -> Results:
     # A run writes the tasks last, so that whoever reads them first misses nothing of them in the others.
     found = scan(folder)
     tables = {name: found.tables[name].collect() for name in (TASKS, DISTURBANCES, EPOCHS)}
-    runs = _with_done(found.runs.drop("done"), tables[TASKS].lazy())
+    done = tables[TASKS].group_by("run").agg(done=pl.len().cast(pl.Int32))
+    runs = found.runs.drop("done").join(done, on="run", how="left", maintain_order="left")
+    runs = runs.with_columns(pl.col("done").fill_null(0))
     return replace(found, runs=runs, tables={name: frame.lazy() for name, frame in tables.items()})
 
 
@@ -190,32 +284,30 @@ def scan(folder: str | PathLike[str]) -> Results:
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    try:
-        study = STUDIES[manifest["study"]["problem"]["kind"]](**manifest["study"])
-        steps = manifest["steps"]
-        images = Images(**manifest["images"])
-        scaled = {name: (file, run) for name, (file, run) in manifest["scaled"].items()}
-        sessions = tuple(Session(**one) for one in manifest.get("sessions", ()))
-    except (ValidationError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder / MANIFEST} is damaged ({error})") from error
-    runs = read_table(folder / RUNS)
-    places = [folder] if is_export(folder) else [part_folder(folder, part) for part in sorted(set(runs["part"]))]
-    added = study.problem.kind == "class_incremental"
-    tables = {
-        TASKS: _table(places, TASKS, ADDITIONS_SCHEMA if added else TASKS_SCHEMA, ["run", "task"]),
-        DISTURBANCES: _table(places, DISTURBANCES, DISTURBANCES_SCHEMA, ["run", "task", "step"]),
-        EPOCHS: _table(places, EPOCHS, EPOCHS_SCHEMA, ["run", "epoch"]),
-    }
+    study, steps, schemas = manifest.study, manifest.steps, SCHEMAS[manifest.study.problem.kind]
+    runs = _read_runs(folder, manifest)
+    places = {folder: runs}
+    if not is_export(folder):
+        places = {part_folder(folder, part): some for (part,), some in runs.group_by("part", maintain_order=True)}
+    done: dict[int, int] = {}
+    for place, some in places.items():
+        done |= check_part(place, schemas, some["run"].to_list())
+    runs = runs.with_columns(done=pl.Series(map(done.get, runs["run"]), dtype=pl.Int32))
+    uneven = runs.group_by("part").agg(pl.n_unique("done")).filter(pl.col("done") > 1)
+    if len(uneven) or max(runs["done"]) > manifest.tasks:
+        raise files.Damaged(folder / RUNS, "at odds with the tables of tasks, in which runs have other numbers of them")
+    orders = {TASKS: ["run", "task"], DISTURBANCES: ["run", "task", "step"], EPOCHS: ["run", "epoch"]}
+    other = {DISTURBANCES: DISTURBANCES_SCHEMA, EPOCHS: EPOCHS_SCHEMA}
     return Results(
         folder=folder,
-        name=manifest["name"],
+        name=manifest.name,
         study=study,
-        steps=(steps,) * study.run.tasks if isinstance(steps, int) else tuple(steps),
-        images=images,
-        scaled=scaled,
-        sessions=sessions,
-        runs=_with_done(runs, tables[TASKS]),
-        tables=tables,
+        steps=(steps,) * manifest.tasks if isinstance(steps, int) else tuple(steps),
+        images=manifest.images,
+        scaled=manifest.scaled.model_dump(exclude_none=True),
+        sessions=tuple(manifest.sessions),
+        runs=runs,
+        tables={name: _table(list(places), name, {**other, **schemas}[name], order) for name, order in orders.items()},
     )
 
 
@@ -227,7 +319,8 @@ def export(folder: str | PathLike[str], out: str | PathLike[str]) -> Results:
     ValueError if ``out`` holds results that ``supple run`` can go on from; an earlier copy there is replaced.
     """
     # Before the tables, so that it tells of no parts that they do not have.
-    text = json.dumps(read_manifest(Path(folder)), indent=1)
+    read_manifest(Path(folder))
+    text = files.read(Path(folder) / MANIFEST, bytes)
     results, out = load(folder), Path(out)
     if (out / MANIFEST).exists() and not is_export(out):
         raise ValueError(f"{out} holds results that supple run goes on from; give another folder for the copy")
@@ -237,38 +330,39 @@ def export(folder: str | PathLike[str], out: str | PathLike[str]) -> Results:
         EPOCHS: results.epochs,
         TASKS: results.tasks,
     }
-    for name, table in tables.items():
-        if table.is_empty() and name != TASKS:
-            (out / name).unlink(missing_ok=True)
-        else:
-            files.replace(out / name, lambda new, table=table: table.write_parquet(new, compression_level=22))  # type: ignore[misc]
-    files.replace(out / MANIFEST, lambda new: new.write_text(text, encoding="utf-8"))
+    kept = {name: dump_table(table, 22) for name, table in tables.items() if len(table) or name == TASKS}
+    for name in tables.keys() - kept.keys():
+        (out / name).unlink(missing_ok=True)
+    files.write(out, {**kept, MANIFEST: text})
     return results
 
 
 def is_export(folder: Path) -> bool:
     """Whether :func:`export` wrote a folder; it has no checkpoints to go on from."""
-    return (folder / TASKS).exists()
+    return (folder / TASKS).exists() or TASKS in (files.digests(folder) or {})
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> ManifestRecord:
     """Reads the manifest of a folder; FileNotFoundError if there is none, ValueError if it is of another version."""
     path = folder / MANIFEST
-    if not path.exists():
+    if not path.exists() and MANIFEST not in (files.digests(folder) or {}):
         raise FileNotFoundError(
             f"{folder} holds no results: there is no {MANIFEST} in it; supple run makes such folders"
         )
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        found = manifest["format"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} is damaged or no manifest of results ({error})") from error
-    if found != FORMAT:
+    remedy = f"{files.COPY}; if it was changed on purpose, delete {folder / files.DIGESTS}"
+    content = files.read(path, lambda text: {"format": None, **json.loads(text)}, remedy)
+    if content["format"] != FORMAT:
         raise ValueError(
-            f"{folder} holds results of format {found}, written by supple {manifest.get('supple', 'unknown')}; this "
-            f"supple reads format {FORMAT}. Use that version for this folder, or run the study into another one"
+            f"{folder} holds results of format {content['format']}, written by supple "
+            f"{content.get('supple', 'unknown')}; this supple reads format {FORMAT}. Use that version for this folder, "
+            "or run the study into another one"
         )
-    return dict(manifest)
+    try:
+        return ManifestRecord(**content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+        raise files.Damaged(path, f"damaged ({reason})", remedy) from error
 
 
 def part_folder(folder: Path, part: int) -> Path:
@@ -276,27 +370,89 @@ def part_folder(folder: Path, part: int) -> Path:
     return folder / "parts" / f"{part:04d}"
 
 
+def check_part(place: Path, schemas: Mapping[str, Mapping[str, Any]], runs: Sequence[int]) -> dict[int, int]:
+    """How many tasks each of the runs of a part, or of a copy, has learned.
+
+    Its tables are compared with their digests, or read as a whole where they have none, and their numbers of rows with
+    each other and with the checkpoint; :class:`supple.lab.study.files.Damaged` if one is missing or they do not agree.
+    """
+    remedy = f"supple run trains the runs of its part again; to go without them, delete {place}"
+    remedy = files.COPY if (place / MANIFEST).exists() else remedy
+    saved, done = place / CHECKPOINT, dict.fromkeys(runs, 0)
+    # It is written last, so that tables which are read after it have as much or more.
+    there = saved.exists()
+    least = {name: checkpoint.number(saved, key) for name, (_, key) in _STAGES.items() if there and name in schemas}
+    # The tasks first: they are written last, so that the other tables know of as many.
+    for name, schema in reversed(list(schemas.items())):
+        path = place / name
+        content = files.content(path, remedy)
+        if content is None:
+            if there or (name == EPOCHS and any(done.values())):
+                raise files.Damaged(path, "missing", remedy)
+            continue
+        trusted = files.has_digests(place)
+        stage, _ = _STAGES.get(name, ("task", ""))
+        table = files.parsed(
+            path, partial(_parse, content, schema, ["run", stage] if trusted else None), remedy, trusted
+        )
+        if name not in _STAGES:
+            continue  # it has as many rows as something happened
+        rows = table.group_by("run").agg(pl.len(), pl.n_unique(stage), first=pl.min(stage), last=pl.max(stage))
+        count = pl.col("len")
+        whole = rows.filter(pl.col("first") == 0, pl.col("last") + 1 == count, pl.col(stage) == count)
+        counts = {**dict.fromkeys(runs, 0), **dict(whole.select("run", "len").iter_rows())}
+        if len(whole) < len(rows) or len(counts) > len(done):
+            raise files.Damaged(path, f"damaged (not every run has each {stage} once)", remedy)
+        if name == TASKS:
+            done = counts
+        if any(counts[run] < max(least.get(name, 0), done[run]) for run in runs):
+            raise files.Damaged(path, f"incomplete ({CHECKPOINT} or {TASKS} has more)", remedy)
+    return done
+
+
+def read_table(path: Path, schema: Mapping[str, Any] | None = None) -> pl.DataFrame:
+    """Reads a table that has such columns; ValueError if it is missing or damaged."""
+    return files.read(path, lambda content: _parse(content, schema))
+
+
+def dump_table(table: pl.DataFrame, level: int = 3) -> bytes:
+    """The file of a table, compressed as much as the level says."""
+    buffer = io.BytesIO()
+    table.write_parquet(buffer, compression_level=level)
+    return buffer.getvalue()
+
+
+def _parse(content: bytes, schema: Mapping[str, Any] | None, columns: list[str] | None = None) -> pl.DataFrame:
+    table = pl.read_parquet(io.BytesIO(content), columns=columns)
+    if schema is not None and columns is None and dict(table.schema) != dict(schema):
+        raise ValueError(f"its columns are {', '.join(table.columns)}, and not {', '.join(schema)}, or of other types")
+    return table
+
+
+def _read_runs(folder: Path, manifest: ManifestRecord) -> pl.DataFrame:
+    """The table of runs, which may know of more than the manifest, as it is written before."""
+
+    def parse(content: bytes) -> pl.DataFrame:
+        runs = _parse(content, None)
+        kinds = {pl.Int64: ("run", "seed", "part"), pl.String: ("method", "kind", "point")}
+        for kind, names in kinds.items():
+            if not all(runs[name].dtype.is_integer() or runs[name].dtype == kind for name in names):
+                raise ValueError(f"one of {', '.join(names)} is of another type")
+        identity = runs.select(*kinds[pl.Int64], *kinds[pl.String])
+        if identity.null_count().sum_horizontal().item() or runs["run"].to_list() != list(range(len(runs))):
+            raise ValueError("it does not have each run once")
+        if len(runs) < sum(part.size for part in manifest.parts) or any(one.is_nested() for one in runs.dtypes):
+            raise ValueError(f"{MANIFEST} has other runs")
+        return runs
+
+    remedy = files.COPY if is_export(folder) else "supple run writes it again"
+    return files.read(folder / RUNS, parse, remedy)
+
+
 def _table(places: Sequence[Path], name: str, schema: Mapping[str, Any], order: Sequence[str]) -> pl.LazyFrame:
     """The rows of a table from all folders that have it, sorted where that is asked for by collecting them."""
-    paths = [place / name for place in places if (place / name).exists()]
-    for path in paths:
-        try:
-            pl.read_parquet_schema(path)
-        except pl.exceptions.PolarsError as error:
-            raise ValueError(f"{path} is missing or damaged ({error})") from error
-    frame = pl.scan_parquet(paths) if paths else pl.LazyFrame(schema=dict(schema))
+    # An absolute path, which no name of a folder turns into a pattern, or a home directory.
+    paths = [(place / name).absolute() for place in places if (place / name).exists()]
+    options: Any = {"glob": False, "hive_partitioning": False}
+    frame = pl.scan_parquet(paths, **options) if paths else pl.LazyFrame(schema=dict(schema))
     return frame.sort(order, maintain_order=True)
-
-
-def _with_done(runs: pl.DataFrame, tasks: pl.LazyFrame) -> pl.DataFrame:
-    """The runs with how many tasks each has learned."""
-    done = tasks.group_by("run").agg(done=pl.len().cast(pl.Int32)).collect(engine="streaming")
-    return runs.join(done, on="run", how="left", maintain_order="left").with_columns(pl.col("done").fill_null(0))
-
-
-def read_table(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
-    """Reads a table; ValueError if it is missing or damaged."""
-    try:
-        return pl.read_parquet(path, columns=columns)
-    except (pl.exceptions.PolarsError, FileNotFoundError) as error:
-        raise ValueError(f"{path} is missing or damaged ({error})") from error

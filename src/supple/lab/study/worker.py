@@ -1,8 +1,9 @@
 """A worker process of a study: trains the parts that it is told to, and tells how it goes.
 
 Requests come on standard input, one JSON object a line: {"part": 3}, or {"stop": true}. What happens goes to standard
-output, one JSON object a line with "event": "ready" (for a part), "step", "stage", "done", "memory" (it ran out) or
-"error". The process ends when its input does, so it does not outlive the one that started it.
+output, one JSON object a line with "event": "ready" (for a part), "step", "stage", "say" (a message for the user),
+"done", "memory" (it ran out) or "error". The process ends when its input does, so it does not outlive the one that
+started it.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class Worker:
 
         # The worker of a run that was killed may need a moment to see that.
         with files.locked(part.folder, wait=30):
-            part.train(self._problem, self.tasks, on_step, on_stage)
+            part.train(self._problem, self.tasks, on_step, on_stage, lambda message: self._tell("say", message=message))
 
     def _listen(self) -> None:
         for line in self._requests:

@@ -51,6 +51,7 @@ class Axis:
         first: the first of them, counted in the outputs of the weight.
         partner: an axis that is one with this: unit i of both is the same unit.
         joined: the axes whose partner this is.
+        sign: how they are combined with the partner, "*" or "+"; "" where they are the same outputs of another input.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Axis:
     first: int = 0
     partner: Axis | None = None
     joined: list[Axis] = field(default_factory=list)
+    sign: str = ""
 
     def exclude(self, reason: str, rank: int = 1) -> None:
         """Notes why these units cannot be replaced; of equally good reasons the first stays.
@@ -85,11 +87,11 @@ class Axis:
         """The axis that stands for all that are one with this."""
         return self if self.partner is None else self.partner.root()
 
-    def join(self, other: Axis) -> None:
+    def join(self, other: Axis, sign: str) -> None:
         """Makes unit i of this and of another axis of the same size the same unit, as in a gated layer."""
         mine, others = self.root(), other.root()
         if mine is not others:
-            others.partner = mine
+            others.partner, others.sign = mine, sign
             mine.joined.append(others)
 
     def same(self) -> list[Axis]:
@@ -114,26 +116,35 @@ class Axis:
         if size == self.size:
             return self
         if (start, size) not in self.parts:
-            overlap = any(start < first + n and first < start + size for first, n in self.parts)
-            first = self.first + start
-            layer = self.name if self.whole is None else self.name.rpartition("[")[0]
-            part = Axis(
-                f"{layer}[{first}:{first + size}]",
-                size,
-                _shifted(self.incoming, start),
-                self.ancestors,
-                bias=[_shifted(bias, start) for bias in self.bias],
-                norms=[_norm_part(norm, start) for norm in self.norms],
-                output=self.output,
-                whole=self,
-                first=first,
-            )
-            self.parts[start, size] = part
-            if self.reason:
-                part.exclude(self.reason, self.rank)
-            if overlap or self.readings:
-                self.exclude("parts of them that overlap are read")
+            first, *others = self.same()
+            part = first._cut(start, size)
+            for axis in others:
+                part.join(axis._cut(start, size), axis.sign)
         return self.parts[start, size]
+
+    def _cut(self, start: int, size: int) -> Axis:
+        if (start, size) in self.parts:
+            return self.parts[start, size]
+        overlap = any(start < first + n and first < start + size for first, n in self.parts)
+        first = self.first + start
+        layer = self.name if self.whole is None else self.name.rpartition("[")[0]
+        part = Axis(
+            f"{layer}[{first}:{first + size}]",
+            size,
+            _shifted(self.incoming, start),
+            self.ancestors,
+            bias=[_shifted(bias, start) for bias in self.bias],
+            norms=[_norm_part(norm, start) for norm in self.norms],
+            output=self.output,
+            whole=self,
+            first=first,
+        )
+        self.parts[start, size] = part
+        if self.reason:
+            part.exclude(self.reason, self.rank)
+        if overlap or self.readings:
+            self.exclude("parts of them that overlap are read")
+        return part
 
     def give_out(self) -> None:
         """Notes that the model gives these units out."""

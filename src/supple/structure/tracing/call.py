@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from supple.structure.tracing.axis import Axis
 from supple.structure.tracing.record import Record
-from supple.structure.tracing.values import Kind, Value
+from supple.structure.tracing.values import Kind, Value, lost
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,7 @@ Rule = Callable[[Record, Call], Value | list[Value]]
 def mix(record: Record, call: Call, reason: str | None = None) -> list[Value]:
     """An operation that may mix units, or that is not known; the reason is why they cannot be replaced."""
     for value in call.values:
+        record.blame(value)
         for axis in value.axes():
             axis.exclude(reason or f"{call.name} in {record.place} may mix them")
     return _unknown(call)
@@ -71,5 +71,5 @@ def attend(record: Record, call: Call) -> list[Value]:
 
 
 def _unknown(call: Call) -> list[Value]:
-    loose = frozenset[Axis]().union(*(value.everything() for value in call.values))
+    loose = lost(axis for value in call.values for axis in value.everything())
     return [Value(call.kind, ((),) * out.ndim, loose) for out in call.outputs]

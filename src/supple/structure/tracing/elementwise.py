@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from supple.structure.description import Norm
@@ -9,63 +11,103 @@ from supple.structure.tracing.axis import Axis
 from supple.structure.tracing.call import Call
 from supple.structure.tracing.layout import renewed
 from supple.structure.tracing.record import Record
-from supple.structure.tracing.values import Kind, Piece, Pieces, Value
+from supple.structure.tracing.values import Kind, Lost, Pieces, Value, lost
 
-# Multiplying by something else leaves a unit's output with the layers that read the product.
 _SCALING = {"mul", "div", "masked_fill"}
 _LINEAR = {*_SCALING, "neg", "add", "sub", "rsub", "native_dropout"}
+_ADDING = {"add", "sub", "rsub", "lerp", "addcmul"}
+_VERBS = {"mul": "multiplies them with", **dict.fromkeys(_ADDING, "adds them to")}
 
 
 def pointwise(record: Record, call: Call) -> Value:
-    """An operation on entries at the same place: an activation, a gate, a bias, a scale, or a residual stream."""
+    """An operation on entries at the same place: an activation, a gate, a bias, a scale, or a residual stream.
+
+    Units stay whole as long as their own weights make all that their entries are made of, but for what is the same for
+    all of them: other units become one with them, a parameter with an entry for each belongs to them, and what else is
+    different for each of them would be cut off with them.
+    """
     shape = call.outputs[0].shape
     dims: list[Pieces] = [()] * len(shape)
-    loose: set[Axis] = set().union(*(value.loose for value in call.values))
+    loose: set[Lost] = set()
     activations = [(t, v) for t, v in zip(call.tensors, call.values, strict=True) if v.kind == Kind.ACTIVATION]
-    followed = [(t, v) for t, v in activations if v.axes()]
     places: list[set[int]] = []
-    for tensor, value in followed:
+    for tensor, value in activations:
+        if not value.axes():
+            continue
         places.append({d for d, pieces in enumerate(value.dims, start=len(shape) - tensor.ndim) if pieces})
         for dim in sorted(places[-1]):
             pieces = value.dims[dim - len(shape)]
             if tensor.shape[dim - len(shape)] == shape[dim]:
                 dims[dim] = together(record, call, dims[dim], pieces, loose)
             else:
-                _lose(pieces, f"{call.name} in {record.place} applies one to many others", loose)
+                loose |= _lose(pieces, f"{call.name} in {record.place} applies one to many others")
     if places and not set.intersection(*places):
         for pieces in dims:
-            _lose(pieces, f"{call.name} in {record.place} combines each of them with many others", loose)
-    others = [t for t, v in activations if not v.axes() and t.ndim > 0 and t is not call.arguments.get("condition")]
-    if followed and others and call.name not in _SCALING:
-        for pieces in dims:
-            _lose(pieces, _added(record, call), loose)
+            loose |= _lose(pieces, f"{call.name} in {record.place} combines each of them with many others")
+        dims = [()] * len(shape)
+    for tensor, value in activations:
+        entering = value.loose
+        for dim, pieces in enumerate(dims):
+            if not pieces or value.axes():
+                continue
+            if not _scales_all(call, tensor, dim - len(shape)):
+                loose |= _lose(pieces, _others(record, call, pieces, value))
+                dims[dim] = ()
+            elif value.inverse or (call.name == "div" and tensor is call.tensors[1]):
+                # Units that are divided by their own norm are normalized.
+                own = {axis.root() for piece in pieces for axis in piece.axes()}
+                entering = frozenset(item for item in entering if item.axis.root() not in own)
+        loose |= entering
     produced = {
         p.owner for pieces in dims for p in pieces if isinstance(p.owner, Axis) and p.state.token == p.owner.token
     }
     direct = produced if call.name == "add" and call.arguments.get("alpha", 1) == 1 else set()
-    dims = [renewed(pieces, call.name not in _LINEAR, scaled=bool(others)) for pieces in dims]
+    dims = [renewed(pieces, call.name not in _LINEAR) for pieces in dims]
     for tensor, value in zip(call.tensors, call.values, strict=True):
         if value.kind == Kind.PARAMETER:
             _with_parameter(record, call, dims, tensor, value, direct)
-    return Value(call.kind, tuple(dims), frozenset(loose))
+    values = [value for _, value in activations]
+    inverse = call.name in ("rsqrt", "reciprocal") or (
+        all(value.inverse for value in values) if call.name != "pow" else _negative(call.arguments.get("exponent"))
+    )
+    return Value(call.kind, tuple(dims), frozenset(loose), all(value.statistic for value in values), inverse)
 
 
-def _lose(pieces: Pieces, reason: str, loose: set[Axis]) -> None:
-    axes = {piece.owner for piece in pieces if isinstance(piece.owner, Axis)}
-    for axis in axes:
-        axis.exclude(reason)
-    loose |= axes
+def _negative(exponent: object) -> bool:
+    return isinstance(exponent, int | float) and exponent < 0
 
 
-def _added(record: Record, call: Call) -> str:
-    how = "adds them to" if call.name in ("add", "sub") else "combines them with"
-    return f"{call.name} in {record.place} {how} other features, as a residual stream does"
+def _lose(pieces: Pieces, reason: str) -> frozenset[Lost]:
+    return lost((axis for piece in pieces for axis in piece.axes()), reason)
 
 
-def together(record: Record, call: Call, first: Pieces, second: Pieces, loose: set[Axis]) -> Pieces:
+def _scales_all(call: Call, tensor: Tensor, dim: int) -> bool:
+    """Whether an operation multiplies all units along a dimension with the same numbers of a tensor, or masks them."""
+    alike = -dim > tensor.ndim or tensor.stride(dim) == 0 or tensor.shape[dim] < call.outputs[0].shape[dim]
+    return alike and (call.name in _SCALING or tensor is call.arguments.get("condition"))
+
+
+def _others(record: Record, call: Call, pieces: Pieces, value: Value) -> str:
+    """Why units that are combined with features that are not followed cannot be replaced."""
+    axes, others = [axis for piece in pieces for axis in piece.axes()], value.everything()
+    return _reason(record, call, call.name in _ADDING and any(axis.comes_from(others) for axis in axes))
+
+
+def _reason(record: Record, call: Call, related: bool) -> str:
+    """Why units that are combined with other features cannot be replaced; related: one is computed from the other."""
+    how = f"{call.name} in {record.place} {_VERBS.get(call.name, 'combines them with')}"
+    if not related:
+        return f"{how} features that their own weights do not make"
+    if call.name in _ADDING:
+        return f"{how} other features, as a residual stream does"
+    return f"{how} features that are computed from them"
+
+
+def together(record: Record, call: Call, first: Pieces, second: Pieces, loose: set[Lost]) -> Pieces:
     """What lies along a dimension of the result of two tensors with units along it.
 
-    Each has () where nothing is followed; ``loose`` takes units that have no known place any more.
+    Units at the same place are the same unit from here on, as in a gated layer, unless one is computed from the other.
+    Each tensor has () where nothing is followed; ``loose`` takes units that have no known place any more.
     """
     if not first:
         return second
@@ -73,34 +115,33 @@ def together(record: Record, call: Call, first: Pieces, second: Pieces, loose: s
     alike = len(first) == len(second) and all(
         (a.owner is None, a.units, a.before, a.after) == (b.owner is None, b.units, b.before, b.after) for a, b in pairs
     )
-    same = alike and all(_root(a) is _root(b) for a, b in pairs)
-    if alike and not same and call.name == "mul":
-        for a, b in pairs:
-            if isinstance(a.owner, Axis) and isinstance(b.owner, Axis):
-                _gate(record, a.owner, b.owner)
-    # What was multiplied with other activations brings these into the sum.
-    elif not same or (call.name not in _SCALING and any(p.state.scaled for p in (*first, *second))):
-        for pieces in (first, second):
-            _lose(pieces, _added(record, call), loose)
-    return tuple(b if b.state.activated and not a.state.activated else a for a, b in pairs) if alike else first
+    if reason := _apart(record, call, first, second, alike):
+        loose |= _lose(first, reason) | _lose(second, reason)
+        return ()
+    result = []
+    for a, b in pairs:
+        piece = b if b.state.activated and not a.state.activated else a
+        if isinstance(a.owner, Axis) and isinstance(b.owner, Axis):
+            joined = a.state.joined or b.state.joined or a.owner.root() is not b.owner.root()
+            a.owner.join(b.owner, "*" if call.name in ("mul", "glu") else "+")
+            piece = replace(piece, state=replace(piece.state, joined=joined))
+        result.append(piece)
+    return tuple(result)
 
 
-def _root(piece: Piece) -> Axis | None:
-    return piece.owner.root() if isinstance(piece.owner, Axis) else None
-
-
-def _gate(record: Record, first: Axis, second: Axis) -> None:
-    """A unit that is the product of two: both are the same unit, unless one is computed from the other."""
-    first.touch()
-    second.touch()
-    if first.root() is second.root():
-        return
-    ones, others = first.same(), second.same()
-    if any(a.comes_from(others) for a in ones) or any(b.comes_from(ones) for b in others):
-        for axis in (*ones, *others):
-            axis.exclude(f"{record.place} multiplies them with features that are computed from them")
-    else:
-        first.join(second)
+def _apart(record: Record, call: Call, first: Pieces, second: Pieces, alike: bool) -> str:
+    """Why units at the same place of two tensors cannot be the same; "" if they can."""
+    pairs = [(a.owner, b.owner) for a, b in zip(first, second, strict=False)] if alike else []
+    related = False
+    for a, b in ((a, b) for a, b in pairs if isinstance(a, Axis) and isinstance(b, Axis) and a.root() is not b.root()):
+        a.touch()
+        b.touch()
+        related |= any(x.comes_from(b.same()) for x in a.same()) or any(x.comes_from(a.same()) for x in b.same())
+    if alike and not related:
+        return ""
+    ones, others = ([axis for piece in pieces for axis in piece.axes()] for pieces in (first, second))
+    related |= any(axis.comes_from(others) for axis in ones) or any(axis.comes_from(ones) for axis in others)
+    return _reason(record, call, related)
 
 
 def _with_parameter(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from supple.structure.description import Consumer, Excluded, Feature, Slice, UnitGroup, Units
+from supple.structure.description import Consumer, Excluded, Slice, UnitGroup, Units
 from supple.structure.tracing.axis import Axis, Reading
+from supple.structure.tracing.places import Places
 from supple.structure.tracing.record import Record
 from supple.structure.tracing.run import run
-from supple.structure.tracing.values import runs
+from supple.structure.tracing.union import UNREAD, Finding, unite
 
 
 def trace(model: nn.Module, example: Any) -> Units:
@@ -23,22 +25,25 @@ def trace(model: nn.Module, example: Any) -> Units:
     Raises:
         ValueError: if the model does not run on the example.
     """
-    record = run(model, example)
-    groups: list[UnitGroup] = []
-    excluded: dict[str, str] = {}
-    for members in _classes(record):
-        found = _group(model, record, members)
-        if isinstance(found, UnitGroup):
-            groups.append(found)
-        elif found:
-            for axis in members:
-                excluded.setdefault(_name([axis]), found)
-    for name, reason in record.excluded.items():
+    records = run(model, example)
+    groups, excluded = unite(records, [finding for record in records for finding in _findings(model, record)])
+    for name, reason in (item for record in records for item in record.excluded.items()):
         excluded.setdefault(name, reason)
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear | _ConvNd) and not record.calls[name] and not record.uses(f"{name}.weight"):
+        used = any(record.calls[name] or record.uses(f"{name}.weight") for record in records)
+        if isinstance(module, nn.Linear | _ConvNd) and not used:
             excluded.setdefault(name, "the model does not use it on the example")
     return Units(groups, [Excluded(name, reason) for name, reason in excluded.items()])
+
+
+def _findings(model: nn.Module, record: Record) -> Iterator[Finding]:
+    """What one pass tells."""
+    places = Places(record)
+    for members in _classes(record):
+        names: dict[str, str] = {}
+        for axis in members:
+            names.setdefault(_name([axis]), axis.reason)
+        yield Finding(record, places, members, names, _group(model, record, places, members))
 
 
 def _classes(record: Record) -> Iterator[list[Axis]]:
@@ -67,10 +72,14 @@ def _name(members: list[Axis]) -> str:
     wholes = {axis.whole for axis in members}
     if len(wholes) == 1 and (whole := wholes.pop()) is not None and len(whole.parts) == len(members):
         return whole.name
-    return " * ".join(dict.fromkeys(axis.name for axis in members))
+    name = members[0].name
+    for axis in members[1:]:
+        if axis.sign or axis.partner is None:
+            name += f" {axis.sign or members[0].sign} {axis.name}"
+    return name
 
 
-def _group(model: nn.Module, record: Record, members: list[Axis]) -> UnitGroup | str:
+def _group(model: nn.Module, record: Record, places: Places, members: list[Axis]) -> UnitGroup | str:
     """The group, or why its units cannot be replaced; "" where they are not hidden."""
     readings = [reading for axis in members for reading in axis.readings]
     output = any(axis.output for axis in members)
@@ -78,74 +87,66 @@ def _group(model: nn.Module, record: Record, members: list[Axis]) -> UnitGroup |
         return ""
     if reason := _obstacle(record, members, readings, output):
         return reason
+    keys, normed = {reading.key for reading in readings}, {reading.before_norm for reading in readings} - {()}
     for reading in sorted(readings, key=lambda reading: reading.weight.copies * reading.weight.repeat):
-        after = _place(record, members, reading.key, reading.module)
-        before = _place(record, members, reading.before_norm) if reading.before_norm else None
+        after = places.find(members, reading.key, keys, reading.module)
+        before = places.find(members, reading.before_norm, normed) if reading.before_norm else None
         if after is not None and (before is not None or not reading.before_norm):
             break
     else:
         return "no module takes in or gives out their features, so that these cannot be read"
     assert after is not None
+    consumers: dict[Slice, str | None] = {}
+    for other in readings:
+        bias = _bias(model, other) if _same_values(other, reading, after.layout) else None
+        consumers.setdefault(other.weight, bias)
     return UnitGroup(
         name=_name(members),
         size=members[0].size,
         feature=before or after,
         feature_after_norm=after if before else None,
-        incoming=tuple(axis.incoming for axis in members),
-        bias=tuple(bias for axis in members for bias in axis.bias),
-        consumers=tuple(
-            Consumer(other.weight, _bias(model, other) if _same_values(other, reading, after.layout) else None)
-            for other in readings
-        ),
-        norms=tuple(norm for axis in members for norm in axis.norms),
+        incoming=tuple(dict.fromkeys(axis.incoming for axis in members)),
+        bias=tuple(dict.fromkeys(bias for axis in members for bias in axis.bias)),
+        consumers=tuple(Consumer(weight, bias) for weight, bias in consumers.items()),
+        norms=tuple(dict.fromkeys(norm for axis in members for norm in axis.norms)),
     )
 
 
 def _obstacle(record: Record, members: list[Axis], readings: list[Reading], output: bool) -> str:
     """Why units cannot be replaced; "" if they can."""
-    for axis in members:
-        if several := _several_uses(record, axis.incoming, axis.size):
-            return several
+    if several := _several_uses(record, members, [axis.incoming for axis in members]):
+        return several
     for axis in members:
         if axis.reason:
             return axis.reason
     if not readings:
-        return "no Linear or Conv reads them"
+        return UNREAD
     if output:
         return "they are also an output of the model"
     made = {axis.incoming.tensor for axis in members}
     if tensor := next((reading.weight.tensor for reading in readings if reading.weight.tensor in made), ""):
         return f"{tensor} both makes them and reads them"
-    parts = [(reading.weight, axis.size) for axis in members for reading in axis.readings]
-    for axis in members:
-        own = [*axis.bias]
-        for norm in axis.norms:
-            own += filter(None, (norm.scale, norm.shift, norm.running_mean, norm.running_var))
-        parts += [(part, axis.size) for part in own]
-    return next(filter(None, (_several_uses(record, *part) for part in parts)), "")
+    # A layer that reads units several times does so for as many inputs as they are made of.
+    times = max(Counter(axis.incoming for axis in members).values())
+    return _several_uses(record, members, [reading.weight for reading in readings], times) or _several_uses(
+        record, members, [part for axis in members for part in _own(axis)]
+    )
 
 
-def _several_uses(record: Record, part: Slice, units: int) -> str:
-    entries = range(part.start, part.start + part.copies * units * part.repeat)
-    uses = record.uses(part.tensor, part.dim, entries)
-    return f"{part.tensor} is used {uses} times in one forward pass" if uses > 1 else ""
+def _own(axis: Axis) -> list[Slice]:
+    """What belongs to units besides their weights, as often as it was used."""
+    parts = [(norm.scale, norm.shift, norm.running_mean, norm.running_var) for norm in axis.norms]
+    return [*axis.bias, *(part for four in parts for part in four if part is not None)]
 
 
-def _place(record: Record, members: list[Axis], key: tuple[int, ...], reader: str | None = None) -> Feature | None:
-    """Where values can be read: the input of the layer that reads them, or else the last place that has them."""
-    places: list[tuple[tuple[bool, bool, int], Feature]] = []
-    for number, boundary in enumerate(record.boundaries):
-        # A module that runs several times would be read each time.
-        if record.calls[boundary.module] == 1 and boundary.module:
-            for dim, pieces in enumerate(boundary.value.dims):
-                for found in runs(pieces):
-                    if found.key == key and found.axis in members:
-                        taken = boundary.where == "input"
-                        rank = (taken and boundary.module == reader, taken, number)
-                        last = dim == len(boundary.value.dims) - 1
-                        layout = found.slice("", -1 if last else dim)
-                        places.append((rank, Feature(boundary.module, boundary.where, layout)))
-    return max(places, key=lambda place: place[0])[1] if places else None
+def _several_uses(record: Record, members: list[Axis], parts: list[Slice], most: int | None = None) -> str:
+    """Whether something else uses what units use, such as another layer with the same weight."""
+    for part, times in Counter(parts).items():
+        entries = range(part.start, part.start + part.copies * members[0].size * part.repeat)
+        uses = record.uses(part.tensor, part.dim, entries)
+        if uses > min(times, most or times):
+            return f"{part.tensor} is used {uses} times in one forward pass"
+    return ""
 
 
 def _same_values(one: Reading, other: Reading, layout: Slice) -> bool:

@@ -22,12 +22,12 @@ def tidy(pieces: Sequence[Piece]) -> Pieces:
     return tuple(pieces) if any(piece.owner is not None for piece in pieces) else ()
 
 
-def renewed(pieces: Pieces, activated: bool = False, normalized: bool = False, scaled: bool = False) -> Pieces:
+def renewed(pieces: Pieces, activated: bool = False, normalized: bool = False) -> Pieces:
     """The pieces behind an operation that keeps units apart, with new states; parts of the same values share one."""
     states: dict[State, State] = {}
     for piece in pieces:
         if piece.state not in states:
-            states[piece.state] = piece.state.next(activated, normalized, scaled)
+            states[piece.state] = piece.state.next(activated, normalized)
     return tuple(replace(piece, state=states[piece.state]) for piece in pieces)
 
 

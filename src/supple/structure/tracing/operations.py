@@ -6,6 +6,7 @@ import re
 
 from supple.structure.tracing.call import Call, attend, mix
 from supple.structure.tracing.elementwise import pointwise
+from supple.structure.tracing.indexing import INDEXING
 from supple.structure.tracing.record import Record, layer_name
 from supple.structure.tracing.shaping import shaping
 from supple.structure.tracing.values import Kind, Value
@@ -27,7 +28,7 @@ def apply(record: Record, call: Call) -> list[Value]:
             record.use(value)
         if call.kind == Kind.PARAMETER:
             return _parameters(record, call)
-        rule = WEIGHTS.get(call.name)
+        rule = WEIGHTS.get(call.name) or INDEXING.get(call.name)
     if rule is None and (call.pointwise or call.name in _POINTWISE):
         rule = pointwise
     if rule is None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from supple.structure.description import Norm, Slice
 from supple.structure.tracing.axis import Axis, Reading
 from supple.structure.tracing.layout import renewed
-from supple.structure.tracing.values import Entries, Kind, Piece, Pieces, Run, State, Value, runs
+from supple.structure.tracing.values import Entries, Kind, Piece, Pieces, Run, State, Value, lost, runs
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,10 @@ class Record:
         boundaries: what modules took in and gave out, in order.
         calls: how often each module was called.
         stack: names of the modules that are running.
+        operations: which operations ran in which module, and on which parameters.
         last: what ran last, for messages.
         quiet: whether operations are not to be noted, because they are part of one that is taken as a whole.
+        left: whether values of activations have left PyTorch, so that tensors that come from outside may hold them.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -51,14 +54,19 @@ class Record:
         self.boundaries: list[Boundary] = []
         self.calls: Counter[str] = Counter()
         self.stack: list[str] = []
+        self.operations: set[tuple[str, str, frozenset[str]]] = set()
         self.last = ""
         self.quiet = False
+        self.left = False
         # The tensors are kept, so that no other gets their id.
         self._values: dict[int, tuple[Tensor, Value]] = {}
         # What lies in memory that several tensors may view.
         self._inside: defaultdict[int, set[Axis]] = defaultdict(set)
+        self._made: dict[Slice, Axis] = {}
         self._uses: defaultdict[str, list[dict[int, range]]] = defaultdict(list)
         self._buffers = {id(buffer): name for name, buffer in model.named_buffers()}
+        for buffer in model.buffers():
+            self.set(buffer, Value(Kind.CONSTANT, ((),) * buffer.ndim))
         for name, parameter in model.named_parameters():
             dims = tuple((Piece(Entries(name, d), n),) for d, n in enumerate(parameter.shape))
             self.set(parameter, Value(Kind.PARAMETER, dims))
@@ -68,17 +76,22 @@ class Record:
         """The module that is running, for messages."""
         return (self.stack[-1] if self.stack else "") or "the model"
 
+    def seen(self) -> set[Any]:
+        """What was run and what reads what; a pass in which nothing of it is new tells what others have told."""
+        return self.operations | {(axis.incoming, one.weight) for axis in self.axes for one in axis.readings}
+
     # What is known of tensors.
 
     def value(self, tensor: Tensor) -> Value:
         """What is known of a tensor: that it is a constant, if it was not seen before."""
-        _, value = self._values.get(id(tensor), (tensor, Value(Kind.CONSTANT, ((),) * tensor.ndim)))
+        new = Value(Kind.ACTIVATION if self.left else Kind.CONSTANT, ((),) * tensor.ndim)
+        _, value = self._values.get(id(tensor), (tensor, new))
         storage = _storage(tensor)
         if value.kind == Kind.CONSTANT and storage in self._inside:
-            axes = frozenset(self._inside[storage])
+            axes = self._inside[storage]
             for axis in axes:
                 axis.exclude(f"{self.place} uses them in a way that cannot be followed")
-            return Value(Kind.ACTIVATION, value.dims, axes)
+            return Value(Kind.ACTIVATION, value.dims, lost(axes))
         return value.settled()
 
     def set(self, tensor: Tensor, value: Value) -> None:
@@ -87,12 +100,51 @@ class Record:
         if value.kind == Kind.ACTIVATION:
             self._inside[_storage(tensor)] |= value.everything()
 
+    def leave(self, value: Value) -> None:
+        """Notes that values leave PyTorch, as for NumPy, where nothing follows them."""
+        for axis in value.everything():
+            axis.exclude(f"{self.place} takes their values out of PyTorch")
+        self.left = self.left or value.kind == Kind.ACTIVATION
+
+    def forget(self) -> None:
+        """Lets go of the tensors, once the model has run."""
+        self._values.clear()
+        self._inside.clear()
+
     def write(self, tensor: Tensor, value: Value) -> None:
         """Notes that an operation changed a tensor in place, and what is known of it now."""
-        before = self.value(tensor)
-        for axis in value.axes() - before.axes():
-            axis.exclude(f"they are written into another tensor in {self.place}")
+        held = self.value(tensor)
+        before = {axis.root() for axis in held.axes()}
+        if held.kind != Kind.CONSTANT and not value.statistic:
+            for axis in (axis for axis in value.axes() if axis.root() not in before):
+                axis.exclude(f"they are written into another tensor in {self.place}")
         self.set(tensor, value)
+
+    def take_in(self, tensor: Tensor) -> None:
+        """Notes that the model takes a tensor in: other features are computed from it, but no weight makes it."""
+        source = Axis("the model's input", 0, Slice(""))
+        self.set(tensor, Value(Kind.ACTIVATION, ((),) * tensor.ndim, lost([source])))
+
+    def give_out(self, tensor: Tensor) -> None:
+        """Notes that the model gives a tensor out; statistics of units are no units."""
+        value = self.value(tensor)
+        if not value.statistic:
+            self.blame(value)
+            for axis in value.axes():
+                axis.give_out()
+
+    def keep(self, tensor: Tensor, name: str) -> None:
+        """Notes that a module keeps a tensor, which the next call may use; of statistics it is not to be feared."""
+        value = self.value(tensor)
+        if not value.statistic:
+            for axis in value.everything():
+                axis.exclude(f"they are kept on {name or 'the model'} between calls")
+
+    def blame(self, value: Value) -> None:
+        """Notes that something goes on from a tensor, so that units that were lost on the way cannot be replaced."""
+        for item in sorted(value.loose, key=attrgetter("number")):
+            if item.reason:
+                item.axis.exclude(item.reason, item.rank)
 
     def use(self, value: Value) -> None:
         """Counts that an operation uses the parameters in a value."""
@@ -165,7 +217,7 @@ class Record:
                         parts.append(part)
                 run.axis.norms.append(Norm(*parts))
         dims = tuple(renewed(pieces, normalized=True) for pieces in value.dims)
-        return Value(value.kind, dims, value.loose)
+        return replace(value, dims=dims)
 
     def contract(self, x: Value, x_dim: int, weight: Value, in_dim: int, out_dim: int, groups: int = 1) -> Value:
         """Notes that a weight reads units, and opens an axis for those it produces.
@@ -181,6 +233,7 @@ class Record:
         Returns:
             What is known of the product, whose outputs lie along ``x_dim``.
         """
+        self.blame(x)
         read, made = weight.dims[in_dim], weight.dims[out_dim]
         whole = all(len(p) == 1 and isinstance(p[0].owner, Entries) and p[0].length == p[0].units for p in (read, made))
         if weight.kind != Kind.PARAMETER or not whole:
@@ -192,7 +245,7 @@ class Record:
                 self.excluded.setdefault(
                     self.place, "its weight is computed, as by a parametrization, and no parameter"
                 )
-            return self._product(x, x_dim, ())
+            return replace(self._product(x, x_dim, ()), loose=lost(x.everything()))
         source, target = read[0].owner, made[0].owner
         assert isinstance(source, Entries)
         assert isinstance(target, Entries)
@@ -203,6 +256,10 @@ class Record:
         incoming = Slice(target.tensor, target.dim, target.start)
         out = Axis(layer_name(target.tensor), made[0].units * (groups if out_dim == 1 else 1), incoming, ancestors)
         self.axes.append(out)
+        if not selected and groups == 1:
+            before = self._made.setdefault(incoming, out)
+            if before is not out and not out.comes_from(before.same()):
+                before.join(out, "")
         if selected:
             out.exclude(f"its weight is one of several in the parameter {source.tensor}")
         if groups != 1:

@@ -1,309 +1,198 @@
-"""Runs a copy of a model on tensors without values and notes what each operation does to its units."""
+"""Runs copies of a model and notes what each operation does to its units."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
-from torch.distributions import Distribution
 from torch.nn.parameter import is_lazy
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from supple.structure.tracing.call import Call, mix
-from supple.structure.tracing.layout import renewed
-from supple.structure.tracing.operations import apply
-from supple.structure.tracing.record import Boundary, Record, layer_name
-from supple.structure.tracing.values import Kind, Value
+from supple.structure.tracing.course import Course, Decision
+from supple.structure.tracing.record import Record
+from supple.structure.tracing.watch import OriginalUsedError, tensors_in, watching
 
-_NORMALIZING: tuple[Callable[..., Tensor], ...] = (
-    F.batch_norm,
-    F.layer_norm,
-    F.group_norm,
-    F.instance_norm,
-    F.rms_norm,
-)
-_DROPPING = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout)
-_RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
+_ENOUGH = 8
+"""So many passes in a row that show nothing new are taken for a sign that there is nothing more to see."""
+_MOST = 64
+"""Passes with random numbers, and again with turned decisions."""
 
 
-def run(model: nn.Module, example: Any) -> Record:
-    """Runs a copy of a model and notes what happens to the units.
+def run(model: nn.Module, example: Any) -> list[Record]:
+    """Runs copies of a model and notes what happens to the units, in as many passes as there is something to see.
 
-    The copy's parameters and buffers have shapes but no values (``FakeTensorMode``), so nothing is computed, no memory
-    is needed, and neither the model nor a random number generator can change. Operations are seen below autograd
-    (``TorchDispatchMode``), where functions, methods and operators of any spelling are a few hundred ATen operations;
-    a few functions that PyTorch takes apart in ways that depend on version and device are seen as they are called
-    (``TorchFunctionMode``). Hooks see what modules take in and give out, which is where features can be read.
+    A copy's parameters and buffers have shapes but no values (``FakeTensorMode``), so nothing is computed and no memory
+    is needed. Unlike symbolic tracing (``torch.fx``) this runs any Python code, such as loops and ``if`` over shapes;
+    unlike ``torch.export`` it keeps the modules as they are called and needs no compiler.
 
-    Unlike symbolic tracing (``torch.fx``) this runs any Python code, such as loops and ``if`` over shapes; unlike
-    ``torch.export`` it keeps the modules as they are called and needs no compiler. A decision that depends on the
-    values of a tensor cannot be made. A model that makes one in training mode is run in evaluation mode instead, in
-    which no layer is left out at random; one that makes it there too is an error.
+    Only a model that does not run so, as it decides by the values of a tensor (``if``, ``nonzero``, ``.item()``), is
+    copied with its values. Each decision that always went one way is then turned once, to see the other way; where that
+    ends in an error, it tells nothing. Where random numbers are drawn, passes with others follow until these show
+    nothing new.
 
     Args:
-        model: any module; it runs in the mode it is in (training or evaluation).
-        example: its input, of which only the shapes matter: a tensor, a tuple or list of arguments, or a mapping of
-            keyword arguments.
+        model: any module. It runs in the mode it is in and, if that is evaluation, in training mode too.
+        example: its input: a tensor; a tuple or list of arguments; a mapping of keyword arguments; or anything else
+            that holds tensors, such as a dataclass, a named tuple or a ``TensorDict``, as the only argument.
 
     Returns:
-        What was noted.
+        What was noted in each pass.
 
     Raises:
         ValueError: if the model cannot be copied, or does not run on the example; the message names the module.
+
+    Warns:
+        UserWarning: if a model in evaluation mode does not run in training mode.
     """
-    try:
-        return _run(model, example)
-    except ValueError as error:
-        if not (model.training and isinstance(error.__cause__, DataDependentOutputException)):
-            raise
-        with contextlib.suppress(ValueError):
-            return _run(model, example, evaluating=True)
-        raise
+    records = _Passes(model, example, model.training).records
+    if not model.training:
+        try:
+            records += _Passes(model, example, True).records
+        except ValueError as error:
+            message = "in training mode, so that only what reads units in evaluation mode was seen"
+            warnings.warn(f"{error}, {message}", stacklevel=4)
+    return records
 
 
-def _run(model: nn.Module, example: Any, evaluating: bool = False) -> Record:
-    """What :func:`run` does, in the mode that the model is in, or evaluating."""
-    kind = type(model).__name__
-    own = [*model.named_parameters(), *model.named_buffers()]
-    originals = {id(tensor): (tensor, name) for name, tensor in own}
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
-    try:
-        twin = _twin(model, fake)
-        if evaluating:
-            twin.eval()
-        record = Record(twin)
-        _watch(twin, record)
-    except Exception as error:
-        raise ValueError(f"cannot trace {kind}: it cannot be copied ({type(error).__name__}: {error})") from error
-    arguments, keywords = _arguments(_map(example, lambda tensor: fake.from_tensor(tensor)))
-    for tensor in _tensors((arguments, keywords)):
-        record.set(tensor, Value(Kind.ACTIVATION, ((),) * tensor.ndim))
-    try:
-        with _taken_apart(), torch.no_grad(), fake, _Operations(record, originals), _Functions(record):
-            output = twin(*arguments, **keywords)
-    except Exception as error:
-        raise ValueError(_failure(kind, record, error, example)) from error
-    for tensor in _tensors(output):
-        for axis in record.value(tensor).axes():
-            axis.give_out()
-    for name, module in twin.named_modules():
-        for tensor in _tensors(vars(module)):
-            for axis in record.value(tensor).everything():
-                axis.exclude(f"they are kept on {name or 'the model'} between calls")
-    return record
+class _Passes:
+    """The passes of a model in training or evaluation mode."""
+
+    def __init__(self, model: nn.Module, example: Any, training: bool) -> None:
+        self.model, self.example, self.training = model, example, training
+        self.records: list[Record] = []
+        self._values = False
+        self._seen: set[Any] = set()
+        self._decided: dict[Decision, set[bool]] = {}
+        course = Course()
+        try:
+            with _silent("torch._subclasses.fake_tensor"):
+                self._run(course)
+        except ValueError:
+            if any(tensor.is_meta for tensor in [*model.parameters(), *model.buffers(), *tensors_in(example)]):
+                raise
+            self._values = True
+            course = Course()
+            self._run(course)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the first pass has told
+            if course.chance:
+                self._repeat()
+            self._turn()
+
+    def _repeat(self) -> None:
+        """Runs with other random numbers until nothing new is seen."""
+        for lean in ("low", "high"):
+            with contextlib.suppress(ValueError):
+                self._run(Course(lean=lean))
+        nothing = 0
+        for seed in range(1, _MOST):
+            nothing = 0 if self._run(Course(seed)) else nothing + 1
+            if nothing == _ENOUGH:
+                break
+
+    def _turn(self) -> None:
+        """Has each decision that always went one way go the other way once."""
+        always = [decision for decision, outcomes in self._decided.items() if len(outcomes) == 1]
+        for decision in always[:_MOST]:
+            with contextlib.suppress(ValueError):
+                self._run(Course(turned=decision))
+
+    def _run(self, course: Course) -> bool:
+        """One pass; says whether something new was seen."""
+        with course.random_numbers(self.model):
+            record = _pass(self.model, self.example, self.training, course, self._values)
+        for decision, outcome in course.decisions.items():
+            self._decided.setdefault(decision, set()).add(outcome)
+        self.records.append(record)
+        before = len(self._seen)
+        self._seen |= record.seen()
+        return len(self._seen) > before
 
 
 @contextlib.contextmanager
-def _taken_apart() -> Iterator[None]:
-    """No whole transformer layers in one operation, and no checks of what distributions are made with."""
-    fast, validate = torch.backends.mha.get_fastpath_enabled(), Distribution._validate_args
-    torch.backends.mha.set_fastpath_enabled(False)
-    Distribution.set_default_validate_args(False)
+def _silent(name: str) -> Iterator[None]:
+    """Lets a logger say nothing: what is impossible without values is tried with them."""
+    logger = logging.getLogger(name)
+    before, logger.disabled = logger.disabled, True
     try:
         yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        Distribution.set_default_validate_args(validate)
+        logger.disabled = before
 
 
-def _twin(model: nn.Module, fake: FakeTensorMode) -> nn.Module:
-    """A copy of the model whose tensors have no values."""
+def _pass(model: nn.Module, example: Any, training: bool, course: Course, values: bool) -> Record:
+    """One pass of a copy of the model, with values or without."""
+    kind = type(model).__name__
+    originals = {id(tensor): (tensor, name) for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
+    fake = None if values else FakeTensorMode(allow_non_fake_inputs=True)
+    what = "it"
+    try:
+        held = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+        twin = _copied(model, [*model.parameters(), *model.buffers(), *held], fake)
+        if training and not model.training:
+            twin.train()
+        what = "the example"
+        arguments, keywords = _arguments(_copied(example, tensors_in(example), fake))
+    except Exception as error:
+        raise ValueError(f"cannot trace {kind}: {what} cannot be copied ({type(error).__name__}: {error})") from error
+    record = Record(twin)
+    for tensor in tensors_in((arguments, keywords)):
+        record.take_in(tensor)
+    try:
+        with torch.no_grad(), fake or contextlib.nullcontext(), watching(twin, record, course, originals):
+            output = twin(*arguments, **keywords)
+    except Exception as error:
+        raise ValueError(_failure(kind, record, error, example)) from error
+    for tensor in tensors_in(output):
+        record.give_out(tensor)
+    for name, module in twin.named_modules():
+        for tensor in tensors_in(vars(module)):
+            record.keep(tensor, name)
+    record.forget()
+    return record
+
+
+def _copied(value: Any, tensors: Iterable[Tensor], fake: FakeTensorMode | None) -> Any:
+    """A copy of anything that holds these tensors, whose tensors have no values where there is a mode for that."""
     memo: dict[int, Any] = {}
-    tensors = [*model.parameters(), *model.buffers()]
-    tensors += [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
     for tensor in tensors:
         if is_lazy(tensor):
             raise ValueError("it has lazy parameters; run it once before")
-        memo[id(tensor)] = fake.from_tensor(tensor)
-    return copy.deepcopy(model, memo)
+        if fake is not None:
+            memo[id(tensor)] = fake.from_tensor(tensor)
+        elif not tensor.is_leaf:
+            memo[id(tensor)] = tensor.detach().clone()  # which deepcopy refuses
+    return copy.deepcopy(value, memo)
 
 
 def _arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(example, Mapping):
+    # A TensorDict is a mapping too, but one argument, with methods of a tensor; so is a named tuple.
+    if isinstance(example, Mapping) and not hasattr(example, "clone"):
         return (), dict(example)
-    if isinstance(example, tuple | list):
+    if isinstance(example, tuple | list) and not hasattr(example, "_fields"):
         return tuple(example), {}
     return (example,), {}
 
 
-def _map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """The same nest of mappings and sequences with every tensor replaced."""
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, Mapping):
-        return {key: _map(item, function) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_map(item, function) for item in value))
-    if isinstance(value, tuple | list):
-        return type(value)(_map(item, function) for item in value)
-    return value
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """Every tensor in a nest of mappings, sequences and plain objects."""
-    # What was seen is kept, so that nothing else gets its id.
-    seen: dict[int, Any] = {}
-    left = [value]
-    while left:
-        value = left.pop()
-        if isinstance(value, Tensor):
-            yield value
-        elif id(value) not in seen:
-            seen[id(value)] = value
-            if isinstance(value, Mapping):
-                value = list(value.values())
-            elif hasattr(value, "__dict__") and not isinstance(value, nn.Module | type | Sequence | set):
-                value = list(vars(value).values())
-            if isinstance(value, Sequence | set) and not isinstance(value, str | bytes | range):
-                left += reversed(list(value))
-
-
-def _watch(model: nn.Module, record: Record) -> None:
-    """Has modules tell when they are called, and what they take in and give out."""
-
-    def watch(name: str, module: nn.Module) -> None:
-        def before(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-            record.stack.append(name)
-            record.calls[name] += 1
-            tensors = (value for value in keywords.values() if isinstance(value, Tensor))
-            first = inputs[0] if inputs else next(tensors, None)
-            if isinstance(first, Tensor):
-                record.boundaries.append(Boundary(name, "input", record.value(first)))
-
-        def after(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            record.stack.pop()
-            if isinstance(output, Tensor):
-                record.boundaries.append(Boundary(name, "output", record.value(output)))
-
-        module.register_forward_pre_hook(before, with_kwargs=True)
-        module.register_forward_hook(after)
-
-    for name, module in model.named_modules():
-        _drop_hooks(module)
-        watch(name, module)
-
-
-def _drop_hooks(module: nn.Module) -> None:
-    """Removes hooks of others, which are not to see the copy; those of PyTorch compute weights, as in pruning."""
-    for hooks in (module._forward_pre_hooks, module._forward_hooks):
-        for key, hook in list(hooks.items()):
-            if not any(kind.__module__.startswith("torch.nn.utils.") for kind in type(hook).__mro__):
-                del hooks[key]
-
-
-class _OriginalUsedError(Exception):
-    """An operation takes in a tensor of the model itself, not of the copy."""
-
-
-class _Operations(TorchDispatchMode):
-    """Sees the operations of ATen.
-
-    Args:
-        record: takes what is noted.
-        originals: the parameters and buffers of the model that was copied and their names, by id.
-    """
-
-    def __init__(self, record: Record, originals: Mapping[int, tuple[Tensor, str]]) -> None:
-        super().__init__()
-        self.record, self.originals = record, originals
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        record = self.record
-        record.last = str(func)
-        tensors = list(_tensors([args, list(kwargs.values())]))
-        for tensor in tensors:
-            if id(tensor) in self.originals:
-                raise _OriginalUsedError(self.originals[id(tensor)][1])
-        if record.quiet:
-            return func(*args, **kwargs)
-        # Before the operation, which may change them in place.
-        shapes, values = [tensor.shape for tensor in tensors], [record.value(tensor) for tensor in tensors]
-        output = func(*args, **kwargs)
-        outputs = list(_tensors(output))
-        if not outputs:
-            return output
-        # Higher-order operators have no schema.
-        schema = getattr(func, "_schema", None)
-        name, declared = (str(func), []) if schema is None else (schema.name.split("::")[-1], schema.arguments)
-        in_place = name.endswith("_") and not name.endswith("__")
-        given = {argument.name: argument.default_value for argument in declared if argument.has_default_value()}
-        given |= dict(zip((argument.name for argument in declared), args, strict=False)) | kwargs
-        pointwise = torch.Tag.pointwise in getattr(func, "tags", ())
-        call = Call(name.rstrip("_") if in_place else name, given, tensors, shapes, values, outputs, pointwise)
-        for tensor, value in zip(outputs, apply(record, call), strict=True):
-            (record.write if in_place else record.set)(tensor, value)
-        return output
-
-
-class _Functions(TorchFunctionMode):
-    """Sees the functions that are taken as a whole: normalization, dropout and recurrence."""
-
-    def __init__(self, record: Record) -> None:
-        super().__init__()
-        self.record = record
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
-        whole = func in _NORMALIZING or func in _DROPPING or name in _RECURRENT
-        if self.record.quiet or not whole:
-            return func(*args, **kwargs)
-        self.record.quiet = True
-        try:
-            output = func(*args, **kwargs)
-        finally:
-            self.record.quiet = False
-        self._note(func, name, args, kwargs, list(_tensors(output)))
-        return output
-
-    def _note(self, func: Any, name: str, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
-        record = self.record
-        tensors = list(_tensors([args, list(kwargs.values())]))
-        values = [record.value(tensor) for tensor in tensors]
-        call = Call(name, {}, tensors, [tensor.shape for tensor in tensors], values, outputs, pointwise=False)
-        if func in _NORMALIZING:
-            given = inspect.signature(func).bind(*args, **kwargs).arguments
-            value, shape = record.value(given["input"]), given.get("normalized_shape")
-            parameters = tuple(given.get(key) for key in ("weight", "bias", "running_mean", "running_var"))
-            first, many = (1, 1) if shape is None else (len(value.dims) - len(shape), len(shape))
-            results = [record.normalize(value, first, many, parameters)]
-        elif func in _DROPPING:
-            value = record.value(args[0] if args else kwargs["input"])
-            results = [replace(value, dims=tuple(map(renewed, value.dims)))]
-        else:
-            for parameter in {p for value in call.values for p in value.parameters()}:
-                module = layer_name(parameter).rpartition(".")[0] or record.place
-                record.excluded[module] = f"it is a recurrent layer ({name}), whose units are its state"
-            for value in call.values:
-                record.use(value)
-            results = mix(record, call, f"they go into {record.place}, a recurrent layer ({name})")
-        for tensor, result in zip(outputs, results, strict=True):
-            record.set(tensor, result)
-
-
 def _failure(kind: str, record: Record, error: Exception, example: Any) -> str:
-    """What to tell of a trace that failed."""
-    place = f"in module {record.place} (last operation: {record.last or 'none'})"
+    """What to tell of a pass that failed."""
     if isinstance(error, DataDependentOutputException | DynamicOutputShapeException):
         return (
             f"cannot trace {kind}: in module {record.place} what it does depends on the values of a tensor ({error}), "
-            "but tracing knows shapes only"
+            "but tensors on the meta device have none"
         )
-    if isinstance(error, _OriginalUsedError):
+    if isinstance(error, OriginalUsedError):
         return (
             f"cannot trace {kind}: in module {record.place} a function uses {error} of the model it was made with, as "
             "a lambda in __init__ with self in it does, and not that of the copy that is traced; make it a method"
         )
-    shapes = ", ".join(str(tuple(tensor.shape)) for tensor in _tensors(example))
+    place = f"in module {record.place} (last operation: {record.last or 'none'})"
+    shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors_in(example))
     reason = str(error).strip().split("\n")[0].rstrip(".") or "no message"
     return f"cannot trace {kind}: it fails {place} on the example (shape {shapes}): {type(error).__name__}: {reason}"

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from supple.structure.tracing.axis import Axis
 from supple.structure.tracing.call import Call, Rule, attend, mix
 from supple.structure.tracing.elementwise import together
 from supple.structure.tracing.layout import narrow, padded, renewed, tidy
 from supple.structure.tracing.record import Record
-from supple.structure.tracing.values import Piece, Value
+from supple.structure.tracing.values import Kind, Lost, Piece, Value, lost
 
 _SPATIAL = re.compile(r"(?:(?<!un)pool|upsample_\w*?|_pad)(\d)d")
 
@@ -18,12 +17,18 @@ _SPATIAL = re.compile(r"(?:(?<!un)pool|upsample_\w*?|_pad)(\d)d")
 def _reduce(record: Record, call: Call) -> list[Value]:
     value = call.values[0]
     over = set(call.dims("dim")) if len(call.tensors) == 1 else set(range(len(call.shapes[0])))
-    if any(value.dims[d] for d in over):
-        return mix(record, call)
+    summed = [axis for d in over for p in value.dims[d] for axis in p.axes()]
+    loose = value.loose | lost(summed, f"{call.name} in {record.place} may mix them")
+    # Either the units are summed up or, for each of them, all else.
+    known = value.statistic or not any(item.reason for item in value.loose)
     result = []
     for out in call.outputs:
-        dims = [renewed(p) for d, p in enumerate(value.dims) if d not in over or out.ndim == len(value.dims)]
-        result.append(Value(call.kind, tuple(dims), value.loose))
+        dims = [() if d in over else renewed(p) for d, p in enumerate(value.dims)]
+        whole = all(d in over or pieces for d, pieces in enumerate(value.dims))
+        if out.ndim != len(dims):
+            dims = [pieces for d, pieces in enumerate(dims) if d not in over]
+        statistic = whole or value.statistic or (known and bool(summed) and not any(dims))
+        result.append(Value(call.kind, tuple(dims), loose, statistic))
     return result
 
 
@@ -36,7 +41,7 @@ def _along(record: Record, call: Call) -> list[Value] | Value:
     if any(value.dims[d] for d in over):
         return mix(record, call)
     activated = "softmax" in call.name
-    return Value(call.kind, tuple(renewed(pieces, activated) for pieces in value.dims), value.loose)
+    return replace(value, dims=tuple(renewed(pieces, activated) for pieces in value.dims))
 
 
 def _spatial(record: Record, call: Call) -> list[Value]:
@@ -45,7 +50,7 @@ def _spatial(record: Record, call: Call) -> list[Value]:
     assert found is not None
     if any(value.dims[-int(found[1]) :]):
         return mix(record, call)
-    return [Value(call.kind, tuple(map(renewed, value.dims)), value.loose) for _ in call.outputs]
+    return [replace(value, dims=tuple(map(renewed, value.dims)))] * len(call.outputs)
 
 
 def _glu(record: Record, call: Call) -> list[Value] | Value:
@@ -56,10 +61,10 @@ def _glu(record: Record, call: Call) -> list[Value] | Value:
         halves = [narrow(dims[dim], start, half) for start in (0, half)]
         if not all(halves):
             return mix(record, call)
-        loose = set(value.loose)
+        loose = set[Lost](value.loose)
         product = replace(call, name="mul")
         dims[dim] = renewed(together(record, product, halves[0] or (), halves[1] or (), loose), activated=True)
-        return Value(call.kind, tuple(dims), frozenset(loose))
+        return replace(value, dims=tuple(dims), loose=frozenset(loose))
     return replace(value, dims=tuple(dims))
 
 
@@ -87,8 +92,9 @@ def _join(record: Record, call: Call) -> list[Value] | Value:
         first[dim] = tuple(joined)
     elif len(pairs) > 1:
         first = [renewed(pieces) for pieces in first]
-    loose = frozenset[Axis]().union(*(value.loose for value in call.values))
-    return Value(call.kind, tuple(first), loose)
+    loose = frozenset[Lost]().union(*(value.loose for value in call.values))
+    statistic = all(value.statistic for value in call.values if value.kind == Kind.ACTIVATION)
+    return Value(call.kind, tuple(first), loose, statistic)
 
 
 def _repeat(record: Record, call: Call) -> Value:

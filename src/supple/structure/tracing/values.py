@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 from supple.structure.description import Slice
@@ -50,23 +51,23 @@ class State:
         token: a number that only views of the same values share.
         activated: whether they went through an activation function.
         before_norm: the token of what a normalization behind the activation took in; 0 if there was none.
-        scaled: whether they were multiplied with other activations.
+        joined: whether they are a combination of several axes that are one, as a product of two is.
     """
 
     token: int
     activated: bool = False
     before_norm: int = 0
-    scaled: bool = False
+    joined: bool = False
 
     @staticmethod
     def new() -> State:
         """The state of units that were just produced."""
         return State(next(_tokens))
 
-    def next(self, activated: bool = False, normalized: bool = False, scaled: bool = False) -> State:
+    def next(self, activated: bool = False, normalized: bool = False) -> State:
         """The state behind one more operation, with a token of its own."""
         before = self.before_norm or (self.token if normalized and self.activated else 0)
-        return State(next(_tokens), self.activated or activated, before, self.scaled or scaled)
+        return State(next(_tokens), self.activated or activated, before, self.joined)
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,42 @@ class Piece:
         """Number of entries."""
         return self.before * self.units * self.after
 
+    def axes(self) -> list[Axis]:
+        """The units that lie there, those of all axes they are a combination of."""
+        if not isinstance(self.owner, Axis):
+            return []
+        return self.owner.same() if self.state.joined else [self.owner]
+
+    def settled(self) -> list[Axis]:
+        """The units that lie there if it is known of all of them that they cannot be replaced."""
+        axes = self.axes()
+        return axes if all(axis.reason and axis.rank for axis in axes) else []
+
 
 Pieces = tuple[Piece, ...]
 """All entries along a dimension; () if nothing that is followed lies there."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Units that are in a tensor at no known place.
+
+    Args:
+        axis: the units.
+        reason: why they cannot be replaced if something goes on from there; "" where that is noted already.
+        rank: how good the reason is.
+        number: counts what was lost, so that the first reason can be told.
+    """
+
+    axis: Axis
+    reason: str = ""
+    rank: int = 1
+    number: int = field(default_factory=lambda: next(_tokens), compare=False)
+
+
+def lost(axes: Iterable[Axis], reason: str = "", rank: int = 1) -> frozenset[Lost]:
+    """Units that have no known place any more."""
+    return frozenset(Lost(axis, reason, rank) for axis in axes)
 
 
 @dataclass(frozen=True)
@@ -105,22 +139,27 @@ class Value:
         kind: what it depends on.
         dims: what lies along each dimension.
         loose: units that are in it at no known place.
+        statistic: whether it is a number that sums units up, or one for each of them that sums up all else. As long as
+            no more than that is given out or kept, the units are as hidden as before.
+        inverse: whether it is 1 divided by something, as what a normalization multiplies with.
     """
 
     kind: Kind
     dims: tuple[Pieces, ...]
-    loose: frozenset[Axis] = frozenset()
+    loose: frozenset[Lost] = frozenset()
+    statistic: bool = False
+    inverse: bool = False
 
     def settled(self) -> Value:
         """The same with units that cannot be replaced at no known place, as they need not be followed."""
-        done = frozenset(axis for axis in self.axes() if axis.reason and axis.rank)
+        done = {axis for pieces in self.dims for p in pieces for axis in p.settled()}
         if not done:
             return self
         dims = []
         for pieces in self.dims:
             left = tuple(Piece(None, p.length) if p.owner in done else p for p in pieces)
             dims.append(left if any(p.owner is not None for p in left) else ())
-        return Value(self.kind, tuple(dims), self.loose | done)
+        return replace(self, dims=tuple(dims), loose=self.loose | lost(done))
 
     def axes(self) -> frozenset[Axis]:
         """All units that lie along its dimensions."""
@@ -128,7 +167,7 @@ class Value:
 
     def everything(self) -> frozenset[Axis]:
         """All units in it, also those at no known place."""
-        return self.axes() | self.loose
+        return self.axes().union(item.axis for item in self.loose)
 
     def parameters(self) -> frozenset[str]:
         """Names of the parameters that lie along its dimensions."""
@@ -172,7 +211,7 @@ def runs(pieces: Pieces) -> list[Run]:
             last = found[-1] if found else None
             if (
                 last is not None
-                and last.axis is piece.owner
+                and last.axis.root() is piece.owner.root()
                 and (end, last.repeat, piece.before) == (start, piece.after, 1)
             ):
                 found[-1] = replace(

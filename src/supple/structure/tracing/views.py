@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from supple.structure.tracing.axis import Axis
 from supple.structure.tracing.call import Call, Rule
 from supple.structure.tracing.layout import narrow, renewed, reshape
 from supple.structure.tracing.record import Record
-from supple.structure.tracing.values import Entries, Kind, Pieces, Value
+from supple.structure.tracing.values import Entries, Kind, Pieces, Value, lost
 
 
 def _same(record: Record, call: Call) -> Value:
@@ -17,11 +16,12 @@ def _same(record: Record, call: Call) -> Value:
 
 def _reshape(record: Record, call: Call) -> Value:
     value, old, new = call.values[0], call.shapes[0], call.outputs[0].shape
-    dims, lost = reshape(value.dims, old, new)
-    for axis in lost:
+    dims, spread = reshape(value.dims, old, new)
+    loose = value.loose
+    for axis in spread:
         how = "spreads them over several dimensions" if axis.size > 1 else "leaves open along which dimension it lies"
-        axis.exclude(f"{call.name} in {record.place} {how}", rank=0)
-    return replace(value, dims=dims, loose=value.loose | lost)
+        loose |= lost([axis], f"{call.name} in {record.place} {how}", rank=0)
+    return replace(value, dims=dims, loose=loose)
 
 
 def _permute(record: Record, call: Call) -> Value:
@@ -56,24 +56,23 @@ def _cut(record: Record, call: Call) -> list[Value]:
         loose = value.loose
         kept: Pieces = ()
         if call.name in ("select", "unbind"):
-            lost = dims[dim] != ()
+            taken = dims[dim] != ()
         else:
             length = out.shape[dim]
             narrowed = narrow(dims[dim], place, length) if call.arguments.get("step", 1) == 1 else None
-            lost, kept = narrowed is None and dims[dim] != (), narrowed or ()
+            taken, kept = narrowed is None and dims[dim] != (), narrowed or ()
             place += length
-        if lost:
-            axes = {p.owner for p in dims[dim] if isinstance(p.owner, Axis)}
-            for axis in axes:
-                axis.exclude(f"{call.name} in {record.place} takes some of them", rank=0)
-            loose = loose | axes
+        if taken:
+            loose |= lost(
+                (a for p in dims[dim] for a in p.axes()), f"{call.name} in {record.place} takes some of them", 0
+            )
         whole = out.ndim == len(dims) and out.shape[dim] == call.shapes[0][dim]
         if not dims[dim] and not whole:
             dims = [renewed(pieces) for pieces in dims]
         dims[dim : dim + 1] = [kept] if out.ndim == len(dims) else []
         if value.kind == Kind.PARAMETER and call.name in ("select", "unbind"):
             dims = [_selected(pieces) for pieces in dims]
-        results.append(Value(value.kind, tuple(dims), loose))
+        results.append(replace(value, dims=tuple(dims), loose=loose))
     return results
 
 

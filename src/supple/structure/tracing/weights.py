@@ -7,6 +7,7 @@ from dataclasses import replace
 from supple.structure.tracing.axis import Axis
 from supple.structure.tracing.call import Call, Rule, attend, mix
 from supple.structure.tracing.elementwise import pointwise
+from supple.structure.tracing.layout import renewed
 from supple.structure.tracing.record import Record
 from supple.structure.tracing.values import Kind, Value
 
@@ -15,6 +16,7 @@ FACTORS = {
     "bmm": ("self", "mat2", ""),
     "addmm": ("mat1", "mat2", "self"),
     "baddbmm": ("batch1", "batch2", "self"),
+    "_sparse_addmm": ("mat1", "mat2", "self"),
     "linear": ("input", "weight", "bias"),
 }
 """Names of the two factors, and of what is added to their product."""
@@ -27,7 +29,10 @@ def _product(record: Record, call: Call) -> list[Value] | Value:
     x, weight = record.value(a), record.value(b)
     in_dim, out_dim = (1, 0) if call.name == "linear" else (b.ndim - 2, b.ndim - 1)
     if x.kind == weight.kind == Kind.ACTIVATION:
-        return attend(record, call)
+        if any(axis.size for axis in x.everything()) or any(weight.dims[:-1]):
+            return attend(record, call)
+        # The model's input says whose features are added up, as the edges of a graph do.
+        return Value(call.kind, tuple(map(renewed, weight.dims)), x.loose | weight.loose)
     if x.kind == Kind.ACTIVATION:
         result = record.contract(x, a.ndim - 1, weight, in_dim, out_dim)
     else:

@@ -1,0 +1,258 @@
+"""Folders of results in which something is damaged, missing or of another run: named, never believed, trained again."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from cli_runs import run as command
+from cli_runs import words
+from small_studies import study
+
+from supple.lab.study import files, load, running
+from supple.lab.study.files import DIGESTS, Damaged
+from supple.lab.study.manifest import open_manifest
+from supple.lab.study.progress import Watcher
+from supple.lab.study.results import CHECKPOINT, DISTURBANCES, MANIFEST, RUNS, TASKS, Results
+from supple.lab.study.run_config import RunConfig
+
+PART = (TASKS, DISTURBANCES, CHECKPOINT)
+
+
+def config(folder: Path, tasks: int = 2, seeds: int = 1) -> RunConfig:
+    """Two parts, since networks of another size are trained in a part of their own."""
+    methods = {"base": {"network": {"hidden": 6}}, "swr": {"frequency": 5, "factor": 0.05}}
+    problem, measure = {"data": "mnist10k", "batch_size": 1000}, {"examples": 40, "disturbances": 1}
+    tiny = study(methods, problem=problem, measure=measure, run={"tasks": tasks, "seeds": seeds})
+    return RunConfig(tiny, "tiny", folder, processes=1, command="supple run tiny.toml")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, thread_workers: None) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "tiny"
+    assert running.run(config(folder)).complete
+    return folder
+
+
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory: pytest.TempPathFactory, thread_workers: None) -> Path:
+    """The same study with one task more."""
+    folder = tmp_path_factory.mktemp("longer") / "tiny"
+    assert running.run(config(folder, 3)).complete
+    return folder
+
+
+@pytest.fixture
+def copy(folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def without_digests(folder: Path) -> None:
+    """Makes a folder one of an earlier version."""
+    for place in (folder, *(folder / "parts").iterdir()):
+        (place / DIGESTS).unlink()
+
+
+def part_files(folder: Path) -> dict[str, bytes]:
+    """Tables, checkpoints and digests of all parts."""
+    places = sorted((folder / "parts").iterdir())
+    return {f"{place.name}/{name}": (place / name).read_bytes() for place in places for name in (*PART, DIGESTS)}
+
+
+def same(one: Results, other: Results) -> bool:
+    return all(getattr(one, name).equals(getattr(other, name)) for name in ("runs", "tasks", "disturbances"))
+
+
+class Said(Watcher):
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.messages.append(message)
+
+
+def flip(path: Path, place: float = 0.5) -> None:
+    """Changes one bit."""
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["lr[1]", "lr*", "lr?", "~", "lr=1", "{lr1,lr2}", "lr%31", "**", "[!x]*"])
+def test_no_name_of_a_folder_is_a_pattern(
+    folder: Path, longer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Each would find the neighbour, or the home directory, if it were one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "lr1"))
+    shutil.copytree(longer, tmp_path / "lr1")
+    shutil.copytree(folder, tmp_path / name)
+    assert same(load(Path(name)), load(folder))
+    without_digests(tmp_path / name)
+    assert same(load(Path(name)), load(folder))
+    assert running.run(config(Path(name), 3)).complete
+    assert same(load(Path(name)), load(longer))
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize("name", [TASKS, DISTURBANCES])
+def test_a_table_that_is_missing_is_not_done(folder: Path, copy: Path, name: str, earlier: bool) -> None:
+    if earlier:
+        without_digests(copy)
+    path = copy / "parts" / "0001" / name
+    path.unlink()
+    with pytest.raises(Damaged, match=f"0001/{name} is missing; supple run trains .* delete .*0001"):
+        load(copy)
+    assert f"{name} is missing" in words(command("report", copy))
+    said = Said()
+    assert running.run(config(copy), said).complete
+    assert said.messages == [f"{path} is missing; the runs of its part are trained again from the first task"]
+    assert same(load(copy), load(folder))
+
+
+@pytest.mark.parametrize("place", [0.0, 0.5, 0.999])
+@pytest.mark.parametrize("name", PART)
+def test_a_flipped_bit_is_noticed_and_its_part_trained_again(longer: Path, copy: Path, name: str, place: float) -> None:
+    path = copy / "parts" / "0000" / name
+    other = (copy / "parts" / "0001" / TASKS).stat().st_mtime_ns
+    flip(path, place)
+    if name != CHECKPOINT:
+        with pytest.raises(Damaged, match=f"0000/{name} is damaged .*SHA-256"):
+            load(copy)
+    said = Said()
+    assert running.run(config(copy), said).complete
+    assert len(said.messages) == 1
+    assert f"{path} is damaged" in said.messages[0]
+    assert (copy / "parts" / "0001" / TASKS).stat().st_mtime_ns == other
+    assert running.run(config(copy, 3)).complete
+    assert part_files(copy) == part_files(longer)
+
+
+def test_results_stay_where_only_the_checkpoint_is_damaged(folder: Path, longer: Path, copy: Path) -> None:
+    """They are whole; it is more tasks that need it."""
+    flip(copy / "parts" / "0000" / CHECKPOINT)
+    before = (copy / "parts" / "0000" / TASKS).stat().st_mtime_ns
+    said = Said()
+    assert running.run(config(copy), said).complete
+    assert "the results of its part are whole, and stay" in said.messages[0]
+    assert (copy / "parts" / "0000" / TASKS).stat().st_mtime_ns == before
+    assert same(load(copy), load(folder))
+    assert running.run(config(copy, 3)).complete
+    assert part_files(copy) == part_files(longer)
+
+
+def test_a_zeroed_checkpoint_does_not_go_on(longer: Path, copy: Path) -> None:
+    path = copy / "parts" / "0000" / CHECKPOINT
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+    said = Said()
+    assert running.run(config(copy, 3), said).complete
+    assert said.messages == [
+        f"{path} is damaged (its SHA-256 is not the one in {DIGESTS}); the runs of its part are trained again from the "
+        "first task"
+    ]
+    assert part_files(copy) == part_files(longer)
+
+
+@pytest.mark.parametrize("name", PART)
+@pytest.mark.parametrize("source", ["another part", "another time"])
+def test_files_of_another_part_or_time_are_noticed(
+    folder: Path, longer: Path, tmp_path: Path, name: str, source: str
+) -> None:
+    copy = Path(shutil.copytree(longer, tmp_path / "copy"))
+    old = folder / "parts" / "0001" if source == "another time" else copy / "parts" / "0000"
+    shutil.copy(old / name, copy / "parts" / "0001" / name)
+    if name != CHECKPOINT:
+        with pytest.raises(Damaged, match=f"0001/{name} is damaged"):
+            load(copy)
+    said = Said()
+    assert running.run(config(copy, 3), said).complete
+    assert len(said.messages) == 1
+    assert same(load(copy), load(longer))
+
+
+def test_folders_of_earlier_versions_have_no_digests(folder: Path, longer: Path, copy: Path) -> None:
+    without_digests(copy)
+    assert same(load(copy), load(folder))
+    assert running.run(config(copy)).complete
+    assert part_files_without_digests(copy) == part_files_without_digests(folder)
+    assert running.run(config(copy, 3)).complete
+    assert part_files(copy) == part_files(longer)
+
+
+def part_files_without_digests(folder: Path) -> dict[str, bytes]:
+    places = sorted((folder / "parts").iterdir())
+    return {f"{place.name}/{name}": (place / name).read_bytes() for place in places for name in PART}
+
+
+@pytest.mark.parametrize("removed", range(5))
+def test_killed_while_a_damaged_part_is_taken_away(
+    folder: Path, copy: Path, monkeypatch: pytest.MonkeyPatch, removed: int
+) -> None:
+    """What is left after each removal never counts as results."""
+    one = open_manifest(copy).part(0)
+    flip(one.folder / DISTURBANCES)
+    real, count = Path.unlink, itertools.count()
+
+    def crash(path: Path, missing_ok: bool = False) -> None:
+        if path.parent == one.folder and next(count) == removed:
+            raise KeyboardInterrupt
+        real(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", crash)
+    try:
+        one._discard()
+    except KeyboardInterrupt:
+        assert removed < 4
+    monkeypatch.undo()
+    with suppress(Damaged):
+        assert not one.complete(1)
+    assert running.run(config(copy)).complete
+    assert same(load(copy), load(folder))
+
+
+@pytest.mark.parametrize("name", [MANIFEST, RUNS, DIGESTS])
+def test_damage_beside_the_parts(folder: Path, copy: Path, name: str) -> None:
+    flip(copy / name)
+    with pytest.raises(Damaged):
+        load(copy)
+    assert command("report", copy).exit_code == 1
+    if name == RUNS:
+        assert running.run(config(copy)).complete
+        assert same(load(copy), load(folder))
+    else:
+        with pytest.raises(Damaged, match="put it back from a copy"):
+            running.run(config(copy))
+
+
+def test_a_manifest_that_was_changed_on_purpose(copy: Path) -> None:
+    text = (copy / MANIFEST).read_text().replace('"tiny"', '"renamed"')
+    (copy / MANIFEST).write_text(text)
+    with pytest.raises(Damaged, match=f"if it was changed on purpose, delete .*{DIGESTS}"):
+        load(copy)
+    (copy / DIGESTS).unlink()
+    assert load(copy).name == "renamed"
+
+
+def test_a_reader_while_files_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At each write of a save, and if another save comes between the digests and the file."""
+    old, new = {"a": b"1", "b": b"1"}, {"a": b"2", "b": b"2"}
+    files.write(tmp_path, old)
+    real, seen = files.replace, []
+
+    def look(path: Path, data: bytes) -> None:
+        seen.append((files.content(tmp_path / "a"), files.content(tmp_path / "b")))
+        real(path, data)
+
+    monkeypatch.setattr(files, "replace", look)
+    files.write(tmp_path, new)
+    assert seen == [(b"1", b"1"), (b"1", b"1"), (b"2", b"1"), (b"2", b"2")]
+    monkeypatch.undo()
+    first = [files.digests(tmp_path)]
+    files.write(tmp_path, {"a": b"3", "b": b"3"})
+    known = files.digests
+    monkeypatch.setattr(files, "digests", lambda folder: first.pop() if first else known(folder))
+    assert files.content(tmp_path / "a") == b"3"
