@@ -16,7 +16,7 @@ settings.load_profile("supple")
 
 @pytest.fixture(autouse=True, scope="module")
 def seed_of_methods() -> Iterator[None]:
-    """Methods without a stated seed have 0, so that tests can compare two of them; test_seeds.py tests the real ones."""
+    """Methods without a stated seed have 0, so that two can be compared; test_seeds.py tests the real ones."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("supple.methods.base.common_seed", lambda *_: 0)
         yield
