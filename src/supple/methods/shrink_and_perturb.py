@@ -27,7 +27,7 @@ class ShrinkAndPerturb(L2):
     The noise is a function of (seed, step) for one set of parameters on one kind of device. It comes from the device's
     own generator, seeded anew at each step, because it is needed for every weight at every step and the generator is
     several times faster there than the counter-based numbers used elsewhere; so another kind of device gives other
-    noise.
+    noise. In half precision sums are rounded by chance, so that means and variance are right all the same.
 
     Args:
         model: the network, ordinary or stacked.
