@@ -7,9 +7,11 @@ import os
 import platform
 import signal
 import statistics
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,11 +62,12 @@ def _end_with(parent: Any) -> None:
 
 def ask(processes: Workers, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]] | None = None) -> list:
     """Calls a function in all workers at the same time, in each with its own arguments; the answers, one a worker."""
-    asked = [
-        process.submit(function, *own)
-        for process, own in zip(processes, arguments or [()] * len(processes), strict=True)
-    ]
-    return [answer.result() for answer in asked]
+    each = arguments or [()] * len(processes)
+    try:
+        asked = [process.submit(function, *own) for process, own in zip(processes, each, strict=True)]
+        return [answer.result() for answer in asked]
+    except (BrokenProcessPool, BrokenPipeError):
+        sys.exit("A worker process of the benchmark was ended from outside, as happens where memory runs out.")
 
 
 def timer(statement: str, setup: str = "pass", threads: int | None = None, **names: Any) -> Timer:

@@ -51,6 +51,9 @@ def main() -> None:
         app()
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:
+        # Commands name files themselves; what is left is standard output, such as a file on a full disk.
+        sys.exit(f"Error: {error}")
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in EXTRA:
             raise

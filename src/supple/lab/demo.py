@@ -23,7 +23,7 @@ from supple.lab.study.part import Stopped
 from supple.lab.study.problem import Problem
 from supple.lab.study.progress import Bars, Tally, Watcher
 from supple.lab.study.results import TASKS, Results, dump_table, load
-from supple.lab.study.run_config import RunConfig
+from supple.lab.study.run_config import RunConfig, free_memory
 from supple.lab.study.running import scaled, session
 
 
@@ -37,6 +37,12 @@ def train(config: RunConfig, problem: Problem, watcher: Watcher, stop: threading
     changed = scaled(config.original or study, study)
     manifest = Manifest(config.folder, config.name, study, steps, problem.identity, changed)
     networks = len(study.columns) * len(study.run.seeds)
+    needed = problem.images_memory + problem.part_memory(study.columns[0], len(study.run.seeds), len(study.columns))
+    if needed > (allowed := free_memory(config.device, 1)):
+        raise ValueError(
+            f"{networks:,} networks, which the demo trains together, take {needed / 1e6:,.0f} MB, more than the "
+            f"{allowed / 1e6:,.0f} MB that may be taken; give fewer --seeds or --tasks"
+        )
     manifest.add_missing(study.columns, study.run.seeds, lambda *counts: networks)
     manifest.sessions.append(session(config))
     part, began = manifest.part(0), time.monotonic()

@@ -1,8 +1,10 @@
 """supple report end to end: what it prints and writes, what it says when it cannot, and that the page opens."""
 
 import csv
+import errno
 import json
 import re
+from pathlib import Path
 
 import pytest
 from cli_runs import run, words, write_images
@@ -148,6 +150,31 @@ def test_errors_say_what_to_do(tmp_path):
     fine = write(tmp_path / "fine", ROWS, tasks=4, seeds=1)
     (tmp_path / "file").write_text("in the way")
     assert "give another folder with --out" in said(fine, "--out", tmp_path / "file" / "out")
+
+
+def test_a_full_disk_leaves_the_report_that_was_there(folder, tmp_path, monkeypatch):
+    """The disk fills up before the last file; there is no other limit of the space that a report takes."""
+    out = tmp_path / "out"
+    assert run("report", folder, "--out", out, "--formats", "csv").exit_code == 0
+    (out / "mine.txt").write_text("kept")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    real = Path.write_bytes
+
+    def full(path, content):
+        if path.name == "small-sweeps.csv":
+            real(path, content[:10])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    result = run("report", folder, "--out", out, "--formats", "csv")
+    assert result.exit_code == 1
+    assert words(result).endswith(f"Error: cannot write into {out}: No space left on device")
+    monkeypatch.undo()
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert {path.name for path in out.iterdir()} == {path.relative_to(out).parts[0] for path in before}
+    assert run("report", folder, "--out", out, "--formats", "csv").exit_code == 0
+    assert (out / "mine.txt").read_text() == "kept"
 
 
 def test_help_has_an_example():

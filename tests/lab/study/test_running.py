@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -238,25 +240,65 @@ def test_methods_that_stay_keep_their_network_and_optimizer(tmp_path: Path, thre
         running.run(config(tmp_path, **{**other, "methods": {"base": {}}, "optimizer": {}}))
 
 
-def test_a_part_that_comes_on_between_two_kills_is_not_short_of_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Killed:
+    """A worker process that was killed."""
+
+    def wait(self) -> int:
+        return -signal.SIGTERM
+
+
+@pytest.fixture
+def killed_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pool.WorkerPool:
+    """A pool whose workers are always killed, on a part that has come as far as ``reached`` says next."""
     _, parts = running.prepare(config(tmp_path))
     one = pool.WorkerPool(config(tmp_path), open_manifest(tmp_path), parts, Watcher(), threading.Event())
-    halved: list[int] = []
+    monkeypatch.setattr(one, "_start", lambda number: Killed())
+    monkeypatch.setattr(one, "_halve", lambda part, message: one.outcome.errors.append(message))
+    return one
 
-    class Killed:
-        def wait(self) -> int:
-            return -9
 
-    one._start = lambda number: Killed()  # type: ignore[method-assign, assignment, return-value]
-    one._halve = lambda part, message: halved.append(part)  # type: ignore[method-assign, assignment]
-    reached = iter([0.0, 0.5, 0.75, 0.75])
+@pytest.mark.parametrize("by_kernel", [False, True])
+def test_only_what_the_kernel_kills_twice_at_one_point_is_short_of_memory(
+    killed_pool: pool.WorkerPool, monkeypatch: pytest.MonkeyPatch, by_kernel: bool
+) -> None:
+    kernel, reached = iter(range(1, 9)), iter([0.0, 0.5, 0.75, 0.75, 0.75, 0.75, 0.75])
+    monkeypatch.setattr(pool, "memory_kills", lambda: next(kernel) if by_kernel else 0)
     monkeypatch.setattr(Part, "reached", lambda self, stages: next(reached))
-    for expected in ([], [], [], [0]):
-        one.processes[0], one.busy[0] = Killed(), 0  # type: ignore[assignment]
-        one._ended(0)
-        assert halved == expected
+    kills = 0
+    while not killed_pool.outcome.errors:
+        killed_pool.processes[0], killed_pool.busy[0] = Killed(), 0  # type: ignore[assignment]
+        killed_pool._ended(0)
+        kills += 1
+    message = "killed twice where memory ran out" if by_kernel else r"killed 5 times before they got any further"
+    assert re.search(message, killed_pool.outcome.errors[0])
+    assert kills == (4 if by_kernel else 7)
+
+
+def test_workers_that_are_killed_while_they_start(killed_pool: pool.WorkerPool) -> None:
+    for kills in range(1, 6):
+        killed_pool.processes[0] = Killed()  # type: ignore[assignment]
+        killed_pool._ended(0)
+        assert bool(killed_pool.outcome.errors) == (kills == 5)
+    assert "memory ran out" not in killed_pool.outcome.errors[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_that_is_killed_while_it_starts_has_a_successor(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The first two end themselves before they are ready; the third is a worker."""
+    real, count = pool.Popen, itertools.count()
+
+    def start(command: list[str], **options: Any) -> Any:
+        if next(count) < 2:
+            return subprocess.Popen([sys.executable, "-c", f"import os; os.kill(os.getpid(), {number})"], **options)
+        return real(command, **options)
+
+    monkeypatch.setattr(pool, "Popen", start)
+    outcome = running.run(config(tmp_path))
+    assert outcome.complete
+    assert not outcome.halved
+    assert all_files(tmp_path) == all_files(finished)
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +322,10 @@ def test_a_folder_of_another_version_or_of_something_else(finished: Path, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_is_killed_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     """Its results are not taken for those of a machine without memory."""
     monkeypatch.setattr(pool, "Popen", subprocess.Popen)
     killed = threading.Event()
@@ -299,7 +344,7 @@ def test_a_worker_that_is_killed_goes_on_where_it_was(tmp_path: Path, monkeypatc
                     check=True,
                 ).stdout.split()
                 for worker in workers:
-                    os.kill(int(worker), signal.SIGKILL)
+                    os.kill(int(worker), number)
 
         def say(self, message: str) -> None:
             self.messages.append(message)

@@ -97,7 +97,8 @@ def demo_command(
     known = list(original.methods)
     chosen = method_names(methods, known) if methods is not None else known
     name = chosen_data(data_name, data_dir, verify)
-    study = scale(original, tasks, str(seeds), ",".join(chosen), DataName[name])
+    with plain_errors():
+        study = scale(original, tasks, str(seeds), ",".join(chosen), DataName[name])
     console = Console()
     with tempfile.TemporaryDirectory() as folder:
         config = RunConfig(
@@ -114,7 +115,7 @@ def demo_command(
             highlight=False,
         )
         watcher = lab.Curves(console) if console.is_terminal else lab.TaskLines(console)
-        with interruptible() as stop, watcher:
+        with plain_errors(), interruptible() as stop, watcher:
             results = lab.train(config, problem, watcher, stop)
         learned = min(results.runs["done"])
         if learned < 2:
@@ -148,18 +149,21 @@ def write(out: Path, report: Report, results: Results) -> list[Path]:
     """Writes :data:`FILES`: the page, its first figure and all numbers."""
     from supple.lab.report.figures import Canvas, to_file
     from supple.lab.report.page import write_report
+    from supple.lab.study import files
 
-    page, png, svg, numbers = (out / name for name in FILES)
-    write_report(report, out, ("html",))
     drawing = next(report.views[0].figures()).draw(Canvas())
-    png.write_bytes(to_file(drawing, "png"))
-    svg.write_bytes(to_file(drawing, "svg"))
     methods = results.runs["method"].unique(maintain_order=True)
     rows = results.tasks.join(results.runs.select("run", pl.col("method").cast(pl.Enum(methods)), "seed"), on="run")
     rows = rows.sort("task", "method", "seed").with_columns(pl.col("task") + 1, pl.col(pl.Float32).cast(pl.Float64))
     rows = rows.rename({"dead": "dead_share"})
-    rows.select("task", "method", "seed", "accuracy", "loss", "dead_share", "reinitialized").write_csv(numbers)
-    return [page, png, svg, numbers]
+    rows = rows.select("task", "method", "seed", "accuracy", "loss", "dead_share", "reinitialized")
+    with files.arriving(out) as place:
+        write_report(report, place, ("html",))
+        _, png, svg, numbers = (place / name for name in FILES)
+        png.write_bytes(to_file(drawing, "png"))
+        svg.write_bytes(to_file(drawing, "svg"))
+        numbers.write_bytes(rows.write_csv().encode())
+    return [out / name for name in FILES]
 
 
 def _images(name: str, own: bool) -> str:

@@ -95,7 +95,8 @@ class Architecture:
     def parameter_count(self) -> int:
         """Number of parameters."""
         norms = 2 * self.norm_width * self.depth if self.layer_norm else 0
-        return sum((fan_in + 1) * fan_out for fan_in, fan_out in self.linears.values()) + norms
+        first, others = (self.inputs + 1) * self.units, (self.depth - 1) * (self.hidden + 1) * self.units
+        return first + others + (self.hidden + 1) * self.outputs + norms
 
     @property
     def multiply_adds(self) -> int:

@@ -21,6 +21,7 @@ from supple.lab.report.style import DARK, LIGHT, Style, styles_of
 from supple.lab.report.tables import Table, claims_table, evidence_texts, points_table
 from supple.lab.report.verdicts import Claim, summary
 from supple.lab.report.view import View
+from supple.lab.study import files
 from supple.lab.study.results import Results
 
 VIEWS: Mapping[str, type[View]] = {view.kind: view for view in (PermutedView, ClassIncrementalView)}
@@ -100,7 +101,16 @@ def make_report(
 def write_report(
     report: Report, out: Path, formats: Sequence[str] = USUAL, progress: Progress = lambda text: None
 ) -> list[Path]:
-    """Writes a report into a folder; files of the same names are replaced, and nothing else is touched."""
+    """Writes a report into a folder; files of the same names are replaced, and nothing else is touched.
+
+    They are replaced when all of the report is written.
+    """
+    with files.arriving(out) as place:
+        written = _write(report, place, formats, progress)
+    return [out / path.relative_to(place) for path in written]
+
+
+def _write(report: Report, out: Path, formats: Sequence[str], progress: Progress) -> list[Path]:
     written: list[Path] = []
 
     def write(path: Path, content: bytes) -> None:

@@ -16,6 +16,7 @@ from supple.lab.population import ClassIncrementalTraining
 from supple.lab.population.class_incremental_metrics import EpochMetrics, evaluate
 from supple.lab.streams import ClassIncrementalStream
 from supple.lab.study.errors import StudyError
+from supple.lab.study.limits import ROW_IN_MEMORY
 from supple.lab.study.methods import RESET, method_class
 from supple.lab.study.problem import Problem, StageResult, Trainer, timed
 from supple.lab.study.results import ADDITIONS_SCHEMA, EPOCHS, EPOCHS_SCHEMA, SCHEMAS, TASKS
@@ -25,6 +26,9 @@ from supple.lab.study.spec import ClassIncrementalStudy, Column
 _COPIES = 9
 """Memory of a run, in multiples of its weights: with gradients, momentum, the best network, and a checkpoint that is
 being written; measured."""
+
+_LAYER = 200_000
+"""Bytes of the objects of a layer of the network and of its best copy; measured."""
 
 _CYCLE_MOMENTUM = (0.85, 0.95)
 """Bounds of the momentum in ``torch.optim.lr_scheduler.OneCycleLR``."""
@@ -149,7 +153,9 @@ class ClassIncrementalProblem(Problem):
         # In each layer: norms, projections, residuals and their dropout; hidden units; weights of the attention.
         made = sizes.depth * tokens * (18 * sizes.width + 4 * sizes.hidden + 2 * sizes.heads * tokens)
         weights = sizes.parameter_count(self.study.problem)
-        return seeds * columns * 4 * (_COPIES * weights + self.study.problem.batch_size * made)
+        run = 4 * (_COPIES * weights + self.study.problem.batch_size * made)
+        rows = ROW_IN_MEMORY * self.study.run.tasks * self.study.problem.epochs
+        return seeds * columns * (run + rows + _LAYER * sizes.depth)
 
     def most(self, column: Column) -> int | None:
         """One: runs of one seed see other classes than those of another, and one network fills a core or more."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -164,6 +166,31 @@ def _to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def arriving(folder: Path) -> Iterator[Path]:
+    """A new folder whose files take their places in another when all are written; before, nothing changes there.
+
+    Files of the same names are replaced, and nothing else is touched. OSError if a file cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
+    try:
+        yield new
+        written = sorted(new.rglob("*"), key=lambda path: not path.is_dir())
+        for path in written:
+            place = folder / path.relative_to(new)
+            if path.is_dir():
+                place.mkdir(exist_ok=True)
+            else:
+                os.replace(path, place)
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        raise _named("write into", folder, error) from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from supple.lab.population import Disturbance, Population, TaskMetrics
 from supple.lab.population.graphs import WARM_UP
 from supple.lab.study.assembly import assemble
 from supple.lab.study.errors import StudyError
+from supple.lab.study.limits import ROW_IN_MEMORY
 from supple.lab.study.problem import Problem, StageResult, Trainer, timed
 from supple.lab.study.results import DISTURBANCES, DISTURBANCES_SCHEMA, SCHEMAS, TASKS, TASKS_SCHEMA
 from supple.lab.study.run_config import cached
@@ -22,6 +23,9 @@ from supple.lab.study.spec import Column, PermutedStudy
 
 _COPIES = {"sgd": 3, "adamw": 7}
 """Memory of a population, in multiples of its weights: with gradients, averages, and room to work; measured."""
+
+_LAYER = 40_000
+"""Bytes of the objects of a layer, however many networks it is of; measured."""
 
 _MEASURING = 16
 """Bytes that measuring at the start of a task takes for each example and hidden unit; measured."""
@@ -74,7 +78,9 @@ class PermutedProblem(Problem):
         examples = min(self.study.measure.examples, len(images))
         run = self._weights(column) * _COPIES[column.optimizer.name]
         made = _MEASURING * examples * network.hidden * network.depth
-        return seeds * (columns * (run + made) + 2 * 4 * examples * images.images[0].numel())
+        rows = ROW_IN_MEMORY * self.study.run.tasks
+        each = columns * (run + made + rows) + 2 * 4 * examples * images.images[0].numel()
+        return seeds * each + _LAYER * network.depth
 
     def most(self, column: Column) -> int | None:
         """As many as train fastest together on a core; on a GPU as many as there are."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from subprocess import PIPE, Popen
 from typing import Any
 
@@ -19,6 +21,22 @@ from supple.lab.study.run_config import RunConfig
 
 WORKER = [sys.executable, "-m", "supple.lab.study.worker"]
 """The command of a worker process."""
+
+
+_KILLED = {-getattr(signal, name, 0) for name in ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT")} - {0}
+"""What a process ends with that somebody else has ended."""
+
+_PATIENCE = 5
+"""How often a worker may be killed at one point of its part before the run ends."""
+
+
+def memory_kills() -> int:
+    """How many processes the kernel has killed since it started because memory ran out; 0 where it does not tell."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
 
 
 @dataclass
@@ -52,7 +70,8 @@ class WorkerPool:
         self.events: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
         self.processes: dict[int, Popen[str]] = {}
         self.busy: dict[int, int] = {}
-        self.killed: dict[int, float] = {}
+        self.killed: dict[int | None, tuple[float, list[bool]]] = {}
+        self.memory_kills = memory_kills()
 
     def train(self) -> Outcome:
         """Trains all parts; when this returns or raises, there are no processes any more."""
@@ -129,6 +148,9 @@ class WorkerPool:
             self.watcher.step(event["part"], event["task"], event["step"])
         elif kind == "stage":
             self.watcher.stage(event["part"], event["done"], event["accuracy"])
+        elif kind == "ready":
+            self.killed.pop(None, None)
+            self._next(number)
         elif kind == "say":
             self.watcher.say(event["message"])
         else:
@@ -153,19 +175,37 @@ class WorkerPool:
         code, part = process.wait(), self.busy.pop(number, None)
         if code == 0 or self.stop.is_set():
             return
-        if part is not None and code == -9:
-            # Somebody killed it, or the kernel did because memory ran out: a second time without a checkpoint in
-            # between tells.
-            reached = self.manifest.part(part).reached(self.stages)
-            if self.killed.get(part) == reached:
-                self._halve(part, "its process was killed twice, as happens where memory runs out")
-            else:
-                self.killed[part] = reached
-                self.waiting.insert(0, part)
-                self.watcher.say("A worker process was killed; its part goes on from its last checkpoint.")
+        if code in _KILLED:
+            self._killed(part)
+        else:
+            self._fail(f"a worker process ended with code {code}; what it printed stands above")
+        if not self.stop.is_set():
             self.processes[number] = self._start(number)
-            return
-        self._fail(f"a worker process ended with code {code}; what it printed stands above")
+
+    def _killed(self, part: int | None) -> None:
+        """Lets the part of a worker that was killed go on; None: it was still starting.
+
+        Who did it does not tell, but the kernel counts whom it kills where memory runs out: twice without a checkpoint
+        in between means that the part is too large.
+        """
+        count, self.memory_kills = self.memory_kills, memory_kills()
+        starved = self.memory_kills > count
+        reached = 0.0 if part is None else self.manifest.part(part).reached(self.stages)
+        place, earlier = self.killed.get(part, (reached, []))
+        kills = [*(earlier if place == reached else []), starved]
+        self.killed[part] = reached, kills
+        if part is not None and starved and kills.count(True) > 1:
+            self._halve(part, "its process was killed twice where memory ran out")
+        elif len(kills) >= _PATIENCE:
+            self._fail(
+                f"worker processes were killed {len(kills)} times before they got any further; find out what kills "
+                "them, or, where memory may run out unseen, give less with --memory or use fewer --processes"
+            )
+        elif part is None:
+            self.watcher.say("A worker process was killed while it started; another takes its place.")
+        else:
+            self.waiting.insert(0, part)
+            self.watcher.say("A worker process was killed; its part goes on from its last checkpoint.")
 
     def _halve(self, number: int, message: str) -> None:
         part = self.manifest.part(number)

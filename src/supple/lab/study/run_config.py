@@ -6,7 +6,6 @@ trained together are a part.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ import torch
 
 from supple.lab.study.assembly import groups
 from supple.lab.study.errors import StudyError
+from supple.lab.study.limits import cores, usable_memory
 from supple.lab.study.problem import Problem
 from supple.lab.study.spec import ClassIncrementalStudy, Column, Study
 
@@ -71,20 +71,14 @@ class RunConfig:
             return self.processes
         if self.device != "cpu":
             return 1
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return cores()
 
 
 def free_memory(device: str, processes: int) -> int:
     """Bytes that one process may take: three quarters of what is available now, over the number of processes."""
     if device != "cpu":
         return int(torch.cuda.mem_get_info()[0] * 3 // 4)
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        available = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        # Elsewhere than on Linux only the whole memory is told; half of it is taken for available.
-        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return available * 3 // 4 // processes
+    return usable_memory() // processes
 
 
 def part_size(config: RunConfig, problem: Problem) -> PartSize:
@@ -101,9 +95,9 @@ def part_size(config: RunConfig, problem: Problem) -> PartSize:
         whole = one + (columns - 1) * (two - one)
         if room < one:
             raise ValueError(
-                f"one network takes {one / 1e6:.1f} MB and the images {problem.images_memory / 1e6:.1f} MB, more than "
-                f"the {allowed / 1e6:.1f} MB that a process may take; give more with --memory, fewer --processes, or a "
-                "smaller network"
+                f"one network with its results takes {one / 1e6:,.1f} MB and the images "
+                f"{problem.images_memory / 1e6:,.1f} MB, more than the {allowed / 1e6:,.1f} MB that a process may "
+                "take; give more with --memory, fewer --processes, or a smaller network"
             )
         fitting = room // whole * columns if room >= whole else 1 + (room - one) // (two - one)
         return min(fitting, problem.most(column) or fitting, -(-seeds * columns // pieces))

@@ -13,7 +13,7 @@ import polars as pl
 import torch
 
 import supple
-from supple.lab.study import files
+from supple.lab.study import files, limits
 from supple.lab.study.errors import StudyError
 from supple.lab.study.manifest import Manifest, differences, open_manifest, united
 from supple.lab.study.pool import Outcome, WorkerPool
@@ -49,6 +49,7 @@ def prepare(config: RunConfig) -> tuple[Manifest, list[int]]:
         manifest = Manifest(config.folder, config.name, study, [], identity, {})
     manifest.steps = problem.steps(manifest.study.run.tasks, manifest.study.run.seeds)
     manifest.scaled = scaled(config.original or study, manifest.study)
+    limits.check_disk(config.folder, len(study.columns) * len(study.run.seeds) * study.run.tasks)
     manifest.add_missing(study.columns, study.run.seeds, part_size(config, problem))
     manifest.sessions.append(session(config))
     manifest.write()

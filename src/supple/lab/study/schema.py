@@ -7,11 +7,13 @@ from functools import cache
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from typing_extensions import Self
 
 from supple.lab.data import DATA_SETS, NAMES
 from supple.lab.nn import ACTIVATIONS, Architecture, ViT
 from supple.lab.population.layers import PRECISIONS, Precision
+from supple.lab.study import limits
 from supple.lab.study.errors import nearest
 
 
@@ -28,6 +30,13 @@ class Section(BaseModel):
     """A section of a study file; nothing but its settings may stand in it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for name, value in self:
+            if isinstance(value, int) and value > limits.LARGEST:
+                raise ValueError(f"{name} is {value:,}; no machine holds more than {limits.LARGEST:,}")
+        return self
 
 
 class Permuted(Section):
@@ -141,8 +150,15 @@ class Transformer(Section):
 
 @cache
 def _parameter_count(transformer: Transformer, problem: ClassIncremental) -> int:
+    if transformer.depth > 2:
+        # Layers are alike, so that two tell of any number.
+        one, two = (_parameter_count(transformer.model_copy(update={"depth": depth}), problem) for depth in (1, 2))
+        return one + (transformer.depth - 1) * (two - one)
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in transformer.network(problem, seed=0).parameters())
+        try:
+            return sum(parameter.numel() for parameter in transformer.network(problem, seed=0).parameters())
+        except RuntimeError as error:
+            raise ValueError(f"it is larger than any memory ({error})") from error
 
 
 class Optimizer(Section):
@@ -184,6 +200,7 @@ def _seeds(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 1:
             raise ValueError(f"it is {value}; give how many seeds, 1 or more, or a list of them")
+        limits.check_runs(value)
         return tuple(range(value))
     if isinstance(value, list | tuple):
         if not value:
@@ -201,6 +218,12 @@ class Length(Section):
 
     tasks: int = Field(ge=1, strict=True)
     seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)]
+
+    @field_validator("tasks")
+    @classmethod
+    def _room(cls, tasks: int) -> int:
+        limits.check_tasks(tasks)
+        return tasks
 
 
 class Measure(Section):

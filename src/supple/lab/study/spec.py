@@ -39,6 +39,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
+from supple.lab.study import limits
 from supple.lab.study.errors import StudyError, explain, nearest
 from supple.lab.study.methods import RESET, check_settings, method_class, settings_in_full
 from supple.lab.study.schema import (
@@ -121,6 +123,11 @@ class Study(Section):
     def columns(self) -> tuple[Column, ...]:
         """All that is compared: the points of the grids of all methods, in order."""
         found: dict[str, Column] = {}
+        count = sum(math.prod(len(values) for _, values in _axes(entry, ())) for entry in self.methods.values())
+        try:
+            limits.check_runs(count * len(self.run.seeds))
+        except ValueError as error:
+            raise StudyError(f"methods: {error}") from error
         for name, entry in self.methods.items():
             try:
                 points = expand(entry)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import queue
+import signal
 import sys
 import threading
 import time
@@ -102,6 +103,8 @@ def main() -> None:
     """Serves requests until the input ends; the first line of the input is the options."""
     # One thread is fastest for many small networks, and gives the same sums on every machine of a kind.
     torch.set_num_threads(1)
+    # As a process that is killed does, it ends without a word.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Whatever a library prints must not come between the reports.
     answers, sys.stdout = sys.stdout, sys.stderr
     Worker(json.loads(sys.stdin.readline()), sys.stdin, answers).serve()
