@@ -229,6 +229,7 @@ def seeds(rank: int) -> dict[str, Any]:
     }
     result: dict[str, Any] = {name: int(method.seed) for name, method in found.items()} | {"own": own}
     # A method that only one of them makes.
+    patience = supple.methods.seeds._QUIET, supple.methods.seeds._PATIENCE
     supple.methods.seeds._QUIET = supple.methods.seeds._PATIENCE = timedelta(seconds=0.2)
     if rank == 0:
         result["only here"] = int(supple.L2(network()).seed)
@@ -240,6 +241,7 @@ def seeds(rank: int) -> dict[str, Any]:
             except RuntimeError as error:
                 result["only here"] = str(error)
         result["warning"] = str(said[0].message)
+    supple.methods.seeds._QUIET, supple.methods.seeds._PATIENCE = patience
     torch.distributed.barrier()
     return result
 
