@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import two_processes
-from two_processes import COPIED, HALF, METHODS, STEPS, half, train, unread
+from two_processes import COPIED, DROPPED, HALF, METHODS, STEPS, dropped, half, train, unread
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
 
@@ -106,3 +106,15 @@ def test_a_process_that_read_nothing_of_a_layer_takes_part(found: list[dict[str,
                 torch.testing.assert_close(one[key], value, rtol=1e-9, atol=1e-12)
         assert "no forward pass" in run["nothing read"]
         assert run["steps"] == 4
+
+
+@pytest.mark.parametrize("name", DROPPED)
+def test_processes_agree_on_which_layers_ran(name: str, found: list[dict[str, Any]]) -> None:
+    expected = dropped(name, -1)
+    for rank in found:
+        run = rank["dropped"][name]
+        assert run["counts"] == expected["counts"]
+        for key, value in expected["values"].items():
+            torch.testing.assert_close(run["values"][key], value, rtol=1e-9, atol=1e-12)
+    assert expected["counts"][-1][0] or sum(count for count, _ in expected["counts"]) > 3
+    assert expected["counts"][-1][1] > 0

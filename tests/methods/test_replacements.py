@@ -36,7 +36,7 @@ def test_counts_equal_a_simulation_with_explicit_ages(sizes, pairs, cut):
             schedule.load_state_dict(saved)
         # Which units are chosen does not matter to the schedule: here an order that changes from step to step.
         chosen = [
-            [account.choose([(unit * 7 + step * 3) % 11 for unit in range(size)]) for account in accounts]
+            [account.choose([(unit * 7 + step * 3) % 11 for unit in range(size)], range(size)) for account in accounts]
             for size, accounts in zip(sizes, ages, strict=True)
         ]
         expected = [[len(units) for units in row] for row in chosen]

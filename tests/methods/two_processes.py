@@ -200,6 +200,72 @@ def unread(rank: int) -> dict[str, Any]:
     return {"values": found}
 
 
+class Dropped(nn.Module):
+    """A block that a process runs or leaves out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.into, self.out = nn.Linear(5, 6), nn.Linear(6, 1)
+        self.block = nn.Sequential(nn.Linear(6, 7), nn.Tanh(), nn.Linear(7, 6))
+        self.double()
+
+    def forward(self, x: Tensor, runs: bool) -> Tensor:
+        x = self.into(x)
+        return self.out(x + self.block(x) if runs else x)
+
+
+DROPPED = {
+    f"{kind.__name__} {utility}": (kind, {"utility": utility, **settings})
+    for utility in ("contribution", "gradient", "magnitude")
+    for kind, settings in (
+        (supple.CBP, {"maturity": 2, "replacement_rate": 0.08}),
+        (supple.ReDo, {"frequency": 3, "threshold": 0.9}),
+    )
+}
+
+
+def dropped(name: str, rank: int) -> dict[str, Any]:
+    """A run in which each process leaves out a layer in steps of its own.
+
+    Args:
+        name: one of :data:`DROPPED`.
+        rank: number of this process, or -1 for one that runs alone, on the examples of both.
+    """
+    kind, settings = DROPPED[name]
+    model: nn.Module = Dropped()
+    inner = model
+    if rank >= 0:
+        model = nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+    tensors = [("block.0.weight", 0), ("block.0.bias", 0), ("block.2.weight", 1)]
+    incoming, bias, outgoing = (supple.Slice(tensor, dim) for tensor, dim in tensors)
+    units = [
+        supple.UnitGroup(
+            "block.0",
+            7,
+            supple.Feature("block.2", "input", supple.Slice("", -1)),
+            incoming=(incoming,),
+            bias=(bias,),
+            consumers=(supple.Consumer(outgoing, "block.2.bias"),),
+        )
+    ]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    method = kind(model, optimizer, units=units, **settings, seed=5)
+    counts = []
+    for step in range(24):
+        optimizer.zero_grad()
+        for part in (0, 1) if rank < 0 else (rank,):
+            x = torch.randn(4 + part, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2 * step + part))
+            # One of them, none or both.
+            runs = bool((step * 7 + part * 3) % 5 % 3)
+            loss = (model(x, runs) - 1).square().mean()
+            (loss / 2 if rank < 0 else loss).backward()
+        optimizer.step()
+        method.step()
+        counts.append((int(method.reinitialized.last), int(method.skipped)))
+    return {"counts": counts, "values": values(inner)}
+
+
 def half(name: str, wrap: Callable[[nn.Module], nn.Module] = lambda m: m) -> dict[str, Tensor]:
     """What a few steps of a method, without training, make of a network in half precision."""
     model = wrap(network().bfloat16())
@@ -282,6 +348,7 @@ def main(rank: int, folder: str) -> None:
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=60)
     )
     found: dict[str, Any] = {"errors": errors(), "blocks": blocks(), "unread": unread(rank), "seeds": seeds(rank)}
+    found["dropped"] = {name: dropped(name, rank) for name in DROPPED}
     for name in METHODS:
         found[f"parallel {name}"] = train(name, parallel, rank, 2)
         found[f"sharded {name}"] = train(name, sharded, rank, 2)

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from traced_checks import features
 
 from supple.structure.tracing import trace
 
@@ -20,6 +21,7 @@ ONE = {
     "softmax over positions": lambda h: h.softmax(1),
     "centered": lambda h: h - h.mean(-1, keepdim=True),
     "centered over positions": lambda h: h - h.mean(1, keepdim=True),
+    "normalized": lambda h: h / (h.norm(dim=1, keepdim=True) + 1),
     "heads": lambda h: h.view(2, 3, 2, 2).transpose(2, 3).reshape(2, 3, WIDTH),
     "turned": lambda h: h.transpose(1, 2).reshape(2 * WIDTH, 3).view(2, WIDTH, 3).permute(0, 2, 1),
     "rolled": lambda h: h.roll(1, -1),
@@ -34,6 +36,8 @@ ONE = {
     "largest": lambda h: h.amax(1, keepdim=True).expand(-1, 3, -1),
     "first": lambda h: h[:, :1] * torch.ones(1, 3, 1),
     "kept": lambda h: h,
+    "square": lambda h: h * h,
+    "positive": lambda h: torch.where(h > 0, h, 0.1 * h),
 }
 TWO = {
     "add": torch.add,
@@ -45,6 +49,10 @@ TWO = {
     "positions": lambda a, b: torch.cat([a[:, :1], b[:, 1:]], 1),
     "scale": lambda a, b: a * b.mean((1, 2), keepdim=True),
     "scores": lambda a, b: a * torch.sigmoid(b[..., :1]),
+    "modulated": lambda a, b: a * (1 + b) + b,
+    "mixed": lambda a, b: torch.lerp(a, b, 0.3),
+    "cut product": lambda a, b: torch.cat([(a * b)[..., :2], a[..., 2:]], -1),
+    "length": lambda a, b: a * b.norm(dim=-1, keepdim=True),
 }
 
 
@@ -103,4 +111,27 @@ def test_what_comes_into_a_unit_is_without_effect_once_nothing_leaves_it(steps):
         model(example)
         handle.remove()
         torch.testing.assert_close(seen[-1][others], seen[0][others], rtol=1e-10, atol=1e-12)
+        model.load_state_dict(start)
+
+
+# With these a unit is multiplied with something that is the same for all units, and may come from anywhere.
+SHARED = {"scale", "scores", "length", "attention"}
+
+
+@settings(max_examples=60)
+@given(st.lists(STEP, min_size=3, max_size=9))
+@torch.no_grad()
+def test_nothing_of_the_input_is_in_a_unit_whose_incoming_weights_are_gone(steps):
+    steps = [step for step in steps if step[0] not in SHARED]
+    torch.manual_seed(0)
+    model = Random([("linear", -1, 0), *steps]).double()
+    example = torch.randn(2, 3, WIDTH, dtype=torch.float64)
+    for group in trace(model, example):
+        start = {name: value.clone() for name, value in model.state_dict().items()}
+        for part in group.incoming:
+            part.view(model.get_parameter(part.tensor), group.size)[0] = 0
+        for part in group.bias:
+            part.view(model.get_parameter(part.tensor), group.size)[0] = 0.7
+        one, other = (features(model, group, example + shift)[0] for shift in (0.0, 1.0))
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
         model.load_state_dict(start)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from traced_checks import (
+    assert_accounted,
     assert_found,
     assert_methods_take_steps,
     assert_replacing_silences,
@@ -29,6 +30,7 @@ def test_which_units_are_found_and_which_are_left_out(name):
     found = supple.units(model, case.example)
     assert_untouched(model, before)
     assert_found(found, case.groups, case.excluded)
+    assert_accounted(model, found)
     # In evaluation mode other operations run, but the units are the same.
     assert supple.units(model.eval(), case.example).groups == found.groups
 

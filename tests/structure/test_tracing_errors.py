@@ -229,6 +229,7 @@ def test_shared_layers_and_weights():
     assert found == {
         "0": "2.weight is used 2 times in one forward pass",
         "2": "2.weight is used 2 times in one forward pass",
+        "5": "the model gives its outputs out, so that they are not hidden",
     }
     tied = Net(read=6)
     tied.fc2 = nn.Linear(6, 4, bias=False)
@@ -356,6 +357,7 @@ def test_units_that_are_an_output_too_and_layers_that_are_not_used():
     assert reasons(model, rows(4)) == {
         "fc1": "they are also an output of the model",
         "spare": "the model does not use it on the example",
+        "fc2": "the model gives its outputs out, so that they are not hidden",
     }
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from traced_checks import (
+    assert_accounted,
     assert_found,
     assert_methods_take_steps,
     assert_replacing_silences,
@@ -119,5 +120,6 @@ def test_hidden_units_of_transformers(make):
     found = supple.units(model, example)
     assert_untouched(model, before)
     assert_found(found, groups, excluded)
+    assert_accounted(model, found)
     assert_methods_take_steps(model, example, found)
     assert_replacing_silences(model, example, found)

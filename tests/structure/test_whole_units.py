@@ -152,7 +152,7 @@ LEFT_OUT = {
             o=lambda: linear(2, 6),
         ),
         {"first": 7},
-        {**dict.fromkeys("qkv", "they go into attention"), "gate": FOREIGN},
+        {**dict.fromkeys("qkv", "attention"), "gate": FOREIGN},
     ),
     "gate on a residual stream": (
         *by_function(

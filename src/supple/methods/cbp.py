@@ -38,6 +38,10 @@ class CBP(UnitMethod):
     normalization that follows gets its initial scale and shift, and batch normalization a running mean of 0 and a
     running variance of 1.
 
+    In a layer that does not run in a step (layer drop, an expert that was not chosen) nothing is replaced and no unit
+    grows older. What is due there comes at the next step in which it runs, so that over time as many units are replaced
+    as if it always ran, but what came due in the first 1,000 steps of a longer rest at most.
+
     The version of Dohare et al. (2024) is ``decay=0.99, counting="draw", absorb_mean=True``: the utility is then a
     moving average with bias correction, (sum of (1 - decay) decay^i u_(t-i)) / (1 - decay^age); k is
     floor(rate * eligible) plus one with the probability of the rest; and the bias of each layer that reads a replaced
@@ -135,6 +139,10 @@ class CBP(UnitMethod):
             average = self.per_unit[kind][layer.number]
             decay = self.decay.to(average.dtype).view(-1, *(1,) * (average.ndim - 1))
             average.copy_(torch.where(value.isfinite(), average * decay + (1 - decay) * value, average))
+
+    def rest(self, layer: Layer) -> None:
+        """Keeps the ages of a layer that did not run."""
+        self.per_unit["born"][layer.number] += 1
 
     def rule(self, layer: Layer) -> None:
         """Replaces the eligible units of lowest utility of one layer."""

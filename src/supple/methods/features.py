@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Sequence
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -21,8 +23,9 @@ class FeatureReader:
 
     Forward passes are read in training mode and with gradients enabled only, so evaluating the network in between does
     not count. Several passes before a step (gradient accumulation) count as one large batch. What gradient
-    checkpointing computes a second time, during the backward pass, counts only where the first time did not. A copy of
-    the network (``copy.deepcopy``, an average of weights) reads nothing.
+    checkpointing computes a second time, during the backward pass, counts only where the first time did not. A pass of
+    no examples, as of an expert that no token chose, counts as none. A copy of the network (``copy.deepcopy``, an
+    average of weights) reads nothing.
 
     Hooks read all replicas, and the rows that are wanted are taken from the means. What hooks do is part of a compiled
     network, which is compiled again for each other thing they do; so they depend on ``enabled`` alone, and on whether
@@ -33,17 +36,24 @@ class FeatureReader:
         feature: where the features are read.
         units: number of units.
         stacked: whether activations have a replica dimension in front.
-        reduce: what is averaged, a function of the features [R, n, ...] of the same shape: magnitude or value.
+        reduce: what is averaged, a function of the features [R, n, ...] of the same shape: magnitude or value; None:
+            passes are only counted.
 
     Attributes:
         enabled: whether hooks read forward passes.
         rows: the replicas whose means are wanted.
+        ran: whether there was a forward pass that counts, enabled or not.
     """
 
     def __init__(
-        self, model: nn.Module, feature: Feature, units: int, stacked: bool, reduce: Callable[[Tensor], Tensor]
+        self,
+        model: nn.Module,
+        feature: Feature,
+        units: int,
+        stacked: bool,
+        reduce: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        self.enabled = False
+        self.enabled = self.ran = False
         self.rows: slice | Tensor = slice(None)
         self.feature, self._units, self._stacked, self._reduce = feature, units, stacked, reduce
         self._replicas = model.replicas if isinstance(model, Stacked) else 1
@@ -72,7 +82,7 @@ class FeatureReader:
     def look(self, rows: slice | Tensor, enabled: bool) -> None:
         """Says what to read from now on; what has been read and not taken is dropped."""
         self.take_sum()
-        self.rows, self.enabled = rows, enabled
+        self.rows, self.enabled, self.ran = rows, enabled, False
 
     def _before(self, module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         self._read(module, self.feature.argument(inputs, keywords))
@@ -81,7 +91,13 @@ class FeatureReader:
         self._read(module, output)
 
     def _read(self, module: nn.Module, activations: Any) -> None:
-        if not (self.enabled and module.training and torch.is_grad_enabled()):
+        if not (module.training and torch.is_grad_enabled()):
+            return
+        known = isinstance(activations, Tensor)
+        anything = not known or activations.numel() > 0
+        if anything:
+            self.ran = True
+        if not self.enabled:
             return
         # A compiled network recomputes in graphs of its own, which call no hooks.
         if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
@@ -89,7 +105,10 @@ class FeatureReader:
                 return
         else:
             self._read_forward = True
-        if not isinstance(activations, Tensor):
+        if self._reduce is None:
+            self._examples += anything
+            return
+        if not known:
             raise TypeError(
                 f"features are read at the {self.feature.where} of module {self.feature.module!r}, which is a "
                 f"{type(activations).__name__}, not a tensor; read them at the input or output of a module that takes "
@@ -109,23 +128,28 @@ class FeatureReader:
         Args:
             activations: what the module takes in or gives out; [R, B, ...] for a stacked network, else [B, ...].
         """
+        self.ran = True
         self._add(activations[self.rows] if self._stacked else activations.unsqueeze(0))
 
     def _add(self, activations: Tensor) -> None:
         """Adds to the sums, activations [R, B, ...] of all replicas or [rows, B, ...] of those that are wanted."""
+        assert self._reduce is not None
+        # No position is no example either.
+        examples = min(activations.shape[1], activations.numel())
+        self._examples += examples
         layout = self.feature.layout
         features = self._reduce(precise(self.feature.view(activations, self._units, leading=1)))
         dim = layout.dim % (activations.ndim - 1) + 2
         others = [d for d in range(2, features.ndim) if d not in (dim, dim + 1)]
-        mean = features.mean(dim=others) if others else features
-        examples = activations.shape[1]
+        # The mean, but 0 where there is nothing.
+        averaged = math.prod([features.shape[d] for d in others])
+        mean = features.sum(dim=others) / max(averaged, 1) if others else features
         self._sum = mean * examples if self._sum is None else self._sum + mean * examples
-        self._examples += examples
 
     def take(self) -> Tensor | None:
         """The means since they were last taken, and starts again."""
         total, examples = self.take_sum()
-        return None if total is None else total / examples
+        return None if total is None or not self.ran else total / examples
 
     def take_sum(self) -> tuple[Tensor | None, int | Tensor]:
         """The sum over all examples since they were last taken, and their number, and starts again."""
@@ -147,6 +171,34 @@ class FeatureReader:
         """Takes the hook away."""
         self.enabled = False  # a network that was compiled with the hook goes on calling it
         self._handle.remove()
+
+
+class Passes:
+    """Notices that there was a forward pass that counts, also one in which no layer ran of those that are read.
+
+    Args:
+        model: the network.
+        modules: names of the modules where features are read; hooks are on all that hold every one of them.
+
+    Attributes:
+        ran: whether there was one.
+    """
+
+    def __init__(self, model: nn.Module, modules: Sequence[str]) -> None:
+        self.ran = False
+        alike = takewhile(lambda parts: len({*parts}) == 1, zip(*(name.split(".") for name in modules), strict=False))
+        common = [parts[0] for parts in alike]
+        around = [model.get_submodule(".".join(common[:depth])) for depth in range(len(common) + 1)]
+        self._handles = [module.register_forward_pre_hook(self._before) for module in around]
+
+    def _before(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if module.training and torch.is_grad_enabled():
+            self.ran = True
+
+    def close(self) -> None:
+        """Takes the hooks away."""
+        for handle in self._handles:
+            handle.remove()
 
 
 def data_groups(model: nn.Module, group: Any, reads_features: bool) -> list[Any]:
@@ -182,13 +234,13 @@ def share(readers: Iterable[FeatureReader], groups: Sequence[Any], device: torch
     """Replaces what each reader read by what all processes read together: one small sum for all readers.
 
     A process that read nothing, as where a layer runs only for some examples, adds zeros, so that all add up numbers of
-    the same layers. What no process read stays unread everywhere.
+    the same layers. What no process read stays unread everywhere, and everywhere ``ran`` says whether any did.
     """
     # In double precision: who read nothing does not know in which type the others compute.
     parts, unread = [], []
     for reader in (readers := list(readers)):
         total, examples = reader.take_sum()
-        unread.append(total is None)
+        unread.append(not reader.ran)
         sums = torch.zeros(reader.shape) if total is None else total
         parts += [sums.to(device, torch.float64), torch.as_tensor(examples, dtype=torch.float64, device=device)]
     if not parts:
@@ -201,3 +253,4 @@ def share(readers: Iterable[FeatureReader], groups: Sequence[Any], device: torch
         # Only who read nothing has to look, and wait for the device, to learn whether others did.
         if not alone or examples > 0:
             reader.put_sum(total, examples)
+            reader.ran = True

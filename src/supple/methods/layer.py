@@ -23,6 +23,7 @@ from supple.methods.features import FeatureReader
 from supple.methods.weights import Weights
 from supple.methods.when import ALL, replicas_at
 from supple.structure.description import Slice, UnitGroup
+from supple.structure.wrapping import is_compiled
 
 if TYPE_CHECKING:
     from supple.methods.units import UnitMethod
@@ -68,6 +69,8 @@ class Layer:
         rows: the replicas that are due; None: none.
         read: the replicas whose features and utilities the next step reads; None: none.
         readers: what reads the units' outputs.
+        weights: the parameters of which a unit's replacement changes entries, biases and normalizations aside.
+        outgoing: those of them that the units' readers hold.
     """
 
     def __init__(self, method: UnitMethod, number: int, group: UnitGroup) -> None:
@@ -75,6 +78,9 @@ class Layer:
         self.rows: Any = None
         self.read: Any = None
         self.readers: list[FeatureReader] = []
+        outgoing = [consumer.weight for consumer in group.consumers]
+        self.weights = [method.tensors[part.tensor] for part in (*group.incoming, *outgoing)]
+        self.outgoing = self.weights[len(group.incoming) :]
         self._indices: dict[Slice, tuple[int, int, Tensor]] = {}
 
     def utility(self) -> Tensor:
@@ -98,8 +104,12 @@ class Layer:
             return unit_contribution(activation, outgoing)
         if kind == "magnitude":
             return unit_magnitude(outgoing)
-        gradients = []
-        for consumer in self.group.consumers:
+        gradients: list[Tensor] = []
+        for consumer, weight in zip(self.group.consumers, self.outgoing, strict=True):
+            if weight.grad is None and self.has_gradient():
+                # This reader did not run, others did.
+                gradients.append(torch.zeros_like(outgoing[len(gradients)]))
+                continue
             weights = Weights(method, method.names[consumer.weight.tensor], ALL)
             gradient = weights.grad
             if weights.block.mesh is not None:
@@ -121,14 +131,31 @@ class Layer:
         """
         means = self.readers[number].take()
         if means is None:
-            raise RuntimeError(
-                f"{type(self.method).__name__} saw no forward pass of {self.group.name} in training mode since its "
-                "last step: call step() once after each training step, and model.train() before training. A compiled "
-                "model notices only methods that were made before its first forward pass (torch.compiler.reset() makes "
-                "it compile again), and a replayed CUDA graph calls no hooks: there choose utility='magnitude' or "
-                "'gradient'"
-            )
+            raise self.unread()
         return means
+
+    def unread(self) -> RuntimeError:
+        """The error that no forward pass was seen, with what may be the reason."""
+        message = (
+            f"{type(self.method).__name__} saw no forward pass of {self.group.name} in training mode since its last "
+            "step: call step() once after each training step, and model.train() before training"
+        )
+        if is_compiled(self.method.model):
+            message += (
+                ". A compiled model notices only methods that were made before its first forward pass; "
+                "torch.compiler.reset() makes it compile again"
+            )
+        if self.method.device.type == "cuda":
+            message += ". A replayed CUDA graph calls no hooks: there choose utility='magnitude' or 'gradient'"
+        return RuntimeError(message)
+
+    def trains(self) -> bool:
+        """Whether none of the weights is frozen."""
+        return False not in [weight.requires_grad for weight in self.weights]
+
+    def has_gradient(self) -> bool:
+        """Whether a reader of the units has got a gradient."""
+        return any(weight.grad is not None for weight in self.outgoing)
 
     def zeros(self, means: bool = False, dtype: torch.dtype | None = None) -> Tensor:
         """Gives zeros for something kept of each unit.
@@ -204,9 +231,8 @@ class Layer:
             return
         method, group = self.method, self.group
         outgoing = [*map(attrgetter("weight"), group.consumers)]
-        for part in (*group.incoming, *outgoing):
-            if not method.tensors[part.tensor].requires_grad:
-                return
+        if not self.trains():
+            return
         for part in group.incoming:
             if part not in self._indices:
                 shape = method.tensors[part.tensor].shape[int(method.stacked) :]

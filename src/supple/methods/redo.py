@@ -28,7 +28,8 @@ class ReDo(UnitMethod):
     where h is the unit's output as the next layer receives it and W_out the weights that leave the unit. Replacing a
     unit redraws its incoming weights from their initial distribution and sets its bias and its outgoing weights to 0; a
     normalization that follows gets its initial scale and shift, and batch normalization a running mean of 0 and a
-    running variance of 1.
+    running variance of 1. A layer that does not run in such a step (layer drop, an expert that was not chosen) has its
+    turn at the next step in which it runs.
 
     Args:
         model: the network, ordinary or stacked.

@@ -34,6 +34,7 @@ class State(ABC):
     Attributes:
         steps: how many steps the method has taken, the one that is going on included.
         boundaries: how many boundaries.
+        misses: how often a layer was left alone because it did not run in the step, or was frozen.
         moment, time: words for what is going on, and its number; random numbers are a function of both.
         kept: what the method keeps of each parameter: by kind and name a tensor [R, ...], saved and loaded.
     """
@@ -52,7 +53,7 @@ class State(ABC):
     def _start_counting(self) -> None:
         """Starts at step 0, and keeps where the model holds the parameters, to notice when it has got others."""
         self.kept: dict[str, dict[str, Tensor]] = {}
-        self.steps = self.boundaries = 0
+        self.steps = self.boundaries = self.misses = 0
         self.moment: tuple[str, ...] = (type(self).__name__,)
         self.time = 0
         self._total = torch.zeros(self.replicas, dtype=torch.int64, device=self.device)
@@ -82,13 +83,14 @@ class State(ABC):
 
     @property
     def skipped(self) -> Tensor:
-        """How often a parameter (or layer of hidden units) was left alone because its utilities were not all finite.
+        """How often a parameter (or layer of hidden units) was left alone in a step in which it was to be looked at.
 
-        Gradients or features that are infinite or NaN, as after an overflow, say nothing about usefulness. int64, a
-        scalar, or [R] for a stacked network. Reading it warns once if there were any.
+        Gradients or features that are infinite or NaN, as after an overflow, say nothing about usefulness; reading it
+        warns once if there were any. Neither is anything known of a layer that did not run in the step (layer drop, an
+        expert that was not chosen) or is frozen. int64, a scalar, or [R] for a stacked network.
         """
         self._warn_of_skips(stacklevel=3)
-        return self._public(self._skipped)
+        return self._public(self._skipped + self.misses)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on as if never stopped: numbers, strings, lists, dicts and tensors; no settings.
@@ -103,6 +105,7 @@ class State(ABC):
             "total": self._total.clone(),
             "skipped": self._skipped.clone(),
             "seed": self.seed.clone(),
+            "misses": self.misses,
             "shapes": {name: list(parameter.shape) for name, parameter in self.parameters.items()},
             "initial": {name: to_dict(distribution) for name, distribution in self.distributions.items()},
         }
@@ -130,7 +133,7 @@ class State(ABC):
         nothing_kept: dict[str, Any] = {kind: {} for kind, tensors in self.kept.items() if not tensors}
         # Versions that saved no seed had 0 where none was stated.
         absent = {"skipped": torch.zeros_like(self._skipped), "seed": torch.zeros_like(self.seed), "boundaries": 0}
-        state = {**absent, **nothing_kept, **state}
+        state = {"misses": 0, **absent, **nothing_kept, **state}
         missing = [key for key in own if key not in state]
         if missing:
             raise ValueError(f"the state is not complete; it has no {', '.join(missing)}")
@@ -151,7 +154,7 @@ class State(ABC):
 
     def _take(self, state: Mapping[str, Any]) -> None:
         """Takes over all of a state, which may fail on the way."""
-        self.steps, self.boundaries = int(state["steps"]), int(state["boundaries"])
+        self.steps, self.boundaries, self.misses = (int(state[key]) for key in ("steps", "boundaries", "misses"))
         self._last_step = self.steps
         counts = {"last": self._last, "total": self._total, "skipped": self._skipped}
         restore(counts, {name: torch.as_tensor(state[name]) for name in counts})

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from supple.functional.sharding import is_sharded, opened
 from supple.methods.arguments import refuse_unknown, restore
 from supple.methods.base import Method, Needs
-from supple.methods.features import FeatureReader, data_groups, share
+from supple.methods.features import FeatureReader, Passes, data_groups, share
 from supple.methods.layer import Layer
 from supple.methods.when import ALL, Rows
-from supple.structure.description import Excluded, Slice, UnitGroup, Units
+from supple.structure.description import Excluded, UnitGroup, Units
 from supple.structure.find import units as find_units
 from supple.structure.overrides import Overrides
 
@@ -85,7 +85,8 @@ class UnitMethod(Method):
         self._process_groups: list[Any] = []
         self._opened: dict[str, Tensor] = {}
         self.per_unit: dict[str, list[Tensor]] = {}
-        self._listens = False
+        self._late = [False] * len(self.layers)
+        self._listens = self._heard = False
         self.reads_gradients = utility == "gradient"
 
     def rule(self, layer: Layer) -> None:
@@ -93,6 +94,9 @@ class UnitMethod(Method):
 
     def watch(self, layer: Layer) -> None:
         """Looks at one layer of all replicas at every step, before the rule, where ``watches`` is set."""
+
+    def rest(self, layer: Layer) -> None:
+        """Takes note that a layer did not run in this step, or is frozen."""
 
     def rule_at_boundary(self, layer: Layer) -> None:
         """Acts on one layer of all replicas where the data changes; no features are known there."""
@@ -110,8 +114,9 @@ class UnitMethod(Method):
             layer.rows, layer.read = due
 
     def due_rows(self) -> list[Rows | None]:
-        """Says in which replicas the next step acts on each layer."""
-        return [self.when.rows(self.steps + 1)] * len(self.layers)
+        """Says in which replicas the next step acts on each layer; on one that missed its turn, as soon as it runs."""
+        rows = self.when.rows(self.steps + 1)
+        return [ALL if late else rows for late in self._late]
 
     def listen(self, means: bool = False) -> None:
         """Has features read from now on; the end of a constructor, so that one that fails leaves no hooks behind.
@@ -120,12 +125,18 @@ class UnitMethod(Method):
             means: whether :meth:`Layer.means` is asked for.
         """
         activations = self.utility in ("contribution", "activation")
-        self._process_groups = data_groups(self.model, self._process_group, activations or means)
+        self._reads = activations or means
+        self._process_groups = data_groups(self.model, self._process_group, self._reads)
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        self._several = bool(self._process_groups) or (distributed and torch.distributed.get_world_size() > 1)
         for layer in self.layers:
             if activations:
                 layer.readers.append(self._reader(layer.group, self._after_norm, torch.abs))
             if means:
                 layer.readers.append(self._reader(layer.group, True, lambda features: features))
+            if not layer.readers and not self.stacked:
+                layer.readers.append(self._reader(layer.group, self._after_norm, None))
+        self._passes = Passes(self.model, [] if self.stacked else [one.group.feature.module for one in self.layers])
         self._listens = True
         self._look_ahead()
 
@@ -140,6 +151,7 @@ class UnitMethod(Method):
             for layer in self.layers:
                 for reader in layer.readers:
                     reader.close()
+            self._passes.close()
         super().close()
 
     def whole(self, name: str) -> Tensor:
@@ -157,20 +169,66 @@ class UnitMethod(Method):
     def _act(self) -> None:
         if not self._listens:
             raise RuntimeError(f"{type(self).__name__} has to call self.listen() at the end of its constructor")
-        due = []
+        due, frozen = [], set()
         for layer in self.layers:
             if layer.read is not None:
                 due.append(layer)
+            if not layer.trains():
+                frozen.add(layer.number)
         if due and self._process_groups:
             share([reader for layer in due for reader in layer.readers], self._process_groups, self.device)
+        missed = set() if self.stacked else self._missed(due) - frozen
         for layer in due:
+            if layer.number in missed or layer.number in frozen:
+                self.misses += 1
+                continue
             with self._gathered(layer.group) if self.sharded else nullcontext():
                 if self.watches:
                     self.watch(layer)
                 if layer.rows is not None:
                     self.rule(layer)
-        self.when.advance()
+        for layer in self.layers:
+            if layer.number in missed or layer.number in frozen:
+                self.rest(layer)
+            if layer.rows is not None:
+                self._late[layer.number] = layer.number in missed
+        self.when.advance(missed, frozen)
         self._look_ahead()
+
+    def _missed(self, due: Sequence[Layer]) -> set[int]:
+        """Finds the layers that did not run in this training step, of which the due ones shared what they read.
+
+        Hooks tell. Where none of them was called, as when a CUDA graph is replayed, gradients do. Of several processes
+        each knows its own forward passes only, but all have the same gradients.
+
+        Raises:
+            RuntimeError: if what a due step needs is missing altogether.
+        """
+        called = [layer.readers[0].ran for layer in self.layers]
+        self._heard = self._heard or True in called
+        if True in called and self.utility != "gradient" and not self._several:
+            return {number for number, one in enumerate(called) if not one}
+        trained = [layer.has_gradient() for layer in self.layers]
+        # A training step in which other parts ran.
+        elsewhere = self._passes.ran and any(p.grad is not None for p in self.parameters.values())
+        if due and self.utility == "gradient" and not any(trained) and not elsewhere:
+            due[0].utility()  # which says what is missing
+        if self._several:
+            ran = [
+                one if layer.read is not None and self._process_groups else other
+                for layer, one, other in zip(self.layers, called, trained, strict=True)
+            ]
+            known = any(ran) or elsewhere or (bool(due) and self._reads and self._passes.ran)
+        else:
+            ran = called
+            known = any(called) or (self._passes.ran and self._heard) or (elsewhere and not any(trained))
+        if not known:
+            if due and self._reads:
+                raise due[0].unread()
+            ran = trained if any(trained) and not self._reads else [True] * len(ran)
+        if self.utility == "gradient":
+            ran = [one and other for one, other in zip(ran, trained, strict=True)]
+        return {number for number, one in enumerate(ran) if not one}
 
     def _look_ahead(self) -> None:
         """Has features read in the next training step only if they are needed then, and forgets what was read.
@@ -184,20 +242,22 @@ class UnitMethod(Method):
         for layer in self.layers:
             for reader in layer.readers:
                 reader.look(ALL if layer.read is None else layer.read, enabled)
+        self._passes.ran = False
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on as if never stopped; see :meth:`supple.Method.state_dict`."""
         per_unit = {kind: [tensor.clone() for tensor in tensors] for kind, tensors in self.per_unit.items()}
-        return super().state_dict() | per_unit
+        return super().state_dict() | per_unit | {"late": list(self._late)}
 
     def _load(self, state: Mapping[str, Any]) -> None:
+        self._late, self._heard = [bool(late) for late in state["late"]], self.steps > 0
         own = {(kind, k): tensor for kind, tensors in self.per_unit.items() for k, tensor in enumerate(tensors)}
         saved = {(kind, k): t for kind in self.per_unit for k, t in enumerate(state[kind]) if t is not None}
         restore(own, saved)
         super()._load(state)
         self._look_ahead()
 
-    def _reader(self, group: UnitGroup, after_norm: bool, reduce: Callable[[Tensor], Tensor]) -> FeatureReader:
+    def _reader(self, group: UnitGroup, after_norm: bool, reduce: Callable[[Tensor], Tensor] | None) -> FeatureReader:
         feature = group.feature_after_norm if after_norm and group.feature_after_norm else group.feature
         return FeatureReader(self.model, feature, group.size, self.stacked, reduce)
 
@@ -229,7 +289,7 @@ class UnitMethod(Method):
                     raise ValueError(
                         f"{kind} has no module {feature.module!r}, where features of {group.name} are to be read"
                     )
-            for part in _parts(group):
+            for part in group.parts():
                 if part.tensor not in self.tensors:
                     raise ValueError(f"{kind} has no parameter or buffer {part.tensor!r}, named by {group.name}")
                 try:
@@ -255,16 +315,7 @@ class UnitMethod(Method):
         A unit's weights lie on several processes. All of them do the same with the whole tensors of one layer.
         """
         biases = [consumer.bias for consumer in group.consumers if consumer.bias is not None]
-        names = {self.names[name] for name in (*(part.tensor for part in _parts(group)), *biases)}
+        names = {self.names[name] for name in (*(part.tensor for part in group.parts()), *biases)}
         with opened({name: self.tensors[name] for name in names if is_sharded(self.tensors[name])}) as self._opened:
             yield
         self._opened = {}
-
-
-def _parts(group: UnitGroup) -> Iterator[Slice]:
-    yield from group.incoming
-    yield from group.bias
-    for consumer in group.consumers:
-        yield consumer.weight
-    for norm in group.norms:
-        yield from (part for part in (norm.scale, norm.shift, norm.running_mean, norm.running_var) if part is not None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -67,7 +67,7 @@ class Every:
             return None if step % self._smallest else self._all
         return rows_of(self.mask(step), self._device)
 
-    def advance(self) -> None:
+    def advance(self, missed: Collection[int] = (), frozen: Collection[int] = ()) -> None:
         """Goes on to the next step, which needs no bookkeeping here."""
 
 
@@ -76,6 +76,10 @@ class Replacements:
 
     That number follows from the ages of the units, and which units were replaced does not matter to it: all that are
     old enough count the same. So it is known before the step, and where nothing is due nothing is computed.
+
+    In a layer that does not run in a step no unit grows older, and what was due there is due again at the next step, on
+    top of what comes due then: over time as many units are replaced as if it had always run. A layer that rests for
+    long is not replaced as a whole when it is back: after ``LATEST`` steps in a row nothing more comes due.
 
     Args:
         sizes: units in each of the G layers.
@@ -86,9 +90,11 @@ class Replacements:
 
     Attributes:
         step: the step that the rest is about, the next one; :meth:`advance` goes on to the one after.
-        counts: int64 [G, R], how many units to replace.
+        counts: int64 [G, R], how many units to replace, in layers that run.
         due: whether any.
     """
+
+    LATEST = 1000
 
     def __init__(
         self, sizes: Sequence[int], maturity: Tensor, rate: Tensor, draw: tuple[Tensor, Sequence[int]] | None = None
@@ -97,15 +103,17 @@ class Replacements:
         self._maturity, self._rate, self._draw = maturity, rate, draw
         # For each place of a layer, the first step at which the unit there is eligible; places are interchangeable.
         self._mature_at = [(maturity + 1).unsqueeze(1).repeat(1, size) for size in sizes]
-        self._accumulator = torch.zeros(len(sizes), len(rate), dtype=torch.float64)
-        self._eligible = torch.zeros(len(sizes), len(rate), dtype=torch.int64)
+        shape = len(sizes), len(rate)
+        # What is left of the rate and of the units due, before the next step and after it.
+        self._fraction = self._fraction_after = torch.zeros(shape, dtype=torch.float64)
+        self._owed = self._owed_after = torch.zeros(shape, dtype=torch.int64)
+        self._rested, self._behind = [0] * len(sizes), False
+        self._eligible = torch.zeros_like(self._owed)
         self._changes_at = 0
         self._chances: Tensor | None = None
         self._chances_block = -1
-        self.step = 0
-        self.counts = torch.zeros_like(self._eligible)
-        self.due = False
-        self.advance()
+        self.step = 1
+        self._work_out()
 
     def mask(self, step: int) -> Tensor:
         """Replicas in which a unit of any layer is replaced at the next step.
@@ -118,25 +126,56 @@ class Replacements:
         """
         return (self.counts > 0).any(dim=0)
 
-    def advance(self) -> None:
-        """Goes on to the next step."""
+    def advance(self, missed: Collection[int] = (), frozen: Collection[int] = ()) -> None:
+        """Goes on to the next step.
+
+        Args:
+            missed: the layers that did not run in this one.
+            frozen: the layers that could not be acted on, where nothing came due.
+        """
+        if self.due:
+            for number, (places, counts) in enumerate(zip(self._mature_at, self.counts, strict=True)):
+                if number in missed or number in frozen:
+                    continue
+                rows = torch.where(counts > 0)[0]
+                ordered = places[rows].sort(dim=1).values
+                replaced = torch.arange(places.shape[1]) < counts[rows].unsqueeze(1)
+                places[rows] = torch.where(replaced, (self.step + self._maturity[rows] + 1).unsqueeze(1), ordered)
+            self._changes_at = 0
+        if missed or frozen or self._behind:
+            self._rest(missed, frozen)
+        self._fraction, self._owed = self._fraction_after, self._owed_after
         self.step += 1
+        self._work_out()
+
+    def _rest(self, missed: Collection[int], frozen: Collection[int]) -> None:
+        """Takes layers that did not run out of the account of the step."""
+        fraction, owed = self._fraction_after.clone(), self._owed_after.clone()
+        for number in {*missed, *frozen}:
+            self._mature_at[number] += 1
+            if number in frozen or self._rested[number] >= self.LATEST:
+                fraction[number], owed[number] = self._fraction[number], self._owed[number]
+            else:
+                owed[number] += self.counts[number]
+        self._fraction_after, self._owed_after, self._changes_at = fraction, owed, 0
+        self._rested = [steps + 1 if number in missed else 0 for number, steps in enumerate(self._rested)]
+        self._behind = any(self._rested) or bool(owed.any())
+
+    def _work_out(self) -> None:
+        """Works out what is due in the next step."""
         if self.step >= self._changes_at:
             self._eligible = torch.stack([(places <= self.step).sum(dim=1) for places in self._mature_at])
             later = [places[places > self.step] for places in self._mature_at]
             self._changes_at = min((int(steps.min()) for steps in later if len(steps)), default=_NEVER)
         if self._draw is None:
-            self.counts, self._accumulator = accumulated_count(self._accumulator, self._eligible, self._rate)
+            due, self._fraction_after = accumulated_count(self._fraction, self._eligible, self._rate)
         else:
-            self.counts = self._drawn(*self._draw)
+            due = self._drawn(*self._draw)
+        self.counts, self._owed_after = due, self._owed
+        if self._behind:
+            self.counts = torch.minimum(due + self._owed, self._eligible)
+            self._owed_after = due + self._owed - self.counts
         self.due = bool(self.counts.any())
-        if self.due:
-            for places, counts in zip(self._mature_at, self.counts, strict=True):
-                rows = torch.where(counts > 0)[0]
-                ordered = places[rows].sort(dim=1).values
-                replaced = torch.arange(places.shape[1]) < counts[rows].unsqueeze(1)
-                places[rows] = torch.where(replaced, (self.step + self._maturity[rows] + 1).unsqueeze(1), ordered)
-            self._changes_at = self.step + 1
 
     def draw_with(self, seed: Tensor) -> None:
         """Draws the numbers with other seeds from now on, where they are drawn.
@@ -160,7 +199,9 @@ class Replacements:
         return {
             "step": self.step,
             "mature_at": [places.clone() for places in self._mature_at],
-            "accumulator": self._accumulator.clone(),
+            "accumulator": self._fraction.clone(),
+            "owed": self._owed.clone(),
+            "rested": list(self._rested),
             "counts": self.counts.clone(),
         }
 
@@ -173,11 +214,13 @@ class Replacements:
         self.step = int(state["step"])
         for places, saved in zip(self._mature_at, state["mature_at"], strict=True):
             places.copy_(saved)
-        self._accumulator.copy_(state["accumulator"])
-        self.counts = state["counts"].clone().cpu()
-        self.due = bool(self.counts.any())
-        # The places already hold what follows the pending step, so they are counted again at the next.
+        self._fraction, self._owed = state["accumulator"].cpu().clone(), state["owed"].cpu().clone()
+        self._rested = [int(steps) for steps in state["rested"]]
+        self._behind = any(self._rested) or bool(self._owed.any())
         self._changes_at = 0
+        self._work_out()
+        if not torch.equal(self.counts, state["counts"].cpu()):
+            raise ValueError("the state of the schedule contradicts itself: other counts follow from it than it has")
 
 
 def rows_of(due: Tensor, device: torch.device) -> Rows | None:

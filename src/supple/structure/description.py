@@ -6,12 +6,15 @@ have one more dimension in front.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from supple.structure.stacked import Stacked
 
 
 @dataclass(frozen=True)
@@ -161,10 +164,10 @@ class Consumer:
 
 @dataclass(frozen=True)
 class Norm:
-    """A normalization layer between the units and what reads them.
+    """A normalization layer between the units and what reads them, or a parameter with an entry for each of them.
 
     Args:
-        scale: the units' entries of its scale, or None where it has none.
+        scale: the units' entries of its scale, or of their slopes, thresholds and the like; None where it has none.
         shift: the units' entries of its shift, or None.
         running_mean: the units' entries of the running mean (batch normalization), or None.
         running_var: the units' entries of the running variance, or None.
@@ -209,6 +212,16 @@ class UnitGroup:
         if self.size < 1:
             raise ValueError(f"size of the unit group {self.name!r} is {self.size}; it has to be 1 or more")
 
+    def parts(self) -> Iterator[Slice]:
+        """All entries of parameters and buffers that belong to the units or read them."""
+        yield from self.incoming
+        yield from self.bias
+        for consumer in self.consumers:
+            yield consumer.weight
+        for norm in self.norms:
+            four = (norm.scale, norm.shift, norm.running_mean, norm.running_var)
+            yield from (part for part in four if part is not None)
+
 
 @dataclass(frozen=True)
 class Excluded:
@@ -243,6 +256,33 @@ class Units(Sequence[UnitGroup]):
 
     def __iter__(self) -> Iterator[UnitGroup]:
         return iter(self.groups)
+
+    def completed(self, model: nn.Module, why: Callable[[str], str]) -> Units:
+        """The same with every weight left out that is spoken of nowhere, so that nothing is silently absent.
+
+        Args:
+            model: the model.
+            why: says why a parameter, given by its name, makes no units.
+
+        Returns:
+            Units of which each parameter of the model with two dimensions or more is in a group or left out.
+        """
+        first = {id(p): name for name, p in model.named_parameters()}
+        named = {name: first[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
+        used = {named.get(part.tensor) for group in self for part in group.parts()}
+        left_out = {item.name.partition("[")[0] for item in self.excluded}
+        matrices = [name for name, p in model.named_parameters() if p.ndim - isinstance(model, Stacked) > 1]
+        several = Counter(name.rpartition(".")[0] for name in matrices)
+        rest = []
+        for name in matrices:
+            layer, whole = name.rpartition(".")[0], name.partition(".parametrizations.")[0]
+            recurrent = isinstance(model.get_submodule(layer), nn.RNNBase | nn.RNNCellBase)
+            above = {name, name.removesuffix(".weight"), whole} | (
+                {layer} if recurrent or several[layer] == 1 else set()
+            )
+            if name not in used and above.isdisjoint(left_out):
+                rest.append(Excluded(name.removesuffix(".weight"), why(name)))
+        return Units(self.groups, (*self.excluded, *rest))
 
     def __repr__(self) -> str:
         def names(slices: Sequence[Slice | None]) -> str:

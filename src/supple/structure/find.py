@@ -77,6 +77,7 @@ def units(model: nn.Module, example: Any = None) -> Units:
                 f"{kind}.hidden_units() gave a {type(found).__name__}; it has to give supple.Units([...]) of "
                 "supple.UnitGroup(...)"
             )
+        found = found.completed(model, lambda name: f"{kind}.hidden_units() does not speak of it")
     elif example is not None:
         if any(map(is_sharded, model.parameters())):
             raise ValueError(

@@ -70,7 +70,7 @@ def sequential(model: nn.Sequential) -> Units:
     seen: set[int] = set()
     for name, module in _flatten(model):
         shared = any(id(parameter) in seen for parameter in module.parameters())
-        if shared and not isinstance(module, _ELEMENTWISE):
+        if shared and (not isinstance(module, _ELEMENTWISE) or any(p.numel() > 1 for p in module.parameters())):
             raise ValueError(f"{name} shares its parameters with an earlier layer, so its units have no single place")
         seen.update(id(parameter) for parameter in module.parameters())
         if isinstance(module, _Layer):
@@ -91,7 +91,12 @@ def sequential(model: nn.Sequential) -> Units:
             excluded.append(Excluded(name, f"{type(module).__name__} has a forward of its own"))
         if current is not None:
             _follow(current, name, module)
-    return Units(groups, excluded)
+    modules = dict(model.named_modules())
+
+    def why(name: str) -> str:
+        return f"a {type(modules[name.rpartition('.')[0]]).__name__} makes no units that are found here"
+
+    return Units(groups, excluded).completed(model, why)
 
 
 def _follow(current: _Open, name: str, module: nn.Module) -> None:
@@ -99,6 +104,11 @@ def _follow(current: _Open, name: str, module: nn.Module) -> None:
     convolution = isinstance(current.layer, _CONVOLUTION)
     if isinstance(module, _ELEMENTWISE):
         current.activation = name
+        slopes = module.num_parameters if isinstance(module, nn.PReLU) else 1
+        if slopes > 1:
+            if slopes % current.size:
+                current.blocked = f"{name} has {slopes} slopes, not one for each of the {current.size} units"
+            current.norms += (Norm(scale=Slice(f"{name}.weight", repeat=max(slopes // current.size, 1))),)
     elif isinstance(module, (*_BATCH_NORM, *_LAYER_NORM, *_CHANNEL_NORM)):
         current.blocked = current.blocked or _misfit(current, name, module)
         if current.blocked:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from typing import Any
 
 from torch import nn
@@ -36,3 +38,20 @@ def unwrapped(model: nn.Module) -> tuple[nn.Module, Any]:
             model, group = model.module, model.process_group
         else:
             return model, group
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether ``torch.compile`` was used on a network or a part of it; for messages, since it goes through all objects.
+
+    Args:
+        model: the network.
+
+    Returns:
+        True or False.
+    """
+    dynamo = sys.modules.get("torch._dynamo")
+    modules = {id(module): module for module in model.modules()}
+    if dynamo is None or any(getattr(m, "_compiled_call_impl", None) is not None for m in modules.values()):
+        return dynamo is not None
+    kind = dynamo.OptimizedModule
+    return any(issubclass(type(one), kind) and id(one._orig_mod) in modules for one in gc.get_objects())

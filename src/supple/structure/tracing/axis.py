@@ -18,6 +18,7 @@ class Reading:
         key: which values it reads; see :class:`Run`.
         before_norm: which values a normalization behind the activation took in, or () where there is none.
         out: the units the weight produces.
+        noise: whether the weight is only added to the one that reads them, multiplied with random numbers.
     """
 
     weight: Slice
@@ -25,6 +26,7 @@ class Reading:
     key: tuple[int, ...]
     before_norm: tuple[int, ...]
     out: Axis
+    noise: bool = False
 
 
 @dataclass(eq=False)
@@ -39,6 +41,7 @@ class Axis:
 
     Attributes:
         token: of the values that the weight produced; see :class:`State`.
+        noise: their entries of what is added to the weight, multiplied with random numbers.
         bias: their biases.
         direct: the biases that were added to just these values.
         norms: normalizations of them.
@@ -59,6 +62,7 @@ class Axis:
     incoming: Slice
     ancestors: frozenset[Axis] = frozenset()
     token: int = 0
+    noise: list[Slice] = field(default_factory=list)
     bias: list[Slice] = field(default_factory=list)
     direct: list[Slice] = field(default_factory=list)
     norms: list[Norm] = field(default_factory=list)
@@ -133,6 +137,7 @@ class Axis:
             size,
             _shifted(self.incoming, start),
             self.ancestors,
+            noise=[_shifted(noise, start) for noise in self.noise],
             bias=[_shifted(bias, start) for bias in self.bias],
             norms=[_norm_part(norm, start) for norm in self.norms],
             output=self.output,

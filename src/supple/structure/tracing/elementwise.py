@@ -113,7 +113,8 @@ def together(record: Record, call: Call, first: Pieces, second: Pieces, loose: s
         return second
     pairs = list(zip(first, second, strict=False))
     alike = len(first) == len(second) and all(
-        (a.owner is None, a.units, a.before, a.after) == (b.owner is None, b.units, b.before, b.after) for a, b in pairs
+        (isinstance(a.owner, Axis), a.length, a.after) == (isinstance(b.owner, Axis), b.length, b.after)
+        for a, b in pairs
     )
     if reason := _apart(record, call, first, second, alike):
         loose |= _lose(first, reason) | _lose(second, reason)
@@ -147,23 +148,24 @@ def _apart(record: Record, call: Call, first: Pieces, second: Pieces, alike: boo
 def _with_parameter(
     record: Record, call: Call, dims: list[Pieces], tensor: Tensor, value: Value, direct: set[Axis]
 ) -> None:
-    """A parameter that is added to units is a bias (to ``direct`` as it is), one they are multiplied with a scale."""
+    """A parameter that is added to units is a bias (to ``direct`` as it is); any other gets its initial value again."""
     offset = len(dims) - tensor.ndim
     for dim, pieces in enumerate(dims):
         for run in record.runs(pieces):
             lies = dim - offset
             # One number for all units belongs to none.
-            if lies < 0 or tensor.shape[lies] != sum(p.length for p in pieces) or call.name == "_prelu_kernel":
+            if lies < 0 or tensor.shape[lies] != sum(p.length for p in pieces):
                 continue
-            part = record.entries(value, lies, run)
-            if part is None:
+            owner = record.owner(value, lies)
+            if owner is None:
                 what = "something that is computed or one of several in a parameter"
                 run.axis.exclude(f"{call.name} in {record.place} combines them with {what}")
-            elif call.name in ("add", "sub"):
+                continue
+            part, *noise = (run.slice(name, owner.dim, owner.start) for name in (owner.tensor, *owner.noise))
+            if call.name in ("add", "sub") and owner.form == "itself":
                 run.axis.bias.append(part)
                 if run.axis in direct:
                     run.axis.direct.append(part)
-            elif call.name == "mul":
-                run.axis.norms.append(Norm(scale=part))
             else:
-                run.axis.exclude(f"{call.name} in {record.place} combines them with {part.tensor}")
+                noise.append(part)
+            run.axis.norms += [Norm(scale=part) for part in noise]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import nn
@@ -33,7 +33,21 @@ def trace(model: nn.Module, example: Any) -> Units:
         used = any(record.calls[name] or record.uses(f"{name}.weight") for record in records)
         if isinstance(module, nn.Linear | _ConvNd) and not used:
             excluded.setdefault(name, "the model does not use it on the example")
-    return Units(groups, [Excluded(name, reason) for name, reason in excluded.items()])
+    units = Units(groups, [Excluded(name, reason) for name, reason in excluded.items()])
+    return units.completed(model, lambda name: _no_units(records, name))
+
+
+def _no_units(records: Sequence[Record], name: str) -> str:
+    """Why a parameter makes no hidden units."""
+    used = [record.used_by[name] for record in records if record.uses(name)]
+    if not used:
+        return "the model does not use it on the example"
+    if any(axis.incoming.tensor == name for record in records for axis in record.axes):
+        return "the model gives its outputs out, so that they are not hidden"
+    operation, place = used[0]
+    if operation in ("embedding", "embedding_bag", "index", "index_select", "gather"):
+        return f"{operation} in {place} looks its entries up"
+    return f"{operation} in {place} uses it and makes no units of it that can be followed"
 
 
 def _findings(model: nn.Module, record: Record) -> Iterator[Finding]:
@@ -98,14 +112,15 @@ def _group(model: nn.Module, record: Record, places: Places, members: list[Axis]
     assert after is not None
     consumers: dict[Slice, str | None] = {}
     for other in readings:
-        bias = _bias(model, other) if _same_values(other, reading, after.layout) else None
+        stands = not other.noise and _same_values(other, reading, after.layout)
+        bias = _bias(model, other) if stands else None
         consumers.setdefault(other.weight, bias)
     return UnitGroup(
         name=_name(members),
         size=members[0].size,
         feature=before or after,
         feature_after_norm=after if before else None,
-        incoming=tuple(dict.fromkeys(axis.incoming for axis in members)),
+        incoming=tuple(dict.fromkeys(part for axis in members for part in (axis.incoming, *axis.noise))),
         bias=tuple(dict.fromkeys(bias for axis in members for bias in axis.bias)),
         consumers=tuple(Consumer(weight, bias) for weight, bias in consumers.items()),
         norms=tuple(dict.fromkeys(norm for axis in members for norm in axis.norms)),
@@ -114,7 +129,7 @@ def _group(model: nn.Module, record: Record, places: Places, members: list[Axis]
 
 def _obstacle(record: Record, members: list[Axis], readings: list[Reading], output: bool) -> str:
     """Why units cannot be replaced; "" if they can."""
-    if several := _several_uses(record, members, [axis.incoming for axis in members]):
+    if several := _several_uses(record, members, [part for axis in members for part in (axis.incoming, *axis.noise)]):
         return several
     for axis in members:
         if axis.reason:

@@ -17,7 +17,7 @@ def _index(record: Record, call: Call) -> list[Value] | Value:
     """x[..., i, j, ...], where the units lie along other dimensions."""
     value, over = call.values[0], _indexed(call.arguments["indices"])
     _choose(record, call.values[1:])
-    if any(value.dims[d] for d in over):
+    if any(piece.axes() for d in over for piece in value.dims[d]):
         return mix(record, call)
     kept = [renewed(pieces) for d, pieces in enumerate(value.dims) if d not in over]
     # Where the indexed dimensions do not lie side by side, the new ones come first.

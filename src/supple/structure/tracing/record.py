@@ -41,6 +41,7 @@ class Record:
         excluded: reasons, by name, for layers without an axis.
         boundaries: what modules took in and gave out, in order.
         calls: how often each module was called.
+        used_by: the first operation that used each parameter, and the module it was in.
         stack: names of the modules that are running.
         operations: which operations ran in which module, and on which parameters.
         last: what ran last, for messages.
@@ -53,6 +54,7 @@ class Record:
         self.excluded: dict[str, str] = {}
         self.boundaries: list[Boundary] = []
         self.calls: Counter[str] = Counter()
+        self.used_by: dict[str, tuple[str, str]] = {}
         self.stack: list[str] = []
         self.operations: set[tuple[str, str, frozenset[str]]] = set()
         self.last = ""
@@ -146,14 +148,16 @@ class Record:
             if item.reason:
                 item.axis.exclude(item.reason, item.rank)
 
-    def use(self, value: Value) -> None:
+    def use(self, value: Value, operation: str) -> None:
         """Counts that an operation uses the parameters in a value."""
         used: defaultdict[str, dict[int, range]] = defaultdict(dict)
         for piece in (piece for pieces in value.dims for piece in pieces):
             if isinstance(piece.owner, Entries):
-                used[piece.owner.tensor][piece.owner.dim] = range(piece.owner.start, piece.owner.start + piece.units)
+                for tensor in (piece.owner.tensor, *piece.owner.noise):
+                    used[tensor][piece.owner.dim] = range(piece.owner.start, piece.owner.start + piece.units)
         for tensor, ranges in used.items():
             self._uses[tensor].append(ranges)
+            self.used_by.setdefault(tensor, (operation, self.place))
 
     def uses(self, tensor: str, dim: int = 0, entries: range | None = None) -> int:
         """How many operations used entries of a parameter along a dimension; without entries, any of them."""
@@ -179,12 +183,19 @@ class Record:
 
         None if the tensor is no parameter but was computed or is one of several in a parameter.
         """
+        owner = self.owner(value, dim)
+        if owner is None or owner.form != "itself" or owner.noise:
+            return None
+        return run.slice(owner.tensor, owner.dim, owner.start)
+
+    def owner(self, value: Value, dim: int) -> Entries | None:
+        """The entries of a parameter that a tensor has, or is computed from one by one, along a dimension."""
         if not -len(value.dims) <= dim < len(value.dims) or len(value.dims[dim]) != 1:
             return None
         (piece,) = value.dims[dim]
         if not isinstance(piece.owner, Entries) or piece.owner.selected or piece.before * piece.after != 1:
             return None
-        return run.slice(piece.owner.tensor, piece.owner.dim, piece.owner.start)
+        return piece.owner
 
     def normalize(self, value: Value, dim: int, channel: int, parameters: tuple[Tensor | None, ...]) -> Value:
         """Notes that a normalization acts on units, and says what is known of its output.
@@ -194,7 +205,7 @@ class Record:
         """
         for tensor in parameters:
             if tensor is not None:
-                self.use(self.value(tensor))
+                self.use(self.value(tensor), "normalization")
                 if id(tensor) in self._buffers:
                     self._uses[self._buffers[id(tensor)]].append({})
         for place, pieces in enumerate(value.dims):
@@ -235,7 +246,13 @@ class Record:
         """
         self.blame(x)
         read, made = weight.dims[in_dim], weight.dims[out_dim]
-        whole = all(len(p) == 1 and isinstance(p[0].owner, Entries) and p[0].length == p[0].units for p in (read, made))
+        whole = all(
+            len(p) == 1
+            and isinstance(p[0].owner, Entries)
+            and p[0].length == p[0].units
+            and p[0].owner.form == "itself"
+            for p in (read, made)
+        )
         if weight.kind != Kind.PARAMETER or not whole:
             how = "computed" if weight.kind == Kind.PARAMETER else "no parameter"
             for axis in (p.owner for p in x.dims[x_dim]):
@@ -243,7 +260,7 @@ class Record:
                     axis.exclude(f"{self.place} reads them, but its weight is {how}")
             if weight.kind == Kind.PARAMETER:
                 self.excluded.setdefault(
-                    self.place, "its weight is computed, as by a parametrization, and no parameter"
+                    self.place, "its weight is computed or rearranged, as by a parametrization, and no parameter"
                 )
             return replace(self._product(x, x_dim, ()), loose=lost(x.everything()))
         source, target = read[0].owner, made[0].owner
@@ -255,6 +272,7 @@ class Record:
         ancestors = ancestors.union(*(axis.ancestors for axis in ancestors))
         incoming = Slice(target.tensor, target.dim, target.start)
         out = Axis(layer_name(target.tensor), made[0].units * (groups if out_dim == 1 else 1), incoming, ancestors)
+        out.noise = [Slice(name, target.dim, target.start) for name in target.noise]
         self.axes.append(out)
         if not selected and groups == 1:
             before = self._made.setdefault(incoming, out)
@@ -271,8 +289,10 @@ class Record:
                 )
             if groups != 1:
                 run.axis.exclude(f"{out.name}, which reads them, is a grouped convolution (groups={groups})")
-            part = run.slice(source.tensor, source.dim, source.start)
-            run.axis.readings.append(Reading(part, layer_name(source.tensor), run.key, run.before_norm, out))
+            module = layer_name(source.tensor)
+            for name in (source.tensor, *source.noise):
+                part, noise = run.slice(name, source.dim, source.start), name != source.tensor
+                run.axis.readings.append(Reading(part, module, run.key, run.before_norm, out, noise))
         state = State.new()
         out.token = state.token
         return self._product(x, x_dim, (Piece(out, out.size, state=state),))

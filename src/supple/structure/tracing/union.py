@@ -124,6 +124,7 @@ def _united(records: Sequence[Record], alike: list[Finding]) -> UnitGroup | str:
     united = replace(
         best,
         consumers=tuple(consumers.values()),
+        incoming=tuple(dict.fromkeys(part for _, group in found for part in group.incoming)),
         bias=tuple(dict.fromkeys(bias for _, group in found for bias in group.bias)),
         norms=tuple(dict.fromkeys(norm for _, group in found for norm in group.norms)),
     )
@@ -143,17 +144,11 @@ def _most_read(found: list[tuple[Finding, UnitGroup]]) -> UnitGroup | None:
 def _other_use(record: Record, group: UnitGroup, alike: list[Finding]) -> str:
     """What a pass uses of a group for anything else; "" if nothing."""
     here = [finding.outcome for finding in alike if finding.record is record]
-    own = {part for outcome in here if isinstance(outcome, UnitGroup) for part in _parts(outcome)}
+    own = {part for outcome in here if isinstance(outcome, UnitGroup) for part in outcome.parts()}
     # Where nothing reads the units, all that makes them may run.
-    parts = [consumer.weight for consumer in group.consumers] if UNREAD in here else _parts(group)
+    parts = [consumer.weight for consumer in group.consumers] if UNREAD in here else group.parts()
     for part in parts:
         entries = range(part.start, part.start + part.copies * group.size * part.repeat)
         if part not in own and record.uses(part.tensor, part.dim, entries):
             return f"{part.tensor} is used for something else in another forward pass"
     return ""
-
-
-def _parts(group: UnitGroup) -> list[Slice]:
-    """All entries of parameters and buffers that belong to the units."""
-    norms = [part for n in group.norms for part in (n.scale, n.shift, n.running_mean, n.running_var) if part]
-    return [*group.incoming, *group.bias, *norms, *(consumer.weight for consumer in group.consumers)]

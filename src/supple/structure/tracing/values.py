@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from typing import Literal
 
 from supple.structure.description import Slice
 from supple.structure.tracing.axis import Axis
@@ -28,12 +29,16 @@ class Entries:
         dim: the dimension.
         start: first entry.
         selected: whether they are those of one index along another dimension, as of one of several experts.
+        form: "itself"; "scaled", multiplied with constants; or "computed", another function of each entry alone.
+        noise: parameters whose entries at the same places, multiplied with constants, are added to these.
     """
 
     tensor: str
     dim: int
     start: int = 0
     selected: bool = False
+    form: Literal["itself", "scaled", "computed"] = "itself"
+    noise: tuple[str, ...] = ()
 
     def part(self, start: int, size: int) -> Entries:
         """Some of the entries, ``start`` counted from the first of these."""
@@ -171,7 +176,8 @@ class Value:
 
     def parameters(self) -> frozenset[str]:
         """Names of the parameters that lie along its dimensions."""
-        return frozenset(p.owner.tensor for pieces in self.dims for p in pieces if isinstance(p.owner, Entries))
+        entries = {p.owner for pieces in self.dims for p in pieces if isinstance(p.owner, Entries)}
+        return frozenset(name for owner in entries for name in (owner.tensor, *owner.noise))
 
 
 @dataclass(frozen=True)

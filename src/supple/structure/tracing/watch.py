@@ -207,7 +207,7 @@ class _Functions(TorchFunctionMode):
                 module = layer_name(parameter).rpartition(".")[0] or record.place
                 record.excluded[module] = f"it is a recurrent layer ({name}), whose units are its state"
             for value in call.values:
-                record.use(value)
+                record.use(value, name)
             results = mix(record, call, f"they go into {record.place}, a recurrent layer ({name})")
         for tensor, result in zip(outputs, results, strict=True):
             record.set(tensor, result)

@@ -29,6 +29,10 @@ def _product(record: Record, call: Call) -> list[Value] | Value:
     x, weight = record.value(a), record.value(b)
     in_dim, out_dim = (1, 0) if call.name == "linear" else (b.ndim - 2, b.ndim - 1)
     if x.kind == weight.kind == Kind.ACTIVATION:
+        chosen = [value for value in (x, weight) if sum(map(bool, value.dims)) > 1 and value.parameters()]
+        if len(chosen) == 1:
+            how = f"reads them with a part of {', '.join(chosen[0].parameters())} that is chosen for each input"
+            return mix(record, call, f"{record.place} {how}")
         if any(axis.size for axis in x.everything()) or any(weight.dims[:-1]):
             return attend(record, call)
         # The model's input says whose features are added up, as the edges of a graph do.
