@@ -102,7 +102,8 @@ class ShrinkAndPerturb(L2):
             name, noise = next(self._noise)
         if not w.parameter.requires_grad:
             return
-        noise = (noise if self._seeds_differ else noise[self._seed_of]).view(-1, *w.block.whole)
+        noise = noise if self._seeds_differ else noise[self._seed_of]
+        noise = noise.view(len(noise), *w.block.whole)
         if w.block.mesh is not None:
             # Everybody draws the noise of the whole, and takes what belongs to its block.
             noise = w.block.of(noise, leading=1)
