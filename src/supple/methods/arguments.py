@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from supple.functional.sharding import block_of
 from supple.structure.overrides import names_matching
+from supple.structure.parametrized import computed_from
 
 Selector = str | type[nn.Module] | Callable[[str, nn.Parameter], bool]
 """A parameter name or glob pattern, a class of module (its direct parameters), or a function of name and parameter."""
@@ -75,6 +77,9 @@ def chosen_parameters(
             be acted on: it is no real floating-point tensor, lies on another device than the others, or is sharded in
             another way than in blocks.
         TypeError: if a selector is of another kind.
+
+    Warns:
+        UserWarning: if weights are computed from some, which are left out for that.
     """
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if not trained:
@@ -82,10 +87,20 @@ def chosen_parameters(
     included = set(trained) if include is None else _matching(model, include, "include")
     excluded = set() if exclude is None else _matching(model, exclude, "exclude")
     chosen = {name: p for name, p in trained.items() if name in included and name not in excluded}
+    reasons = {name: reason for name, reason in computed_from(model).items() if name in chosen}
+    left_out = "".join(f"\n  {name}: {reason}" for name, reason in reasons.items())
+    chosen = {name: parameter for name, parameter in chosen.items() if name not in reasons}
     if not chosen:
         raise ValueError(
             f"include and exclude leave no parameter of this {type(model).__name__} that trains; there is nothing to "
-            "act on"
+            f"act on{left_out}"
+        )
+    if reasons:
+        warnings.warn(
+            f"parameters that weights are computed from are left alone, since their entries are no weights:{left_out}\n"
+            "exclude=..., where the method has it, says that this is known",
+            UserWarning,
+            stacklevel=4,
         )
     _check_parameters(chosen)
     return chosen
@@ -138,12 +153,17 @@ def one_a_replica(name: str, value: Any, replicas: int | None, kind: str) -> Ten
         if "verflow" in str(error):
             raise ValueError(f"{name} is {value!r}, which does not fit into 64 bits") from error
         raise TypeError(f"{name} is {value!r}; it has to be a {kind}") from error
-    if numbers.dtype == torch.bool or numbers.is_complex():
+    if numbers.dtype == torch.bool or numbers.is_complex() or _holds_a_switch(value):
         raise TypeError(f"{name} is {value!r}; it has to be a {kind}")
     if numbers.ndim > 1 or (numbers.ndim == 1 and len(numbers) != replicas):
         remedy = "; this network is a single one" if replicas is None else f" or {replicas} {kind}s, one a replica"
         raise ValueError(f"{name} has shape {tuple(numbers.shape)}; it has to be a {kind}{remedy}")
     return numbers
+
+
+def _holds_a_switch(value: Any) -> bool:
+    """Whether there is True or False among several numbers."""
+    return isinstance(value, list | tuple) and any(isinstance(one, bool) or _holds_a_switch(one) for one in value)
 
 
 def in_range(name: str, numbers: Tensor, low: float, high: float, whole: bool) -> Tensor:
@@ -164,6 +184,13 @@ def choice(name: str, value: str, allowed: Sequence[str]) -> str:
     """Checks a setting that is one of several words."""
     if value not in allowed:
         raise ValueError(f"{name} is {value!r}; it has to be one of {', '.join(map(repr, allowed))}")
+    return value
+
+
+def switch(name: str, value: bool) -> bool:
+    """Checks a setting that is on or off: "false" and 0 are neither."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}; it has to be True or False")
     return value
 
 

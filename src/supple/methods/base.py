@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypedDict
@@ -24,6 +24,7 @@ from supple.methods.arguments import (
     in_range,
     one_a_replica,
     refuse_unknown,
+    switch,
     unwrapped_optimizer,
 )
 from supple.methods.optimizer_state import FreshState
@@ -342,6 +343,22 @@ class Method(State):
         self.settings[name] = choice(name, value, tuple(allowed))
         return value
 
+    def switch(self, name: str, value: bool) -> bool:
+        """Checks a setting that is on or off and keeps it for ``repr``.
+
+        Args:
+            name: name of the setting, for the message.
+            value: True or False.
+
+        Returns:
+            The value.
+
+        Raises:
+            TypeError: if it is neither.
+        """
+        self.settings[name] = switch(name, value)
+        return value
+
     @cached_property
     def chances(self) -> Chances:
         """What rounds small changes of parameters in half precision."""
@@ -427,6 +444,10 @@ class Method(State):
         """The parameters whose initial distributions have to be known."""
         return self.parameters
 
+    def _written(self) -> Collection[str]:
+        """The parameters that may get new values; only they can show that the network was trained."""
+        return self.parameters
+
     def _take_initial(self, overrides: Overrides | None) -> None:
         """Works out the initial distributions."""
         if self.required == "nothing":
@@ -435,8 +456,8 @@ class Method(State):
         with warnings.catch_warnings():
             if self.required == "means":
                 warnings.filterwarnings("ignore", "The model looks trained already")
-            initial = initial_distributions(self.model, overrides, optimizer=self.optimizer)
-        names = self._redrawn()
+            names = self._redrawn()
+            initial = initial_distributions(self.model, overrides, optimizer=self.optimizer, names=self._written())
         self.distributions = initial.require_means(names) if self.required == "means" else initial.require(names)
         self._stated = {name for name, entry in initial.items() if entry.source == "override"}
         self.fixed_rows = {name: entry.fixed_row for name, entry in initial.items() if entry.fixed_row is not None}

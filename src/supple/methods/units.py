@@ -18,6 +18,7 @@ from supple.methods.when import ALL, Rows
 from supple.structure.description import Excluded, UnitGroup, Units
 from supple.structure.find import units as find_units
 from supple.structure.overrides import Overrides
+from supple.structure.parametrized import computed_from
 
 UnitUtility = Literal["contribution", "magnitude", "activation", "gradient"]
 _UTILITIES = ("contribution", "magnitude", "activation", "gradient")
@@ -275,12 +276,18 @@ class UnitMethod(Method):
             names |= {self.names[part.tensor]: None for part in parts if part is not None}
         return names
 
+    def _written(self) -> set[str]:
+        """The parameters that hold something of the units."""
+        names = {self.names[part.tensor] for group in self.units for part in group.parts()}
+        return names & {name for name, parameter in self.parameters.items() if parameter.requires_grad}
+
     def _without_frozen(self, units: Units | Sequence[UnitGroup]) -> Units:
         """Checks that the units fit the model, and leaves out those with frozen weights.
 
         Raises:
             ValueError: if they do not fit, or none are left.
         """
+        computed = computed_from(self.model)
         kept, excluded = [], list(units.excluded) if isinstance(units, Units) else []
         modules, kind = dict(self.model.named_modules(remove_duplicate=False)), type(self.model).__name__
         for group in units:
@@ -299,7 +306,10 @@ class UnitMethod(Method):
                     raise ValueError(f"units of {group.name}: {error}") from error
             weights = [*group.incoming, *(consumer.weight for consumer in group.consumers)]
             frozen = [part.tensor for part in weights if not self.tensors[part.tensor].requires_grad]
-            if frozen:
+            made = [f"{part.tensor}: {computed[part.tensor]}" for part in group.parts() if part.tensor in computed]
+            if made:
+                excluded.append(Excluded(group.name, "; ".join(made)))
+            elif frozen:
                 excluded.append(Excluded(group.name, f"{', '.join(frozen)} frozen (requires_grad=False)"))
             else:
                 kept.append(group)

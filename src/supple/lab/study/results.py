@@ -20,6 +20,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,6 +32,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from supple.lab.study import checkpoint, files
+from supple.lab.study.run_config import PART_SIZE
 from supple.lab.study.spec import STUDIES, Study
 
 FORMAT = 1
@@ -137,12 +139,16 @@ class Machine(_Record):
 
 
 class Session(_Record):
-    """One time that ``supple run`` ran: when it started (ISO 8601), for how long, by which command, and where."""
+    """One time that ``supple run`` ran: when it started (ISO 8601), for how long, by which command, and where.
+
+    ``halved`` is how often a part was halved because memory ran out.
+    """
 
     started: str = ""
     seconds: float = Field(default=0.0, ge=0, lt=1e12)
     command: str = ""
     processes: int | None = None
+    halved: _Count = 0
     graphs: bool = False
     machine: Machine = Machine()
     versions: dict[str, str] = {}
@@ -192,6 +198,7 @@ class ManifestRecord(_Record):
     steps: _Number | list[_Number]
     images: Images
     scaled: Scaled
+    part_size: _Number | None = PART_SIZE
     columns: list[ColumnRecord] = []
     parts: list[PartRecord] = []
     sessions: list[Session] = []
@@ -241,6 +248,17 @@ class Results:
     sessions: tuple[Session, ...]
     runs: pl.DataFrame
     tables: Mapping[str, pl.LazyFrame]
+
+    @property
+    def command(self) -> str:
+        """The command that ran it last, or would run it, each word of it quoted so that a shell takes it as a word."""
+        try:
+            given = shlex.split(self.sessions[-1].command) if self.sessions else []
+        except ValueError:
+            given = []
+        return shlex.join(
+            given if given[:2] in (["supple", "run"], ["supple", "demo"]) else ["supple", "run", self.name]
+        )
 
     @property
     def tasks(self) -> pl.DataFrame:
@@ -342,10 +360,16 @@ def is_export(folder: Path) -> bool:
     return (folder / TASKS).exists() or TASKS in (files.digests(folder) or {})
 
 
+def holds_results(folder: Path) -> bool:
+    """Whether there are results in a folder, also where its manifest has been lost."""
+    written = None not in (files.digests(folder) or {}).get(MANIFEST, [None])
+    return (folder / MANIFEST).exists() or written or (folder / "parts").exists()
+
+
 def read_manifest(folder: Path) -> ManifestRecord:
     """Reads the manifest of a folder; FileNotFoundError if there is none, ValueError if it is of another version."""
     path = folder / MANIFEST
-    if not path.exists() and MANIFEST not in (files.digests(folder) or {}):
+    if not holds_results(folder):
         raise FileNotFoundError(
             f"{folder} holds no results: there is no {MANIFEST} in it; supple run makes such folders"
         )
@@ -387,7 +411,7 @@ def check_part(place: Path, schemas: Mapping[str, Mapping[str, Any]], runs: Sequ
         path = place / name
         content = files.content(path, remedy)
         if content is None:
-            if there or (name == EPOCHS and any(done.values())):
+            if there:
                 raise files.Damaged(path, "missing", remedy)
             continue
         trusted = files.has_digests(place)
