@@ -97,7 +97,11 @@ class UnitMethod(Method):
         """Looks at one layer of all replicas at every step, before the rule, where ``watches`` is set."""
 
     def rest(self, layer: Layer) -> None:
-        """Takes note that a layer did not run in this step, or is frozen."""
+        """Takes note that a layer did not run in this step, or is frozen.
+
+        Args:
+            layer: the layer.
+        """
 
     def rule_at_boundary(self, layer: Layer) -> None:
         """Acts on one layer of all replicas where the data changes; no features are known there."""
