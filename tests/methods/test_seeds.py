@@ -169,6 +169,25 @@ def test_a_state_brings_its_seed(name):
     assert all(int(other.seed) != int(method.seed) for other in others)
 
 
+def test_a_state_brings_its_seed_to_noise_that_is_kept():
+    def upgd():
+        model = same_weights()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        return supple.UPGD(model, optimizer, std=1.0)
+
+    def moved(method):
+        method.model.zero_grad()
+        method.model(torch.ones(2, 8)).sum().backward()
+        method.before_step()
+        method.step()
+        return method.model[0].weight.detach().clone()
+
+    one, two, other = upgd(), upgd(), upgd()
+    two.load_state_dict(one.state_dict())
+    assert torch.equal(moved(one), moved(two))
+    assert not torch.equal(moved(upgd()), moved(other))
+
+
 def test_a_stated_seed_stays():
     method, stated = make("S&P", same_weights()), make("S&P", same_weights(), seed=7)
     stated.load_state_dict(method.state_dict())

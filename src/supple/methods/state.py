@@ -37,7 +37,8 @@ class State(ABC):
         boundaries: how many boundaries.
         misses: how often a layer was left alone because it did not run in the step, or was frozen.
         moment, time: words for what is going on, and its number; random numbers are a function of both.
-        kept: what the method keeps of each parameter: by kind and name a tensor [R, ...], saved and loaded.
+        kept: what the method keeps of each parameter: by kind and name a tensor [R, ...], saved and loaded; of the
+            parameter's shape, or of another one, and then the same on every process.
     """
 
     model: nn.Module
@@ -116,7 +117,7 @@ class State(ABC):
             state["births"] = {n: self.blocks[n].join(self.stack(tensor).clone()) for n, tensor in born.items()}
         for kind, tensors in self.kept.items():
             assert kind not in state, f"{kind} is a name that every state has; keep it under another"
-            state[kind] = {name: self.blocks[name].join(tensor.clone()) for name, tensor in tensors.items()}
+            state[kind] = {name: self._joined(name, tensor.clone()) for name, tensor in tensors.items()}
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -230,8 +231,18 @@ class State(ABC):
         own = {(kind, name): tensor for kind, tensors in self.kept.items() for name, tensor in tensors.items()}
         saved = {(kind, name): tensor for kind in self.kept for name, tensor in state[kind].items()}
         restore(
-            own, {key: self.blocks[key[1]].split(tensor) if key in own else tensor for key, tensor in saved.items()}
+            own, {key: self._split(key[1], tensor, own[key]) if key in own else tensor for key, tensor in saved.items()}
         )
+
+    def _joined(self, name: str, tensor: Tensor) -> Tensor:
+        """Makes what is kept of a sharded parameter one tensor; what has another shape is whole on every process."""
+        block = self.blocks[name]
+        return block.join(tensor) if tensor.shape[1:] == block.shape else tensor
+
+    def _split(self, name: str, saved: Tensor, own: Tensor) -> Tensor:
+        """Takes this process' part of what :meth:`_joined` made."""
+        block = self.blocks[name]
+        return block.split(saved) if own.shape[1:] == block.shape else saved
 
 
 def _whole_numbers(name: str, value: Any) -> Tensor:
