@@ -133,6 +133,8 @@ class Method(State):
 
     about: ClassVar[About]
     __signature__: ClassVar[inspect.Signature]
+    sharded = False
+    _data_parallel: Any = None
     watches = False
     """Whether its ``watch`` looks at everything at every step, as for a moving average."""
     reads_gradients = True
@@ -404,6 +406,15 @@ class Method(State):
                     f"{name} was {dtype} on {device} when this method was made and is {parameter.dtype} on "
                     f"{parameter.device} now; make the method, and the optimizer, after model.to(...)"
                 )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied or pickled: the method with its network and its optimizer."""
+        if self._data_parallel is not None or self.sharded:
+            raise TypeError(
+                f"this {type(self).__name__} acts in several processes together, so it cannot be copied or pickled; "
+                "make a new one for the copy of the network and give it this one's state_dict()"
+            )
+        return dict(vars(self))
 
     def _redrawn(self) -> Iterable[str]:
         """The parameters whose initial distributions have to be known."""

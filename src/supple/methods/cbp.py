@@ -171,5 +171,7 @@ class CBP(UnitMethod):
 
     def _load(self, state: Mapping[str, Any]) -> None:
         # What features are read next, which is worked out last, follows from the schedule.
+        if state["schedule"]["step"] != self.steps + 1:
+            raise ValueError(f"schedule.step of the state is {state['schedule']['step']} after {self.steps} steps")
         self.when.load_state_dict(state["schedule"])
         super()._load(state)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from supple.functional.initial import Distribution, from_dict, to_dict
-from supple.functional.sharding import Block, is_sharded
+from supple.functional.sharding import Block, is_sharded, local
 from supple.methods.arguments import restore
 
 
@@ -124,21 +124,18 @@ class State(ABC):
             RuntimeError: if the method was closed, or the model's parameters are no longer those it was made for.
         """
         self._check_usable()
-        if state.get("method") != type(self).__name__:
-            raise ValueError(f"this is the state of {state.get('method')}, not of {type(self).__name__}")
+        check_kind(state, type(self).__name__)
         own = self.state_dict()
         nothing_kept: dict[str, Any] = {kind: {} for kind, tensors in self.kept.items() if not tensors}
         state = {"skipped": torch.zeros_like(self._skipped), "misses": 0, "boundaries": 0, **nothing_kept, **state}
         missing = [key for key in own if key not in state]
         if missing:
             raise ValueError(f"the state is not complete; it has no {', '.join(missing)}")
-        if len(state["total"]) != self.replicas:
-            raise ValueError(f"the state has {len(state['total'])} replicas, the network {self.replicas}")
-        shapes, theirs = own["shapes"], state["shapes"]
-        differing = {name for name in {**shapes, **theirs} if shapes.get(name) != theirs.get(name)}
-        differing |= set(state["initial"]) ^ set(self.distributions)
-        if differing:
-            raise ValueError(f"the state is of another network: the two differ in {', '.join(sorted(differing))}")
+        _check_alike(own, state, "")
+        self._check_network(own, state)
+        for key, value in own.items():
+            if key not in ("shapes", "initial"):
+                _check_alike(value, state[key], key)
         try:
             self._take(state)
         except Exception as error:
@@ -146,6 +143,34 @@ class State(ABC):
             if isinstance(error, ValueError):
                 raise
             raise ValueError(f"the state is damaged: {error}") from error
+
+    def _check_network(self, own: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        """Raises if a state is of another network, or one of its initial distributions is none."""
+        for key in ("shapes", "initial"):
+            if not isinstance(state[key], Mapping):
+                raise TypeError(f"{key} of the state is a {type(state[key]).__name__}; it has to be a dict")
+        total = state["total"]
+        if isinstance(total, Tensor) and total.ndim == 1 and len(total) != self.replicas:
+            raise ValueError(f"the state has {len(total)} replicas, the network {self.replicas}")
+        for name, shape in state["shapes"].items():
+            if not isinstance(shape, list | tuple) or not all(type(size) is int for size in shape):
+                raise TypeError(f"shapes.{name} of the state is no list of whole numbers")
+        shapes = {name: list(shape) for name, shape in state["shapes"].items()}
+        differing = {name for name in {**own["shapes"], **shapes} if own["shapes"].get(name) != shapes.get(name)}
+        differing |= set(state["initial"]) ^ set(self.distributions)
+        if differing:
+            raise ValueError(
+                f"the state is of another network: the two differ in {', '.join(sorted(map(str, differing)))}"
+            )
+        for name, saved in state["initial"].items():
+            if not isinstance(saved, Mapping) or not all(type(value) in (str, float, int) for value in saved.values()):
+                raise TypeError(f"initial.{name} of the state is no dict of words and numbers")
+            try:
+                extremes = from_dict(saved).quantile(torch.tensor([2.0**-25, 1 - 2.0**-24]))
+                if not extremes.isfinite().all():
+                    raise ValueError(f"it gives values of {extremes.tolist()}")
+            except Exception as error:
+                raise ValueError(f"initial.{name} of the state is no distribution of finite values: {error}") from error
 
     def _take(self, state: Mapping[str, Any]) -> None:
         """Takes over all of a state, which may fail on the way."""
@@ -198,3 +223,60 @@ class State(ABC):
         restore(
             own, {key: self.blocks[key[1]].split(tensor) if key in own else tensor for key, tensor in saved.items()}
         )
+
+
+def check_kind(state: Any, name: str, what: str | None = None) -> None:
+    """Raises if something is not the state of a method of this name."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"the state is a {type(state).__name__}; it has to be what state_dict() gave")
+    method = state.get("method")
+    if not isinstance(method, str) or method != name:
+        raise ValueError(f"this is the state of {method!s:.60}, not of {what or name}")
+
+
+_AT_LEAST_0 = ("steps", "boundaries", "misses", "last", "total", "skipped", "born", "average", "schedule")
+_STEPS = 2**32
+"""Random numbers are functions of steps below this."""
+
+
+def _check_alike(own: Any, saved: Any, path: str) -> None:
+    """Raises unless what was saved has the types, keys, lengths, shapes and ranges of what there is now."""
+
+    def wrong(what: str, kind: type[Exception] = ValueError) -> Exception:
+        return kind(f"{path or 'the state'}{' of the state' if path else ''} {what}")
+
+    if isinstance(own, Tensor):
+        if not isinstance(saved, Tensor):
+            raise wrong(f"is a {type(saved).__name__}; it has to be a tensor", TypeError)
+        kinds = [(one.is_floating_point(), one.is_complex(), one.dtype == torch.bool) for one in (own, saved)]
+        if kinds[0] != kinds[1] or saved.layout != torch.strided or saved.is_meta:
+            raise wrong(f"is of {saved.dtype} ({saved.layout}, {saved.device}), not of {own.dtype}", TypeError)
+        if own.shape != saved.shape:
+            raise wrong(f"is of shape {tuple(saved.shape)}, not {tuple(own.shape)}")
+        values = local(saved).to(own.dtype)
+        if not bool(values.isfinite().all()):
+            raise wrong("has values that are infinite or NaN")
+        if path.split(".")[0] in _AT_LEAST_0 and bool((values < 0).any()):
+            raise wrong("has values below 0")
+    elif isinstance(own, Mapping):
+        if not isinstance(saved, Mapping):
+            raise wrong(f"is a {type(saved).__name__}; it has to be a dict", TypeError)
+        if path and len(saved) != len(own):
+            raise wrong(f"has {len(saved)} entries where {len(own)} are needed; was it saved with other settings?")
+        differing = sorted(map(str, {*own} ^ {*saved}))
+        if differing:
+            raise wrong(f"differs in its keys: {', '.join(differing)}")
+        for key, value in own.items():
+            if path:
+                _check_alike(value, saved[key], f"{path}.{key}")
+    elif isinstance(own, list):
+        if not isinstance(saved, list | tuple):
+            raise wrong(f"is a {type(saved).__name__}; it has to be a list", TypeError)
+        if len(own) != len(saved):
+            raise wrong(f"has {len(saved)} entries where {len(own)} are needed; was it saved with other settings?")
+        for place, (value, other) in enumerate(zip(own, saved, strict=True)):
+            _check_alike(value, other, f"{path}.{place}")
+    elif type(saved) is not type(own):
+        raise wrong(f"is {saved!r:.60}; it has to be of type {type(own).__name__}", TypeError)
+    elif isinstance(own, int) and not 0 <= saved < _STEPS:
+        raise wrong(f"is {saved}; it has to be at least 0 and below {_STEPS}")

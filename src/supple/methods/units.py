@@ -82,7 +82,7 @@ class UnitMethod(Method):
         if self.option("features", features, ("before_norm", "after_norm")) == "before_norm":
             del self.settings["features"]
         self._after_norm = features == "after_norm"
-        self._given_group = self._data_parallel if process_group is None else process_group
+        self._data_parallel = self._data_parallel if process_group is None else process_group
         self._process_groups: list[Any] = []
         self._opened: dict[str, Tensor] = {}
         self.per_unit: dict[str, list[Tensor]] = {}
@@ -127,14 +127,14 @@ class UnitMethod(Method):
         """
         activations = self.utility in ("contribution", "activation")
         self._reads = activations or means
-        self._process_groups = data_groups(self.model, self._given_group, self._reads)
+        self._process_groups = data_groups(self.model, self._data_parallel, self._reads)
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         self._several = bool(self._process_groups) or (distributed and torch.distributed.get_world_size() > 1)
         for layer in self.layers:
             if activations:
                 layer.readers.append(self._reader(layer.group, self._after_norm, torch.abs))
             if means:
-                layer.readers.append(self._reader(layer.group, True, lambda features: features))
+                layer.readers.append(self._reader(layer.group, True, _unchanged))
             if not layer.readers and not self.stacked:
                 layer.readers.append(self._reader(layer.group, self._after_norm, None))
         self._passes = Passes(self.model, [] if self.stacked else [one.group.feature.module for one in self.layers])
@@ -258,6 +258,17 @@ class UnitMethod(Method):
         super()._load(state)
         self._look_ahead()
 
+    def __getstate__(self) -> dict[str, Any]:
+        reading = [reader.reading() for layer in self.layers for reader in layer.readers]
+        return super().__getstate__() | {"reading": reading}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        reading = state.pop("reading")
+        vars(self).update(state)
+        readers = [reader for layer in self.layers for reader in layer.readers]
+        for reader, one in zip(readers, reading, strict=True):
+            vars(reader).update(one)
+
     def _reader(self, group: UnitGroup, after_norm: bool, reduce: Callable[[Tensor], Tensor] | None) -> FeatureReader:
         feature = group.feature_after_norm if after_norm and group.feature_after_norm else group.feature
         return FeatureReader(self.model, feature, group.size, self.stacked, reduce)
@@ -282,6 +293,11 @@ class UnitMethod(Method):
         Raises:
             ValueError: if they do not fit, or none are left.
         """
+        if not isinstance(units, Sequence) or not all(isinstance(group, UnitGroup) for group in units):
+            raise TypeError(
+                f"units is {units!r:.60}; it has to be what supple.units(model, example) gave, or a list of "
+                "supple.UnitGroup"
+            )
         kept, excluded = [], list(units.excluded) if isinstance(units, Units) else []
         modules, kind = dict(self.model.named_modules(remove_duplicate=False)), type(self.model).__name__
         for group in units:
@@ -320,3 +336,7 @@ class UnitMethod(Method):
         with opened({name: self.tensors[name] for name in names if is_sharded(self.tensors[name])}) as self._opened:
             yield
         self._opened = {}
+
+
+def _unchanged(features: Tensor) -> Tensor:
+    return features

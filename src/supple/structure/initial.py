@@ -160,7 +160,7 @@ def initial_distributions(
     parameters = dict(model.named_parameters())
     for name, parameter in parameters.items():
         _check_has_values(name, parameter)
-    given = resolve(model, overrides or {})
+    given = resolve(model, {} if overrides is None else overrides)
     own, rules = _statements(model)
     fixed_rows = padding_rows(model)
     entries: dict[str, Initial] = {}
