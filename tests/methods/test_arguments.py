@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers import network
@@ -12,6 +13,7 @@ from torch import nn
 
 import supple
 from supple.lab.nn import StackedMLP
+from supple.methods.registry import METHODS, defaults
 
 
 @pytest.mark.parametrize("value", ["1e-5", None, True, 1j, [[0.1]]])
@@ -254,3 +256,15 @@ def test_what_is_of_another_kind_is_told_by_name(method: Any, argument: str, val
     with pytest.raises((TypeError, ValueError), match=said):
         method(model, **{argument: value})
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_switch_is_no_word_and_no_number_and_neither_is_the_other(name: str) -> None:
+    make: Any = METHODS[name]
+    wrong: dict[type, list[Any]] = {bool: ["false", "true", 0, 1, None], str: [True, 1]}
+    for setting, default in defaults(make).items():
+        for value in wrong.get(type(default), ["5", True, None, [True], [0.5, True], np.bool_(True)]):
+            with pytest.raises((TypeError, ValueError), match=setting):
+                make(network(), **{setting: value})
+        # What every method is given here is one that it takes.
+        make(network(), **{setting: default})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -124,3 +126,48 @@ def test_rows_are_worked_out_once_a_step(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(when, "rows_of", counted)
     counts_of(model, method, model, steps=10)
     assert 0 < len(calls) <= 10
+
+
+@pytest.mark.parametrize("make", [supple.CBP, supple.ReDo])
+def test_gradients_of_each_example_by_vmap_are_named(make):
+    model = unequal()
+    parameters = dict(model.named_parameters())
+    method = make(model, maturity=0, replacement_rate=0.5) if make is supple.CBP else make(model, frequency=1)
+    x = torch.randn(5, 8)
+
+    def loss(parameters: dict[str, Tensor], one: Tensor) -> Tensor:
+        return torch.func.functional_call(model, parameters, (one,)).square().mean()
+
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0))
+    with pytest.raises(RuntimeError, match=r"module '\d+' runs inside torch\.func\.vmap.*evaluation mode"):
+        each(parameters, x)
+    model(x)  # as the message says
+    gradients = each(parameters, x) if not model.eval().training else {}
+    model.train()
+    for name, parameter in parameters.items():
+        parameter.grad = gradients[name].mean(0)
+    method.step()
+    grad = torch.func.grad(loss)(parameters, x)
+    assert all(value.isfinite().all() for value in grad.values())
+    method.step()
+
+
+def test_features_in_what_torch_jit_compiled_are_named():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        inside = torch.jit.script(nn.Sequential(nn.Linear(30, 30), nn.ReLU(), nn.Linear(30, 30)))
+    model = nn.Sequential(nn.Linear(30, 30), nn.ReLU(), inside)
+    by_hand = supple.units(nn.Sequential(nn.Linear(30, 30), nn.ReLU(), nn.Linear(30, 30)))
+    group = replace(by_hand[0], feature=supple.Feature("2", "input", supple.Slice("", -1)))
+    group = replace(group, consumers=(supple.Consumer(supple.Slice("2.0.weight", 1)),))
+    with pytest.raises(
+        ValueError, match=r"input of module '2', which torch\.jit compiled.*train the module that it was"
+    ):
+        supple.CBP(model, units=supple.Units([group]))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    settings: dict[str, Any] = {"frequency": 1, "factor": 0.1, "initial": {"*": supple.Normal(0.0, 0.1)}}
+    for method in (supple.SWR(model, optimizer, **settings), supple.SWR(inside, **settings)):
+        model(torch.randn(4, 30)).square().mean().backward()
+        optimizer.step()
+        method.step()
+        assert int(method.reinitialized.total) > 0

@@ -76,7 +76,7 @@ def test_a_list_of_settings_is_a_tensor_of_them_bit_for_bit(make, kind):
 
 @both
 @pytest.mark.parametrize("name", ["lr", "weight_decay"])
-@pytest.mark.parametrize("value", ["0.1", None, [], [0.1, "a"], [[0.1], [0.2]], {0: 0.1}])
+@pytest.mark.parametrize("value", ["0.1", None, [], [0.1, "a"], [[0.1], [0.2]], {0: 0.1}, True, [0.1, True]])
 def test_settings_that_are_no_numbers_are_named(make, name, value):
     parameters = [torch.nn.Parameter(torch.ones(2, 5))]
     with pytest.raises(TypeError, match=rf"{name} is .*; give a number, or a tensor or list of numbers \[R\]"):

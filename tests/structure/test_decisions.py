@@ -202,6 +202,7 @@ def test_models_that_decide_by_values(name):
     found = supple.units(model, case.example)
     assert_untouched(model, before)
     assert_found(found, case.groups, case.excluded)
+    assert [group.name for group in found] == [*case.groups]
     model._forward_hooks.clear()
     assert supple.units(model.eval(), case.example).groups == found.groups
     assert_replacing_silences(case.make(), case.example, found)

@@ -9,6 +9,7 @@ from traced_checks import (
     assert_replacing_silences,
     assert_untouched,
     everything,
+    readers,
 )
 from traced_models import ATTENTION, RESIDUAL, image, tokens
 
@@ -123,3 +124,90 @@ def test_hidden_units_of_transformers(make):
     assert_accounted(model, found)
     assert_methods_take_steps(model, example, found)
     assert_replacing_silences(model, example, found)
+
+
+LONG = tokens(length=16)
+LABELS = torch.where(LONG % 3 == 0, -100, LONG)
+
+
+def deberta():
+    config = transformers.DebertaV2Config(
+        **SMALL, max_position_embeddings=20, relative_attention=True, pos_att_type=["p2c", "c2p"]
+    )
+    return transformers.DebertaV2ForMaskedLM(config)
+
+
+def longformer():
+    config = transformers.LongformerConfig(**SMALL, max_position_embeddings=40, attention_window=8, pad_token_id=0)
+    return transformers.LongformerModel(config)
+
+
+def wav2vec2():
+    layers = {"conv_dim": (8, 8), "conv_stride": (4, 4), "conv_kernel": (8, 4), "num_feat_extract_layers": 2}
+    places = {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
+    masks = {"mask_time_prob": 0.2, "mask_time_length": 2, "layerdrop": 0.1}
+    return transformers.Wav2Vec2ForCTC(transformers.Wav2Vec2Config(**SMALL, **layers, **places, **masks))
+
+
+def switch():
+    sizes = {"vocab_size": 11, "d_model": 4, "d_ff": 6, "d_kv": 2, "num_heads": 2, "num_experts": 3}
+    layers = {"num_layers": 2, "num_sparse_encoder_layers": 1, "num_decoder_layers": 1}
+    config = transformers.SwitchTransformersConfig(**sizes, **layers, num_sparse_decoder_layers=1)
+    return transformers.SwitchTransformersModel(config)
+
+
+def vits():
+    sizes = {"vocab_size": 11, "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2, "ffn_dim": 6}
+    flows = {"flow_size": 4, "prior_encoder_num_flows": 1, "prior_encoder_num_wavenet_layers": 1}
+    others = {"posterior_encoder_num_wavenet_layers": 1, "wavenet_dilation_rate": 1, "spectrogram_bins": 9}
+    duration = {
+        "duration_predictor_num_flows": 1,
+        "depth_separable_num_layers": 1,
+        "duration_predictor_filter_channels": 4,
+    }
+    sound = {"upsample_initial_channel": 8, "upsample_rates": [2, 2], "upsample_kernel_sizes": [4, 4]}
+    blocks = {"resblock_kernel_sizes": [3], "resblock_dilation_sizes": [[1]]}
+    return transformers.VitsModel(
+        transformers.VitsConfig(**sizes, **flows, **others, **duration, **sound, **blocks)
+    ).eval()
+
+
+def dense(prefix, made="intermediate.dense", read="output.dense", layers=2):
+    return {prefix.format(k) + made: (6, [prefix.format(k) + read]) for k in range(layers)}
+
+
+DECIDING = {
+    deberta: ({"input_ids": LONG, "labels": LABELS}, dense("deberta.encoder.layer.{}.")),
+    longformer: (
+        {"input_ids": LONG, "global_attention_mask": (torch.arange(16) == 0).long().expand(3, -1)},
+        dense("encoder.layer.{}."),
+    ),
+    wav2vec2: (
+        {"input_values": torch.randn(2, 400), "labels": torch.tensor([[1, 2], [3, 4]])},
+        {
+            "wav2vec2.feature_extractor.conv_layers.0.conv": (8, ["wav2vec2.feature_extractor.conv_layers.1.conv"]),
+            **dense("wav2vec2.encoder.layers.{}.feed_forward.", "intermediate_dense", "output_dense"),
+        },
+    ),
+    switch: (
+        {"input_ids": LONG, "decoder_input_ids": tokens()},
+        {
+            **dense("encoder.block.{}.layer.1.mlp.", "wi", "wo", 1),
+            **dense("encoder.block.1.layer.1.mlp.experts.expert_{}.", "wi", "wo", 3),
+            **dense("decoder.block.0.layer.2.mlp.experts.expert_{}.", "wi", "wo", 3),
+        },
+    ),
+    vits: ({"input_ids": LONG}, dense("text_encoder.encoder.layers.{}.feed_forward.", "conv_1", "conv_2", 1)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:cannot trace VitsModel")  # its training is not part of the package
+@pytest.mark.parametrize("make", [deberta, *(pytest.param(one, marks=pytest.mark.slow) for one in [*DECIDING][1:])])
+def test_transformers_that_decide_by_values_or_at_random(make):
+    torch.manual_seed(0)
+    example, groups = DECIDING[make]
+    model = make()
+    before = everything(model)
+    found = supple.units(model, example)
+    assert_untouched(model, before)
+    assert groups.items() <= {group.name: (group.size, readers(group)) for group in found}.items()

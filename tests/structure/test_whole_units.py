@@ -1,226 +1,22 @@
-"""That a unit is whole: what its own weights make is all there is in it, so that nothing else is cut off with it."""
+"""That whole units are found: of products and sums of layers, of several inputs, with statistics and with norms."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from traced_checks import assert_methods_take_steps, assert_replacing_silences, features, readers
+from traced_checks import (
+    assert_accounted,
+    assert_methods_take_steps,
+    assert_replacing_silences,
+    assert_whole,
+    readers,
+)
+from traced_functions import by_function, linear
 from traced_models import image, rows
 
+import supple
+from supple.methods.features import FeatureReader
 from supple.structure.tracing import trace
-
-FOREIGN = "features that their own weights do not make"
-COMPUTED = "features that are computed from them"
-RESIDUAL = "as a residual stream does"
-GROUPED = "grouped convolution"
-
-
-class Model(nn.Module):
-    """A function of modules and inputs, behind a layer of hidden units."""
-
-    def __init__(self, function, **modules):
-        super().__init__()
-        self.first = nn.Linear(4, 7)
-        for name, module in modules.items():
-            setattr(self, name, module)
-        self.function = function
-
-    def forward(self, x, *others):
-        return self.function(self, self.first(x).relu(), *others)
-
-
-def linear(outputs=6, inputs=7):
-    return nn.Linear(inputs, outputs)
-
-
-@torch.no_grad()
-def assert_whole(model, example, found):
-    """Without incoming weights, whatever the biases, nothing of the input is left in a unit."""
-    model.double().eval()
-    example = tuple(x.double() for x in example) if isinstance(example, tuple) else example.double()
-    for group in found:
-        start = {name: value.clone() for name, value in model.state_dict().items()}
-        unit = group.size - 1
-        for part in group.incoming:
-            part.view(model.get_parameter(part.tensor), group.size)[unit] = 0
-        for part in group.bias:
-            view = part.view(model.get_parameter(part.tensor), group.size)
-            view[unit] = torch.rand(view.shape[1:], dtype=view.dtype) + 0.5
-        feature = features(model, group, example)[unit]
-        spread = float(feature.amax() - feature.amin())
-        assert spread < 1e-9, f"{group.name} holds features that its own weights do not make: {spread}"
-        model.load_state_dict(start)
-
-
-class Depthwise(nn.Module):
-    """A depthwise convolution, times what squeeze and excitation makes of it, as in MobileNetV3 and RegNetY."""
-
-    def __init__(self, expand=False):
-        super().__init__()
-        self.expand = nn.Conv2d(2, 6, 1) if expand else None
-        width = 6 if expand else 2
-        self.dw = nn.Conv2d(width, width, 3, padding=1, groups=width)
-        self.norm = nn.BatchNorm2d(width)
-        self.squeeze, self.excite = nn.Conv2d(width, 3, 1), nn.Conv2d(3, width, 1)
-        self.project, self.head = nn.Conv2d(width, 4, 1), nn.Linear(4, 2)
-
-    def forward(self, x):
-        h = F.hardswish(self.norm(self.dw(x if self.expand is None else self.expand(x).relu())))
-        gate = F.hardsigmoid(self.excite(self.squeeze(h.mean((2, 3), keepdim=True)).relu()))
-        return self.head(self.project(h * gate).relu().mean((2, 3)))
-
-
-class Ghost(nn.Module):
-    """Half of the channels are computed from the other half, each from one, as in GhostNet."""
-
-    def __init__(self):
-        super().__init__()
-        self.primary, self.cheap = nn.Conv2d(2, 4, 1), nn.Conv2d(4, 4, 3, padding=1, groups=4)
-        self.project, self.head = nn.Conv2d(8, 4, 1), nn.Linear(4, 2)
-
-    def forward(self, x):
-        h = self.primary(x).relu()
-        h = torch.cat([h, self.cheap(h).relu()], 1)
-        return self.head(self.project(h).relu().mean((2, 3)))
-
-
-class Cell(nn.Module):
-    """A gated recurrent unit by hand, whose state is an input."""
-
-    def __init__(self):
-        super().__init__()
-        self.z, self.r, self.n = (nn.Linear(10, 6) for _ in range(3))
-        self.o = nn.Linear(6, 3)
-
-    def forward(self, x, h):
-        both = torch.cat([x, h], -1)
-        z, r = self.z(both).sigmoid(), self.r(both).sigmoid()
-        n = self.n(torch.cat([x, r * h], -1)).tanh()
-        h = (1 - z) * h + z * n
-        return self.o(h), h
-
-
-class TokenMixing(nn.Module):
-    """The receptance of RWKV gates what the sequence is summed to."""
-
-    def __init__(self):
-        super().__init__()
-        self.key, self.value, self.receptance, self.output = (nn.Linear(4, 4) for _ in range(4))
-
-    def forward(self, x):
-        k, v, r = self.key(x).exp(), self.value(x), self.receptance(x).sigmoid()
-        return self.output(r * ((k * v).cumsum(1) / k.cumsum(1)))
-
-
-class ChannelMixing(nn.Module):
-    """The receptance of RWKV gates what a perceptron puts out."""
-
-    def __init__(self):
-        super().__init__()
-        self.key, self.value, self.receptance = nn.Linear(4, 6), nn.Linear(6, 4), nn.Linear(4, 4)
-        self.norm, self.head = nn.LayerNorm(4), nn.Linear(4, 2)
-
-    def forward(self, x):
-        x = x + self.receptance(x).sigmoid() * self.value(self.key(x).relu().square())
-        return self.head(self.norm(x))
-
-
-def by_function(function, example=None, **modules):
-    def make():
-        torch.manual_seed(0)
-        return Model(function, **{name: make() for name, make in modules.items()})
-
-    return make, rows(4) if example is None else example
-
-
-LEFT_OUT = {
-    "squeeze and excite": (Depthwise, image(), {"squeeze": 3, "project": 4}, {"dw": GROUPED, "excite": FOREIGN}),
-    "behind an expansion": (
-        *(lambda: Depthwise(expand=True), image(), {"squeeze": 3, "project": 4}),
-        {"expand": GROUPED, "dw": GROUPED, "excite": FOREIGN},
-    ),
-    "ghost": (Ghost, image(), {"project": 4}, {"primary": GROUPED, "cheap": GROUPED}),
-    "state as an input": (Cell, (rows(4), rows(6)), {}, {"z": FOREIGN, "r": FOREIGN, "n": RESIDUAL}),
-    "rwkv": (ChannelMixing, rows(5, 4), {"key": 6}, {"value": RESIDUAL, "receptance": RESIDUAL}),
-    "gate on attention": (
-        *by_function(
-            lambda self, h: self.o(
-                F.scaled_dot_product_attention(self.q(h), self.k(h), self.v(h)) * self.gate(h).sigmoid()
-            ),
-            rows(5, 4),
-            **dict.fromkeys(("q", "k", "v", "gate"), linear),
-            o=lambda: linear(2, 6),
-        ),
-        {"first": 7},
-        {**dict.fromkeys("qkv", "attention"), "gate": FOREIGN},
-    ),
-    "gate on a residual stream": (
-        *by_function(
-            lambda self, h: self.o((h + self.inner(h).tanh()) * self.gate(h).sigmoid()),
-            **{name: lambda: linear(7) for name in ("inner", "gate")},
-            o=linear,
-        ),
-        {},
-        {"first": RESIDUAL, "inner": RESIDUAL, "gate": FOREIGN},
-    ),
-    "gate on a recurrent state": (
-        *by_function(
-            lambda self, h: self.o(self.lstm(h)[0] * self.gate(h).sigmoid()),
-            rows(5, 4),
-            lstm=lambda: nn.LSTM(7, 6, batch_first=True),
-            gate=linear,
-            o=lambda: linear(2, 6),
-        ),
-        {},
-        {"first": "recurrent layer (lstm)", "lstm": "recurrent layer (lstm)", "gate": FOREIGN},
-    ),
-    "gate on the input": (
-        *by_function(
-            lambda self, h, x: self.o(x * self.gate(h).sigmoid()),
-            (rows(4), rows(6)),
-            gate=linear,
-            o=lambda: linear(2, 6),
-        ),
-        {"first": 7},
-        {"gate": FOREIGN},
-    ),
-    "mask of the input": (
-        *by_function(
-            lambda self, h, x: self.o(self.a(h).masked_fill(x > 0, 0.0)),
-            (rows(4), rows(6)),
-            a=linear,
-            o=lambda: linear(2, 6),
-        ),
-        {"first": 7},
-        {"a": FOREIGN},
-    ),
-    "an input added": (
-        *by_function(
-            lambda self, h, x: self.o((self.a(h) + x).relu()), (rows(4), rows(6)), a=linear, o=lambda: linear(2, 6)
-        ),
-        {"first": 7},
-        {"a": FOREIGN},
-    ),
-    "scale and shift that are inputs": (
-        *by_function(
-            lambda self, h, scale, shift: self.o((self.a(h) * scale + shift).relu()),
-            (rows(4), rows(6), rows(6)),
-            a=linear,
-            o=lambda: linear(2, 6),
-        ),
-        {"first": 7},
-        {"a": FOREIGN},
-    ),
-    "half of a product": (
-        *by_function(
-            lambda self, h: self.o((self.a(h) * self.b(h)).chunk(2, -1)[0]),
-            **dict.fromkeys("ab", linear),
-            o=lambda: linear(2, 3),
-        ),
-        {"first": 7, "a[0:3] * b[0:3]": 3},
-        {"a[3:6]": "no Linear or Conv reads them", "b[3:6]": "no Linear or Conv reads them"},
-    ),
-}
 
 
 class TimeMixing(nn.Module):
@@ -380,6 +176,30 @@ WHOLE = {
         ),
         {"p * gate": (6, ["o"])},
     ),
+    "gated sums": (
+        *by_function(
+            lambda self, h, c: self.o((self.f(h) + self.u(c)).tanh() * (self.g(h) + self.v(c)).sigmoid()),
+            (rows(4), rows(3)),
+            **{"f": linear, "g": linear, "u": lambda: linear(6, 3), "v": lambda: linear(6, 3)},
+            o=lambda: linear(2, 6),
+        ),
+        {"first": (7, ["f", "g"]), "f + u * g + v": (6, ["o"])},
+    ),
+    "an adapter": (
+        *by_function(
+            lambda self, h: self.o((self.a(h) + self.up(self.down(h))).relu()),
+            **{"a": linear, "down": lambda: linear(2), "up": lambda: linear(6, 2), "o": lambda: linear(2, 6)},
+        ),
+        {"first": (7, ["a", "down"]), "a + up": (6, ["o"]), "down": (2, ["up"])},
+    ),
+    "gated, for two inputs": (
+        *by_function(
+            lambda self, h, x: self.o((F.glu(self.a(h)) - F.glu(self.a(self.first(x)))).abs()),
+            (rows(4), rows(4) + 1),
+            **{"a": lambda: linear(12), "o": lambda: linear(2, 6)},
+        ),
+        {"first": (7, ["a"]), "a[0:6] * a[6:12]": (6, ["o"])},
+    ),
     "channels with a memory": (TimeMixing, rows(5, 4), {"key * value * receptance": (6, ["output"])}),
     "time is added": (lambda: Diffusion("added"), TIMED, {"conv1 + time": (6, ["conv2"])}),
     "time scales and shifts": (
@@ -405,28 +225,29 @@ WHOLE = {
 }
 
 
-@pytest.mark.parametrize("name", LEFT_OUT)
-def test_half_units_are_left_out(name):
-    make, example, groups, excluded = LEFT_OUT[name]
-    model = make()
-    found = trace(model, example)
-    assert {group.name: group.size for group in found} == groups
-    reasons = {item.name: item.reason for item in found.excluded}
-    assert set(reasons) >= set(excluded)
-    for layer, reason in excluded.items():
-        assert reason in reasons[layer], layer
-    assert_whole(model, example, found)
-
-
 @pytest.mark.parametrize("name", WHOLE)
 def test_whole_units_are_found(name):
     make, example, groups = WHOLE[name]
     model = make()
     found = trace(model, example)
     assert {group.name: (group.size, readers(group)) for group in found} == groups
+    assert_accounted(model, found)
     assert_methods_take_steps(model, example, found)
     model = make()
     model.tells = False
     if name != "norms":  # there units see each other
         assert_whole(model, example, found)
         assert_replacing_silences(model, example, found)
+
+
+def test_features_of_all_inputs_of_a_layer_count():
+    model = Siamese("joined").double()
+    one, other = (x.double() for x in PAIR)
+    for group, layers in zip(supple.units(model, (one, other)), (model.encoder[:3], model.encoder), strict=True):
+        reader = FeatureReader(model, group.feature, group.size, False, torch.abs)
+        reader.look(slice(None), True)
+        expected = torch.cat([layers(x).detach().abs() for x in (one, other)]).mean(0)
+        reader.take()
+        model(one, other)
+        torch.testing.assert_close(reader.take().mean((0, 2, 3)), expected)
+        reader.close()

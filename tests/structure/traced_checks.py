@@ -190,6 +190,24 @@ def assert_replacing_silences(model: nn.Module, example: Any, found: Units) -> N
         model.load_state_dict(start)
 
 
+@torch.no_grad()
+def assert_whole(model: nn.Module, example: Any, found: Units) -> None:
+    """Without incoming weights, whatever the biases, nothing of the input is left in a unit."""
+    model, example = model.double().eval(), double(example)
+    for group in found:
+        start = {name: value.clone() for name, value in model.state_dict().items()}
+        unit = group.size - 1
+        for part in group.incoming:
+            part.view(model.get_parameter(part.tensor), group.size)[unit] = 0
+        for part in group.bias:
+            view = part.view(model.get_parameter(part.tensor), group.size)
+            view[unit] = torch.rand(view.shape[1:], dtype=view.dtype) + 0.5
+        feature = features(model, group, example)[unit]
+        spread = float(feature.amax() - feature.amin())
+        assert spread < 1e-9, f"{group.name} holds features that its own weights do not make: {spread}"
+        model.load_state_dict(start)
+
+
 def everything(model: nn.Module) -> list[Any]:
     """All that tracing must leave as it is."""
     state: list[Any] = [torch.get_rng_state(), random.getstate(), str(np.random.get_state(legacy=False))]  # noqa: NPY002

@@ -150,12 +150,17 @@ def one_a_replica(name: str, value: Any, replicas: int | None, kind: str) -> Ten
         if "verflow" in str(error):
             raise ValueError(f"{name} is {value!r}, which does not fit into 64 bits") from error
         raise TypeError(f"{name} is {value!r}; it has to be a {kind}") from error
-    if numbers.dtype == torch.bool or numbers.is_complex():
+    if numbers.dtype == torch.bool or numbers.is_complex() or _holds_a_switch(value):
         raise TypeError(f"{name} is {value!r}; it has to be a {kind}")
     if numbers.ndim > 1 or (numbers.ndim == 1 and len(numbers) != replicas):
         remedy = "; this network is a single one" if replicas is None else f" or {replicas} {kind}s, one a replica"
         raise ValueError(f"{name} has shape {tuple(numbers.shape)}; it has to be a {kind}{remedy}")
     return numbers
+
+
+def _holds_a_switch(value: Any) -> bool:
+    """Whether there is True or False among several numbers."""
+    return isinstance(value, list | tuple) and any(isinstance(one, bool) or _holds_a_switch(one) for one in value)
 
 
 def in_range(name: str, numbers: Tensor, low: float, high: float, whole: bool) -> Tensor:
@@ -176,6 +181,13 @@ def choice(name: str, value: str, allowed: Sequence[str]) -> str:
     """Checks a setting that is one of several words."""
     if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name} is {value!r}; it has to be one of {', '.join(map(repr, allowed))}")
+    return value
+
+
+def switch(name: str, value: bool) -> bool:
+    """Checks a setting that is on or off: "false" and 0 are neither."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}; it has to be True or False")
     return value
 
 

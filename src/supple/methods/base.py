@@ -24,6 +24,7 @@ from supple.methods.arguments import (
     in_range,
     one_a_replica,
     refuse_unknown,
+    switch,
     unwrapped_optimizer,
 )
 from supple.methods.optimizer_state import FreshState
@@ -331,6 +332,22 @@ class Method(State):
             ValueError: if it is none of them.
         """
         self.settings[name] = choice(name, value, tuple(allowed))
+        return value
+
+    def switch(self, name: str, value: bool) -> bool:
+        """Checks a setting that is on or off and keeps it for ``repr``.
+
+        Args:
+            name: name of the setting, for the message.
+            value: True or False.
+
+        Returns:
+            The value.
+
+        Raises:
+            TypeError: if it is neither.
+        """
+        self.settings[name] = switch(name, value)
         return value
 
     @cached_property

@@ -113,7 +113,7 @@ class CBP(UnitMethod):
         self.decay = self.setting("decay", decay, 0, 1 - 2.0**-24).to(self.device).unsqueeze(1)
         self.watches = bool((self.decay > 0).any())
         self.option("counting", counting, ("accumulate", "draw"))
-        self.settings["absorb_mean"] = self.absorbs = absorb_mean
+        self.absorbs = self.switch("absorb_mean", absorb_mean)
         purposes = [random.purpose(*self.moment, "count", group.name) for group in self.units]
         draw = (self.seed.cpu(), purposes) if counting == "draw" else None
         self.when = Replacements([group.size for group in self.units], matures, rate, draw)

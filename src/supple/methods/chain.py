@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from supple.methods.base import Method, Needs
 from supple.methods.state import Reinitialized, check_kind
@@ -17,11 +17,18 @@ class Chain(Method):
 
     Args:
         methods: the methods, in the order in which they act.
+
+    Attributes:
+        methods: the same.
+        model: the network of all methods, or the one that holds those of the others; where none does, all of them.
     """
 
     def __init__(self, *methods: Method) -> None:
         self.methods = methods
-        self.model, self.optimizer, self.device = methods[0].model, methods[0].optimizer, methods[0].device
+        parts = list(dict.fromkeys(method.model for method in methods))
+        whole = [part for part in parts if set(parts) <= set(part.modules())]
+        self.model = whole[0] if whole else nn.ModuleList(parts)
+        self.optimizer, self.device = methods[0].optimizer, methods[0].device
         self.stacked, self.replicas = methods[0].stacked, methods[0].replicas
 
     def step(self) -> None:
@@ -73,12 +80,16 @@ class Chain(Method):
     def reinitialized(self) -> Reinitialized:
         """What all methods together reinitialized: entries and units are added up."""
         last, total = zip(*(method.reinitialized for method in self.methods), strict=True)
-        return Reinitialized(torch.stack(last).sum(dim=0), torch.stack(total).sum(dim=0))
+        return Reinitialized(self._sum(last), self._sum(total))
 
     @property
     def skipped(self) -> Tensor:
         """How often something was left alone because its utilities were not all finite, in all methods together."""
-        return torch.stack([method.skipped for method in self.methods]).sum(dim=0)
+        return self._sum([method.skipped for method in self.methods])
+
+    def _sum(self, counts: Iterable[Tensor]) -> Tensor:
+        """Adds up counts, which lie where the parts of the network do."""
+        return torch.stack([count.to(self.device) for count in counts]).sum(dim=0)
 
     def state_dict(self) -> dict[str, Any]:
         """The states of all methods."""
@@ -120,21 +131,27 @@ class Chain(Method):
 def chain(*methods: Method) -> Chain:
     """Makes several methods one, which acts as each of them in order.
 
+    Each acts on the network that it was made for: the same one, or parts of one, such as an encoder and a head.
+    Networks whose optimizers take their steps at other times need a chain each.
+
     Args:
-        methods: the methods, all made for the same network; at least one. A chain among them stands for its methods.
+        methods: the methods; at least one. A chain among them stands for its methods.
 
     Returns:
         A method that is all of them.
 
     Raises:
         TypeError: if one of them is no method.
-        ValueError: if there are none, or they act on different networks.
+        ValueError: if there are none, or they act on other numbers of replicas.
 
     Example:
         >>> import torch, supple
         >>> model = torch.nn.Linear(2, 1)
         >>> supple.chain(supple.L2(model, l2=0.5), supple.ShrinkAndPerturb(model, l2=0, variance=1e-4))
         chain(L2(l2=0.5), ShrinkAndPerturb(l2=0, variance=0.0001))
+        >>> model = torch.nn.ModuleDict({"encoder": torch.nn.Linear(8, 4), "head": torch.nn.Linear(4, 2)})
+        >>> supple.chain(supple.L2(model["encoder"], l2=1e-4), supple.L2(model["head"], l2=1e-2))
+        chain(L2(l2=0.0001), L2(l2=0.01))
     """
     if not methods:
         raise ValueError("chain() needs at least one method")
@@ -142,6 +159,12 @@ def chain(*methods: Method) -> Chain:
         if not isinstance(method, Method):
             raise TypeError(f"chain() takes methods, one after the other; it was given {method!r}")
     single = [one for method in methods for one in (method.methods if isinstance(method, Chain) else [method])]
-    if any(method.model is not single[0].model for method in single):
-        raise ValueError("the methods of a chain act on different networks; make one chain for each network")
+    for method in single:
+        if (method.stacked, method.replicas) != (single[0].stacked, single[0].replicas):
+            told = " and ".join(
+                f"{type(one).__name__} on a {type(one.model).__name__} of {one.replicas}" for one in (single[0], method)
+            )
+            raise ValueError(
+                f"the methods of a chain act on as many replicas each, but here {told}; make a chain for each"
+            )
     return Chain(*single)

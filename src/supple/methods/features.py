@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C import _functorch
 from torch.utils.hooks import RemovableHandle
 
 from supple.functional.sharding import is_sharded
@@ -113,13 +114,21 @@ class FeatureReader:
                 f"{type(activations).__name__}, not a tensor; read them at the input or output of a module that takes "
                 "in or gives out a tensor: supple.Feature(module, where, layout) in units=..."
             )
-        if not torch.compiler.is_compiling() and torch._C._functorch.is_batchedtensor(activations):
-            raise RuntimeError(
-                f"module {self.feature.module!r} runs inside torch.func.vmap, where features of the batch cannot be "
-                "read. Compute what is vmapped in evaluation mode (model.eval()), which is not read, and call the "
-                "model once a step in training mode without vmap; or use a method that reads no features, such as SWR"
-            )
+        if not torch.compiler.is_compiling() and _functorch.is_functorch_wrapped_tensor(activations):
+            self._refuse_vmap(activations)
         self._add(activations.detach() if self._stacked else activations.detach().unsqueeze(0))
+
+    def _refuse_vmap(self, activations: Tensor) -> None:
+        """Raises a RuntimeError if activations are of one call of many that ``torch.func.vmap`` makes at once."""
+        while _functorch.is_functorch_wrapped_tensor(activations):
+            if _functorch.is_batchedtensor(activations):
+                raise RuntimeError(
+                    f"module {self.feature.module!r} runs inside torch.func.vmap, where features of the batch cannot "
+                    "be read. Compute what is vmapped in evaluation mode (model.eval()), which is not read, and call "
+                    "the model once a step in training mode without vmap; or use a method that reads no features, such "
+                    "as SWR"
+                )
+            activations = _functorch.get_unwrapped(activations)
 
     def record(self, activations: Tensor) -> None:
         """Takes the activations of one forward pass into account, and computes only with the replicas that are wanted.

@@ -123,10 +123,11 @@ class ReplicatedOptimizer(torch.optim.Optimizer):
 
 def _as_setting(name: str, setting: Setting) -> float | Tensor:
     """A setting as a number or a tensor; of a list or tuple of numbers, float64 [R] on the CPU."""
-    if isinstance(setting, Real | Tensor):
+    if isinstance(setting, Real | Tensor) and not isinstance(setting, bool):
         return setting
-    if isinstance(setting, list | tuple) and setting and all(isinstance(entry, Real) for entry in setting):
-        return torch.tensor([float(entry) for entry in setting], dtype=torch.float64, device="cpu")
+    entries = setting if isinstance(setting, list | tuple) else []
+    if entries and all(isinstance(entry, Real) and not isinstance(entry, bool) for entry in entries):
+        return torch.tensor([float(entry) for entry in entries], dtype=torch.float64, device="cpu")
     raise TypeError(
         f"{name} is {setting!r}; give a number, or a tensor or list of numbers [R] with one a replica, such as "
         f"{name}=torch.tensor([0.1, 0.2])"

@@ -24,9 +24,11 @@ def units(model: nn.Module, example: Any = None) -> Units:
 
     With an example, of any model: it is traced (:mod:`supple.structure.tracing`), and the outputs of a Linear or Conv
     are hidden units when only Linears and Convs read them, through operations that keep units apart: activations,
-    dropout, normalization, pooling, reshaping, concatenation, and products of two (gated layers). Units that are added
-    to other features (a residual stream), that go into attention or a recurrent layer, whose weights are shared, or
-    that something unknown may mix, are left out with the reason.
+    dropout, normalization, pooling, reshaping, concatenation, and products and sums of several (gated layers, layers of
+    two inputs), which are one group with the weights of all of them. Left out, with the reason, are units that are
+    added to or multiplied with features that their own weights do not make (a residual stream, an input, a state), that
+    go into attention or a recurrent layer, whose weights are used for something else, or that something unknown may
+    mix; and every other parameter of two dimensions or more, such as an embedding.
 
     Without one, of a ``torch.nn.Sequential`` (nested ones too, but no subclass with a forward of its own).
 

@@ -94,7 +94,14 @@ def broken():
     other = io.BytesIO()
     with tarfile.open(fileobj=other, mode="w:gz") as archive:
         archive.addfile(tarfile.TarInfo("cifar-100-binary/other.bin"))
+    links = io.BytesIO()
+    with tarfile.open(fileobj=links, mode="w:gz") as archive:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+            link = tarfile.TarInfo("cifar-100-binary/train.bin")
+            link.type, link.linkname = kind, "cifar-100-binary/train.bin"
+            archive.addfile(link)
     return {
+        "link to itself": ("cifar-100-binary.tar.gz", links.getvalue(), r"does not hold cifar-100-binary/train\.bin"),
         "cut short": ("train.bin", one[:-1], r"train\.bin is cut short.*records of 3074 bytes, but the last has 3073"),
         "empty": ("train.bin", b"", r"train\.bin is cut short.*there is none"),
         "of CIFAR-10": ("train.bin", records(3, [10], 0)[0], r"train\.bin is cut short or not in the binary format"),

@@ -17,6 +17,7 @@ pytest.importorskip("pooch")
 CONTENT = {f"{part}-{kind}": f"{part} {kind} ".encode() * 5000 for part in ("a", "b") for kind in ("images", "labels")}
 DIGESTS = {file: hashlib.sha256(content).hexdigest() for file, content in CONTENT.items()}
 FILE = "a-images"
+BOMB = gzip.compress(bytes(64 << 20), 1)
 
 
 class Mirror:
@@ -105,6 +106,8 @@ def failures():
         "web page": (lambda file: (200, b"<html>log in first</html>"), 0, "does not match"),
         "damaged": (lambda file: (200, good(file)[1][:60] + b"xxxx" + good(file)[1][64:]), 0, "damaged|does not match"),
         "truncated file": (lambda file: (200, good(file)[1][:-40]), 0, "cut short"),
+        "bomb": (lambda file: (200, BOMB), 0, "has bytes too many"),
+        "too much": (lambda file: (200, bytes(2 << 20)), 0, "sends more than .* bytes"),
         "connection cut": (good, 40, "40 more expected|IncompleteRead|cut short"),
     }
 
@@ -121,6 +124,56 @@ def test_a_bad_mirror_leaves_nothing_and_the_next_is_asked(cache, kind):
         assert everything(cache) == {FILE: CONTENT[FILE]}
         assert len(bad.asked) == 2
         assert len(fine.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "address", ["http://example.org/", "ftp://example.org/", "file:///etc/", "http://127.0.0.1.example.org/"]
+)
+def test_a_mirror_that_is_not_https_is_not_asked(cache, address):
+    with pytest.raises(ConnectionError, match=r"is not https"):
+        fetching.obtain(toy(address), FILE)
+    assert everything(cache) == {}
+
+
+def test_nor_one_that_leads_to_such(cache):
+    """A mirror that answers with another address is refused before that is asked."""
+
+    class Redirecting(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(302)
+            self.send_header("Location", f"http://[::ffff:127.0.0.1]:{self.server.server_address[1]}{self.path}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            asked.append(self.headers["Host"])
+
+        def log_message(self, *_):
+            pass
+
+    asked = []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Redirecting)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        with pytest.raises(ConnectionError, match=r"http://.*is not https"):
+            fetching.obtain(toy(f"http://127.0.0.1:{server.server_address[1]}/"), FILE)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert len(asked) == 1
+
+
+def test_all_data_sets_come_by_https():
+    for source in DATA_SETS.values():
+        assert source.mirrors
+        assert all(mirror.startswith("https://") and mirror.endswith("/") for mirror in source.mirrors)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_bomb_in_a_folder_is_named(tmp_path, verify):
+    (tmp_path / f"{FILE}.gz").write_bytes(BOMB)
+    with pytest.raises(ValueError, match=rf"{FILE}\.gz (has bytes too many|is not an IDX file)"):
+        fetching.obtain(toy(), FILE, tmp_path, verify=verify)
 
 
 def test_a_mirror_that_sends_the_data_uncompressed(cache):

@@ -2,7 +2,10 @@
 
 import gzip
 import lzma
+import math
 import struct
+import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
@@ -94,3 +97,29 @@ def test_any_bytes_are_read_whole_or_refused(content):
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         read_idx(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, partial(lzma.compress, preset=0)])
+def test_of_a_bomb_no_more_is_decompressed_than_is_expected(tmp_path, pack):
+    """What unpacks to 40 MB takes a few: by the limit that is given, or by what an IDX header says."""
+    zeros = pack(bytes(40_000_000))
+    header = struct.pack(">HBBIII", 0, 8, 3, 2, 3, 2)
+    named = tmp_path / "bomb"
+    for content, limit in ((zeros, 1_000_000), (pack(header + bytes(40_000_000)), None)):
+        named.write_bytes(content)
+        tracemalloc.start()
+        with pytest.raises(ValueError, match="bomb has bytes too many"):
+            read_content(named, limit)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+        tracemalloc.stop()
+
+
+def test_an_array_of_any_size_is_read_without_a_limit(tmp_path):
+    """The end of a compressed file is read too, which has its checksum."""
+    for shape in ((0,), (3,), (1, 1, 1), (2000, 3)):
+        content = struct.pack(f">HBB{len(shape)}I", 0, 8, len(shape), *shape) + bytes(math.prod(shape))
+        (tmp_path / "a").write_bytes(gzip.compress(content))
+        assert read_idx(tmp_path / "a").shape == shape
+        (tmp_path / "a").write_bytes(gzip.compress(content)[:-4] + b"\0\0\0\1")
+        with pytest.raises(ValueError, match="damaged"):
+            read_idx(tmp_path / "a")

@@ -78,6 +78,22 @@ def test_a_method_of_ones_own(tmp_path, monkeypatch):
     assert make_report([load(tmp_path / "one")]).styles["first"].label == "first"
 
 
+def test_nothing_is_imported_out_of_the_results(tmp_path, monkeypatch):
+    """Neither from the folder itself, nor from a package that it lies in, nor what Python brings along."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    payload = "from pathlib import Path\nPath('ran').write_text('')\n"
+    for place, kind in (("one", "one.payload:X"), ("two", "two.parts.payload:X"), ("three", "antigravity:X")):
+        folder = write(tmp_path / place / "results", [Row("base"), Row("mine", kind=kind)], tasks=4, seeds=2)
+        (tmp_path / place / "payload.py").write_text(payload)
+        (tmp_path / place / "__init__.py").write_text(payload)
+        (tmp_path / place / "parts").mkdir()
+        (tmp_path / place / "parts" / "payload.py").write_text(payload)
+        assert "mine" in make_report([load(folder)]).styles
+        assert not (tmp_path / "ran").exists()
+        assert "antigravity" not in sys.modules
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_shades_are_visible_and_in_order(kind):
     style = own_style(kind)

@@ -29,7 +29,7 @@ from supple.lab.study.manifest import open_manifest
 from supple.lab.study.part import Part
 from supple.lab.study.progress import Watcher
 from supple.lab.study.results import MANIFEST
-from supple.lab.study.run_config import RunConfig
+from supple.lab.study.run_config import PART_SIZE, RunConfig
 from supple.lab.study.spec import from_dict, read
 
 STUDY = """
@@ -81,7 +81,10 @@ def config(folder: Path, **changes: Any) -> RunConfig:
 
 def start(study: Path, out: Path, processes: int = 2) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "supple", "run", str(study), "--out", str(out), "--processes", str(processes)],
+        [
+            *(sys.executable, "-m", "supple", "run", str(study), "--out", str(out)),
+            *("--processes", str(processes), "--part-size", "3"),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -133,7 +136,7 @@ def test_killed_and_interrupted_it_ends_with_the_same_files(tmp_path: Path, thre
     assert process.returncode == 0, output
     assert "Done: all results are in" in output
 
-    assert running.run(RunConfig(read(study), "tiny", whole, processes=2)).complete
+    assert running.run(RunConfig(read(study), "tiny", whole, processes=2, part_size=3)).complete
     expected = all_files(whole)
     assert len(expected) == 6
     assert all_files(killed) == expected
@@ -141,6 +144,39 @@ def test_killed_and_interrupted_it_ends_with_the_same_files(tmp_path: Path, thre
     assert len(results.sessions) == 3
     assert results.runs["done"].unique().to_list() == [12]
     assert len(results.tasks) == 2 * 3 * 12
+
+
+def test_results_do_not_depend_on_the_number_of_processes(tmp_path: Path, thread_workers: None) -> None:
+    """Bit for bit, with networks in which the least difference of rounding grows."""
+    own = {
+        "network": {"hidden": 6, "depth": 2, "layer_norm": "after"},
+        "run": {"tasks": 1, "seeds": 3},
+        "methods": {f"swr{k}": {"kind": "swr", "frequency": k + 2, "factor": 0.05} for k in range(9)},
+    }
+    found = []
+    for processes in (1, 2, 7):
+        folder = tmp_path / str(processes)
+        assert running.run(config(folder, processes=processes, **own)).complete
+        found.append(all_files(folder))
+        assert len(open_manifest(folder).parts) == 2
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_folder_keeps_the_size_of_its_parts(tmp_path: Path, thread_workers: None) -> None:
+    """More seeds are trained in parts of the size that was once asked for, or of another that is asked for now."""
+    for part_size, seeds, expected in ((2, 2, [2, 2]), (None, 4, [2] * 4), (3, 7, [2] * 4 + [2] * 3)):
+        one = replace(config(tmp_path, run={"tasks": 1, "seeds": seeds}), part_size=part_size)
+        assert running.run(one).complete
+        manifest = open_manifest(tmp_path)
+        assert [manifest.part(number).size for number in range(len(manifest.parts))] == expected
+    assert manifest.part_size == 3
+    # A folder of an earlier version says nothing of it.
+    content = json.loads((tmp_path / MANIFEST).read_text())
+    del content["part_size"]
+    (tmp_path / "digests.json").unlink()
+    (tmp_path / MANIFEST).write_text(json.dumps(content))
+    assert running.run(config(tmp_path, run={"tasks": 1, "seeds": 8})).complete
+    assert open_manifest(tmp_path).part_size == PART_SIZE
 
 
 FULL_DISK = """
@@ -376,6 +412,7 @@ def test_where_memory_runs_out_half_of_the_networks_go_on(
     results, expected = load(tmp_path), load(finished)
     assert results.runs.drop("part").equals(expected.runs.drop("part"))
     assert results.runs["part"].to_list() == [0, 0, 1, 1]
+    assert [one.halved for one in results.sessions] == [1]
     keys = ["run", "task"]
     found, wanted = (one.tasks.sort(keys) for one in (results, expected))
     assert found.select(*keys, "accuracy").equals(wanted.select(*keys, "accuracy"))
@@ -470,7 +507,9 @@ class TestCommand:
         result = command("plan", study, "--seeds", 3, "--processes", 2)
         assert result.exit_code == 0, result.output
         assert "9 runs of 240 steps, 2,160 network steps in all" in words(result)
-        assert "with 2 processes" in words(result)
+        assert "with 2 processes. There are parts for 1; a smaller --part-size makes more." in words(result)
+        result = command("plan", study, "--seeds", 3, "--processes", 2, "--part-size", 5)
+        assert "with 2 processes. There" not in words(result)
 
 
 @pytest.mark.cuda

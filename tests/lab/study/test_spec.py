@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from supple.lab.study.errors import StudyError
-from supple.lab.study.spec import expand, parse, read
+from supple.lab.study.methods import defaults
+from supple.lab.study.schema import (
+    ClassIncremental,
+    CycledSGD,
+    Length,
+    Measure,
+    MeasureAdditions,
+    Network,
+    Optimizer,
+    Permuted,
+    Transformer,
+)
+from supple.lab.study.spec import ClassIncrementalStudy, PermutedStudy, Study, expand, from_dict, parse, read
+from supple.methods.registry import METHODS
 
 GOOD = """
 title = "a study"
@@ -104,6 +119,81 @@ def test_mistakes_are_explained(old: str, new: str, message: str) -> None:
     with pytest.raises(StudyError, match=message) as raised:
         parse(GOOD.replace(old, new, 1), "s.toml")
     assert str(raised.value).startswith("s.toml: ")
+
+
+SECTIONS = [
+    ("problem", Permuted),
+    ("problem", ClassIncremental),
+    ("network", Network),
+    ("network", Transformer),
+    ("optimizer", Optimizer),
+    ("optimizer", CycledSGD),
+    ("run", Length),
+    ("measure", Measure),
+    ("measure", MeasureAdditions),
+]
+WRONG: dict[str, list[Any]] = {
+    "switch": ["false", "true", "no", "", 0, 1, 1.0, [True]],
+    "number": ["5", "0.5", "", "1e-3", True, False, "nan", "inf", [0.5, 0.5]],
+    "word": [1, 0.5, True, ["relu"]],
+}
+
+
+def wrong_settings() -> Iterator[tuple[type[Study], str, str, Any]]:
+    """Every setting of every section, with values of another type."""
+    for section, kind in SECTIONS:
+        whole = ClassIncrementalStudy if kind in (ClassIncremental, Transformer, CycledSGD, MeasureAdditions) else None
+        for name, one in kind.model_fields.items():
+            what = str(one.annotation)
+            known = "switch" if "bool" in what else "number" if "int" in what or "float" in what else "word"
+            for value in WRONG[known]:
+                if not (name in ("seeds", "betas") and isinstance(value, list)):
+                    yield whole or PermutedStudy, section, name, value
+
+
+@pytest.mark.parametrize("kind", [PermutedStudy, ClassIncrementalStudy])
+def test_every_setting_takes_its_own_type_only(kind: type[Study]) -> None:
+    seen = 0
+    for whole, section, name, value in wrong_settings():
+        if whole is not kind:
+            continue
+        content: dict[str, Any] = {"title": "a", "run": {"tasks": 2, "seeds": 2}, "methods": {"base": {}}}
+        if kind is ClassIncrementalStudy:
+            content["problem"] = {"kind": "class_incremental"}
+        content[section] = {**content.get(section, {}), name: value}
+        with pytest.raises(StudyError, match=f"{section}\\.{name}|{section}: "):
+            from_dict(content, "s.toml")
+        seen += 1
+    assert seen > 100
+
+
+def test_every_setting_of_a_method_takes_its_own_type_only() -> None:
+    seen = 0
+    for method in METHODS:
+        for name, default in defaults(method).items():
+            known = "switch" if isinstance(default, bool) else "word" if isinstance(default, str) else "number"
+            for value in WRONG[known]:
+                grid = value if isinstance(value, list) else [value]
+                content = {"title": "a", "run": {"tasks": 2, "seeds": 2}, "methods": {method: {name: [*grid, default]}}}
+                if isinstance(value, list) and known != "word":
+                    content["methods"] = {method: {name: [value]}}
+                with pytest.raises(StudyError, match=f"methods.{method}: {name} is "):
+                    from_dict(content, "s.toml")
+                seen += 1
+    assert seen > 100
+
+
+def test_whole_numbers_may_be_written_with_a_point() -> None:
+    text = GOOD.replace("hidden = 20", "hidden = 2e1").replace("tasks = 3", "tasks = 3.0").replace("= 2\n", "= 2.0\n")
+    assert parse(text, "s.toml") == parse(GOOD, "s.toml")
+    with pytest.raises(StudyError, match=r"network.hidden is 2.5"):
+        parse(GOOD.replace("hidden = 20", "hidden = 2.5"), "s.toml")
+
+
+def test_a_mark_of_the_order_of_bytes_is_no_mistake(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text(GOOD, encoding="utf-8-sig")
+    assert (tmp_path / "s.toml").read_bytes().startswith(b"\xef\xbb\xbf")
+    assert read(tmp_path / "s.toml") == parse(GOOD, "s.toml")
 
 
 def test_no_methods() -> None:

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from supple.lab import data
-from supple.lab.commands.options import DataDir, SetName, Verify, plain_errors
+from supple.lab.commands.options import DataDir, SetName, Verify, plain_errors, say
+from supple.lab.escaping import shown
 
 data_app = typer.Typer(no_args_is_help=False, rich_markup_mode="rich")
 
@@ -41,7 +42,7 @@ def data_list(context: typer.Context, data_dir: DataDir = None) -> None:
                 "yes" if state.verified else "no",
                 f"{size / 1e6:.0f} MB" if size else "-",
                 state.source.licence,
-                str(state.folder / state.source.name) if data_dir is None else str(state.folder),
+                shown(state.folder / state.source.name if data_dir is None else state.folder),
             )
     Console().print(table)
 
@@ -60,4 +61,4 @@ def data_fetch(
     """
     with plain_errors():
         for path in data.fetch(name.value, data_dir, verify=verify).values():
-            typer.echo(path)
+            say(path)

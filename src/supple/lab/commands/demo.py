@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import polars as pl
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table as Printed
 
 from supple.lab.commands.options import (
@@ -24,8 +23,10 @@ from supple.lab.commands.options import (
     interruptible,
     method_names,
     plain_errors,
+    say,
     writable,
 )
+from supple.lab.escaping import shown
 
 if TYPE_CHECKING:
     from supple.lab.report.page import Report
@@ -133,12 +134,12 @@ def demo_command(
     console.print()
     console.print(_printed(view.table))
     if learned < tasks:
-        console.print(f"\n[bold]Partial:[/] {partial}", highlight=False, soft_wrap=True)
-    console.print(f"\n{escape(view.answer)}\n", highlight=False)
+        say(f" {partial}", console, start="\nPartial:")
+    console.print(shown(f"\n{view.answer}\n"), highlight=False)
     if earlier:
-        console.print(f"Replaced the earlier report in {escape(str(out))}:", soft_wrap=True, highlight=False)
+        say(f"Replaced the earlier report in {out}:", console)
     for path in paths:
-        console.print(f"  {escape(str(path))}", soft_wrap=True, highlight=False)
+        say(f"  {path}", console)
     if open_report:
         typer.launch(str(paths[0]))
     if learned < tasks:
@@ -176,12 +177,12 @@ def _images(name: str, own: bool) -> str:
 
 def _printed(table: Table) -> Printed:
     """What of a table of methods fits a terminal."""
-    shown = ("method", "after 10%", "final", "change", "dead, %", "reinitialized")
-    printed = Printed(box=None, padding=(0, 1), header_style="bold", caption=table.note, caption_justify="left")
-    for name in shown:
+    columns = ("method", "after 10%", "final", "change", "dead, %", "reinitialized")
+    printed = Printed(box=None, padding=(0, 1), header_style="bold", caption=shown(table.note), caption_justify="left")
+    for name in columns:
         printed.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
     for row in table.rows:
-        printed.add_row(*(row[list(table.header).index(name)] for name in shown))
+        printed.add_row(*(shown(row[list(table.header).index(name)]) for name in columns))
     return printed
 
 

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from supple.lab.commands.options import plain_errors, writable
+from supple.lab.commands.options import plain_errors, say, writable
 
 
 def export_command(
@@ -30,9 +29,4 @@ def export_command(
         writable(out)
         results = export(folder, out)
     size = sum(path.stat().st_size for path in out.iterdir() if path.is_file())
-    Console().print(
-        f"{len(results.runs):,} runs with {len(results.tasks):,} tasks in {out}, {size / 1e6:.1f} MB",
-        highlight=False,
-        soft_wrap=True,
-        markup=False,
-    )
+    say(f"{len(results.runs):,} runs with {len(results.tasks):,} tasks in {out}, {size / 1e6:.1f} MB")

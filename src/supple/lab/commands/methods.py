@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from supple.lab.commands.options import plain_errors
+from supple.lab.escaping import shown
 from supple.methods import Method
 from supple.methods.registry import METHODS, defaults, find
 
@@ -52,6 +52,6 @@ def _table(methods: list[type[Method]]) -> Table:
             f"{setting}={default!r}{'*' if setting in about.strength else ''}"
             for setting, default in defaults(method).items()
         ]
-        text = f"{about.label}: {about.title}. {about.source}\n[dim]{escape('  '.join(settings))}[/]"
-        table.add_row(about.name, text)
+        text = shown(f"{about.label}: {about.title}. {about.source}\n") + shown("  ".join(settings), "dim")
+        table.add_row(shown(about.name), text)
     return table

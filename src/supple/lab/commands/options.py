@@ -15,9 +15,9 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from supple.lab import data
+from supple.lab.escaping import shown
 from supple.lab.population.layers import PRECISIONS
 from supple.lab.study.errors import did_you_mean
 
@@ -50,6 +50,16 @@ DataDir = Annotated[
 Verify = Annotated[bool, typer.Option(help="Whether files in --data-dir have to be those of the data set.")]
 
 
+def say(text: object, console: Console | None = None, start: str = "") -> None:
+    """Prints lines of text as they are, with a bold start."""
+    (console or Console()).print(shown(start, "bold") + shown(text), highlight=False, soft_wrap=True)
+
+
+def say_error(error: object) -> None:
+    """Prints what went wrong to standard error."""
+    Console(stderr=True).print(shown("Error: ", "bold red") + shown(error), highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def plain_errors() -> Iterator[None]:
     """Shows errors whose message says all there is to say without a traceback, and exits with 1."""
@@ -59,7 +69,7 @@ def plain_errors() -> Iterator[None]:
         # A package of the lab extra that is missing has a name; main() says how to install it.
         if isinstance(error, ModuleNotFoundError) and error.name:
             raise
-        Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        say_error(error)
         raise typer.Exit(1) from error
 
 

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from supple.lab.commands.options import plain_errors, writable
+from supple.lab.commands.options import plain_errors, say, writable
+from supple.lab.escaping import shown
 
 
 def report_command(
@@ -55,28 +55,28 @@ def report_command(
         from supple.lab.study.results import scan
 
         with console.status("reading") if console.is_terminal else nullcontext() as status:
-            told = status.update if status is not None else lambda text: None
+            told = (lambda text: status.update(shown(text))) if status is not None else lambda text: None
             results = [scan(folder) for folder in dict.fromkeys(folders)]
             report = make_report(results, told, claims=check_claims)
             writable(place)
             paths = write_report(report, place, chosen, told)
     for view in report.views:
-        console.print(f"\n[bold]{escape(view.title)}[/]", highlight=False)
+        say("", console, start=f"\n{view.title}")
         if view.partial:
-            console.print(f"[bold]Partial:[/] {escape(view.partial)}", highlight=False, soft_wrap=True)
-        console.print(escape(view.answer), highlight=False, soft_wrap=True)
-    console.print(f"\n{report.claims_summary}", highlight=False, soft_wrap=True)
+            say(f" {view.partial}", console, start="Partial:")
+        say(view.answer, console)
+    say(f"\n{report.claims_summary}", console)
     table = Table(box=None, padding=(0, 1), show_header=False)
     for claim in report.claims:
         table.add_row(claim.id, claim.verdict.value, claim.text)
     console.print(table)
     console.print()
-    shown = [path for path in paths if path.parent == place] or paths
-    for path in shown:
-        console.print(f"  {escape(str(path))}", soft_wrap=True, highlight=False)
-    if len(paths) > len(shown):
-        named = " and ".join(sorted({escape(str(path.parent)) for path in paths if path not in shown}))
-        console.print(f"  {len(paths) - len(shown)} files in {named}", soft_wrap=True, highlight=False)
+    named = [path for path in paths if path.parent == place] or paths
+    for path in named:
+        say(f"  {path}", console)
+    if len(paths) > len(named):
+        others = " and ".join(sorted({str(path.parent) for path in paths if path not in named}))
+        say(f"  {len(paths) - len(named)} files in {others}", console)
     if open_report and paths[0].suffix == ".html":
         typer.launch(str(paths[0]))
 

@@ -10,7 +10,6 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from supple.lab.commands.options import (
@@ -22,14 +21,17 @@ from supple.lab.commands.options import (
     Where,
     interruptible,
     plain_errors,
+    say,
+    say_error,
     writable,
 )
+from supple.lab.escaping import short, shown
 from supple.lab.study import shipped
 from supple.lab.study.errors import StudyError, nearest
 from supple.lab.study.estimate import Estimate, estimate, makespan
 from supple.lab.study.problems import noise_problem
 from supple.lab.study.progress import Bars, Lines, duration, pace
-from supple.lab.study.run_config import RunConfig
+from supple.lab.study.run_config import PART_SIZE, RunConfig
 from supple.lab.study.running import run
 from supple.lab.study.schema import Transformer
 from supple.lab.study.spec import Study, from_dict, read
@@ -59,6 +61,14 @@ Memory = Annotated[
     float | None,
     typer.Option(help="GB that a process may take.", show_default="3/4 of what is free, shared by the processes"),
 ]
+PartSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Runs that are trained together at most; fewer keep more processes busy, and results differ in rounding.",
+        show_default=f"as the folder, else {PART_SIZE}; on a GPU all",
+    ),
+]
 
 
 def run_command(
@@ -77,6 +87,7 @@ def run_command(
     device: Where = Device.cpu,
     graphs: Graphs = False,
     processes: Processes = None,
+    part_size: PartSize = None,
     memory: Memory = None,
 ) -> None:
     """Run a study, or what is missing of it.
@@ -114,24 +125,23 @@ def run_command(
             graphs=graphs,
             processes=processes,
             memory=allowed,
+            part_size=part_size,
             command=shlex.join(["supple", *sys.argv[1:]]),
         )
         writable(folder)
-        console.print(
-            f"{chosen.title}: {len(chosen.columns) * len(chosen.run.seeds):,} runs, {chosen.run.tasks:,} tasks each, "
-            f"into {folder}. Ctrl-C stops; the same command goes on.",
-            highlight=False,
-            soft_wrap=True,
-            markup=False,
+        say(
+            f"{short(chosen.title, 200)}: {len(chosen.columns) * len(chosen.run.seeds):,} runs, "
+            f"{chosen.run.tasks:,} tasks each, into {folder}. Ctrl-C stops; the same command goes on.",
+            console,
         )
         with interruptible() as stop, Bars(console) if console.is_terminal else Lines(console) as watcher:
             outcome = run(config, watcher, stop)
     for message in outcome.errors:
-        Console(stderr=True).print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True, highlight=False)
+        say_error(message)
     if outcome.complete:
-        console.print(f"Done: all results are in {folder}.", highlight=False, soft_wrap=True, markup=False)
+        say(f"Done: all results are in {folder}.", console)
         return
-    console.print("Not complete; the same command goes on where it was.", highlight=False, soft_wrap=True)
+    say("Not complete; the same command goes on where it was.", console)
     raise typer.Exit(1 if outcome.errors else 130)
 
 
@@ -146,6 +156,7 @@ def plan_command(
     device: Where = Device.cpu,
     graphs: Graphs = False,
     processes: Processes = None,
+    part_size: PartSize = None,
     memory: Memory = None,
 ) -> None:
     """Say what running a study will take here: runs, parts, memory and time, from a measurement of seconds.
@@ -167,7 +178,14 @@ def plan_command(
             path, name = shipped.find(study)
             chosen = scale(read(path), tasks, seeds, methods, data_name, epochs, precision)
             config = RunConfig(
-                chosen, name, Path(), device=device.value, graphs=graphs, processes=processes, memory=allowed
+                chosen,
+                name,
+                Path(),
+                device=device.value,
+                graphs=graphs,
+                processes=processes,
+                memory=allowed,
+                part_size=part_size,
             )
             found = estimate(config, noise_problem(chosen, **config.runtime))
     finally:
@@ -224,11 +242,12 @@ def _bytes(memory: float | None) -> int | None:
 
 def _table(found: list[Estimate], config: RunConfig) -> Table:
     runs, steps = sum(one.runs for one in found), sum(one.runs * one.steps for one in found)
-    count = config.process_count
+    count, parts = config.process_count, sum(one.parts for one in found)
+    idle = f" There are parts for {parts}; a smaller --part-size makes more." if parts < min(count, runs) else ""
     table = Table(
         caption=f"{runs:,} runs of {found[0].steps:,} steps, {steps:,} network steps in all, "
         f"{sum(one.flops for one in found) / 1e15:.3g} PFLOP. About {duration(makespan(found, config))} with {count} "
-        f"process{'es' if count > 1 else ''}.",
+        f"process{'es' if count > 1 else ''}.{idle}",
         caption_justify="left",
     )
     headings = ("network", "methods", "runs", "parts", "runs a part", "memory a process", "steps/s a process")
@@ -237,7 +256,7 @@ def _table(found: list[Estimate], config: RunConfig) -> Table:
     for one in found:
         table.add_row(
             _network(one),
-            ", ".join(one.methods),
+            shown(", ".join(map(short, one.methods))),
             f"{one.runs:,}",
             f"{one.parts:,}",
             f"{one.part:,}",

@@ -1,4 +1,4 @@
-"""Finding the files of a data set in a local folder or the cache, and downloading those that are missing.
+"""Finding the files of a data set in a local folder or the cache.
 
 A file is known by the SHA-256 of its uncompressed content, wherever it comes from.
 """
@@ -6,18 +6,20 @@ A file is known by the SHA-256 of its uncompressed content, wherever it comes fr
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from supple.lab.data.formats import decompress, read_content, read_member
+from supple.lab.data.downloading import download
+from supple.lab.data.formats import read_content, read_members
 from supple.lab.data.sources import DATA_SETS, DataSet, data_set
 
 CACHE_VARIABLE = "SUPPLE_DATA"
 """The environment variable that says where the cache is."""
+
+
+_OWN = 16
+"""How many times as large as those of a data set files of one's own in its form may be."""
 
 
 @dataclass(frozen=True)
@@ -173,12 +175,14 @@ def _find(source: DataSet, file: str, folder: Path, verify: bool = True) -> Foun
 
     A ValueError says that a compressed file is damaged or cut short.
     """
-    first = None
+    first, times = None, 1 if verify else _OWN
     for path in filter(Path.is_file, _candidates(source, file, folder)):
         if source.archive is not None and path.name == source.archive.name:
-            content = read_member(path, f"{source.archive.folder}/{file}")
+            member = f"{source.archive.folder}/{file}"
+            content = read_members(path, [member], times * source.whole)[member]
         else:
-            content = read_content(path)
+            # Files of one's own are as large as they like, where their header says how large.
+            content = read_content(path, times * source.largest if verify or source.archive else None)
         found = Found(path, content, hashlib.sha256(content).hexdigest() == source.digests[file])
         if found.verified or not verify:
             return found
@@ -195,81 +199,5 @@ def _cached(source: DataSet, file: str) -> Found:
         found = None
     if found is not None and found.verified:
         return found
-    path = _download(source, file, cache / source.name)
+    path = download(source, file, cache / source.name)
     return Found(path, read_content(path), verified=True)
-
-
-def _download(source: DataSet, file: str, folder: Path) -> Path:
-    """Downloads a file, or the archive with all files, from the first mirror that gives the right content."""
-    try:
-        import pooch
-    except ModuleNotFoundError as error:
-        reasons = ['downloads need pooch: run pip install ".[lab]" in a clone of supple']
-        raise ModuleNotFoundError(_advice(source, file, folder, reasons)) from error
-    reasons = []
-    for mirror in source.mirrors:
-        url = _address(source, mirror, file)
-        try:
-            if source.archive is not None:
-                return _unpacked(source, url, folder) / file
-            # Compressed files differ from mirror to mirror, so pooch is to check the digest of what is in them.
-            return Path(pooch.retrieve(url, source.digests[file], file, folder, downloader=_decompressed))
-        except (OSError, ValueError) as error:  # what requests raises is an OSError
-            reasons.append(f"{url}: {error}")
-    raise ConnectionError(_advice(source, file, folder, reasons))
-
-
-def _http() -> Any:
-    import pooch
-
-    # Some servers offer to undo the compression on the way, and the length they announce is then wrong.
-    return pooch.HTTPDownloader(progressbar=True, chunk_size=1 << 16, headers={"Accept-Encoding": "identity"})
-
-
-def _decompressed(url: str, output_file: str, _pooch: Any) -> None:
-    """Downloads a file and undoes its compression; pooch moves it to its place when its digest is right."""
-    sent = io.BytesIO()
-    _http()(url, sent, None)
-    # Whether the mirror sent the data compressed or not is no matter, so no ".gz" in the name.
-    name = url.rsplit("/", 1)[-1].removesuffix(".gz")
-    Path(output_file).write_bytes(decompress(sent.getvalue(), name))
-
-
-def _unpacked(source: DataSet, url: str, folder: Path) -> Path:
-    """Downloads the archive of a data set; the folder with its files, all of them right."""
-    import pooch
-
-    archive = source.archive
-    assert archive is not None
-    unpacked = folder / archive.folder
-    # What an interruption left would be taken for whole.
-    shutil.rmtree(unpacked, ignore_errors=True)
-    untar = pooch.Untar([f"{archive.folder}/{file}" for file in source.digests], extract_dir=".")
-    pooch.retrieve(url, f"md5:{archive.md5}", archive.name, folder, processor=untar, downloader=_http())
-    for file, digest in source.digests.items():
-        if (found := pooch.file_hash(str(unpacked / file))) != digest:
-            shutil.rmtree(unpacked)
-            raise ValueError(f"the SHA-256 of {file} in {archive.name} is {found}, not {digest}")
-    (folder / archive.name).unlink()
-    return unpacked
-
-
-def _address(source: DataSet, mirror: str, file: str) -> str:
-    """Where a mirror has a file, or the archive that holds it."""
-    return f"{mirror}{source.archive.name if source.archive else f'{file}.gz'}"
-
-
-def _advice(source: DataSet, file: str, folder: Path, reasons: list[str]) -> str:
-    """What went wrong with a download, and what to do by hand."""
-    addresses = dict.fromkeys(_address(source, mirror, name) for name in source.digests for mirror in source.mirrors)
-    listed = "\n".join(f"  {address}" for address in addresses)
-    count, form = (1, "as it is") if source.archive else (len(source.digests), "as they are or uncompressed")
-    return (
-        f"{source.title}: {file} could not be downloaded.\n"
-        + "\n".join(f"  {reason}" for reason in reasons)
-        + f"\nTo try again: supple data fetch {source.name}"
-        f"\nTo do without this, get {count} file{'s' * (count > 1)}, each from any one of its addresses:\n{listed}\n"
-        f"and put what you got, {form}, into\n  {folder}\n"
-        "or into a folder of your own that you give with --data-dir (data_dir= in Python). Files are compared with "
-        "their SHA-256. The data set mnist10k is part of supple and needs no download."
-    )

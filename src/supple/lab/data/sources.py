@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,7 +22,8 @@ class DataSet:
 
     ``shape`` is (colours, height, width) of an image, ``counts`` are the images for training and for test. ``digests``
     are, for each file without ".gz", the SHA-256 of its uncompressed content, which does not differ from mirror to
-    mirror. ``mirrors`` are tried in this order; ``folders`` are where other programs put the files.
+    mirror. ``mirrors``, which have to be https, are tried in this order; ``folders`` are where other programs put the
+    files.
     """
 
     name: str
@@ -35,6 +37,20 @@ class DataSet:
     folders: tuple[str, ...] = ()
     reference: str = ""
     archive: Archive | None = None
+
+    @property
+    def largest(self) -> int:
+        """Bytes that no file of it has, uncompressed; more are not read of what claims to be one."""
+        return self._room(max(self.counts))
+
+    @property
+    def whole(self) -> int:
+        """Bytes that all of its files together do not have, uncompressed."""
+        return self._room(sum(self.counts))
+
+    def _room(self, images: int) -> int:
+        # An image has up to two labels; headers and the like take little.
+        return images * (math.prod(self.shape) + 2) + (1 << 20)
 
 
 _MNIST = DataSet(
@@ -72,8 +88,8 @@ _FASHION_MNIST = DataSet(
         "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     },
     mirrors=(
-        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
     ),
     folders=("FashionMNIST/raw", "FashionMNIST", "fashion-mnist"),
     reference="Xiao, Rasul and Vollgraf, arXiv 1708.07747, 2017",

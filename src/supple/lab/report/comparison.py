@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from supple.lab.escaping import file_name, short
 from supple.lab.report.measures import Measured, finite
 from supple.lab.report.statistics import (
     Array,
@@ -120,7 +121,7 @@ class Comparison:
     @property
     def title(self) -> str:
         """What the folder is called."""
-        return self.measured.study.title
+        return short(self.measured.study.title, 200)
 
     @property
     def first(self) -> Line:
@@ -247,6 +248,6 @@ def groups(lines: Sequence[Line], together: int = 8) -> list[tuple[str, str, lis
         room = together + 1 - len(known)
         for k in range(0, len(variants), room):
             part = f"-{k // room + 1}" if len(variants) > room else ""
-            plain = kind.rpartition(":")[2].replace("_", "-")
+            plain = file_name(kind.rpartition(":")[2])
             found.append((f"-{plain}{part}", f": {what}", [*known, *variants[k : k + room]]))
     return found

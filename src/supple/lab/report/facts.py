@@ -84,10 +84,10 @@ def run_facts(measured: Measured) -> Facts:
 def going_on(measured: Measured, seeds: bool = True) -> str:
     """The command that goes on with a study as it was run, with all of its methods and, if told so, the same seeds."""
     results = measured.results
-    given = shlex.split(results.sessions[-1].command) if results.sessions else []
+    given = shlex.split(results.command)
     if given[:2] == ["supple", "demo"]:
-        return shlex.join(given)
-    if given[:2] == ["supple", "run"] and len(given) > 2:
+        return results.command
+    if given[2:] != [results.name]:
         command = given[:3] + _without(given[3:], ("--seeds", "--methods", "--out"))
     else:
         command = ["supple", "run", results.name]

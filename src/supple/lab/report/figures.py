@@ -9,7 +9,9 @@ import io
 import math
 import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,6 +26,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from supple.lab.escaping import short
 from supple.lab.report.comparison import Line
 from supple.lab.report.statistics import intervals
 from supple.lab.report.style import LIGHT, Style, Theme, colour_pairs
@@ -61,7 +64,11 @@ class Canvas:
         }  # fmt: skip
 
 
-_FILES: dict[Any, Any] = {"font.family": "DejaVu Sans", "svg.fonttype": "path", "svg.hashsalt": "supple"}
+_FILES: dict[Any, Any] = {
+    "font.family": "DejaVu Sans", "svg.fonttype": "path", "svg.hashsalt": "supple",
+    # A dollar sign in a name is one.
+    "text.parse_math": False, "text.usetex": False,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +82,16 @@ class Figure:
 
     def draw(self, canvas: Canvas) -> Drawing:
         """Draws it with the style sheet of a canvas."""
-        with matplotlib.rc_context(canvas.sheet):
+        with matplotlib.rc_context(canvas.sheet), without_glyphs():
             return self.artists(canvas)
+
+
+@contextmanager
+def without_glyphs() -> Iterator[None]:
+    """Lets a letter that the font does not have be drawn as a box without a warning for each size of it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        yield
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,7 +254,8 @@ def dots(
             axes.margins(x=0.08)
         axes.set_title(one.title)
     grid[0].set_ylim(len(styles) - 0.4, -0.6)
-    grid[0].set_yticks(range(len(styles)), [style.label for style in styles.values()])
+    length = 22 if canvas.narrow else 40
+    grid[0].set_yticks(range(len(styles)), [short(style.label, length) for style in styles.values()])
     for axes in grid:
         axes.tick_params(axis="y", labelcolor=canvas.theme.ink)
     return finish(canvas, drawing, title, reading, rows * (0.26 * len(styles) + 0.75))
@@ -251,10 +267,14 @@ def spans_decades(values: pl.Series) -> bool:
     return len(positive) > 0 and positive.max() >= 20 * positive.min()
 
 
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
 def powers_of_ten(axis: XAxis | YAxis) -> None:
     """Makes an axis logarithmic, with a few powers of ten for ticks."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     axis.set_major_locator(LogLocator(numticks=5))
+    axis.set_major_formatter(lambda value, place: "10" + str(round(math.log10(value))).translate(_RAISED))
     axis.set_minor_formatter(NullFormatter())
 
 
@@ -308,7 +328,7 @@ _METADATA: Mapping[str, dict[str, Any]] = {
 def to_file(drawing: Drawing, form: str) -> bytes:
     """A figure as "svg", "png" with 200 pixels an inch, or "pdf"; the same figure always gives the same bytes."""
     content = io.BytesIO()
-    with matplotlib.rc_context(_FILES):
+    with matplotlib.rc_context(_FILES), without_glyphs():
         drawing.savefig(content, format=form, dpi=200, facecolor=drawing.get_facecolor(), metadata=_METADATA[form])
     return content.getvalue()
 

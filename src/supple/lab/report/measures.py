@@ -139,9 +139,8 @@ def measure(results: Results, bins: int = BINS) -> Measured:
     """
     tasks = common_tasks(results.runs["done"].to_list())
     if not tasks:
-        command = results.sessions[-1].command if results.sessions else f"supple run {results.name}"
         raise ValueError(
-            f"{results.folder} holds no task that was learned to its end yet; let it go on with: {command}"
+            f"{results.folder} holds no task that was learned to its end yet; let it go on with: {results.command}"
         )
     kept = results.runs.filter(pl.col("done") >= tasks)
     # A network whose outputs are not numbers classifies nothing rightly.

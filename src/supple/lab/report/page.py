@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jinja2
+import polars as pl
 from matplotlib.figure import Figure as Drawing
 
+from supple.lab.escaping import file_name, visible
 from supple.lab.report.class_incremental import ClassIncrementalView
 from supple.lab.report.comparison import compare, settings_text
 from supple.lab.report.figures import Canvas, Figure, to_file, to_themed_svg
@@ -81,6 +85,7 @@ def make_report(
 
     ValueError if nothing was learned yet in a folder.
     """
+    folders = [_without_programs(one) for one in folders]
     kinds: dict[str, str] = {}
     labels: dict[str, str] = {}
     shown = [VIEWS.get(one.study.problem.kind, View) for one in folders]
@@ -92,10 +97,35 @@ def make_report(
     views: list[View] = []
     for one, kind in zip(folders, shown, strict=True):
         progress(f"comparing {one.name}")
-        views.append(kind(compare(measure(one, bins), styles, _key(one.name, [other.key for other in views]))))
+        key = file_name(one.name.rpartition("/")[2], ["claims", *(other.key for other in views)], "study")
+        views.append(kind(compare(measure(one, bins), styles, key)))
     progress("testing claims")
     tested = claims([view.measured for view in views]) if claims is not None else ()
     return Report(views, styles, tested, title, code)
+
+
+def _without_programs(results: Results) -> Results:
+    """Results in which methods are only names whose classes lie beside them, so that no program in them is run."""
+    taken = [kind for kind in results.runs["kind"].unique() if ":" in kind and _lies_with(kind, results.folder)]
+    names = {kind: kind.replace(":", ".") for kind in taken}
+    return replace(results, runs=results.runs.with_columns(pl.col("kind").replace(names))) if names else results
+
+
+def _lies_with(kind: str, folder: Path) -> bool:
+    """Whether a class is in a folder or in a package that holds the folder, or in Python's own library."""
+    package = kind.partition(":")[0].partition(".")[0]
+    if package in sys.stdlib_module_names:
+        return True
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError, AttributeError):
+        return True
+    places = [] if spec is None else [spec.origin or "", *(spec.submodule_search_locations or ())]
+    here = folder.resolve()
+    return any(
+        place.is_relative_to(here) or here.is_relative_to(place)
+        for place in (Path(place).resolve() for place in places if place and Path(place).exists())
+    )
 
 
 def write_report(
@@ -119,9 +149,13 @@ def _write(report: Report, out: Path, formats: Sequence[str], progress: Progress
         written.append(path)
 
     shown: dict[str, list[tuple[Figure, Image, Image]]] = {}
+    # No two figures have one file, and none has the anchor of a folder.
+    taken = {view.key for view in report.views}
     for view in report.views:
         shown[view.key] = []
-        for figure in view.figures() if {"html", *FIGURES} & set(formats) else ():
+        for drawn in view.figures() if {"html", *FIGURES} & set(formats) else ():
+            figure = replace(drawn, name=file_name(drawn.name, taken))
+            taken.add(figure.name)
             progress(f"drawing {figure.name}")
             wide = figure.draw(Canvas())
             for form in FIGURES:
@@ -159,10 +193,18 @@ def _image(figure: Figure, drawing: Drawing) -> Image:
     return Image("data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii"), width, height)
 
 
+def _seen(value: Any) -> Any:
+    """What the page shows of a value; what the template has made itself is made of such."""
+    return visible(value, keep="\n") if type(value) is str else value
+
+
 def render(report: Report, figures: Mapping[str, Sequence[tuple[Figure, Image, Image]]]) -> str:
     """Makes the page, one HTML file that needs nothing else, from the figures of each view, for screen and phone."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("supple.lab.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("supple.lab.report", "."),
+        autoescape=True,
+        finalize=_seen,
+        undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(evidence=evidence_texts, settings=settings_text)
     views, single = report.views, len(report.views) == 1
@@ -179,12 +221,3 @@ def render(report: Report, figures: Mapping[str, Sequence[tuple[Figure, Image, I
         places={name: k for k, name in enumerate(report.styles, start=1)},
         themes={"light": LIGHT, "dark": DARK},
     )
-
-
-def _key(name: str, taken: Sequence[str]) -> str:
-    """A name for files and anchors that no other folder has."""
-    plain = re.sub(r"[^a-z0-9]+", "-", name.rpartition("/")[2].lower()).strip("-") or "study"
-    found, k = plain, 2
-    while found in taken:
-        found, k = f"{plain}-{k}", k + 1
-    return found

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from supple.lab.escaping import file_name
 from supple.lab.report.comparison import Line
 from supple.lab.report.figures import Canvas, Figure, finish, subplots
 from supple.lab.report.statistics import intervals
@@ -65,7 +66,7 @@ def sweep_figure(key: str, line: Line, first: Line) -> Figure:
     title = f"{line.style.label}: final accuracy over its settings"
     reference = None if line is first else first
     return Figure(
-        f"{key}-sweep-{line.name.replace('_', '-')}",
+        f"{key}-sweep-{file_name(line.name)}",
         f"Final accuracy of {line.style.label} over {listed([*map(setting_words, sweep.names)])}. The best is marked.",
         [*styles, first.style],
         lambda canvas: draw_sweep(canvas, sweep, styles, reference, title, reading),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
+from supple.lab.escaping import visible
 from supple.lab.report.comparison import Comparison, Line, settings_text
 from supple.lab.report.statistics import Interval
 from supple.lab.report.texts import interval_text, p_text, percent, rounded
@@ -18,8 +20,14 @@ from supple.lab.report.verdicts import Claim, Judged, Verdict
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": r"$-$", "–": "--", "|": r"$|$",
-    "<": "$<$", ">": "$>$",
+    "<": "$<$", ">": "$>$", "[": "{[}", "]": "{]}", "*": "{*}",
 }  # fmt: skip
+
+_MARKDOWN = re.compile(r"\\|[|*`~$\[\]]|(?<![^\W_])_|_(?![^\W_])|<(?=[A-Za-z/!?])|&(?=#?\w+;)|:(?=//)|(?<=www)\.")
+"""What Markdown, in one dialect or another, reads otherwise than as itself."""
+
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+"""What a cell begins with that a spreadsheet takes for a formula."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +49,11 @@ class Table:
         """The table as Markdown."""
 
         def line(cells: Sequence[str]) -> str:
-            return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+            return "| " + " | ".join(map(markdown, cells)) + " |"
 
         rule = "|" + "|".join(["---", *["---:"] * (len(self.header) - 1)]) + "|"
-        lines = [f"**{self.title}**", "", line(self.header), rule, *map(line, self.rows)]
-        return "\n".join([*lines, "", self.note, ""] if self.note else [*lines, ""])
+        lines = [f"**{markdown(self.title)}**", "", line(self.header), rule, *map(line, self.rows)]
+        return "\n".join([*lines, "", markdown(self.note), ""] if self.note else [*lines, ""])
 
     def to_latex(self) -> str:
         """The table as LaTeX, for the package booktabs."""
@@ -75,14 +83,27 @@ class Table:
         names = list(dict.fromkeys(name for row in self.numbers for name in row))
         content = io.StringIO()
         writer = csv.DictWriter(content, names, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.numbers)
+        writer.writerow({name: as_csv(name) for name in names})
+        writer.writerows({name: as_csv(value) for name, value in row.items()} for row in self.numbers)
         return content.getvalue()
 
 
 def latex(text: str) -> str:
     """Text with what LaTeX would read otherwise written out."""
-    return "".join(_LATEX.get(character, character) for character in text)
+    return "".join(_LATEX.get(character, character) for character in visible(text))
+
+
+def markdown(text: str) -> str:
+    """Text with what Markdown would read otherwise escaped, also in the cell of a table."""
+    return _MARKDOWN.sub(lambda found: "&#92;" if found[0] == "\\" else f"\\{found[0]}", visible(text))
+
+
+def as_csv(value: Any) -> Any:
+    """A cell of a CSV file: numbers as they are, and texts with a mark before what would be a formula."""
+    if not isinstance(value, str):
+        return value
+    seen = visible(value)
+    return f"'{seen}" if seen.lstrip().startswith(_FORMULA) else seen
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from supple.lab.escaping import short
 from supple.lab.report.statistics import Interval
 from supple.methods import registry
 
@@ -18,7 +19,7 @@ _WORDS = {
 def words(name: str) -> str:
     """A name in a study as people write it: "leaky_relu" is "leaky ReLU", and "swr_mean" is "SWR mean"."""
     labels = {method.about.name: method.about.label for method in registry.METHODS.values()} | _WORDS
-    return " ".join(labels.get(part, part) for part in name.replace("-", "_").split("_") if part)
+    return short(" ".join(labels.get(part, part) for part in name.replace("-", "_").split("_") if part) or "unnamed")
 
 
 def setting_words(name: str) -> str:
@@ -29,7 +30,7 @@ def setting_words(name: str) -> str:
 def number(value: Any, place: float | None = None) -> str:
     """A value such as "2048", "1e-6", "0.05" or "gradient"; also labels the tick at some place of an axis."""
     if not isinstance(value, int | float) or isinstance(value, bool):
-        return str(value)
+        return short(str(value))
     if value and not 0.01 <= abs(value) < 1e6:
         mantissa, _, exponent = f"{value:e}".partition("e")
         return f"{float(mantissa):g}e{int(exponent)}"

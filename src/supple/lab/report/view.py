@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
+from supple.lab.escaping import short
 from supple.lab.report import tables
 from supple.lab.report.comparison import Comparison, Line, fate, groups
 from supple.lab.report.facts import Facts, data_text, network_text, optimizer_text, run_facts
@@ -84,7 +85,9 @@ class View:
         tasks = f"their {self.so_far}" if measured.tasks < measured.study.run.tasks else f"all {self.unit}"
         more = f"; {measured.left_out:,} others are not so far yet" if measured.left_out else ""
         here = {line.name for line in self.lines}
-        lacking = [name for name in measured.results.runs["method"].unique(maintain_order=True) if name not in here]
+        lacking = [
+            short(name) for name in measured.results.runs["method"].unique(maintain_order=True) if name not in here
+        ]
         nothing = f" There is nothing of {', '.join(lacking)} yet." if lacking else ""
         return f"This is about the {len(measured.runs):,} runs that have learned {tasks}{more}.{nothing}"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from supple.lab.study.assembly import population_key
 from supple.lab.study.manifest import Manifest
 from supple.lab.study.problem import Problem
-from supple.lab.study.run_config import RunConfig, out_of_memory, part_size
+from supple.lab.study.run_config import RunConfig, fitting, out_of_memory, usual_part_size
 from supple.lab.study.schema import CycledSGD, Network, Optimizer, Transformer
 
 
@@ -45,7 +45,7 @@ def estimate(config: RunConfig, problem: Problem, seconds: float = 1.5) -> list[
     study = config.study
     steps = problem.steps(study.run.tasks, study.run.seeds)
     manifest = Manifest(Path(), config.name, study, steps, {}, {})
-    manifest.add_missing(study.columns, study.run.seeds, part_size(config, problem))
+    manifest.add_missing(study.columns, study.run.seeds, fitting(config, problem, usual_part_size(config)))
     parts = [manifest.part(number) for number in range(len(manifest.parts))]
     found = []
     for _, members in itertools.groupby(parts, key=lambda part: population_key(part.columns[0])):

@@ -27,8 +27,9 @@ class Manifest:
     """What a results folder says of itself.
 
     ``steps`` are the optimizer steps of each task, ``images`` their "count" and "digest". A part has the number of its
-    "first" run, its "columns" (numbers of those here) and its "seeds". ``scaled`` is as
-    :func:`supple.lab.study.running.scaled` gives it; ``sessions`` say when, where and by which command it was run.
+    "first" run, its "columns" (numbers of those here) and its "seeds"; new ones have at most so many runs as
+    ``part_size``, None: as fit into memory. ``scaled`` is as :func:`supple.lab.study.running.scaled` gives it;
+    ``sessions`` say when, where and by which command it was run.
     """
 
     folder: Path
@@ -37,6 +38,7 @@ class Manifest:
     steps: Sequence[int]
     images: Mapping[str, Any]
     scaled: Mapping[str, Any]
+    part_size: int | None = None
     columns: list[Column] = field(default_factory=list)
     parts: list[dict[str, Any]] = field(default_factory=list)
     sessions: list[dict[str, Any]] = field(default_factory=list)
@@ -108,6 +110,7 @@ class Manifest:
             "steps": self.steps[0] if len(set(self.steps)) == 1 else list(self.steps),
             "images": dict(self.images),
             "scaled": dict(self.scaled),
+            "part_size": self.part_size,
             "columns": [{**column.key(), "point": column.point} for column in self.columns],
             "parts": self.parts,
             "sessions": self.sessions,
@@ -177,6 +180,7 @@ def open_manifest(folder: Path) -> Manifest:
         [steps] * record.tasks if isinstance(steps, int) else steps,
         record.images.model_dump(),
         record.scaled.model_dump(exclude_none=True),
+        record.part_size,
         files.parsed(folder / MANIFEST, lambda: [column(entry) for entry in record.columns]),
         [part.model_dump() for part in record.parts],
         [session.model_dump() for session in record.sessions],

@@ -38,14 +38,17 @@ def defaults(kind: str) -> dict[str, Any]:
 
 def settings_in_full(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with the defaults of those that are not given; equal settings are equal values, 1 and 1.0 among them."""
-    found = {}
-    for name, default in defaults(kind).items():
-        value = given.get(name, default)
-        number = isinstance(default, int | float) and not isinstance(default, bool)
-        found[name] = type(default)(value) if number else value
+    found = {name: _as(default, given.get(name, default)) for name, default in defaults(kind).items()}
     if kind == RESET:
         found["parts"] = "+".join(part for part in RESETS if part in found["parts"].split("+"))
     return found
+
+
+def _as(default: Any, value: Any) -> Any:
+    """A value in the type of a setting's default, where it is the same number in that type."""
+    if isinstance(value, float) and isinstance(default, int) and value.is_integer():
+        return int(value)
+    return float(value) if isinstance(value, int) and isinstance(default, float) else value
 
 
 def check_settings(kind: str, settings: Mapping[str, Any]) -> None:
@@ -58,13 +61,26 @@ def check_settings(kind: str, settings: Mapping[str, Any]) -> None:
         if name not in known:
             has = f"{kind} has {', '.join(known)}" if known else f"{kind} has no settings"
             raise ValueError(f"there is no setting {name!r}.{did_you_mean(name, known)} {has}.")
-        if not isinstance(value, bool | int | float | str):
-            raise TypeError(f"{name} is {value!r}; it has to be like {known[name]!r}, its default")
+        _check_type(name, value, known[name])
     if kind == RESET:
         for part in str(settings.get("parts", "network")).split("+"):
             if part not in RESETS:
                 raise ValueError(f"parts: {nearest(part, RESETS)} Several are joined by +.")
     _check_by_making(kind, tuple(settings.items()))
+
+
+def _check_type(name: str, value: Any, default: Any) -> None:
+    """Checks that a setting is a switch, a number or a word where its default is one."""
+    if isinstance(default, bool):
+        fits, what = isinstance(value, bool), "true or false"
+    elif isinstance(default, str):
+        fits, what = isinstance(value, str), "a word"
+    else:
+        fits, what = isinstance(value, int | float) and not isinstance(value, bool), "a number"
+    if not fits:
+        raise TypeError(f"{name} is {value!r}; it has to be {what}, such as {default!r}, its default")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name} is {value}, which does not fit into 64 bits")
 
 
 @lru_cache(maxsize=4096)

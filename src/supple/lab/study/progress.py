@@ -12,6 +12,8 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from supple.lab.escaping import short, shown
+
 _SHOWN = 12
 """Methods whose accuracy is shown while a study runs."""
 
@@ -73,7 +75,7 @@ class Tally(Watcher):
 
     def say(self, message: str) -> None:
         """Prints it."""
-        self.console.print(message, highlight=False, soft_wrap=True, markup=False)
+        self.console.print(shown(message), highlight=False, soft_wrap=True)
 
     @property
     def steps(self) -> float:
@@ -113,8 +115,8 @@ class Tally(Watcher):
 
     def line(self) -> str:
         """All of it in one line."""
-        shown = [f"{method} {100 * value:.1f}%" for method, value in self.accuracies().items()]
-        return "  ".join(filter(None, (f"{100 * self.share:.1f}%", *shown, f"({self.pace()})" if self.pace() else "")))
+        each = [f"{short(method)} {100 * value:.1f}%" for method, value in self.accuracies().items()]
+        return "  ".join(filter(None, (f"{100 * self.share:.1f}%", *each, f"({self.pace()})" if self.pace() else "")))
 
     def __enter__(self) -> Tally:
         return self
@@ -167,7 +169,7 @@ class Bars(Tally):
     def _view(self) -> Group:
         table = Table(box=None, padding=(0, 2), show_header=False)
         for method, value in self.accuracies().items():
-            table.add_row(method, f"{100 * value:.1f}%")
+            table.add_row(shown(short(method)), f"{100 * value:.1f}%")
         return Group(table, self._progress)
 
     def __enter__(self) -> Bars:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,6 +32,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from supple.lab.study import checkpoint, files
+from supple.lab.study.run_config import PART_SIZE
 from supple.lab.study.spec import STUDIES, Study
 
 FORMAT = 1
@@ -137,12 +139,16 @@ class Machine(_Record):
 
 
 class Session(_Record):
-    """One time that ``supple run`` ran: when it started (ISO 8601), for how long, by which command, and where."""
+    """One time that ``supple run`` ran: when it started (ISO 8601), for how long, by which command, and where.
+
+    ``halved`` is how often a part was halved because memory ran out.
+    """
 
     started: str = ""
     seconds: float = Field(default=0.0, ge=0, lt=1e12)
     command: str = ""
     processes: int | None = None
+    halved: _Count = 0
     graphs: bool = False
     machine: Machine = Machine()
     versions: dict[str, str] = {}
@@ -192,6 +198,7 @@ class ManifestRecord(_Record):
     steps: _Number | list[_Number]
     images: Images
     scaled: Scaled
+    part_size: _Number | None = PART_SIZE
     columns: list[ColumnRecord] = []
     parts: list[PartRecord] = []
     sessions: list[Session] = []
@@ -241,6 +248,17 @@ class Results:
     sessions: tuple[Session, ...]
     runs: pl.DataFrame
     tables: Mapping[str, pl.LazyFrame]
+
+    @property
+    def command(self) -> str:
+        """The command that ran it last, or would run it, each word of it quoted so that a shell takes it as a word."""
+        try:
+            given = shlex.split(self.sessions[-1].command) if self.sessions else []
+        except ValueError:
+            given = []
+        return shlex.join(
+            given if given[:2] in (["supple", "run"], ["supple", "demo"]) else ["supple", "run", self.name]
+        )
 
     @property
     def tasks(self) -> pl.DataFrame:

@@ -1,7 +1,8 @@
 """What is to be run, on what: how many processes there are, and how many runs they train together.
 
 Within rounding, a replica's result does not depend on its neighbours, so replicas may be trained in any company; those
-trained together are a part.
+trained together are a part. Rounding grows as a network learns, so that the parts are a matter of the study and not of
+the machine: as many processes as there may be, the same runs are trained together, and end bit for bit the same.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import Any
 
 import torch
 
-from supple.lab.study.assembly import groups
 from supple.lab.study.errors import StudyError
 from supple.lab.study.limits import cores, usable_memory
 from supple.lab.study.problem import Problem
@@ -26,13 +26,18 @@ PartSize = Callable[[Column, int, int], int]
 CACHED = 26_000_000
 """Bytes of weights up to which a part trains fastest on a core; ``benchmarks/parts.py`` measures it."""
 
+PART_SIZE = 24
+"""Runs that a CPU trains together where nothing else is said: more train little faster, and fewer parts than cores
+leave some of them idle. On a GPU it is as many as there are."""
+
 
 @dataclass(frozen=True)
 class RunConfig:
     """What is to be run.
 
     ``study`` is already cut down to that; ``original`` is as its file says it, None where that is the same. ``memory``
-    is the bytes that one process may take. StudyError if the device cannot do what is asked for.
+    is the bytes that one process may take, ``part_size`` the most runs that are trained together; None: as the folder
+    says, or else :data:`PART_SIZE` on a CPU. StudyError if the device cannot do what is asked for.
     """
 
     study: Study
@@ -45,6 +50,7 @@ class RunConfig:
     graphs: bool = False
     processes: int | None = None
     memory: int | None = None
+    part_size: int | None = None
     command: str = ""
 
     def __post_init__(self) -> None:
@@ -81,12 +87,16 @@ def free_memory(device: str, processes: int) -> int:
     return usable_memory() // processes
 
 
-def part_size(config: RunConfig, problem: Problem) -> PartSize:
-    """How many runs to train together: as many as train fastest and fit, but so few that each process has a part.
+def usual_part_size(config: RunConfig) -> int | None:
+    """The most runs that are trained together in a new folder; None: as many as there are."""
+    return config.part_size or (PART_SIZE if config.device == "cpu" else None)
+
+
+def fitting(config: RunConfig, problem: Problem, most: int | None) -> PartSize:
+    """How many runs to train together: at most so many, of large networks as many as train fastest, if they fit.
 
     What it returns raises ValueError where not even one run fits into the memory.
     """
-    pieces = -(-config.process_count // len(groups(config.study.columns)))
     allowed = free_memory(config.device, config.process_count) if config.memory is None else config.memory
     room = allowed - problem.images_memory
 
@@ -99,8 +109,8 @@ def part_size(config: RunConfig, problem: Problem) -> PartSize:
                 f"{problem.images_memory / 1e6:,.1f} MB, more than the {allowed / 1e6:,.1f} MB that a process may "
                 "take; give more with --memory, fewer --processes, or a smaller network"
             )
-        fitting = room // whole * columns if room >= whole else 1 + (room - one) // (two - one)
-        return min(fitting, problem.most(column) or fitting, -(-seeds * columns // pieces))
+        room_for = room // whole * columns if room >= whole else 1 + (room - one) // (two - one)
+        return min(filter(None, (room_for, problem.most(column), most)))
 
     return size
 

@@ -20,7 +20,7 @@ from supple.lab.study.pool import Outcome, WorkerPool
 from supple.lab.study.problems import open_problem
 from supple.lab.study.progress import Watcher
 from supple.lab.study.results import MANIFEST
-from supple.lab.study.run_config import RunConfig, part_size
+from supple.lab.study.run_config import RunConfig, fitting, usual_part_size
 from supple.lab.study.schema import ClassIncremental
 from supple.lab.study.spec import Study
 
@@ -45,12 +45,13 @@ def prepare(config: RunConfig) -> tuple[Manifest, list[int]]:
                 + "\nGive another folder with --out, or put the study back as it was."
             )
         manifest.study = united(manifest.study, study)
+        manifest.part_size = config.part_size or manifest.part_size
     else:
-        manifest = Manifest(config.folder, config.name, study, [], identity, {})
+        manifest = Manifest(config.folder, config.name, study, [], identity, {}, usual_part_size(config))
     manifest.steps = problem.steps(manifest.study.run.tasks, manifest.study.run.seeds)
     manifest.scaled = scaled(config.original or study, manifest.study)
     limits.check_disk(config.folder, len(study.columns) * len(study.run.seeds) * study.run.tasks)
-    manifest.add_missing(study.columns, study.run.seeds, part_size(config, problem))
+    manifest.add_missing(study.columns, study.run.seeds, fitting(config, problem, manifest.part_size))
     manifest.sessions.append(session(config))
     manifest.write()
     wanted = {(column.text, seed) for column in study.columns for seed in study.run.seeds}
@@ -77,9 +78,11 @@ def run(config: RunConfig, watcher: Watcher | None = None, stop: threading.Event
     with files.locked(config.folder):
         manifest, parts = prepare(config)
         began = time.monotonic()
+        workers = WorkerPool(config, manifest, parts, watcher, stop)
         try:
-            return WorkerPool(config, manifest, parts, watcher, stop).train()
+            return workers.train()
         finally:
+            manifest.sessions[-1]["halved"] = workers.outcome.halved
             manifest.sessions[-1]["seconds"] = round(time.monotonic() - began, 1)
             manifest.write()
 

@@ -26,10 +26,21 @@ def _one_of(known: Iterable[str]) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-class Section(BaseModel):
-    """A section of a study file; nothing but its settings may stand in it."""
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+"""A whole number."""
+
+
+class Section(BaseModel):
+    """A section of a study file; nothing but its settings may stand in it, each of its own type.
+
+    A word is no number and no switch, and neither is the other; a number that has to be whole may be written as 1e3.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -44,7 +55,7 @@ class Permuted(Section):
 
     kind: Literal["permuted"] = "permuted"
     data: Annotated[str, _one_of(NAMES)] = "mnist"
-    batch_size: int = Field(default=30, ge=1)
+    batch_size: Whole = Field(default=30, ge=1)
 
     @property
     def stages(self) -> int:
@@ -61,16 +72,16 @@ class ClassIncremental(Section):
 
     kind: Literal["class_incremental"]
     data: Annotated[str, _one_of(DATA_SETS)] = "cifar100"
-    first: int = Field(default=5, ge=1)
-    step: int = Field(default=5, ge=1)
-    epochs: int = Field(default=100, ge=1)
-    batch_size: int = Field(default=90, ge=1)
-    validation: int = Field(default=50, ge=1)
-    train_images: int | None = Field(default=None, ge=2)
-    test_images: int | None = Field(default=None, ge=1)
+    first: Whole = Field(default=5, ge=1)
+    step: Whole = Field(default=5, ge=1)
+    epochs: Whole = Field(default=100, ge=1)
+    batch_size: Whole = Field(default=90, ge=1)
+    validation: Whole = Field(default=50, ge=1)
+    train_images: Whole | None = Field(default=None, ge=2)
+    test_images: Whole | None = Field(default=None, ge=1)
     restore: bool = True
     flip: float = Field(default=0.5, ge=0, le=1)
-    padding: int = Field(default=4, ge=0)
+    padding: Whole = Field(default=4, ge=0)
     rotation: float = Field(default=15.0, ge=0, le=180)
 
     @model_validator(mode="after")
@@ -101,8 +112,8 @@ class ClassIncremental(Section):
 class Network(Section):
     """The network; see :class:`supple.lab.nn.Architecture`. Its inputs and outputs are those that the problem needs."""
 
-    hidden: int = Field(default=100, ge=1)
-    depth: int = Field(default=3, ge=1)
+    hidden: Whole = Field(default=100, ge=1)
+    depth: Whole = Field(default=3, ge=1)
     activation: Annotated[str, _one_of(ACTIVATIONS)] = "relu"
     skip: Literal["after", "before"] | None = None
     layer_norm: Literal["after", "before"] | None = None
@@ -127,11 +138,11 @@ class Network(Section):
 class Transformer(Section):
     """The vision transformer; see :class:`supple.lab.nn.ViT`. Its images and outputs are those of the problem."""
 
-    patch_size: int = 4
-    depth: int = 8
-    heads: int = 12
-    width: int = 384
-    hidden: int = 1536
+    patch_size: Whole = 4
+    depth: Whole = 8
+    heads: Whole = 12
+    width: Whole = 384
+    hidden: Whole = 1536
     dropout: float = 0.1
     reparameterized: bool = False
     precision: Annotated[Literal["float32", "bfloat16"], _one_of(["float32", "bfloat16"])] = "float32"
@@ -171,7 +182,7 @@ class Optimizer(Section):
     step_size: float = Field(default=0.05, gt=0, allow_inf_nan=False)
     weight_decay: float = Field(default=0.0, ge=0, le=1)
     momentum: float = Field(default=0.0, ge=0, lt=1)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: Annotated[tuple[float, float], Field(strict=False)] = (0.9, 0.999)
 
     @model_validator(mode="after")
     def _fits(self) -> Optimizer:
@@ -197,6 +208,7 @@ class CycledSGD(Section):
 
 
 def _seeds(value: Any) -> Any:
+    value = _whole(value)
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 1:
             raise ValueError(f"it is {value}; give how many seeds, 1 or more, or a list of them")
@@ -210,13 +222,13 @@ def _seeds(value: Any) -> Any:
                 raise ValueError(f"{seed!r} is no seed; a seed is a whole number of 64 bits")
         if len(set(value)) < len(value):
             raise ValueError("a seed is given twice; each run has a seed of its own")
-    return value
+    return tuple(value) if isinstance(value, list) else value
 
 
 class Length(Section):
     """How long and how often to train; so many seeds are those from 0 on."""
 
-    tasks: int = Field(ge=1, strict=True)
+    tasks: Whole = Field(ge=1)
     seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)]
 
     @field_validator("tasks")
@@ -233,11 +245,11 @@ class Measure(Section):
     in a sweep.
     """
 
-    examples: int = Field(default=1500, ge=1)
-    disturbances: int = Field(default=0, ge=0)
+    examples: Whole = Field(default=1500, ge=1)
+    disturbances: Whole = Field(default=0, ge=0)
 
 
 class MeasureAdditions(Section):
     """What to measure beside accuracy and loss where classes are added, on how many images of old and of new ones."""
 
-    examples: int = Field(default=1000, ge=1)
+    examples: Whole = Field(default=1000, ge=1)

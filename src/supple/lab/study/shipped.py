@@ -20,6 +20,8 @@ def find(study: str) -> tuple[Path, str]:
     """Finds a study file by its path, or by the name of one that comes with supple; gives its path and name."""
     path = Path(study)
     if path.is_file():
+        if not path.stem.strip("."):
+            raise StudyError(f"{path} has no name for its results to be called by; rename it")
         inside = path.resolve().is_relative_to(FOLDER.resolve())
         place = path.resolve().relative_to(FOLDER.resolve()) if inside else Path(path.name)
         return path, place.with_suffix("").as_posix()

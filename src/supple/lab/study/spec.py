@@ -47,7 +47,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from supple.lab.study import limits
 from supple.lab.study.errors import StudyError, explain, nearest
@@ -112,6 +112,9 @@ class Study(Section):
 
     title: str
     source: str = ""
+    # Its sections are made of tables, not given as such.
+    model_config = ConfigDict(strict=False)
+
     problem: Permuted | ClassIncremental
     network: Network | Transformer
     optimizer: Optimizer | CycledSGD
@@ -265,7 +268,8 @@ def read(path: Path) -> Study:
 def parse(text: str, name: str) -> Study:
     """Reads the TOML text of a study file; the name is for messages."""
     try:
-        content = tomllib.loads(text)
+        # Some editors begin a file with a mark of the order of its bytes.
+        content = tomllib.loads(text.removeprefix("\ufeff"))
     except tomllib.TOMLDecodeError as error:
         raise StudyError(f"{name}: {error}") from error
     return from_dict(content, name)

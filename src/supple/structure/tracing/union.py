@@ -74,7 +74,10 @@ def unite(records: Sequence[Record], findings: Sequence[Finding]) -> tuple[list[
 
 
 def _alike(findings: Sequence[Finding]) -> list[list[Finding]]:
-    """Findings of the same outputs of a weight, or of some of the same, in the order of the first of each."""
+    """Findings of the same outputs of a weight, or of some of the same.
+
+    They are in the order of the first pass; what another pass shows first stands behind what came before it there.
+    """
     first = list(range(len(findings)))
 
     def class_of(number: int) -> int:
@@ -92,9 +95,16 @@ def _alike(findings: Sequence[Finding]) -> list[list[Finding]]:
                     first[high] = low
             made[weight.tensor, weight.dim].append((rows, number))
     classes: defaultdict[int, list[Finding]] = defaultdict(list)
+    order: list[int] = []
+    place, record = 0, None
     for number, finding in enumerate(findings):
-        classes[class_of(number)].append(finding)
-    return list(classes.values())
+        place, record = place if finding.record is record else 0, finding.record
+        own = class_of(number)
+        classes[own].append(finding)
+        if own not in order:
+            order.insert(place, own)
+        place = order.index(own) + 1
+    return [classes[own] for own in order]
 
 
 def _united(records: Sequence[Record], alike: list[Finding]) -> UnitGroup | str:
