@@ -136,6 +136,7 @@ class Method(State):
     __signature__: ClassVar[inspect.Signature]
     sharded = False
     _data_parallel: Any = None
+    _later: Iterable[str] = ()  # parameters that are frozen yet, whose distributions are kept if they are known
     watches = False
     """Whether its ``watch`` looks at everything at every step, as for a moving average."""
     reads_gradients = True
@@ -448,6 +449,8 @@ class Method(State):
             initial = initial_distributions(self.model, overrides, optimizer=self.optimizer)
         names = self._redrawn()
         self.distributions = initial.require_means(names) if self.required == "means" else initial.require(names)
+        found = {name: initial[name].distribution for name in self._later if name not in self.distributions}
+        self.distributions |= {name: one for name, one in found.items() if one is not None}
         self._stated = {name for name, entry in initial.items() if entry.source == "override"}
         self.fixed_rows = {name: entry.fixed_row for name, entry in initial.items() if entry.fixed_row is not None}
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-from supple.functional.sharding import is_sharded, opened
+from supple.functional.sharding import block_of, is_sharded, opened
 from supple.methods.arguments import refuse_unknown, restore
 from supple.methods.base import Method, Needs
 from supple.methods.features import FeatureReader, Passes, data_groups, share
@@ -87,6 +87,7 @@ class UnitMethod(Method):
         self._opened: dict[str, Tensor] = {}
         self.per_unit: dict[str, list[Tensor]] = {}
         self._late = [False] * len(self.layers)
+        self._trained = [layer.trains() for layer in self.layers]
         self._listens = self._heard = False
         self.reads_gradients = utility == "gradient"
 
@@ -174,14 +175,18 @@ class UnitMethod(Method):
         for layer in self.layers:
             if layer.read is not None:
                 due.append(layer)
-            if not layer.trains():
+            if layer.trains():
+                self._trained[layer.number] = True
+            else:
                 frozen.add(layer.number)
         if due and self._process_groups:
             share([reader for layer in due for reader in layer.readers], self._process_groups, self.device)
-        missed = set() if self.stacked else self._missed(due) - frozen
+        missed = set()
+        if not self.stacked:
+            missed = self._missed([layer for layer in due if layer.number not in frozen]) - frozen
         for layer in due:
             if layer.number in missed or layer.number in frozen:
-                self.misses += 1
+                self.misses += self._trained[layer.number]
                 continue
             with self._gathered(layer.group) if self.sharded else nullcontext():
                 if self.watches:
@@ -248,10 +253,13 @@ class UnitMethod(Method):
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on as if never stopped; see :meth:`supple.Method.state_dict`."""
         per_unit = {kind: [tensor.clone() for tensor in tensors] for kind, tensors in self.per_unit.items()}
-        return super().state_dict() | per_unit | {"late": list(self._late)}
+        # Also of parameters that are frozen, which may train when the state is loaded.
+        shapes = {name: list(parameter.shape) for name, parameter in self.model.named_parameters()}
+        kept = {"late": list(self._late), "trained": list(self._trained), "shapes": shapes}
+        return super().state_dict() | per_unit | kept
 
     def _load(self, state: Mapping[str, Any]) -> None:
-        self._late, self._heard = [bool(late) for late in state["late"]], self.steps > 0
+        self._late, self._trained, self._heard = list(state["late"]), list(state["trained"]), self.steps > 0
         own = {(kind, k): tensor for kind, tensors in self.per_unit.items() for k, tensor in enumerate(tensors)}
         saved = {(kind, k): t for kind in self.per_unit for k, t in enumerate(state[kind]) if t is not None}
         restore(own, saved)
@@ -279,16 +287,34 @@ class UnitMethod(Method):
         # A shared parameter has several names, of which model.named_parameters() gives the first.
         first = {id(parameter): name for name, parameter in self.model.named_parameters()}
         self.names = {name: first.get(id(tensor), name) for name, tensor in self.tensors.items()}
-        self.units = self._without_frozen(find_units(self.model) if self._units is None else self._units)
-        self.layers = [Layer(self, number, group) for number, group in enumerate(self.units)]
+        self._units = find_units(self.model) if self._units is None else self._units
+        self.units = self._without_frozen(self._units)
+        self._later = self._drawn_of(group for group in self._units if group not in self.units.groups)
+        return self._drawn_of(self.units)
+
+    def _drawn_of(self, groups: Iterable[UnitGroup]) -> dict[str, None]:
+        """The parameters of some units that get initial values again, each once."""
         names: dict[str, None] = {}
-        for group in self.units:
+        for group in groups:
             parts = [*group.incoming, *(part for norm in group.norms for part in (norm.scale, norm.shift))]
             names |= {self.names[part.tensor]: None for part in parts if part is not None}
         return names
 
+    def _take_initial(self, overrides: Overrides | None) -> None:
+        """Works out the initial distributions; layers that are frozen yet are acted on later where they are known."""
+        super()._take_initial(overrides)
+        groups = [group for group in self._units or () if self._drawn_of([group]).keys() <= self.distributions.keys()]
+        self.layers = [Layer(self, number, group) for number, group in enumerate(groups)]
+        for group in groups:
+            for part in (*group.incoming, *(consumer.weight for consumer in group.consumers)):
+                name = self.names[part.tensor]
+                if name not in self.parameters:
+                    parameter = self.tensors[name]
+                    self.parameters[name] = parameter  # type: ignore[assignment]
+                    self.blocks[name] = block_of(parameter.detach()[0] if self.stacked else parameter)
+
     def _without_frozen(self, units: Units | Sequence[UnitGroup]) -> Units:
-        """Checks that the units fit the model, and leaves out those with frozen weights.
+        """Checks that the units fit the model, and says which have frozen weights, as long as these are frozen.
 
         Raises:
             ValueError: if they do not fit, or none are left.
