@@ -38,15 +38,21 @@ def workers(groups: Sequence[Sequence[int]]) -> Iterator[Workers]:
     """Worker processes, each on a group of cores and with as many threads, until the end of the ``with`` block."""
     context = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
-        yield [
-            stack.enter_context(ProcessPoolExecutor(1, context, initializer=_settle, initargs=(group,)))
-            for group in groups
-        ]
+        try:
+            yield [
+                stack.enter_context(ProcessPoolExecutor(1, context, initializer=_settle, initargs=(group,)))
+                for group in groups
+            ]
+        except (BrokenProcessPool, BrokenPipeError):
+            sys.exit("A worker process of the benchmark has ended, as happens where something kills it.")
 
 
 def _settle(group: Sequence[int]) -> None:
     # Ctrl-C reaches all processes; the one that started this one decides what becomes of it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGPIPE"):
+        # Without the one that started it, it ends without a word.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
@@ -62,12 +68,11 @@ def _end_with(parent: Any) -> None:
 
 def ask(processes: Workers, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]] | None = None) -> list:
     """Calls a function in all workers at the same time, in each with its own arguments; the answers, one a worker."""
-    each = arguments or [()] * len(processes)
-    try:
-        asked = [process.submit(function, *own) for process, own in zip(processes, each, strict=True)]
-        return [answer.result() for answer in asked]
-    except (BrokenProcessPool, BrokenPipeError):
-        sys.exit("A worker process of the benchmark was ended from outside, as happens where memory runs out.")
+    asked = [
+        process.submit(function, *own)
+        for process, own in zip(processes, arguments or [()] * len(processes), strict=True)
+    ]
+    return [answer.result() for answer in asked]
 
 
 def timer(statement: str, setup: str = "pass", threads: int | None = None, **names: Any) -> Timer:

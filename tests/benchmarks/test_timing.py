@@ -113,6 +113,8 @@ def test_footprint() -> None:
 def test_the_death_of_a_worker_is_noticed() -> None:
     with workers([cores()[:1]]) as one, pytest.raises(BrokenProcessPool):
         ask(one, os._exit, [(1,)])
+    with pytest.raises(SystemExit, match="A worker process of the benchmark has ended"), workers([cores()[:1]]) as one:
+        ask(one, os._exit, [(1,)])
 
 
 @pytest.mark.slow

@@ -79,3 +79,51 @@ def test_other_initializations_are_not_taken_for_training(fill):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert "trained" not in initial_distributions(model)["weight"].source
+
+
+NETWORKS = {
+    "default": lambda w: None,
+    "orthogonal": lambda w: nn.init.orthogonal_(w, 2**0.5),
+    "Kaiming normal": nn.init.kaiming_normal_,
+    "normal": lambda w: nn.init.normal_(w, 0, 0.02),
+}
+
+
+def learned(fill, seed, steps, norm):
+    """A network of the size usual in reinforcement learning, and the same one trained with Adam."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(8, 64), norm(64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 4))
+    for layer in (model[0], model[3], model[5]):
+        fill(layer.weight)
+        if fill is not NETWORKS["default"]:
+            nn.init.zeros_(layer.bias)
+    target, optimizer = nn.Linear(8, 4), torch.optim.Adam(model.parameters(), lr=1e-3)
+    for _ in range(steps):
+        x = torch.randn(32, 8)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), target(x).argmax(dim=1)).backward()
+        optimizer.step()
+    return model
+
+
+def refused(model):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = initial_distributions(model)
+    return any(initial.distribution is None for initial in found.values())
+
+
+@pytest.mark.parametrize("norm", [nn.Identity, nn.LayerNorm])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_thousand_steps_are_noticed(name, norm):
+    assert refused(learned(NETWORKS[name], 0, 1000, norm))
+    assert not refused(learned(NETWORKS[name], 0, 0, norm))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_power_and_the_rate_of_false_alarms(name):
+    """Of trained networks nine in ten are noticed at least, and of fresh ones none in 300 is refused."""
+    assert sum(refused(learned(NETWORKS[name], seed, 1000, nn.Identity)) for seed in range(30)) >= 27
+    assert not any(refused(learned(NETWORKS[name], seed, 0, nn.Identity)) for seed in range(300))

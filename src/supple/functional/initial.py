@@ -1,7 +1,7 @@
 """Initial distributions: what a parameter's entries are drawn from, when a network is made and when reinitialized.
 
-Every distribution is a quantile function, so that an entry's value is a function of one uniform number and drawing a
-few entries or all of them is the same operation.
+What is drawn is drawn by a quantile function, so that an entry's value is a function of one uniform number and drawing
+a few entries or all of them is the same operation.
 """
 
 from __future__ import annotations
@@ -170,9 +170,8 @@ class TruncatedNormal:
                 f"bounds of a truncated normal distribution are low={self.low} and high={self.high}; "
                 "high has to be above low"
             )
-        _, below, above = self._standard
         # So much that the product with the smallest uniform number, 2**-24, keeps all its digits.
-        if not _cumulative(above) - _cumulative(below) > 1e-300:
+        if not self.mass > 1e-300:
             raise ValueError(
                 f"a normal distribution with mean {self.location} and std {self.std} has no probability between "
                 f"low={self.low} and high={self.high}; move the bounds towards the mean"
@@ -188,10 +187,16 @@ class TruncatedNormal:
         return (1, a, b) if a + b <= 0 else (-1, -b, -a)
 
     @property
+    def mass(self) -> float:
+        """The probability that the normal before it is cut leaves between the bounds."""
+        _, below, above = self._standard
+        return _cumulative(above) - _cumulative(below)
+
+    @property
     def mean(self) -> float:
         """E[x] = location + std (phi(a) - phi(b)) / (Phi(b) - Phi(a)), with a and b the bounds in standard units."""
         sign, a, b = self._standard
-        return self.location + sign * self.std * (_density(a) - _density(b)) / (_cumulative(b) - _cumulative(a))
+        return self.location + sign * self.std * (_density(a) - _density(b)) / self.mass
 
     def quantile(self, probability: Tensor) -> Tensor:
         """The normal quantile of Phi(a) + p (Phi(b) - Phi(a)), in float64 on the way, kept between the bounds.
@@ -212,14 +217,54 @@ class TruncatedNormal:
         return f"truncated normal(mean {self.location:g}, std {self.std:.4g}, from {self.low:g} to {self.high:g})"
 
 
-Distribution = Constant | Normal | Uniform | TruncatedNormal
-"""What parameters are drawn from. Each kind has a ``mean`` and a quantile function."""
+@dataclass(frozen=True, eq=False)
+class Fixed:
+    """A value of its own for each entry: an identity matrix, a bias of 1 for one gate, Mamba's log(1) to log(16).
+
+    Args:
+        values: the values of the whole tensor of one network.
+
+    Raises:
+        ValueError: if one is not finite.
+    """
+
+    values: Tensor
+
+    def __post_init__(self) -> None:
+        if not bool(self.values.isfinite().all()):
+            raise ValueError("values of a fixed tensor have to be finite")
+
+    @property
+    def mean(self) -> float:
+        """Mean over the entries; what an entry starts from is its own value."""
+        return float(self.values.double().mean())
+
+    def at(self, index: Tensor) -> Tensor:
+        """The values of some entries.
+
+        Args:
+            index: int64, row-major index of each.
+
+        Returns:
+            The same shape.
+        """
+        return self.values.to(index.device).flatten()[index]
+
+    def __str__(self) -> str:
+        return f"fixed (from {float(self.values.min()):g} to {float(self.values.max()):g})"
+
+
+Drawn = Constant | Normal | Uniform | TruncatedNormal
+"""What a user may state: each kind has a ``mean`` and a quantile function, the same for all entries."""
+
+Distribution = Drawn | Fixed
+"""What parameters are drawn from."""
 
 _KINDS = {kind.__name__: kind for kind in get_args(Distribution)}
 
 
-def to_dict(distribution: Distribution) -> dict[str, str | float]:
-    """A distribution as plain strings and numbers, for saving.
+def to_dict(distribution: Distribution) -> dict[str, str | float | Tensor]:
+    """A distribution as plain strings, numbers and tensors, for saving.
 
     Args:
         distribution: the distribution.
@@ -262,6 +307,8 @@ def sample(distribution: Distribution, seed: Tensor, purpose: int, step: int, sh
     Returns:
         float32 [R, *shape]. Entry i of a tensor in row-major order uses random number i.
     """
+    if isinstance(distribution, Fixed):
+        return distribution.values.float().expand(len(seed), *shape)
     return distribution.quantile(random.uniform(seed, purpose, step, math.prod(shape))).view(len(seed), *shape)
 
 
@@ -278,4 +325,6 @@ def sample_at(distribution: Distribution, seed: Tensor, purpose: int, step: int,
     Returns:
         float32 of the broadcast shape.
     """
+    if isinstance(distribution, Fixed):
+        return distribution.at(index).float().expand(torch.broadcast_shapes(seed.shape, index.shape))
     return distribution.quantile(random.uniform_at(seed, purpose, step, index))

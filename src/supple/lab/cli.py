@@ -53,7 +53,7 @@ def main() -> None:
         sys.exit(130)
     except OSError as error:
         # Commands name files themselves; what is left is standard output, such as a file on a full disk.
-        sys.exit(f"Error: {error}")
+        sys.exit(f"Error: cannot write {error.filename or 'the output'}: {error.strerror or error}")
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in EXTRA:
             raise

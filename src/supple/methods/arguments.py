@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from supple.functional.sharding import block_of
 from supple.structure.overrides import names_matching
+from supple.structure.parametrized import computed_from
 
 Selector = str | type[nn.Module] | Callable[[str, nn.Parameter], bool]
 """A parameter name or glob pattern, a class of module (its direct parameters), or a function of name and parameter."""
@@ -75,6 +77,9 @@ def chosen_parameters(
             be acted on: it is no real floating-point tensor, lies on another device than the others, or is sharded in
             another way than in blocks.
         TypeError: if a selector is of another kind.
+
+    Warns:
+        UserWarning: if weights are computed from some, which are left out for that.
     """
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if not trained:
@@ -82,10 +87,20 @@ def chosen_parameters(
     included = set(trained) if include is None else _matching(model, include, "include")
     excluded = set() if exclude is None else _matching(model, exclude, "exclude")
     chosen = {name: p for name, p in trained.items() if name in included and name not in excluded}
+    reasons = {name: reason for name, reason in computed_from(model).items() if name in chosen}
+    left_out = "".join(f"\n  {name}: {reason}" for name, reason in reasons.items())
+    chosen = {name: parameter for name, parameter in chosen.items() if name not in reasons}
     if not chosen:
         raise ValueError(
             f"include and exclude leave no parameter of this {type(model).__name__} that trains; there is nothing to "
-            "act on"
+            f"act on{left_out}"
+        )
+    if reasons:
+        warnings.warn(
+            f"parameters that weights are computed from are left alone, since their entries are no weights:{left_out}\n"
+            "exclude=..., where the method has it, says that this is known",
+            UserWarning,
+            stacklevel=4,
         )
     _check_parameters(chosen)
     return chosen

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypedDict
@@ -438,6 +438,10 @@ class Method(State):
         """The parameters whose initial distributions have to be known."""
         return self.parameters
 
+    def _written(self) -> Collection[str]:
+        """The parameters that may get new values; only they can show that the network was trained."""
+        return self.parameters
+
     def _take_initial(self, overrides: Overrides | None) -> None:
         """Works out the initial distributions."""
         if self.required == "nothing":
@@ -446,8 +450,8 @@ class Method(State):
         with warnings.catch_warnings():
             if self.required == "means":
                 warnings.filterwarnings("ignore", "The model looks trained already")
-            initial = initial_distributions(self.model, overrides, optimizer=self.optimizer)
-        names = self._redrawn()
+            names = self._redrawn()
+            initial = initial_distributions(self.model, overrides, optimizer=self.optimizer, names=self._written())
         self.distributions = initial.require_means(names) if self.required == "means" else initial.require(names)
         found = {name: initial[name].distribution for name in self._later if name not in self.distributions}
         self.distributions |= {name: one for name, one in found.items() if one is not None}

@@ -141,7 +141,11 @@ class CBP(UnitMethod):
             average.copy_(torch.where(value.isfinite(), average * decay + (1 - decay) * value, average))
 
     def rest(self, layer: Layer) -> None:
-        """Keeps the ages of a layer that did not run."""
+        """Keeps the ages of a layer that did not run.
+
+        Args:
+            layer: the layer.
+        """
         self.per_unit["born"][layer.number] += 1
 
     def rule(self, layer: Layer) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from supple.functional import random
+from supple.functional.initial import Fixed
 from supple.functional.rounding import HALF, add_by_chance, precise_type
 from supple.functional.sharding import gathered, is_sharded, opened
 from supple.functional.utility import (
@@ -243,14 +244,18 @@ class Layer:
             seed, key = method.seed[chosen.replica].view(lead), random.purpose(*method.moment, "incoming", name)
             index = first + chosen.unit.view(lead) * stride + offsets
             numbers = random.uniform_at(seed, key, method.time, index)
-            self._write(part, chosen, method.distributions[name].quantile(numbers))
+            drawn = method.distributions[name]
+            self._write(part, chosen, drawn.at(index) if isinstance(drawn, Fixed) else drawn.quantile(numbers))
         for part in (*group.bias, *outgoing):
             self._write(part, chosen, 0.0)
         for norm in group.norms:
             for scale_or_shift in (norm.scale, norm.shift):
                 if scale_or_shift is not None:
-                    mean = method.distributions[method.names[scale_or_shift.tensor]].mean
-                    self._write(scale_or_shift, chosen, mean)
+                    start = method.distributions[method.names[scale_or_shift.tensor]]
+                    value: Tensor | float = start.mean
+                    if isinstance(start, Fixed):
+                        value = self.view(scale_or_shift, start.values.to(method.device)[None])[0, chosen.unit]
+                    self._write(scale_or_shift, chosen, value)
             for running, value in ((norm.running_mean, 0.0), (norm.running_var, 1.0)):
                 if running is not None:
                     self._write(running, chosen, value)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from supple.functional.initial import Distribution, from_dict, to_dict
+from supple.functional.initial import Distribution, Fixed, from_dict, to_dict
 from supple.functional.sharding import Block, is_sharded, local
 from supple.methods.arguments import restore
 
@@ -163,12 +163,19 @@ class State(ABC):
                 f"the state is of another network: the two differ in {', '.join(sorted(map(str, differing)))}"
             )
         for name, saved in state["initial"].items():
-            if not isinstance(saved, Mapping) or not all(type(value) in (str, float, int) for value in saved.values()):
-                raise TypeError(f"initial.{name} of the state is no dict of words and numbers")
+            kinds = str | float | int | Tensor
+            if not isinstance(saved, Mapping) or not all(isinstance(value, kinds) for value in saved.values()):
+                raise TypeError(f"initial.{name} of the state is no dict of words, numbers and tensors")
             try:
-                extremes = from_dict(saved).quantile(torch.tensor([2.0**-25, 1 - 2.0**-24]))
-                if not extremes.isfinite().all():
-                    raise ValueError(f"it gives values of {extremes.tolist()}")
+                distribution = from_dict(saved)
+                if isinstance(distribution, Fixed):
+                    extremes, shape = distribution.values, own["shapes"][name][self.stacked :]
+                    if list(extremes.shape) != shape:
+                        raise ValueError(f"it has values of shape {tuple(extremes.shape)}, not {tuple(shape)}")
+                else:
+                    extremes = distribution.quantile(torch.tensor([2.0**-25, 1 - 2.0**-24]))
+                if not extremes.is_floating_point() or not extremes.isfinite().all():
+                    raise ValueError("it gives other values")
             except Exception as error:
                 raise ValueError(f"initial.{name} of the state is no distribution of finite values: {error}") from error
 
@@ -226,7 +233,13 @@ class State(ABC):
 
 
 def check_kind(state: Any, name: str, what: str | None = None) -> None:
-    """Raises if something is not the state of a method of this name."""
+    """Raises if something is not the state of a method of this name.
+
+    Args:
+        state: what was given.
+        name: name of the method's class.
+        what: how the message names it; None: by that.
+    """
     if not isinstance(state, Mapping):
         raise TypeError(f"the state is a {type(state).__name__}; it has to be what state_dict() gave")
     method = state.get("method")

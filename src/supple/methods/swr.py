@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from supple.functional.initial import Fixed
 from supple.functional.utility import below_threshold, proportional_count, weight_gradient, weight_magnitude
 from supple.methods.arguments import choice
 from supple.methods.base import About, Required, SharedReplacing
@@ -165,8 +166,10 @@ class SWR(WeightMethod):
             count = proportional_count(w.block.whole.numel(), factor, w.chance("count"))
             chosen = w.lowest(utility, count * mean.isfinite())
         new: New = w.draw
-        if self.reinit != "resample":
-            new = w.distribution.mean if self.reinit == "mean" else w.kept("start")
+        if self.reinit == "initial":
+            new = w.kept("start")
+        elif self.reinit == "mean" and not isinstance(w.distribution, Fixed):
+            new = w.distribution.mean
         w.replace(chosen, new)
         if self.watches:
             average = self.kept["average"][w.name]

@@ -18,6 +18,7 @@ from supple.methods.when import ALL, Rows
 from supple.structure.description import Excluded, UnitGroup, Units
 from supple.structure.find import units as find_units
 from supple.structure.overrides import Overrides
+from supple.structure.parametrized import computed_from
 
 UnitUtility = Literal["contribution", "magnitude", "activation", "gradient"]
 _UTILITIES = ("contribution", "magnitude", "activation", "gradient")
@@ -98,7 +99,11 @@ class UnitMethod(Method):
         """Looks at one layer of all replicas at every step, before the rule, where ``watches`` is set."""
 
     def rest(self, layer: Layer) -> None:
-        """Takes note that a layer did not run in this step, or is frozen."""
+        """Takes note that a layer did not run in this step, or is frozen.
+
+        Args:
+            layer: the layer.
+        """
 
     def rule_at_boundary(self, layer: Layer) -> None:
         """Acts on one layer of all replicas where the data changes; no features are known there."""
@@ -313,6 +318,11 @@ class UnitMethod(Method):
                     self.parameters[name] = parameter  # type: ignore[assignment]
                     self.blocks[name] = block_of(parameter.detach()[0] if self.stacked else parameter)
 
+    def _written(self) -> set[str]:
+        """The parameters that hold something of the units."""
+        names = {self.names[part.tensor] for group in self.units for part in group.parts()}
+        return names & {name for name, parameter in self.parameters.items() if parameter.requires_grad}
+
     def _without_frozen(self, units: Units | Sequence[UnitGroup]) -> Units:
         """Checks that the units fit the model, and says which have frozen weights, as long as these are frozen.
 
@@ -324,6 +334,7 @@ class UnitMethod(Method):
                 f"units is {units!r:.60}; it has to be what supple.units(model, example) gave, or a list of "
                 "supple.UnitGroup"
             )
+        computed = computed_from(self.model)
         kept, excluded = [], list(units.excluded) if isinstance(units, Units) else []
         modules, kind = dict(self.model.named_modules(remove_duplicate=False)), type(self.model).__name__
         for group in units:
@@ -342,7 +353,10 @@ class UnitMethod(Method):
                     raise ValueError(f"units of {group.name}: {error}") from error
             weights = [*group.incoming, *(consumer.weight for consumer in group.consumers)]
             frozen = [part.tensor for part in weights if not self.tensors[part.tensor].requires_grad]
-            if frozen:
+            made = [f"{part.tensor}: {computed[part.tensor]}" for part in group.parts() if part.tensor in computed]
+            if made:
+                excluded.append(Excluded(group.name, "; ".join(made)))
+            elif frozen:
                 excluded.append(Excluded(group.name, f"{', '.join(frozen)} frozen (requires_grad=False)"))
             else:
                 kept.append(group)

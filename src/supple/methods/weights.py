@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from supple.functional import random
-from supple.functional.initial import Constant
+from supple.functional.initial import Constant, Fixed
 from supple.functional.rounding import HALF
 from supple.functional.sharding import gathered
 from supple.functional.utility import lowest
@@ -170,6 +170,9 @@ class Weights:
         """
         if isinstance(self.distribution, Constant):
             return self.distribution.value
+        if isinstance(self.distribution, Fixed):
+            every = self.block.every_index(self.value.device)
+            return self.distribution.at(every if place is None else every.flatten()[place[1]])
         if place is None:
             return self.distribution.quantile(self.uniform("resample"))
         rows, index = place

@@ -68,7 +68,12 @@ class Every:
         return rows_of(self.mask(step), self._device)
 
     def advance(self, missed: Collection[int] = (), frozen: Collection[int] = ()) -> None:
-        """Goes on to the next step, which needs no bookkeeping here."""
+        """Goes on to the next step, which needs no bookkeeping here.
+
+        Args:
+            missed: the layers that did not run in this one.
+            frozen: the layers that could not be acted on.
+        """
 
 
 class Replacements:

@@ -1,7 +1,7 @@
 """How well a distribution explains the values of a parameter: summary, likelihood and Kolmogorov-Smirnov test.
 
-The tests are meant for models of thousands of tensors: they turn a true distribution down with a chance of about one in
-a billion a tensor, so what they turn down is turned down for a reason.
+Likelihoods decide between distributions. The Kolmogorov-Smirnov test turns down what is none of them, and is set so
+that it turns down a true distribution with a chance of one in a billion a tensor.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ SIGNIFICANCE = 1e-9
 # moves a distribution function by up to about the resolution (bfloat16: 2**-7). More would also wake torch's threads.
 _MOST_VALUES = 1 << 14
 _NORMAL_REACH = 8.0  # standard deviations; beyond lies one of 10**15 entries
+_CUTS = (1.0, 1.5, 2.0, 2.5, 3.0)  # where people cut a normal distribution, in standard deviations
+_BLURS = (0.05, 0.1, 0.2, 0.35, 0.6)  # standard deviation of the blur, as a share of the uniform's bound
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,17 @@ class Summary:
     @cached_property
     def std(self) -> float:
         """Root mean square distance of the values from their mean, at least what rounding alone would give."""
-        return max(float(self.values.std(correction=0)), self.resolution * self.reach, 1e-300)
+        return max(float(self.values.std(correction=0)), self.rounding, 1e-300)
 
     @property
     def reach(self) -> float:
         """Largest magnitude of all entries."""
         return max(abs(self.low), abs(self.high))
+
+    @property
+    def rounding(self) -> float:
+        """By how much the entries may have been rounded."""
+        return self.resolution * self.reach
 
     @property
     def finite(self) -> bool:
@@ -90,6 +97,57 @@ class Summary:
         if counts[most] <= 5 + 4 * self.resolution * len(self.values):
             return None
         return float(different[most]), float(counts[most]) / len(self.values)
+
+    @cached_property
+    def few_values(self) -> bool:
+        """Whether the entries were set rather than drawn: each value occurs four times or more on average.
+
+        In formats of 16 bits, of which large tensors hold all numbers many times, only if they are at most 16.
+        """
+        different = len(torch.unique_consecutive(self.values))
+        return 4 * different <= len(self.values) and (self.resolution < 1e-6 or different <= 16)
+
+    @cached_property
+    def estimates(self) -> tuple[Distribution, ...]:
+        """The distributions of each family that explain two or more finite values best; those about 0 come first.
+
+        The uniform between the extreme entries, each moved out by the mean distance between entries and by the
+        rounding; the normal of the values' mean and standard deviation; the normal cut at some standard deviations.
+        """
+        reach, root_mean_square = self.reach, math.hypot(self.mean, self.std)
+        gap = (self.high - self.low) / max(1, self.count - 1) + self.rounding
+        cut = reach + reach / max(1, self.count)
+        return (
+            Uniform(-cut - self.rounding, cut + self.rounding),
+            Normal(0.0, root_mean_square),
+            *(TruncatedNormal(0.0, cut / at, -cut, cut) for at in _CUTS),
+            Uniform(self.low - gap, self.high + gap),
+            Normal(self.mean, self.std),
+        )
+
+    @cached_property
+    def best(self) -> float:
+        """The logarithm of the likelihood of the best of :attr:`estimates`."""
+        return max(log_likelihood(estimate, self) for estimate in self.estimates)
+
+    @cached_property
+    def blurred(self) -> float:
+        """The logarithm of the likelihood of a uniform distribution about 0 to which normal noise was added.
+
+        That is what training makes of values drawn from a uniform distribution: its edges are no longer sharp. The
+        density, with bound b and noise s, is (Phi((x + b) / s) - Phi((x - b) / s)) / 2b; b and s are those that give
+        the values' root mean square, for the best of some s / b.
+        """
+        root_mean_square = math.hypot(self.mean, self.std)
+        found = -math.inf
+        for blur in _BLURS:
+            bound = root_mean_square / math.sqrt(1 / 3 + blur**2)
+            noise = blur * bound
+            # Of the two tails that differ, the lower: Phi has all its digits there.
+            far, near = (-self.values.abs() + bound) / noise, (-self.values.abs() - bound) / noise
+            density = (torch.special.ndtr(far) - torch.special.ndtr(near)) / (2 * bound)
+            found = max(found, float(density.log().sum()))
+        return found
 
 
 def summarize(tensor: Tensor, fixed_row: int | None = None) -> Summary:
@@ -171,7 +229,6 @@ def log_likelihood(distribution: Distribution, summary: Summary) -> float:
 
     A normal distribution reaches 8 standard deviations.
     """
-    n = len(summary.values)
     if isinstance(distribution, Uniform):
         low, high = distribution.low, distribution.high
         each = -math.log(high - low)
@@ -182,31 +239,13 @@ def log_likelihood(distribution: Distribution, summary: Summary) -> float:
         each = -(square + math.log(2 * math.pi)) / 2 - math.log(whole.std)
         if isinstance(distribution, TruncatedNormal):
             low, high = distribution.low, distribution.high
-            below, above = cumulative(whole, torch.tensor((low, high), dtype=torch.float64)).tolist()
-            each -= math.log(above - below)
+            each -= math.log(distribution.mass)
     else:
         raise TypeError(
             f"{distribution} is no normal, uniform or truncated normal distribution: its fit is not defined"
         )
-    rounding = summary.resolution * summary.reach
-    return n * each if low - rounding <= summary.low and summary.high <= high + rounding else -math.inf
-
-
-def estimates(summary: Summary) -> tuple[Normal, Uniform, TruncatedNormal]:
-    """The distributions of each family that explain two or more finite values best.
-
-    The normal of the values' mean and standard deviation; the uniform between the extreme entries, each moved out by
-    the mean distance between entries and by the rounding; the normal about 0 cut at two standard deviations.
-    """
-    width = summary.high - summary.low
-    gap = width / max(1, summary.count - 1) + summary.resolution * summary.reach
-    root_mean_square = math.hypot(summary.mean, summary.std)
-    scale = max(summary.reach / 2, root_mean_square)
-    return (
-        Normal(summary.mean, summary.std),
-        Uniform(summary.low - gap, summary.high + gap),
-        TruncatedNormal(0.0, scale, -2 * scale, 2 * scale),
-    )
+    within = low - summary.rounding <= summary.low and summary.high <= high + summary.rounding
+    return len(summary.values) * each if within else -math.inf
 
 
 def shortfall(distribution: Distribution, summary: Summary) -> float:
@@ -224,8 +263,7 @@ def shortfall(distribution: Distribution, summary: Summary) -> float:
     n = len(summary.values)
     if own == -math.inf or n < 2:
         return math.inf if own == -math.inf else 0.0
-    best = max(log_likelihood(estimate, summary) for estimate in estimates(summary))
-    return max(0.0, (best - own) * (n - 1) / n)
+    return max(0.0, (max(summary.best, summary.blurred) - own) * (n - 1) / n)
 
 
 def agrees(distribution: Distribution, summary: Summary) -> bool:

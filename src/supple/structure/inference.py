@@ -1,43 +1,54 @@
-"""Tells from a parameter's values what they were drawn from.
+"""Tells from a parameter's values what they were drawn from, and whether training has changed them.
 
-Values can't tell everything. The entries of an orthogonal matrix look like draws from a normal distribution of standard
-deviation gain / sqrt(longer side), and are taken for that: redrawn entries have the right scale, but the rows are no
-longer orthogonal. Where well-known initializers that fit differ by less than 2% in scale, the more usual one is taken
-and all are named. Where the entries are too few to tell, the answer is that they are.
+Candidates are the rule of the parameter's layer, the initializers of :mod:`supple.structure.named`, and estimates of
+each family. A candidate is taken if its likelihood does not fall short of the best estimate's by more than a true one's
+would once in a thousand models. Of several that fit, it is the one that explains most of the network's weights.
+
+Training leaves no parameter as it was. Values that it would have disturbed are *untouched*: constants, orthogonal and
+normalized rows, and uniform distributions with sharp edges, whatever their bounds. Values are *doubtful* that look as
+trained ones do: a uniform distribution whose edges are blurred, a scale of a normalization or a bias that is neither
+constant nor uniform nor drawn by a well-known initializer. Whether a normal distribution was widened cannot be seen.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
-from supple.functional.initial import Constant, Distribution, Normal, TruncatedNormal, Uniform
+from supple.functional.initial import Constant, Distribution, Fixed, Normal, TruncatedNormal, Uniform
 from supple.structure.goodness import (
     SIGNIFICANCE,
-    Summary,
-    estimates,
+    agrees,
     kolmogorov_smirnov,
     log_likelihood,
     shortfall,
+    summarize,
 )
+from supple.structure.named import GAINS, named
 
 MINIMUM = 20
-"""Fewest entries that a distribution other than a constant is told from: of 20 draws from a uniform distribution the
-normal distribution that fits best is some 30 times less likely."""
+"""Fewest entries from which a distribution is estimated: of 20 draws from a uniform distribution the normal
+distribution that fits best is some 30 times less likely. Fewer are told by a well-known initializer that fits."""
 
-_RECOGNIZED = math.log(1e4)  # one true initializer in ten thousand is given as an estimate instead
 _RIVAL = math.log(100)  # odds of 100 to 1 decide between two distributions
 _ALIKE = 0.02  # relative difference of scale that does not matter
 
 # Where mean and std are estimated from the values, D is smaller than where they are known. 1.95 / sqrt(n), which the
 # bound of known parameters gives a chance of 1e-3, has one of 1e-9 (Dallal and Wilkinson, American Statistician 40,
 # 1986).
-_SIGNIFICANCE_ESTIMATED_NORMAL = 1e-3
+_SIGNIFICANCE_ESTIMATED = 1e-3
 
-_TWO_STD_NORMAL_STD = 0.8796256610342398
-"""Standard deviation of a standard normal cut at -2 and 2."""
+_TEMPERATURES = (math.log(1 / 0.07), 2.6592)
+"""CLIP's: a scalar that people start from and that is no number of three digits."""
+
+_MOST_ROWS = 64  # of a matrix, that tell whether it is orthogonal
+
+Statement = tuple[Distribution, str]
+"""A distribution, and who says so."""
 
 
 @dataclass(frozen=True)
@@ -47,157 +58,215 @@ class Inference:
     Args:
         distribution: the distribution, or None where it can't be told.
         source: what it was told from, or ``"unknown: "`` and the reason.
-        recognized: whether it is a constant or a well-known initializer, rather than an estimate.
+        untouched: whether training would have left other values.
+        doubt: why the values look trained, if they do; then the distribution is what they look like now.
     """
 
     distribution: Distribution | None
     source: str
-    recognized: bool = False
+    untouched: bool = False
+    doubt: str = ""
 
 
-def fans(shape: torch.Size) -> tuple[int, int]:
-    """Fan in and fan out of a weight of two or more dimensions as ``torch.nn.init`` counts them.
-
-    A transposed convolution's is [in, out / groups, *kernel], so its fan in counts outputs.
-    """
-    field = math.prod(shape[2:])
-    return shape[1] * field, shape[0] * field
-
-
-def _symmetric_uniform(std: float) -> Uniform:
-    return Uniform(-math.sqrt(3) * std, math.sqrt(3) * std)
-
-
-def _two_std_normal(std: float) -> TruncatedNormal:
-    return TruncatedNormal(0.0, std, -2 * std, 2 * std)
-
-
-def well_known(shape: torch.Size) -> list[tuple[str, Distribution]]:
-    """The initializers that people use, for a tensor of a given shape.
-
-    A normal cut at -2 and 2 (the default of ``torch.nn.init.trunc_normal_``) whose standard deviation is far below 1 is
-    a normal to every practical purpose, and leaky ReLU's gain at slope 0.01 is ReLU's but for 0.005%: neither is
-    listed.
+class Values:
+    """The values of one parameter and what may have made them.
 
     Args:
-        shape: shape of one network's tensor.
+        tensor: the parameter, whole.
+        fixed_row: a row that is left out, the padding of an embedding.
+        rules: what its layer draws it from, the first that fits counts.
+        depths: see :func:`supple.structure.named.named`.
+        limit: logarithm of the odds at which a candidate is turned down.
 
-    Returns:
-        (name, distribution) of each, the more usual first.
-
-    Source: He et al., "Delving deep into rectifiers", ICCV 2015 (Kaiming); Glorot and Bengio, "Understanding the
-    difficulty of training deep feedforward neural networks", AISTATS 2010 (Xavier); LeCun et al., "Efficient backprop",
-    1998; ``torch.nn.init`` and ``jax.nn.initializers`` for the constants.
+    Attributes:
+        certain: what they were drawn from, where no choice is left; None: see :meth:`infer`.
+        fits: the well-known initializers that may have been it, by name.
     """
-    found: list[tuple[str, Distribution]] = [
-        *((f"normal, std {std:g}", Normal(0.0, std)) for std in (1.0, 0.02, 0.01, 1e-6)),
-        ("normal, mean 1, std 0.02", Normal(1.0, 0.02)),
-        ("uniform from 0 to 1", Uniform(0.0, 1.0)),
-        *((f"normal cut at two std, std {std:g}", _two_std_normal(std)) for std in (1.0, 0.02)),
-    ]
-    if len(shape) < 2 or 0 in shape:
+
+    def __init__(
+        self,
+        tensor: Tensor,
+        fixed_row: int | None = None,
+        rules: Sequence[Statement] = (),
+        depths: tuple[int, ...] = (),
+        limit: float = math.log(1e4),
+    ) -> None:
+        self.shape, self.rules, self.limit = tensor.shape, rules, limit
+        self.fits: dict[str, Distribution] = {}
+        if not tensor.is_floating_point():
+            reason = f"unknown: entries of {tensor.dtype} are not told; state what they were drawn from"
+            self.certain: Inference | None = Inference(None, reason)
+            return
+        self.summary = summarize(tensor, fixed_row)
+        self.certain = self._rule() or self._structure(tensor, fixed_row)
+        if self.certain is None and self.summary.repeated is None:
+            listed = named(tensor.shape, depths, bare=not rules)
+            falls = {name: shortfall(distribution, self.summary) for name, distribution in listed.items()}
+            # Values that may have a mean of 0 are taken to have one.
+            about_0 = {name: fall for name, fall in falls.items() if listed[name].mean == 0 and fall <= limit}
+            falls = about_0 or falls
+            least = min(limit, min(falls.values()) + _RIVAL)
+            self.fits = {name: listed[name] for name, fall in falls.items() if fall <= least}
+
+    def may_be(self, distribution: Distribution) -> bool:
+        """Whether a distribution other than a constant explains them as well as a true one would."""
+        return shortfall(distribution, self.summary) <= self.limit
+
+    @property
+    def unexplained(self) -> int:
+        """How many entries there are, if they are those of a layer's bias that no well-known initializer explains."""
+        return 0 if self.certain or self.fits or not self.rules or len(self.shape) != 1 else self.summary.count
+
+    def infer(self, votes: Mapping[str, int], likes: Mapping[str, Distribution], unexplained: int = 0) -> Inference:
+        """Tells what they were drawn from.
+
+        Args:
+            votes: how many tensors of the network each well-known initializer fits.
+            likes: distributions that explain other tensors of the network, by where they are from.
+            unexplained: how many entries of biases nothing explains in the whole network.
+        """
+        if self.certain is not None:
+            return self.certain
+        found = self._recognize(votes) or self._like(likes)
+        if found is None:
+            found = self._estimate()
+            found = replace(found, doubt=found.doubt or self._doubt(found.distribution, unexplained))
         return found
-    fan_in, fan_out = fans(shape)
-    xavier = math.sqrt(2 / (fan_in + fan_out))
-    lecun = math.sqrt(1 / fan_in)
-    for gain, variance in (("relu", 2.0), ("linear", 1.0), ("leaky_relu 0.2", 2 / 1.04)):
-        for name, fan in (("fan_in", fan_in), ("fan_out", fan_out)):
-            std = math.sqrt(variance / fan)
-            found.append((f"Kaiming normal ({name}, {gain})", Normal(0.0, std)))
-            found.append((f"Kaiming uniform ({name}, {gain})", _symmetric_uniform(std)))
-    return [
-        ("Xavier normal", Normal(0.0, xavier)),
-        ("Xavier uniform", _symmetric_uniform(xavier)),
-        *found,
-        ("uniform within 1 / sqrt(fan_in)", Uniform(-lecun, lecun)),
-        ("LeCun normal cut at two std", _two_std_normal(lecun)),
-        ("LeCun normal cut at two std, variance corrected", _two_std_normal(lecun / _TWO_STD_NORMAL_STD)),
-        (
-            "Kaiming normal cut at two std, variance corrected",
-            _two_std_normal(math.sqrt(2) * lecun / _TWO_STD_NORMAL_STD),
-        ),
-    ]
+
+    def _doubt(self, estimate: Distribution | None, unexplained: int) -> str:
+        """Why values look trained that no well-known initializer explains, if they do.
+
+        A few biases prove nothing, but all that a network has and that nothing explains are seen together.
+        """
+        for rule, source in self.rules:
+            bias = len(self.shape) == 1 and not isinstance(estimate, Uniform)
+            if isinstance(rule, Constant) or (bias and unexplained >= MINIMUM):
+                return f"follows neither the {source} ({rule}) nor another well-known initializer"
+        if not self.rules and len(self.shape) == 1 and estimate is not None and estimate.mean != 0:
+            return f"is {estimate}, and no well-known initializer is"
+        return ""
+
+    def _rule(self) -> Inference | None:
+        """The rule of the layer, if the values agree with it."""
+        for rule, source in self.rules:
+            if agrees(rule, self.summary):
+                sharp = self.summary.count > 0 and (isinstance(rule, Constant) or self._sharp(rule))
+                return Inference(rule, source, untouched=sharp)
+        return None
+
+    def _sharp(self, distribution: Distribution) -> bool:
+        """Whether it is a uniform distribution that explains the values far better than one with blurred edges."""
+        summary = self.summary
+        # Training may well skew few values so that they fill an interval which is not symmetric.
+        symmetric = isinstance(distribution, Uniform) and (distribution.mean == 0 or distribution == Uniform(0.0, 1.0))
+        if not symmetric or summary.count < MINIMUM:
+            return False
+        smooth = [e for e in summary.estimates if isinstance(e, Normal)]
+        rivals = max(summary.blurred, *(log_likelihood(one, summary) for one in smooth))
+        return log_likelihood(distribution, summary) - rivals > self.limit
+
+    def _structure(self, tensor: Tensor, fixed_row: int | None) -> Inference | None:
+        """What values are that were set, or made from each other, rather than drawn."""
+        summary = self.summary
+        if summary.count == 0:
+            return Inference(Constant(0.0), "no entries")
+        if not summary.finite:
+            return Inference(None, "unknown: not all values are finite")
+        if summary.constant is not None:
+            return Inference(Constant(summary.constant), "values: constant", untouched=True)
+        if summary.count == 1:
+            if tensor.ndim == 0 and any(abs(summary.low / one - 1) <= 2 * summary.resolution for one in _TEMPERATURES):
+                return Inference(Constant(summary.low), "values: constant (CLIP's temperature)", untouched=True)
+            reason = f"unknown: one entry ({summary.low:g}) does not tell a constant from a draw"
+            return Inference(None, reason, doubt=self._doubt(None, 1))
+        steps = torch.arange(1, tensor.shape[-1] + 1, device=tensor.device).log().to(tensor.dtype)
+        if bool(torch.isclose(tensor, steps, rtol=4 * summary.resolution, atol=1e-6).all()):
+            return Inference(Fixed(tensor.detach().clone()), "values: log of 1, 2, ... (Mamba)", untouched=True)
+        if summary.few_values:
+            return Inference(Fixed(tensor.detach().clone()), "values: set, not drawn", untouched=True)
+        if tensor.ndim > 1 and fixed_row is None:
+            return self._rows(tensor.detach().reshape(len(tensor), -1))
+        return None
+
+    def _rows(self, matrix: Tensor) -> Inference | None:
+        """Whether rows, or columns, are orthogonal or have equal norms, which independent draws never have."""
+        if matrix.shape[0] > matrix.shape[1]:
+            matrix = matrix.T
+        short, long = (some.double().cpu() for some in (matrix[:_MOST_ROWS], matrix.T[:_MOST_ROWS]))
+        tolerance = max(1e-5, 4 * self.summary.resolution / math.sqrt(matrix.shape[1]))
+        norms = short.norm(dim=1)
+        gain = float(norms.mean())
+        cosines = short @ short.T / gain**2 - torch.eye(len(short), dtype=torch.float64)
+        listed = any(abs(gain / known - 1) < tolerance for known in (*GAINS.values(), 0.1, 2.0, 0.5, 0.001))
+        if bool(cosines.abs().max() < tolerance) and (len(short) > 1 or listed):
+            std = gain / math.sqrt(matrix.shape[1])
+            return Inference(Normal(0.0, std), f"values: orthogonal, gain {gain:.4g}", untouched=True)
+        for some, length in ((norms, matrix.shape[1]), (long.norm(dim=1), matrix.shape[0])):
+            if self.summary.resolution < 1e-5 and len(some) > 1 and float(some.std() / some.mean()) < tolerance:
+                std = float(some.mean()) / math.sqrt(length)
+                return Inference(Normal(0.0, std), "values: rows or columns of equal norms", untouched=True)
+        return None
+
+    def _recognize(self, votes: Mapping[str, int]) -> Inference | None:
+        """The well-known initializer, of those that fit, that fits most tensors of the network."""
+        if not self.fits:
+            return None
+        falls = {name: shortfall(distribution, self.summary) for name, distribution in self.fits.items()}
+        best = max(self.fits, key=lambda name: (votes.get(name, 0), -falls[name]))
+        same = [name for name, other in self.fits.items() if alike(self.fits[best], other)]
+        first = max(same, key=lambda name: votes.get(name, 0))
+        names = [first, *(name for name in same if name != first)]
+        distribution = self.fits[first]
+        if kolmogorov_smirnov(distribution, self.summary.values)[1] <= SIGNIFICANCE:
+            return None
+        return Inference(distribution, "values: " + " or ".join(names[:3]), self._sharp(distribution))
+
+    def _like(self, likes: Mapping[str, Distribution]) -> Inference | None:
+        """The distribution of other tensors of the network, if it explains these values too."""
+        for name, distribution in likes.items():
+            if self.may_be(distribution):
+                return Inference(distribution, f"values: {_family(distribution)}, as {name}")
+        return None
+
+    def _estimate(self) -> Inference:
+        """The family that explains the values best; its mean is 0 unless the values tell otherwise."""
+        summary = self.summary
+        if summary.repeated is not None:
+            value, share = summary.repeated
+            return Inference(None, f"unknown: {share:.3g} of the entries are {value:g}, the others differ")
+        if summary.count < MINIMUM:
+            return Inference(None, f"unknown: too few entries ({summary.count}, at least {MINIMUM} are needed)")
+        doubt = ""
+        if summary.blurred - summary.best > self.limit:
+            doubt = "is uniform with blurred edges, as training leaves it"
+        # A mean of 0 needs no proof, another one does; so does a cut.
+        explained = {one: log_likelihood(one, summary) for one in summary.estimates}
+        about_0 = {one: fall for one, fall in explained.items() if one.mean == 0}
+        for some in (about_0, explained):
+            fitted = max(some, key=lambda one: explained[one] - _RIVAL * isinstance(one, TruncatedNormal))
+            significance = SIGNIFICANCE if isinstance(fitted, Uniform) else _SIGNIFICANCE_ESTIMATED
+            fits = kolmogorov_smirnov(fitted, summary.values)[1] > significance
+            if fits and explained[fitted] >= summary.best - self.limit:
+                source = f"values: {_family(fitted)}, estimated from {summary.count} entries"
+                return Inference(fitted, source, self._sharp(fitted), doubt)
+        reason = "unknown: values fit neither a constant nor a normal nor a uniform distribution"
+        return Inference(None, reason, doubt=doubt)
 
 
-def _alike(one: Distribution, other: Distribution) -> bool:
-    """Whether two distributions are of one family and hardly differ."""
-    if type(one) is not type(other):
-        return False
-    scale = spread(one)
-    return abs(spread(other) / scale - 1) <= _ALIKE and abs(one.mean - other.mean) <= _ALIKE * scale
+def _family(distribution: Distribution) -> str:
+    return {Uniform: "uniform", Normal: "normal", TruncatedNormal: "cut normal"}.get(type(distribution), "constant")
 
 
 def spread(distribution: Distribution) -> float:
     """A scale: the standard deviation, before the cut where there is one; 0 for a constant."""
-    if isinstance(distribution, Constant):
-        return 0.0
     if isinstance(distribution, Uniform):
         return (distribution.high - distribution.low) / math.sqrt(12)
-    return distribution.std
+    return distribution.std if isinstance(distribution, Normal | TruncatedNormal) else 0.0
 
 
-def _recognize(summary: Summary, shape: torch.Size) -> tuple[Inference | None, list[str]]:
-    """The well-known initializer that explains the values, if one does, and the names of all that may."""
-    fitting = [
-        (log_likelihood(candidate, summary), name, candidate)
-        for name, candidate in well_known(shape)
-        if shortfall(candidate, summary) <= _RECOGNIZED
-    ]
-    if not fitting:
-        return None, []
-    best = max(likelihood for likelihood, _, _ in fitting)
-    rivals = [(name, candidate) for likelihood, name, candidate in fitting if likelihood >= best - _RIVAL]
-    names = [name for name, _ in rivals]
-    usual = rivals[0][1]
-    if not all(_alike(usual, rival) for _, rival in rivals):
-        return None, names
-    if kolmogorov_smirnov(usual, summary.values)[1] <= SIGNIFICANCE:
-        return None, []
-    return Inference(usual, "values: " + " or ".join(names), recognized=True), names
-
-
-def _estimate(summary: Summary, rivals: list[str]) -> Inference:
-    """The family that explains the values, with parameters estimated from them."""
-    normal, uniform, cut = estimates(summary)
-    likelihoods = [log_likelihood(family, summary) for family in (normal, uniform, cut)]
-    best = max(likelihoods)
-    in_question = [likelihood >= best - _RIVAL for likelihood in likelihoods]
-    if in_question[1] and (in_question[0] or in_question[2]):
-        return Inference(
-            None, f"unknown: too few entries ({summary.count}) to tell a normal from a uniform distribution"
-        )
-    fitted: Distribution
-    if in_question[1]:
-        fitted, name, significance = uniform, "uniform", SIGNIFICANCE
-    elif in_question[0]:
-        fitted, name, significance = normal, "normal", _SIGNIFICANCE_ESTIMATED_NORMAL
-    else:
-        fitted, name, significance = cut, "normal cut at two std", SIGNIFICANCE
-    if kolmogorov_smirnov(fitted, summary.values)[1] <= significance:
-        return Inference(None, "unknown: values fit neither a constant nor a normal nor a uniform distribution")
-    also = f" ({' and '.join(rivals[:3])} fit too)" if rivals else ""
-    return Inference(fitted, f"values: {name}, estimated from {summary.count} entries{also}")
-
-
-def infer(summary: Summary, shape: torch.Size) -> Inference:
-    """Tells what values were drawn from: a constant, a well-known initializer, or an estimated distribution.
-
-    The scale of well-known initializers depends on the shape. Nothing is told from values that are not finite, repeat
-    too often for a continuous distribution, are fewer than 20, can't tell a normal from a uniform distribution at odds
-    of 100 to 1, or fit none.
-    """
-    if summary.count == 0:
-        return Inference(Constant(0.0), "no entries", recognized=True)
-    if not summary.finite:
-        return Inference(None, "unknown: not all values are finite")
-    if summary.constant is not None:
-        return Inference(Constant(summary.constant), "values: constant", recognized=True)
-    if summary.count == 1:
-        return Inference(None, f"unknown: one entry ({summary.low:g}) does not tell a constant from a draw")
-    if summary.count < MINIMUM:
-        return Inference(None, f"unknown: too few entries ({summary.count}, at least {MINIMUM} are needed)")
-    if summary.repeated is not None:
-        value, share = summary.repeated
-        return Inference(None, f"unknown: {share:.3g} of the entries are {value:g}, the others differ")
-    recognized, rivals = _recognize(summary, shape)
-    return recognized or _estimate(summary, rivals)
+def alike(one: Distribution, other: Distribution) -> bool:
+    """Whether two distributions are of one family, not constant, and hardly differ."""
+    if type(one) is not type(other) or not spread(one):
+        return False
+    scale = spread(one)
+    return abs(spread(other) / scale - 1) <= _ALIKE and abs(one.mean - other.mean) <= _ALIKE * scale

@@ -6,21 +6,28 @@ it; what the values tell.
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from supple.functional.initial import Constant, Distribution, Normal, Uniform
+from supple.functional.initial import Constant, Distribution, Fixed, Normal, TruncatedNormal, Uniform
 from supple.functional.sharding import gathered
 from supple.structure.description import format_row
-from supple.structure.goodness import Summary, agrees, summarize
-from supple.structure.inference import Inference, infer, spread
+from supple.structure.inference import Inference, Statement, Values, alike
 from supple.structure.overrides import Overrides, checked, nearest, resolve
-from supple.structure.rules import layer_rules, padding_rows, signs_of_training
+from supple.structure.rules import layer_rules, padding_rows, signs_of_training, untrained
+
+_CHANCE = 1e-3
+"""Chance that the true initializer of some tensor of a network is turned down, and an estimate taken instead."""
+
+_LARGE = 200
+"""Entries that tell a scale to some 5%."""
 
 
 @dataclass(frozen=True)
@@ -131,13 +138,19 @@ def initial_distributions(
     overrides: Overrides | None = None,
     *,
     optimizer: torch.optim.Optimizer | None = None,
+    names: Collection[str] | None = None,
 ) -> InitialDistributions:
     """Finds what each parameter of a model was initialized from. Call it before training.
 
     A module may state it in a method ``initial_distributions()`` that returns a distribution by parameter name,
     relative to the module; that is believed, the outermost module first. PyTorch's layers follow their rules, but the
     rule is believed only if the values agree with it: people call ``torch.nn.init`` afterwards. All else is told from
-    the values; see :mod:`supple.structure.inference` for what they can't tell.
+    the values: by the well-known initializer that fits, whose mean and bounds are then exact, or by an estimate; see
+    :mod:`supple.structure.inference`.
+
+    Values look trained where well-known initializers fit no longer. Of such a parameter the distribution is unknown,
+    unless others of its module are as training never leaves them. If more parameters of the network look trained than
+    untouched, it was trained, and no more is told from values but constants.
 
     Args:
         model: any module, its parameters of any floating point dtype on any device.
@@ -145,6 +158,7 @@ def initial_distributions(
             :func:`supple.structure.overrides.resolve`.
         optimizer: the model's optimizer, if there is one: an optimizer that has made steps shows that the model was
             trained.
+        names: the parameters that are asked about. Only they are evidence of training; None: all that are not frozen.
 
     Returns:
         An :class:`Initial` for each parameter, shared parameters once.
@@ -155,7 +169,7 @@ def initial_distributions(
         TypeError: if an override or what a module states is no distribution.
 
     Warns:
-        UserWarning: if the model looks trained already. Then nothing is told from values any more, constants apart.
+        UserWarning: if the model looks trained already.
     """
     parameters = dict(model.named_parameters())
     for name, parameter in parameters.items():
@@ -163,23 +177,81 @@ def initial_distributions(
     given = resolve(model, {} if overrides is None else overrides)
     own, rules = _statements(model)
     fixed_rows = padding_rows(model)
-    entries: dict[str, Initial] = {}
-    signs = list(signs_of_training(model, optimizer))
-    for name, parameter in parameters.items():
-        fixed_row = fixed_rows.get(name)
-        if name in given:
-            entries[name] = Initial(given[name], "override", fixed_row)
-        elif name in own:
-            entries[name] = Initial(*own[name], fixed_row)
-        else:
-            found, sign = _judge(parameter, rules.get(name, []), fixed_row)
-            rule = next((distribution for distribution, _ in rules.get(name, [])), None)
-            entries[name] = Initial(found.distribution, found.source, fixed_row, rule)
-            signs += [f"{name} {sign}"] if sign else []
+    told = {name: statement for name, statement in own.items() if name not in given}
+    told |= {name: (distribution, "override") for name, distribution in given.items()}
+    found = _told_by_values({n: p for n, p in parameters.items() if n not in told}, rules, fixed_rows, _depths(model))
+    if names is None:
+        names = [name for name, parameter in parameters.items() if parameter.requires_grad]
+    evidence = {name: found[name] for name in names if name in found}
+    untouched = {name for name, inference in evidence.items() if inference.untouched}
+    fresh = {_module(name) for name in untouched} | {path for path, one in model.named_modules() if untrained(one)}
+    doubtful = {name for name, inference in found.items() if inference.doubt and _module(name) not in fresh}
+    signs = list(signs_of_training(model, optimizer, names))
+    if len(doubtful & evidence.keys()) > len(untouched):
+        signs += [f"{name} {inference.doubt}" for name, inference in evidence.items() if name in doubtful]
     if signs:
-        entries = {name: _doubted(initial) for name, initial in entries.items()}
         warnings.warn(_trained_already(signs), UserWarning, stacklevel=2)
-    return InitialDistributions(entries, {name: parameter.shape for name, parameter in parameters.items()})
+    entries = {name: Initial(*statement, fixed_rows.get(name)) for name, statement in told.items()}
+    for name, inference in found.items():
+        source, distribution = inference.source, inference.distribution
+        if signs and source.startswith("values: ") and not isinstance(distribution, Constant | Fixed):
+            distribution, source = None, "unknown: the values of a trained model do not tell"
+        if name in doubtful:
+            distribution, source = None, f"unknown: {inference.doubt}; trained already?"
+        rule = next((distribution for distribution, _ in rules.get(name, [])), None)
+        entries[name] = Initial(distribution, source, fixed_rows.get(name), rule)
+    return InitialDistributions(
+        {name: entries[name] for name in parameters}, {name: parameter.shape for name, parameter in parameters.items()}
+    )
+
+
+def _module(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _depths(model: nn.Module) -> tuple[int, ...]:
+    """How many layers the network may have: the lengths of its lists of modules."""
+    lists = (module for module in model.modules() if isinstance(module, nn.ModuleList | nn.Sequential))
+    return tuple(sorted({len(module) for module in lists} - {0}))
+
+
+def _told_by_values(
+    parameters: Mapping[str, Tensor],
+    rules: Mapping[str, list[Statement]],
+    fixed_rows: Mapping[str, int],
+    depths: tuple[int, ...],
+) -> dict[str, Inference]:
+    """What the values of parameters tell when they are seen together."""
+    limit = math.log(max(1, len(parameters)) / _CHANCE)
+    # A sharded parameter is gathered: all its values tell, and the same on every process.
+    values = {
+        name: Values(gathered(parameter), fixed_rows.get(name), rules.get(name, []), depths, limit)
+        for name, parameter in parameters.items()
+    }
+    votes = Counter(fit for one in values.values() if len(one.shape) > 1 for fit in one.fits)
+    found = {name: one.infer(votes, {}) for name, one in values.items()}
+    # Small tensors may be drawn as larger ones are.
+    likes = _shared({name: (values[name], one) for name, one in found.items() if values[name].shape.numel() >= _LARGE})
+    unexplained = sum(one.unexplained for one in values.values())
+    return {name: one.infer(votes, likes, unexplained) for name, one in values.items()}
+
+
+def _shared(large: Mapping[str, tuple[Values, Inference]]) -> dict[str, Distribution]:
+    """Distributions that other tensors may have: uniforms with sharp edges, and normals that explain two tensors."""
+    told = {name: both for name, both in large.items() if both[1].source.startswith("values: ") and not both[1].doubt}
+    likes: dict[str, Distribution] = {}
+    for name, (_, inference) in sorted(told.items(), key=lambda one: -one[1][0].shape.numel()):
+        distribution = inference.distribution
+        if isinstance(distribution, Uniform):
+            shared = inference.untouched
+        else:
+            drawn = [
+                values for values, other in told.values() if isinstance(other.distribution, Normal | TruncatedNormal)
+            ]
+            shared = isinstance(distribution, Normal) and sum(one.may_be(distribution) for one in drawn) > 1
+        if shared and distribution and not any(alike(distribution, other) for other in likes.values()):
+            likes[name] = distribution
+    return likes
 
 
 def _check_has_values(name: str, parameter: Tensor) -> None:
@@ -192,14 +264,11 @@ def _check_has_values(name: str, parameter: Tensor) -> None:
         )
 
 
-_Statement = tuple[Distribution, str]
-
-
-def _statements(model: nn.Module) -> tuple[dict[str, _Statement], dict[str, list[_Statement]]]:
+def _statements(model: nn.Module) -> tuple[dict[str, Statement], dict[str, list[Statement]]]:
     """What modules say of themselves and what the rules of their layers say, by parameter name."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    own: dict[str, _Statement] = {}
-    rules: dict[str, list[_Statement]] = {}
+    own: dict[str, Statement] = {}
+    rules: dict[str, list[Statement]] = {}
     for path, module in model.named_modules():
         inside = dict(module.named_parameters(remove_duplicate=False))
         kind = type(module).__name__
@@ -218,49 +287,6 @@ def _statements(model: nn.Module) -> tuple[dict[str, _Statement], dict[str, list
             if relative in inside:
                 rules.setdefault(names[id(inside[relative])], []).append((distribution, f"rule of {layer}"))
     return own, rules
-
-
-def _judge(parameter: Tensor, rules: list[_Statement], fixed_row: int | None) -> tuple[Inference, str]:
-    """What a parameter was initialized from by rule or values, and the sign of training that it shows, if any."""
-    if not parameter.is_floating_point():
-        return Inference(
-            None, f"unknown: entries of {parameter.dtype} are not told; state what they were drawn from"
-        ), ""
-    # A sharded parameter is gathered: all its values tell, and the same on every process.
-    summary = summarize(gathered(parameter), fixed_row)
-    for distribution, source in rules:
-        if agrees(distribution, summary):
-            return Inference(distribution, source, recognized=True), ""
-    inferred = infer(summary, parameter.shape)
-    for distribution, source in rules:
-        if _looks_trained(distribution, inferred, summary, parameter.ndim):
-            reason = f"follows neither the {source} ({distribution}) nor another well-known initializer"
-            return Inference(None, f"unknown: {reason}; trained already?"), reason
-    return inferred, ""
-
-
-def _looks_trained(rule: Distribution, inferred: Inference, summary: Summary, ndim: int) -> bool:
-    """Whether values that break a rule look more like those it gave, trained, than like another initialization.
-
-    Where the rule says a constant, other entries than a well-known initializer's come from training. Biases (one
-    dimension) are hardly ever drawn from a normal distribution, but trained ones look like that. Other entries look
-    trained if their spread is still near the rule's and their distribution is of its family or of none.
-    """
-    if inferred.recognized or not summary.finite:
-        return False
-    if isinstance(rule, Constant):
-        return True
-    near = 0.8 < summary.std / spread(rule) < 1.25
-    if ndim == 1 and not isinstance(inferred.distribution, Uniform):
-        return isinstance(inferred.distribution, Normal) or near
-    return near and (inferred.distribution is None or type(inferred.distribution) is type(rule))
-
-
-def _doubted(initial: Initial) -> Initial:
-    """What remains known of a parameter when the model was trained: its values may fit an initializer by accident."""
-    if not initial.source.startswith("values: ") or isinstance(initial.distribution, Constant):
-        return initial
-    return replace(initial, distribution=None, source="unknown: the values of a trained model do not tell")
 
 
 def _trained_already(signs: list[str]) -> str:

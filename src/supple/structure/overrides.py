@@ -9,7 +9,7 @@ from typing import cast, get_args
 
 from torch import nn
 
-from supple.functional.initial import Distribution
+from supple.functional.initial import Distribution, Drawn
 
 Overrides = Mapping[str | type[nn.Module], Distribution | Mapping[str, Distribution]]
 
@@ -46,7 +46,7 @@ def checked(value: object, what: str) -> Distribution:
     Raises:
         TypeError: if it is none.
     """
-    if type(value) not in get_args(Distribution):
+    if type(value) not in get_args(Drawn):
         raise TypeError(
             f"{what} is {value!r}, none of the distributions there are; use supple.Constant, supple.Normal, "
             "supple.Uniform or supple.TruncatedNormal, as in supple.Normal(0.0, 0.02)"

@@ -7,7 +7,7 @@ unless it overrides that method.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.rnn import RNNBase, RNNCellBase
 
 from supple.functional.initial import Constant, Distribution, Normal, Uniform
-from supple.structure.inference import fans
+from supple.structure.named import fans
 
 Rules = dict[str, Distribution]
 
@@ -145,30 +145,55 @@ def padding_rows(model: nn.Module) -> dict[str, int]:
     }
 
 
-def signs_of_training(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Iterator[str]:
+def signs_of_training(
+    model: nn.Module, optimizer: torch.optim.Optimizer | None = None, names: Collection[str] | None = None
+) -> Iterator[str]:
     """What, besides parameters, shows that a model was trained: running statistics and the state of an optimizer.
 
     Args:
         model: any module.
         optimizer: its optimizer, or None.
+        names: the parameters that matter; None: all that train.
 
     Yields:
         A sentence for each sign.
     """
+    parameters = dict(model.named_parameters())
+    if names is None:
+        names = [name for name, parameter in parameters.items() if parameter.requires_grad]
+    matter = {parameters[name] for name in names}
     for name, module in model.named_modules():
-        if isinstance(module, _NormBase) and module.track_running_stats:
-            tracked, mean, variance = module.num_batches_tracked, module.running_mean, module.running_var
+        # One without parameters belongs to the layers around it.
+        concerned = set(module.parameters(recurse=False)) & matter or len(matter) == len(parameters)
+        if isinstance(module, _NormBase) and module.track_running_stats and concerned:
+            tracked = module.num_batches_tracked
             if tracked is not None and int(tracked) > 0:
                 yield f"{name or 'the model'} has counted {int(tracked)} batches"
-            elif (mean is not None and bool((mean != 0).any())) or (
-                variance is not None and bool((variance != 1).any())
-            ):
+            elif not untrained(module):
                 yield f"{name or 'the model'} has a running mean that is not 0 or a running variance that is not 1"
     if optimizer is not None:
-        parameters = set(model.parameters())
-        stepped = sum(parameter in parameters and _stepped(state) for parameter, state in optimizer.state.items())
+        stepped = sum(parameter in matter and _stepped(state) for parameter, state in optimizer.state.items())
         if stepped:
             yield f"the optimizer has made steps on {stepped} parameters"
+
+
+def untrained(module: nn.Module) -> bool:
+    """Whether a module keeps running statistics and they show that it has seen no batch yet.
+
+    Args:
+        module: any module.
+
+    Returns:
+        True or False.
+    """
+    if not isinstance(module, _NormBase) or not module.track_running_stats:
+        return False
+    tracked, mean, variance = module.num_batches_tracked, module.running_mean, module.running_var
+    return (
+        (tracked is None or int(tracked) == 0)
+        and (mean is None or not bool((mean != 0).any()))
+        and (variance is None or not bool((variance != 1).any()))
+    )
 
 
 def _stepped(state: dict[str, object]) -> bool:

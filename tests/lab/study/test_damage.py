@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from cli_runs import run as command
 from cli_runs import words
+from mutations import mutate
 from small_studies import study
 
 from supple.lab.study import files, load, running
@@ -228,6 +230,35 @@ def test_damage_beside_the_parts(folder: Path, copy: Path, name: str) -> None:
             running.run(config(copy))
 
 
+@pytest.mark.parametrize("earlier", [False, True])
+def test_parts_without_a_manifest_are_not_those_of_the_next_study(copy: Path, earlier: bool) -> None:
+    """Their tables are of other runs, though of the same number."""
+    if earlier:
+        without_digests(copy)
+    (copy / MANIFEST).unlink()
+    for use in (load, lambda folder: running.run(config(folder))):
+        with pytest.raises(Damaged, match=f"{MANIFEST} is missing; put it back from a copy"):
+            use(copy)
+
+
+def test_killed_before_the_first_manifest(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, count = files.replace, itertools.count()
+
+    def crash(path: Path, data: bytes) -> None:
+        if next(count) == 2:
+            raise KeyboardInterrupt
+        real(path, data)
+
+    monkeypatch.setattr(files, "replace", crash)
+    with pytest.raises(KeyboardInterrupt):
+        running.run(config(tmp_path / "new"))
+    monkeypatch.undo()
+    with pytest.raises(FileNotFoundError, match="holds no results"):
+        load(tmp_path / "new")
+    assert running.run(config(tmp_path / "new")).complete
+    assert same(load(tmp_path / "new"), load(folder))
+
+
 def test_a_manifest_that_was_changed_on_purpose(copy: Path) -> None:
     text = (copy / MANIFEST).read_text().replace('"tiny"', '"renamed"')
     (copy / MANIFEST).write_text(text)
@@ -256,3 +287,50 @@ def test_a_reader_while_files_are_replaced(tmp_path: Path, monkeypatch: pytest.M
     known = files.digests
     monkeypatch.setattr(files, "digests", lambda folder: first.pop() if first else known(folder))
     assert files.content(tmp_path / "a") == b"3"
+
+
+def mutated(whole: Path, folder: Path, seed: int, earlier: bool) -> str:
+    """A copy in which one file was changed at random, and what was changed."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(whole, folder)
+    if earlier:
+        without_digests(folder)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return f"seed {seed}: {mutate(random.Random(seed), paths)}"
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("earlier", [False, True])
+def test_random_damage_is_an_error_or_changes_nothing(folder: Path, tmp_path: Path, seed: int, earlier: bool) -> None:
+    """With digests; without them it is an error, or cannot be seen."""
+    whole = load(folder)
+    for number in range(seed, seed + (500 if seed else 30)):
+        what = mutated(folder, tmp_path / "copy", number, earlier)
+        try:
+            found = load(tmp_path / "copy")
+        except (OSError, ValueError) as error:
+            named = str(tmp_path / "copy") in str(error)
+        else:
+            named = earlier or (same(found, whole) and found.study == whole.study and found.steps == whole.steps)
+        assert named, what
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("earlier", [False, True])
+def test_random_damage_in_commands(folder: Path, tmp_path: Path, earlier: bool) -> None:
+    """No command shows a traceback, and where a run says that it is complete, the numbers are right."""
+    whole, copy = load(folder), tmp_path / "copy"
+    for number in range(2000, 2060):
+        what = mutated(folder, copy, number, earlier)
+        result = command("report", copy, "--formats", "csv")
+        assert result.exit_code == 0 or (result.exit_code == 1 and "Error: " in words(result)), what
+        assert isinstance(result.exception, SystemExit | None), what
+        said = Said()
+        try:
+            complete = running.run(config(copy), said).complete
+        except (OSError, ValueError) as error:
+            right = str(copy) in str(error)
+        else:
+            right = complete and (earlier or same(load(copy), whole))
+        assert right, what

@@ -16,7 +16,7 @@ from cli_runs import words
 from small_studies import study
 
 import supple.lab
-from supple.lab.study import running
+from supple.lab.study import files, running
 from supple.lab.study.results import (
     ADDITIONS_SCHEMA,
     DISTURBANCES_SCHEMA,
@@ -174,6 +174,7 @@ def test_the_results_that_are_kept(name: str, runs: int, tasks: int) -> None:
     assert results.tasks.schema == pl.Schema(ADDITIONS_SCHEMA if added else TASKS_SCHEMA)
     assert results.epochs.is_empty() != added
     assert results.tasks["accuracy"].is_between(0, 1).all()
+    assert set(files.digests(KEPT / name) or {}) == {path.name for path in (KEPT / name).iterdir()} - {files.DIGESTS}
 
 
 def test_what_is_kept_is_small() -> None:

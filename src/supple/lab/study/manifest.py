@@ -165,7 +165,7 @@ def open_manifest(folder: Path) -> Manifest:
             f"{folder} is a copy that supple export made, without the checkpoints that a run would go on from; give "
             "another folder with --out"
         )
-    study, steps = record.study, record.steps
+    study, steps, whole = record.study, record.steps, files.has_digests(folder)
 
     def column(entry: ColumnRecord) -> Column:
         check_settings(entry.kind, entry.settings)
@@ -181,7 +181,7 @@ def open_manifest(folder: Path) -> Manifest:
         record.images.model_dump(),
         record.scaled.model_dump(exclude_none=True),
         record.part_size,
-        files.parsed(folder / MANIFEST, lambda: [column(entry) for entry in record.columns]),
+        files.parsed(folder / MANIFEST, lambda: [column(entry) for entry in record.columns], files.COPY, whole),
         [part.model_dump() for part in record.parts],
         [session.model_dump() for session in record.sessions],
     )

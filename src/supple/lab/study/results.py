@@ -360,10 +360,16 @@ def is_export(folder: Path) -> bool:
     return (folder / TASKS).exists() or TASKS in (files.digests(folder) or {})
 
 
+def holds_results(folder: Path) -> bool:
+    """Whether there are results in a folder, also where its manifest has been lost."""
+    written = None not in (files.digests(folder) or {}).get(MANIFEST, [None])
+    return (folder / MANIFEST).exists() or written or (folder / "parts").exists()
+
+
 def read_manifest(folder: Path) -> ManifestRecord:
     """Reads the manifest of a folder; FileNotFoundError if there is none, ValueError if it is of another version."""
     path = folder / MANIFEST
-    if not path.exists() and MANIFEST not in (files.digests(folder) or {}):
+    if not holds_results(folder):
         raise FileNotFoundError(
             f"{folder} holds no results: there is no {MANIFEST} in it; supple run makes such folders"
         )
@@ -405,7 +411,7 @@ def check_part(place: Path, schemas: Mapping[str, Mapping[str, Any]], runs: Sequ
         path = place / name
         content = files.content(path, remedy)
         if content is None:
-            if there or (name == EPOCHS and any(done.values())):
+            if there:
                 raise files.Damaged(path, "missing", remedy)
             continue
         trusted = files.has_digests(place)

@@ -19,7 +19,7 @@ from supple.lab.study.manifest import Manifest, differences, open_manifest, unit
 from supple.lab.study.pool import Outcome, WorkerPool
 from supple.lab.study.problems import open_problem
 from supple.lab.study.progress import Watcher
-from supple.lab.study.results import MANIFEST
+from supple.lab.study.results import holds_results
 from supple.lab.study.run_config import RunConfig, fitting, usual_part_size
 from supple.lab.study.schema import ClassIncremental
 from supple.lab.study.spec import Study
@@ -35,7 +35,7 @@ def prepare(config: RunConfig) -> tuple[Manifest, list[int]]:
     study = config.study
     problem = open_problem(study, config.data_dir, config.verify, **config.runtime)
     identity = problem.identity
-    if (config.folder / MANIFEST).exists():
+    if holds_results(config.folder):
         manifest = open_manifest(config.folder)
         found = differences(manifest, study, identity)
         if found:

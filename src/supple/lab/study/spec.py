@@ -270,9 +270,13 @@ def parse(text: str, name: str) -> Study:
     try:
         # Some editors begin a file with a mark of the order of its bytes.
         content = tomllib.loads(text.removeprefix("\ufeff"))
-    except tomllib.TOMLDecodeError as error:
+        return from_dict(content, name)
+    except StudyError:
+        raise
+    except ValueError as error:  # also of a number with too many digits
         raise StudyError(f"{name}: {error}") from error
-    return from_dict(content, name)
+    except RecursionError as error:
+        raise StudyError(f"{name}: its lists or tables are nested too deeply") from error
 
 
 def from_dict(content: Mapping[str, Any], name: str) -> Study:

@@ -20,7 +20,8 @@ from supple.structure.tracing.union import UNREAD, Finding, unite
 def trace(model: nn.Module, example: Any) -> Units:
     """Finds the hidden units of a model by running it; see :func:`supple.structure.tracing.run.run`.
 
-    Layers whose units are only given out by the model are not hidden, and neither found nor left out.
+    Layers whose outputs the model only gives out have no hidden units; they are left out by name, as is every other
+    parameter of two dimensions or more that is in no group.
 
     Raises:
         ValueError: if the model does not run on the example.
@@ -82,7 +83,7 @@ def _apart(axis: Axis) -> list[Axis]:
 
 
 def _name(members: list[Axis]) -> str:
-    """The layer that produces units, or the layers whose product they are."""
+    """The layer that produces units, or the layers of whose outputs they are products and sums."""
     wholes = {axis.whole for axis in members}
     if len(wholes) == 1 and (whole := wholes.pop()) is not None and len(whole.parts) == len(members):
         return whole.name
