@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from supple.functional.packing import pack, unpack
 from supple.integrations.beginning import Beginning, Factory
 from supple.methods import Method
-from supple.methods.arguments import unwrapped_optimizer
+from supple.methods.probe import unwrapped_optimizer
 
 FILE = "supple.safetensors"
 """Name of the file in each checkpoint folder that holds the method's state."""

@@ -49,16 +49,6 @@ def refuse_unknown(kind: type, unknown: Mapping[str, Any]) -> None:
         raise TypeError(f"{kind.__name__} has no argument {name!r}.{hint} It has {', '.join(known)}")
 
 
-def unwrapped_optimizer(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The optimizer inside of what a trainer makes of it.
-
-    Accelerate and Lightning wrap optimizers in classes that keep the real one in an attribute ``optimizer``.
-    """
-    while isinstance(inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
-        optimizer = inner
-    return optimizer
-
-
 def chosen_parameters(
     model: nn.Module, include: Selectors | None = None, exclude: Selectors | None = None
 ) -> dict[str, nn.Parameter]:

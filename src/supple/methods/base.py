@@ -25,9 +25,9 @@ from supple.methods.arguments import (
     one_a_replica,
     refuse_unknown,
     switch,
-    unwrapped_optimizer,
 )
-from supple.methods.optimizer_state import FreshState
+from supple.methods.optimizer_state import OptimizerMemory, OptimizerState
+from supple.methods.probe import members, unwrapped_optimizer
 from supple.methods.state import State
 from supple.methods.when import ALL, Every, Rows
 from supple.optim.replicated import Setting
@@ -94,7 +94,7 @@ class SharedReplacing(Shared, total=False):
     """Those that methods share that replace values."""
 
     initial: Overrides | None
-    optimizer_state: Literal["keep", "fresh"]
+    optimizer_state: OptimizerState | None
 
 
 class Method(State):
@@ -117,13 +117,16 @@ class Method(State):
         exclude: which of them it does not act on, given in the same way.
         initial: initial distributions by parameter name, pattern or module class, where they are not to be worked out;
             see :func:`supple.initial_distributions`. For methods that replace values.
-        optimizer_state: "keep" leaves the optimizer's state of replaced entries as it is; "fresh" sets it to what the
-            optimizer gives a new entry, and needs the optimizer. For methods that replace values.
+        optimizer_state: what becomes of what the optimizer remembers of replaced entries. "keep" leaves it as it is;
+            "fresh" makes it that of a new entry, with an age of its own; "mean" does the same, but gives it the second
+            moment that the other entries have on average. The last two need the optimizer. None: for methods on hidden
+            units the first of "fresh", "keep" and "mean" that does no harm to the optimizer's entries, for others the
+            first of "keep", "fresh" and "mean"; "keep" without an optimizer. For methods that replace values.
         seed: seed of the method's random numbers, or one a replica; None: the stacked network's own seeds, else 0.
 
     Attributes:
         settings: its settings by name, as they were given.
-        fresh: finds what the optimizer gives new entries; None where replaced entries keep its state.
+        memory: what the optimizer remembers of replaced entries; None where nothing has to be done about it.
         when: in which replicas a step is due; every step in all of them if the constructor says nothing else.
 
     Raises:
@@ -143,6 +146,8 @@ class Method(State):
     """Whether what it does after a step reads gradients; a program may leave out what nothing reads."""
     replaces = False
     """Whether it gives entries new values, rather than change all a little."""
+    treatments: tuple[str, ...] = ("keep", "fresh", "mean")
+    """What becomes of what the optimizer remembers where nothing is said: the first that does no harm."""
     required: Required = "distributions"
     """What a method that replaces has to know of initial values: of trained parameters only the means can be told."""
 
@@ -167,12 +172,12 @@ class Method(State):
         include: Selectors | None = None,
         exclude: Selectors | None = None,
         initial: Overrides | None = None,
-        optimizer_state: Literal["keep", "fresh"] = "keep",
+        optimizer_state: OptimizerState | None = None,
         seed: int | Sequence[int] | Tensor | None = None,
         **unknown: Any,
     ) -> None:
         refuse_unknown(type(self), unknown)
-        if not self.replaces and (initial is not None or optimizer_state != "keep"):
+        if not self.replaces and (initial is not None or optimizer_state is not None):
             meaningless = "initial" if initial is not None else "optimizer_state"
             raise TypeError(f"{type(self).__name__} replaces nothing, so {meaningless} means nothing; leave it out")
         check_arguments(model, optimizer)
@@ -198,18 +203,30 @@ class Method(State):
         self.settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         every = torch.ones(self.replicas, dtype=torch.int64)
         self.when: Any = Every(every, every > 0, self.device)
-        self.fresh: FreshState | None = None
-        if choice("optimizer_state", optimizer_state, ("keep", "fresh")) == "fresh":
-            if self.optimizer is None:
-                raise ValueError('optimizer_state="fresh" needs the optimizer: pass it as the second argument')
-            self.fresh = FreshState(self.optimizer, self.replicas, self.parameters)
-            self.settings["optimizer_state"] = optimizer_state
+        if optimizer_state is not None:
+            choice("optimizer_state", optimizer_state, ("keep", "fresh", "mean"))
+        self.memory = self._memory(optimizer_state)
         self.distributions: dict[str, Distribution] = {}
         self.fixed_rows: dict[str, int] = {}
         self._stated: set[str] = set()
         if self.replaces:
             self._take_initial(initial)
         self._start_counting()
+
+    def _memory(self, optimizer_state: str | None) -> OptimizerMemory | None:
+        """Finds out what the optimizer remembers; None if nothing has to be done about it."""
+        if self.optimizer is None:
+            if optimizer_state in ("fresh", "mean"):
+                raise ValueError(
+                    f'optimizer_state="{optimizer_state}" needs the optimizer: pass it as the second argument'
+                )
+            return None
+        modes = (optimizer_state,) if optimizer_state else self.treatments if self.replaces else ("shift",)
+        name = type(self).__name__
+        memory = OptimizerMemory(self.optimizer, modes, self.replicas, self.stacked, self.parameters, name)
+        if memory.mode in ("fresh", "mean"):
+            self.settings["optimizer_state"] = memory.mode
+        return None if memory.idle else memory
 
     # What everybody calls.
 
@@ -229,6 +246,8 @@ class Method(State):
         self.steps += 1
         self.moment, self.time = (type(self).__name__,), self.steps
         try:
+            if self.memory is not None:
+                self.memory.step()
             self._act()
         except BaseException:
             # A step that failed may be tried again.
@@ -451,7 +470,9 @@ class Method(State):
             if self.required == "means":
                 warnings.filterwarnings("ignore", "The model looks trained already")
             names = self._redrawn()
-            initial = initial_distributions(self.model, overrides, optimizer=self.optimizer, names=self._written())
+            # Wrappers such as Lookahead copy the weights before any step.
+            inner = None if self.optimizer is None else members(self.optimizer)[-1]
+            initial = initial_distributions(self.model, overrides, optimizer=inner, names=self._written())
         self.distributions = initial.require_means(names) if self.required == "means" else initial.require(names)
         found = {name: initial[name].distribution for name in self._later if name not in self.distributions}
         self.distributions |= {name: one for name, one in found.items() if one is not None}

@@ -50,7 +50,7 @@ class CBP(UnitMethod):
 
     Args:
         model: the network, ordinary or stacked.
-        optimizer: its optimizer; needed for ``optimizer_state="fresh"``.
+        optimizer: its optimizer, to treat what it remembers of replaced units.
         maturity: steps during which a new unit is protected, 0 or more.
         replacement_rate: share of the eligible units replaced a step, 0 to 1; at 0 nothing is ever replaced.
         utility: "contribution", "magnitude", "activation" or "gradient".

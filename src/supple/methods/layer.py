@@ -311,12 +311,23 @@ class Layer:
         view = self.view(part)
         value = value.to(view.dtype) if isinstance(value, Tensor) else value
         chosen.put(view, value)
-        fresh_state = self.method.fresh if tensor.requires_grad else None
-        for state, offset, slope in fresh_state.entries(tensor) if fresh_state else ():
+        memory = self.method.memory if tensor.requires_grad else None
+        for state, offset, slope, mean in memory.entries(tensor) if memory else ():
             lead = (-1,) + (1,) * (view.ndim - 2)
             fresh = offset[chosen.replica].view(lead) + slope[chosen.replica].view(lead) * value
             with opened({"state": state} if is_sharded(state) else {}) as whole:
-                chosen.put(self.view(part, self.method.stack(whole.get("state", state))), fresh)
+                remembered = self.view(part, self.method.stack(whole.get("state", state)))
+                chosen.put(remembered, self._mean_of_others(remembered, chosen, fresh) if mean else fresh)
+
+    def _mean_of_others(self, remembered: Tensor, chosen: Chosen, fresh: Tensor) -> Tensor:
+        """The mean of what the optimizer remembers at the same place of the units that are not chosen."""
+        mask = torch.zeros(remembered.shape[:2], dtype=torch.bool, device=remembered.device)
+        chosen.put(mask, True)
+        kept = (~mask).view(*mask.shape, *(1,) * (remembered.ndim - 2))
+        counts = kept.sum(dim=1)
+        means = (precise(remembered) * kept).sum(dim=1) / counts.clamp(min=1)
+        there = (counts > 0).expand_as(means)
+        return torch.where(there[chosen.replica], means[chosen.replica], fresh)
 
 
 def _at_hand(tensor: Tensor) -> bool:

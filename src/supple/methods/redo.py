@@ -33,7 +33,7 @@ class ReDo(UnitMethod):
 
     Args:
         model: the network, ordinary or stacked.
-        optimizer: its optimizer; needed for ``optimizer_state="fresh"``.
+        optimizer: its optimizer, to treat what it remembers of replaced units.
         frequency: steps from one time to the next, 1 or more.
         threshold: multiple of the layer's mean utility, 0 or more; at 0 nothing is ever replaced.
         utility: "activation", "contribution", "magnitude" or "gradient".

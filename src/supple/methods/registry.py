@@ -81,7 +81,9 @@ def defaults(method: type[Method]) -> dict[str, Any]:
         {'l2': 0.0001}
     """
     parameters = inspect.signature(method).parameters.values()
-    return {one.name: one.default for one in parameters if isinstance(one.default, bool | int | float | str)}
+    # What is best for an optimizer may come to be another; results of a study belong to what was done.
+    found = {one.name: "keep" if one.name == "optimizer_state" else one.default for one in parameters}
+    return {name: default for name, default in found.items() if isinstance(default, bool | int | float | str)}
 
 
 def differs_by_replica(method: type[Method], setting: str) -> bool:

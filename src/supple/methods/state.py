@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from supple.functional.initial import Distribution, Fixed, from_dict, to_dict
 from supple.functional.sharding import Block, is_sharded, local
 from supple.methods.arguments import restore
+from supple.methods.optimizer_state import OptimizerMemory
 
 
 class Reinitialized(NamedTuple):
@@ -40,6 +41,7 @@ class State(ABC):
     """
 
     model: nn.Module
+    memory: OptimizerMemory | None
     replicas: int
     stacked: bool
     device: torch.device
@@ -106,6 +108,9 @@ class State(ABC):
             "shapes": {name: list(parameter.shape) for name, parameter in self.parameters.items()},
             "initial": {name: to_dict(distribution) for name, distribution in self.distributions.items()},
         }
+        if self.memory is not None:
+            born = self.memory.born
+            state["births"] = {n: self.blocks[n].join(self.stack(tensor).clone()) for n, tensor in born.items()}
         for kind, tensors in self.kept.items():
             assert kind not in state, f"{kind} is a name that every state has; keep it under another"
             state[kind] = {name: self.blocks[name].join(tensor.clone()) for name, tensor in tensors.items()}
@@ -127,7 +132,8 @@ class State(ABC):
         check_kind(state, type(self).__name__)
         own = self.state_dict()
         nothing_kept: dict[str, Any] = {kind: {} for kind, tensors in self.kept.items() if not tensors}
-        state = {"skipped": torch.zeros_like(self._skipped), "misses": 0, "boundaries": 0, **nothing_kept, **state}
+        absent = {"skipped": torch.zeros_like(self._skipped), "misses": 0, "boundaries": 0, "births": {}}
+        state = {**absent, **nothing_kept, **state}
         missing = [key for key in own if key not in state]
         if missing:
             raise ValueError(f"the state is not complete; it has no {', '.join(missing)}")
@@ -191,6 +197,8 @@ class State(ABC):
 
     def close(self) -> None:
         """Takes away all hooks. The network trains on as if the method had never been there."""
+        if self.memory is not None and not self._closed:
+            self.memory.close()
         self._closed = True
 
     def __enter__(self) -> Any:
@@ -200,6 +208,17 @@ class State(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @abstractmethod
+    def stack(self, tensor: Tensor) -> Tensor:
+        """Gives a tensor of the network its dimension of replicas.
+
+        Args:
+            tensor: a parameter, or a tensor like it.
+
+        Returns:
+            [R, ...], a view.
+        """
 
     @abstractmethod
     def _check_usable(self) -> None:
@@ -224,7 +243,10 @@ class State(ABC):
         return counts.clone() if self.stacked else counts[0].clone()
 
     def _load(self, state: Mapping[str, Any]) -> None:
-        """Takes back the kept tensors."""
+        """Takes back the kept tensors, and the ages of what was replaced."""
+        if self.memory is not None:
+            blocks = {name: self.blocks[name].split(tensor) for name, tensor in state["births"].items()}
+            self.memory.restore({n: one.to(self.device) if self.stacked else one[0] for n, one in blocks.items()})
         own = {(kind, name): tensor for kind, tensors in self.kept.items() for name, tensor in tensors.items()}
         saved = {(kind, name): tensor for kind in self.kept for name, tensor in state[kind].items()}
         restore(

@@ -60,7 +60,7 @@ class SWR(WeightMethod):
 
     Args:
         model: the network, ordinary or stacked.
-        optimizer: its optimizer; needed for ``optimizer_state="fresh"``.
+        optimizer: its optimizer, to treat what it remembers of replaced entries.
         frequency: steps from one reinitialization to the next, 1 or more.
         factor: for threshold, multiple of the mean utility, 0 or more; for proportional, share of the entries, 0 to 1.
             At 0 nothing is ever reinitialized.

@@ -14,6 +14,7 @@ from supple.methods.arguments import refuse_unknown, restore
 from supple.methods.base import Method, Needs
 from supple.methods.features import FeatureReader, Passes, data_groups, share
 from supple.methods.layer import Layer
+from supple.methods.optimizer_state import OptimizerState
 from supple.methods.when import ALL, Rows
 from supple.structure.description import Excluded, UnitGroup, Units
 from supple.structure.find import units as find_units
@@ -30,7 +31,7 @@ class SharedUnits(TypedDict, total=False):
     units: Units | Sequence[UnitGroup] | None
     features: Literal["before_norm", "after_norm"]
     initial: Overrides | None
-    optimizer_state: Literal["keep", "fresh"]
+    optimizer_state: OptimizerState | None
     process_group: Any
     seed: int | Sequence[int] | Tensor | None
 
@@ -44,13 +45,13 @@ class UnitMethod(Method):
 
     Args:
         model: the network, ordinary or stacked.
-        optimizer: its optimizer; needed for ``optimizer_state="fresh"``.
+        optimizer: its optimizer, to treat what it remembers of replaced units.
         utility: "contribution", "magnitude", "activation" or "gradient".
         units: the hidden units; None: found by :func:`supple.units`.
         features: where a normalization follows the activation, whether features are read before it ("before_norm") or
             after it ("after_norm").
         initial: initial distributions where they are not to be worked out; see :func:`supple.initial_distributions`.
-        optimizer_state: "keep" or "fresh".
+        optimizer_state: "keep", "fresh" or "mean"; see :class:`supple.Method`.
         process_group: the processes that train this network together, where ``model`` does not tell, as a
             ``DistributedDataParallel`` or a sharded network does; their features count as those of one large batch.
         seed: seed of the random numbers, or one a replica.
@@ -61,6 +62,7 @@ class UnitMethod(Method):
     """
 
     replaces = True
+    treatments = ("fresh", "keep", "mean")
 
     def __init__(
         self,
@@ -71,7 +73,7 @@ class UnitMethod(Method):
         units: Units | Sequence[UnitGroup] | None = None,
         features: Literal["before_norm", "after_norm"] = "before_norm",
         initial: Overrides | None = None,
-        optimizer_state: Literal["keep", "fresh"] = "keep",
+        optimizer_state: OptimizerState | None = None,
         process_group: Any = None,
         seed: int | Sequence[int] | Tensor | None = None,
         **unknown: Any,

@@ -13,7 +13,7 @@ from supple.functional import random
 from supple.functional.initial import Constant, Fixed
 from supple.functional.rounding import HALF
 from supple.functional.sharding import gathered
-from supple.functional.utility import lowest
+from supple.functional.utility import lowest, precise
 from supple.methods.base import Method
 from supple.methods.when import ALL, Rows
 
@@ -219,7 +219,12 @@ class Weights:
         number = chosen.reshape(len(chosen), -1).sum(dim=1)
         method.count(number if block.mesh is None else block.total(number), self.rows)
         weight = method.stack(self.parameter)
-        states = [(method.stack(t), *line) for t, *line in method.fresh.entries(self.parameter)] if method.fresh else []
+        states = []
+        for state, *line, mean in method.memory.entries(self.parameter) if method.memory else ():
+            state = method.stack(state)
+            if mean:
+                line[0] = self._mean_of_others(state, chosen, line[0])
+            states.append((state, *line))
         # On a CPU few entries are looked up; elsewhere their number would have to be waited for.
         few = weight.device.type == "cpu" and (count := int(number.sum())) * _FEW < chosen.numel()
         if few and not count:
@@ -245,7 +250,18 @@ class Weights:
         weight[self.rows] = values
         for state, offset, slope in states:
             fresh = self.each(offset) + self.each(slope) * values
-            state[self.rows] = torch.where(chosen, fresh, state[self.rows])
+            state[self.rows] = torch.where(chosen, fresh.to(state.dtype), state[self.rows])
+
+    def _mean_of_others(self, state: Tensor, chosen: Tensor, fresh: Tensor) -> Tensor:
+        """The mean of what the optimizer remembers of the entries that are not chosen, [R]; fresh where all are."""
+        kept = (~chosen).reshape(len(chosen), -1)
+        sums = (precise(state[self.rows]).reshape(len(chosen), -1) * kept).sum(dim=1)
+        counts = kept.sum(dim=1)
+        if self.block.mesh is not None:
+            sums, counts = self.block.total(sums), self.block.total(counts)
+        means = fresh.to(sums.dtype).clone()
+        means[self.rows] = torch.where(counts > 0, sums / counts.clamp(min=1), means[self.rows])
+        return means
 
 
 class WeightMethod(Method):
@@ -313,7 +329,10 @@ class WeightMethod(Method):
                 continue
             # A few replicas at a time where new values are made, so that these take little memory.
             length = max(1, _ENTRIES * self.replicas // max(1, self.parameters[name].numel()))
-            if not self.replaces or length >= self.replicas:
+            if not self.replaces:
+                self._little(rule, Weights(self, name, rows))
+                continue
+            if length >= self.replicas:
                 rule(Weights(self, name, rows))
                 continue
             replicas = range(self.replicas)[rows] if isinstance(rows, slice) else rows
@@ -321,6 +340,16 @@ class WeightMethod(Method):
                 part = replicas[start : start + length]
                 one = slice(part.start, part.stop, part.step) if isinstance(part, range) else part
                 rule(Weights(self, name, one))
+
+    def _little(self, rule: Callable[[Weights], None], w: Weights) -> None:
+        """Lets a rule act that changes all weights a little; copies of them that the optimizer keeps move along."""
+        copies = self.memory.copies(w.parameter) if self.memory is not None and rule != self.rule_before_step else []
+        before = self.stack(w.parameter).clone() if copies else None
+        rule(w)
+        if before is not None:
+            change = self.stack(w.parameter) - before
+            for copy in copies:
+                self.stack(copy).add_(change)
 
     def _check_gradients(self, names: list[str]) -> None:
         """Checks that gradients can be read and once, on a CPU, where it costs no waiting, that they are not all 0."""

@@ -71,8 +71,8 @@ class Every:
         """Goes on to the next step, which needs no bookkeeping here.
 
         Args:
-            missed: the layers that did not run in this one.
-            frozen: the layers that could not be acted on.
+            missed: layers that did not run.
+            frozen: layers that do not train.
         """
 
 
