@@ -130,7 +130,7 @@ class State(ABC):
         """
         self._check_usable()
         check_kind(state, type(self).__name__)
-        own = self.state_dict()
+        own = {"births": {}, **self.state_dict()}
         nothing_kept: dict[str, Any] = {kind: {} for kind, tensors in self.kept.items() if not tensors}
         absent = {"skipped": torch.zeros_like(self._skipped), "misses": 0, "boundaries": 0, "births": {}}
         state = {**absent, **nothing_kept, **state}
@@ -140,7 +140,7 @@ class State(ABC):
         _check_alike(own, state, "")
         self._check_network(own, state)
         for key, value in own.items():
-            if key not in ("shapes", "initial"):
+            if key not in ("shapes", "initial", "births"):
                 _check_alike(value, state[key], key)
         try:
             self._take(state)
@@ -152,7 +152,7 @@ class State(ABC):
 
     def _check_network(self, own: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         """Raises if a state is of another network, or one of its initial distributions is none."""
-        for key in ("shapes", "initial"):
+        for key in ("shapes", "initial", "births"):
             if not isinstance(state[key], Mapping):
                 raise TypeError(f"{key} of the state is a {type(state[key]).__name__}; it has to be a dict")
         total = state["total"]
@@ -168,6 +168,12 @@ class State(ABC):
             raise ValueError(
                 f"the state is of another network: the two differ in {', '.join(sorted(map(str, differing)))}"
             )
+        for name, births in state["births"].items():
+            if name not in self.parameters:
+                raise ValueError(f"births.{name} of the state is of no parameter of the network")
+            whole = torch.empty(self.replicas, *self.blocks[name].whole, dtype=torch.int32, device="meta")
+            if not isinstance(births, Tensor) or births.dtype != whole.dtype or births.shape != whole.shape:
+                raise TypeError(f"births.{name} of the state is no tensor of int32 of shape {tuple(whole.shape)}")
         for name, saved in state["initial"].items():
             kinds = str | float | int | Tensor
             if not isinstance(saved, Mapping) or not all(isinstance(value, kinds) for value in saved.values()):
