@@ -58,6 +58,8 @@ def train(
     for one in batches:
         optimizer.zero_grad()
         loss(model, *one).backward()
+        if method is not None:
+            method.before_step()
         optimizer.step()
         if method is not None:
             method.step()

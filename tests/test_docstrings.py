@@ -62,7 +62,7 @@ def exempt(function):
     names = {ast.unparse(decorator).split("(")[0].split(".")[-1] for decorator in function.decorator_list}
     return (
         function.name == "forward"
-        or function.name.split("_")[0] in ("rule", "watch")
+        or function.name.split("_")[0] in ("rule", "watch", "rest", "usual", "gradient")
         or bool(names & {"property", "cached_property", "command", "callback"})
     )
 

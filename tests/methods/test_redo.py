@@ -73,14 +73,16 @@ def test_dead_units_come_back_to_life(stacked):
     assert float(spread) == pytest.approx((2 / 6) ** 0.5, rel=0.5)
 
 
-def test_a_layer_that_is_dead_as_a_whole_is_replaced_as_a_whole():
+@pytest.mark.parametrize(("option", "replaced"), [("keep", 0), ("replace", 16)])
+def test_a_layer_that_is_dead_as_a_whole(option, replaced):
+    """Replaced as a whole, the second layer gets zeros, has no biases yet, and is dead, too."""
     model, initial = dead_units(False)
     with torch.no_grad():
         model.blocks[0].linear.bias.fill_(-1e3)
-    method = supple.ReDo(model, frequency=1, threshold=1e-6, initial=initial)
+    method = supple.ReDo(model, frequency=1, threshold=1e-6, initial=initial, when_all_zero=option)
     model(torch.randn(50, 6)).sum().backward()
     method.step()
-    assert int(method.reinitialized.last) == 16  # the second layer gets zeros, has no biases yet, and is dead, too
+    assert int(method.reinitialized.last) == replaced
 
 
 def test_without_a_device_to_wait_for_all_units_are_written_and_the_valid_ones_changed():

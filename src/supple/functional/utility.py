@@ -127,6 +127,20 @@ def unit_gradient(outgoing: Sequence[Tensor], gradients: Sequence[Tensor]) -> Te
     return _outgoing_sum([precise(weights) * precise(gradient) for weights, gradient in pairs]).abs()
 
 
+def unit_incoming(gradients: Sequence[Tensor]) -> Tensor:
+    """Mean |dL/dW_in|, over all weights that make a unit.
+
+    Args:
+        gradients: for each weight that makes the units, its gradient [R, n, ...].
+
+    Returns:
+        [R, n].
+
+    Source: Liu et al. (arXiv 2505.24061), by the weights' gradients.
+    """
+    return torch.cat([precise(gradient).abs().flatten(2) for gradient in gradients], dim=2).mean(dim=2)
+
+
 def below_threshold(utility: Tensor, factor: Tensor, mean: Tensor | None = None) -> Tensor:
     """Selects utility <= factor * mean(utility); nothing where the factor is 0 or the mean is not finite.
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from supple.functional.sharding import block_of
 from supple.structure.overrides import names_matching
 from supple.structure.parametrized import computed_from
+from supple.structure.stacked import Stacked
 
 Selector = str | type[nn.Module] | Callable[[str, nn.Parameter], bool]
 """A parameter name or glob pattern, a class of module (its direct parameters), or a function of name and parameter."""
@@ -50,14 +51,20 @@ def refuse_unknown(kind: type, unknown: Mapping[str, Any]) -> None:
 
 
 def chosen_parameters(
-    model: nn.Module, include: Selectors | None = None, exclude: Selectors | None = None
+    model: nn.Module,
+    include: Selectors | None = None,
+    exclude: Selectors | None = None,
+    usual: Callable[[str, nn.Module, Tensor], bool] | None = None,
 ) -> dict[str, nn.Parameter]:
     """The parameters that a method acts on: those that train, are included and are not excluded.
 
     Args:
         model: the network.
-        include: which parameters; None: all. A shared parameter may be spoken of by any of its names.
+        include: which parameters; None: all, or the usual ones. A shared parameter may be spoken of by any of its
+            names.
         exclude: which of them not.
+        usual: whether a method acts on a parameter if ``include`` says nothing, from its name and the module that
+            holds it.
 
     Returns:
         Parameters by name as in ``model.named_parameters()``, shared ones once.
@@ -74,9 +81,20 @@ def chosen_parameters(
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if not trained:
         raise ValueError(f"{type(model).__name__} has no parameter with requires_grad=True; there is nothing to act on")
-    included = set(trained) if include is None else _matching(model, include, "include")
+    if include is not None:
+        included = _matching(model, include, "include")
+    elif usual is None:
+        included = set(trained)
+    else:
+        included = {
+            name for name, parameter in trained.items() if usual(name, _holder(model, name), _one(model, parameter))
+        }
     excluded = set() if exclude is None else _matching(model, exclude, "exclude")
     chosen = {name: p for name, p in trained.items() if name in included and name not in excluded}
+    if not chosen and include is None and exclude is None:
+        raise ValueError(
+            f"this {type(model).__name__} has no parameter of the kind that the method acts on; say which with include"
+        )
     reasons = {name: reason for name, reason in computed_from(model).items() if name in chosen}
     left_out = "".join(f"\n  {name}: {reason}" for name, reason in reasons.items())
     chosen = {name: parameter for name, parameter in chosen.items() if name not in reasons}
@@ -94,6 +112,105 @@ def chosen_parameters(
         )
     _check_parameters(chosen)
     return chosen
+
+
+def _holder(model: nn.Module, name: str) -> nn.Module:
+    """The module that holds a parameter."""
+    return model.get_submodule(name.rpartition(".")[0])
+
+
+def _one(model: nn.Module, parameter: Tensor) -> Tensor:
+    """One network's part of a parameter."""
+    return parameter[0] if isinstance(model, Stacked) else parameter
+
+
+def is_matrix(name: str, module: nn.Module, parameter: Tensor) -> bool:
+    """Whether a parameter is the weight of a linear layer, a convolution or the like.
+
+    Args:
+        name: the parameter.
+        module: the module that holds it.
+        parameter: the parameter, of one network.
+
+    Returns:
+        The answer; no for embeddings, and for what is called otherwise than a weight, such as learned positions.
+    """
+    return parameter.ndim > 1 and "weight" in name.rpartition(".")[2] and not is_embedding(module)
+
+
+def is_normalization(module: nn.Module) -> bool:
+    """Whether a module is a normalization layer, PyTorch's or, by its name, somebody else's.
+
+    Args:
+        module: any module.
+
+    Returns:
+        The answer.
+    """
+    return "norm" in type(module).__name__.lower()
+
+
+def is_embedding(module: nn.Module) -> bool:
+    """Whether a module is an embedding, PyTorch's or, by its name, somebody else's.
+
+    Args:
+        module: any module.
+
+    Returns:
+        The answer.
+    """
+    return "embedding" in type(module).__name__.lower()
+
+
+def last_layer_of(model: nn.Module, layers: int = 1) -> set[str]:
+    """The parameters of the network's last layers: those beside the last weight matrices in the order of parameters.
+
+    Args:
+        model: the network.
+        layers: how many layers.
+
+    Returns:
+        Their names.
+    """
+    modules = {name: name.rpartition(".")[0] for name, _ in model.named_parameters()}
+    holders = [
+        modules[name] for name, p in model.named_parameters() if is_matrix(name, _holder(model, name), _one(model, p))
+    ]
+    last = [*dict.fromkeys(reversed(holders))][:layers]
+    return {name for name, module in modules.items() if module in last}
+
+
+def matrices_in(
+    model: nn.Module, parameters: Mapping[str, nn.Parameter], stated: Mapping[str, int] | None
+) -> dict[str, int]:
+    """How many matrices lie one below the other in each weight, as queries, keys and values do.
+
+    Args:
+        model: the network.
+        parameters: the weights, by name.
+        stated: what the user says of some, by name or pattern; of PyTorch's own layers it is known.
+
+    Returns:
+        The numbers by name.
+
+    Raises:
+        ValueError: if a name or pattern matches nothing, or a number does not divide the weight's outputs.
+    """
+    found = {name: _stacked_in(_holder(model, name), name.rpartition(".")[2]) for name in parameters}
+    for key, number in ({} if stated is None else stated).items():
+        found |= {name: number for name in names_matching(model, key, "blocks") if name in found}
+    for name, number in found.items():
+        outputs = _one(model, parameters[name]).shape[0]
+        if not isinstance(number, int) or number < 1 or outputs % number:
+            raise ValueError(f"blocks of {name} is {number!r}; it has to divide its {outputs} outputs")
+    return found
+
+
+def _stacked_in(module: nn.Module, name: str) -> int:
+    if isinstance(module, nn.MultiheadAttention) and name == "in_proj_weight":
+        return 3
+    gates = {nn.LSTM: 4, nn.LSTMCell: 4, nn.GRU: 3, nn.GRUCell: 3}
+    return next((number for kind, number in gates.items() if isinstance(module, kind)), 1)
 
 
 def _matching(model: nn.Module, selectors: Selectors, what: str) -> set[str]:

@@ -56,6 +56,9 @@ class About:
         dark: the same on a dark background.
         strength: the settings that switch it off where they are all 0.
         source: where it is from: paper and section.
+        needs: what its step needs besides :meth:`Method.step`: gradients, features, a call of its own.
+        keeps: the memory that it keeps beside the network.
+        since: the version of supple that has it first.
         common: settings that are numbers and yet the same for all replicas of one population.
     """
 
@@ -66,6 +69,9 @@ class About:
     dark: str
     strength: tuple[str, ...]
     source: str
+    needs: str = "nothing"
+    keeps: str = "nothing"
+    since: str = "0.2"
     common: tuple[str, ...] = ()
 
 
@@ -90,10 +96,15 @@ class Shared(TypedDict, total=False):
     seed: int | Sequence[int] | Tensor | None
 
 
-class SharedReplacing(Shared, total=False):
-    """Those that methods share that replace values."""
+class SharedInitial(Shared, total=False):
+    """Those that methods share that have to know initial distributions."""
 
     initial: Overrides | None
+
+
+class SharedReplacing(SharedInitial, total=False):
+    """Those that methods share that replace values."""
+
     optimizer_state: OptimizerState | None
 
 
@@ -146,6 +157,8 @@ class Method(State):
     """Whether what it does after a step reads gradients; a program may leave out what nothing reads."""
     replaces = False
     """Whether it gives entries new values, rather than change all a little."""
+    knows_initial = False
+    """Whether it has to know initial distributions though it replaces nothing."""
     treatments: tuple[str, ...] = ("keep", "fresh", "mean")
     """What becomes of what the optimizer remembers where nothing is said: the first that does no harm."""
     required: Required = "distributions"
@@ -156,7 +169,8 @@ class Method(State):
         super().__init_subclass__(**arguments)
         own = [*inspect.signature(cls.__init__).parameters.values()][1:]
         if own and own[-1].kind is inspect.Parameter.VAR_KEYWORD:
-            names = {one.name for one in own} | (set() if cls.replaces else {"initial", "optimizer_state"})
+            names = {one.name for one in own} | (set() if cls.replaces else {"optimizer_state"})
+            names |= set() if cls.replaces or cls.knows_initial else {"initial"}
             # A method made from another has that one's settings only where it says so.
             base = next(one for one in cls.__mro__[1:] if "about" not in vars(one))
             inherited = inspect.signature(base).parameters.values()
@@ -177,16 +191,19 @@ class Method(State):
         **unknown: Any,
     ) -> None:
         refuse_unknown(type(self), unknown)
-        if not self.replaces and (initial is not None or optimizer_state is not None):
-            meaningless = "initial" if initial is not None else "optimizer_state"
+        knows_initial = self.replaces or self.knows_initial
+        if (initial is not None and not knows_initial) or (optimizer_state is not None and not self.replaces):
+            meaningless = "optimizer_state" if knows_initial or initial is None else "initial"
             raise TypeError(f"{type(self).__name__} replaces nothing, so {meaningless} means nothing; leave it out")
         check_arguments(model, optimizer)
         model, self._data_parallel = unwrapped(model)
         self.model = model
         self.optimizer = None if optimizer is None else unwrapped_optimizer(optimizer)
+        self._groups_of: Any = None
+        self._group_by_id: dict[int, dict[str, Any]] = {}
         self.stacked = isinstance(model, Stacked)
         self.replicas = model.replicas if isinstance(model, Stacked) else 1
-        self.parameters = chosen_parameters(model, include, exclude)
+        self.parameters = chosen_parameters(model, include, exclude, self.usual)
         self.sharded = any(map(is_sharded, self.parameters.values()))
         if self.sharded and self.stacked:
             raise ValueError("a stacked network cannot be sharded; give each process replicas of its own instead")
@@ -209,7 +226,7 @@ class Method(State):
         self.distributions: dict[str, Distribution] = {}
         self.fixed_rows: dict[str, int] = {}
         self._stated: set[str] = set()
-        if self.replaces:
+        if knows_initial:
             self._take_initial(initial)
         self._start_counting()
 
@@ -386,6 +403,45 @@ class Method(State):
         """
         tensor = local(tensor) if self.sharded else tensor.detach()
         return tensor if self.stacked else tensor.unsqueeze(0)
+
+    def usual(self, name: str, module: nn.Module, parameter: Tensor) -> bool:
+        """Says whether it acts on a parameter if ``include`` says nothing; on all that train, if it says no else.
+
+        Args:
+            name: the parameter.
+            module: the module that holds it.
+            parameter: the parameter, of one network.
+
+        Returns:
+            The answer.
+        """
+        return True
+
+    def step_size(self, parameter: nn.Parameter) -> float | Tensor:
+        """Looks up the step size that the optimizer has now for a parameter.
+
+        Args:
+            parameter: the parameter.
+
+        Returns:
+            A number, or [R] on the parameter's device.
+
+        Raises:
+            ValueError: if there is no optimizer, or it does not hold the parameter.
+        """
+        if self.optimizer is None:
+            raise ValueError(f"{self!r} needs the step size: pass the optimizer as the second argument")
+        groups = self.optimizer.param_groups
+        # Loading a state puts other groups in place.
+        if self._groups_of is not groups or id(parameter) not in self._group_by_id:
+            self._groups_of = groups
+            self._group_by_id = {id(p): group for group in groups for p in group["params"]}
+        if id(parameter) not in self._group_by_id:
+            raise ValueError(f"the {type(self.optimizer).__name__} does not hold every parameter that {self!r} acts on")
+        size = self._group_by_id[id(parameter)]["lr"]
+        if isinstance(size, float | int):
+            return float(size)
+        return torch.as_tensor(size).to(self.device, non_blocking=True).expand(self.replicas)
 
     def count(self, number: Tensor, rows: Rows = ALL) -> None:
         """Counts what was reinitialized in this step.

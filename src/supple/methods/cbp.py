@@ -90,6 +90,9 @@ class CBP(UnitMethod):
         dark="#22bd92",
         strength=("replacement_rate",),
         source="Dohare et al. (Nature 632, 2024), algorithm 1",
+        needs="features",
+        keeps="a number or two a unit",
+        since="0.1",
         common=("decay",),
     )
 

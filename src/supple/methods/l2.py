@@ -54,6 +54,7 @@ class L2(WeightMethod):
         dark="#7cc7f2",
         strength=("l2",),
         source="Loshchilov and Hutter (ICLR 2019), equation 1",
+        since="0.1",
     )
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,18 +12,19 @@ from torch import Tensor, nn
 from supple.functional import random
 from supple.functional.initial import Fixed
 from supple.functional.rounding import HALF, add_by_chance, precise_type
-from supple.functional.sharding import gathered, is_sharded, opened
+from supple.functional.sharding import is_sharded, opened
 from supple.functional.utility import (
     lowest_order,
     precise,
     unit_activation,
     unit_contribution,
     unit_gradient,
+    unit_incoming,
     unit_magnitude,
 )
 from supple.methods.features import FeatureReader
 from supple.methods.weights import Weights
-from supple.methods.when import ALL, replicas_at
+from supple.methods.when import replicas_at
 from supple.structure.description import Slice, UnitGroup
 from supple.structure.wrapping import is_compiled
 
@@ -93,7 +95,9 @@ class Layer:
         Raises:
             RuntimeError: if the features or gradients that it takes are missing.
         """
-        method, rows, kind = self.method, self.read, self.method.utility
+        rows, kind = self.read, self.method.utility
+        if kind == "incoming":
+            return unit_incoming(self.gradients(self.group.incoming))
         if kind in ("contribution", "activation"):
             activation = unit_activation(self.means(0))
             if kind == "activation":
@@ -105,18 +109,43 @@ class Layer:
             return unit_contribution(activation, outgoing)
         if kind == "magnitude":
             return unit_magnitude(outgoing)
-        gradients: list[Tensor] = []
-        for consumer, weight in zip(self.group.consumers, self.outgoing, strict=True):
-            if weight.grad is None and self.has_gradient():
-                # This reader did not run, others did.
-                gradients.append(torch.zeros_like(outgoing[len(gradients)]))
+        return unit_gradient(outgoing, self.gradients([consumer.weight for consumer in self.group.consumers]))
+
+    def gradients(self, parts: Sequence[Slice]) -> list[Tensor]:
+        """Gives the gradients of weights that belong to the units.
+
+        Args:
+            parts: where they lie.
+
+        Returns:
+            For each part [rows, n, ...].
+
+        Raises:
+            RuntimeError: if there are none.
+        """
+        found: list[Tensor] = []
+        for part in parts:
+            if self.method.tensors[part.tensor].grad is None and self.has_gradient():
+                # This part did not run, others did.
+                found.append(torch.zeros_like(self.view(part)[self.read]))
                 continue
-            weights = Weights(method, method.names[consumer.weight.tensor], ALL)
-            gradient = weights.grad
-            if weights.block.mesh is not None:
-                gradient = gathered(weights.block.join(gradient))
-            gradients.append(self.view(consumer.weight, gradient)[rows])
-        return unit_gradient(outgoing, gradients)
+            weights = Weights(self.method, self.method.names[part.tensor])
+            found.append(self.view(part, weights.whole(weights.grad))[self.read])
+        return found
+
+    def sums(self) -> tuple[Tensor, int | Tensor]:
+        """Gives the sums over the step's batch of what is read of the units' outputs, and the number of examples.
+
+        Returns:
+            ([rows, n, copies, repeat], number).
+
+        Raises:
+            RuntimeError: if no forward pass was seen.
+        """
+        total, examples = self.readers[0].take_sum()
+        if total is None:
+            raise self.unread()
+        return total, examples
 
     def means(self, number: int = -1) -> Tensor:
         """Gives the units' mean outputs over the step's batch, where the method asked for them.
@@ -235,17 +264,7 @@ class Layer:
         if not self.trains():
             return
         for part in group.incoming:
-            if part not in self._indices:
-                shape = method.tensors[part.tensor].shape[int(method.stacked) :]
-                self._indices[part] = part.index(shape, group.size, method.device)
-            first, stride, offsets = self._indices[part]
-            lead = (-1,) + (1,) * offsets.ndim
-            name = method.names[part.tensor]
-            seed, key = method.seed[chosen.replica].view(lead), random.purpose(*method.moment, "incoming", name)
-            index = first + chosen.unit.view(lead) * stride + offsets
-            numbers = random.uniform_at(seed, key, method.time, index)
-            drawn = method.distributions[name]
-            self._write(part, chosen, drawn.at(index) if isinstance(drawn, Fixed) else drawn.quantile(numbers))
+            self._write(part, chosen, self._draw(part, chosen))
         for part in (*group.bias, *outgoing):
             self._write(part, chosen, 0.0)
         for norm in group.norms:
@@ -261,6 +280,39 @@ class Layer:
                     self._write(running, chosen, value)
         replaced = torch.ones_like(chosen.unit) if chosen.valid is None else chosen.valid.to(chosen.unit.dtype)
         method.count(replaced.new_zeros(method.replicas).index_add_(0, chosen.replica, replaced))
+
+    def blend(self, share: Tensor) -> None:
+        """Moves units toward fresh ones: incoming weights toward a new draw, outgoing weights toward 0.
+
+        Biases, normalizations and the optimizer's state stay as they are, and nothing is counted.
+
+        Args:
+            share: [rows, n], how far each goes, 0 to 1.
+        """
+        if not self.trains():
+            return
+        chosen, share = self.where(torch.ones_like(share, dtype=torch.bool)), share.flatten()
+        outgoing = [consumer.weight for consumer in self.group.consumers]
+        for part, fresh in [(part, True) for part in self.group.incoming] + [(part, False) for part in outgoing]:
+            view = self.view(part)
+            old = precise(view[chosen.replica, chosen.unit])
+            new = self._draw(part, chosen) if fresh else torch.zeros(())
+            chosen.put(view, torch.lerp(old, new.to(old), share.to(old).view(-1, *(1,) * (old.ndim - 1))))
+
+    def _draw(self, part: Slice, chosen: Chosen) -> Tensor:
+        """Fresh values of incoming weights, a function of their index in the parameter: [M, ...]."""
+        method = self.method
+        if part not in self._indices:
+            shape = method.tensors[part.tensor].shape[int(method.stacked) :]
+            self._indices[part] = part.index(shape, self.group.size, method.device)
+        first, stride, offsets = self._indices[part]
+        lead, name = (-1,) + (1,) * offsets.ndim, method.names[part.tensor]
+        seed, key = method.seed[chosen.replica].view(lead), random.purpose(*method.moment, "incoming", name)
+        index = first + chosen.unit.view(lead) * stride + offsets
+        drawn = method.distributions[name]
+        if isinstance(drawn, Fixed):
+            return drawn.at(index)
+        return drawn.quantile(random.uniform_at(seed, key, method.time, index))
 
     def absorb(self, chosen: Chosen, means: Tensor) -> None:
         """Adds the mean contribution of units that will be replaced to the biases of the layers that read them.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import nn
 from typing_extensions import Unpack
@@ -28,8 +30,9 @@ class ReDo(UnitMethod):
     where h is the unit's output as the next layer receives it and W_out the weights that leave the unit. Replacing a
     unit redraws its incoming weights from their initial distribution and sets its bias and its outgoing weights to 0; a
     normalization that follows gets its initial scale and shift, and batch normalization a running mean of 0 and a
-    running variance of 1. A layer that does not run in such a step (layer drop, an expert that was not chosen) has its
-    turn at the next step in which it runs.
+    running variance of 1. Where all utilities of a layer are 0 nothing can be told of its units, and the layer stays as
+    it is; published programs replace all of it, as ``when_all_zero="replace"`` does. A layer that does not run in such
+    a step (layer drop, an expert that was not chosen) has its turn at the next step in which it runs.
 
     Args:
         model: the network, ordinary or stacked.
@@ -37,6 +40,7 @@ class ReDo(UnitMethod):
         frequency: steps from one time to the next, 1 or more.
         threshold: multiple of the layer's mean utility, 0 or more; at 0 nothing is ever replaced.
         utility: "activation", "contribution", "magnitude" or "gradient".
+        when_all_zero: "keep" or "replace".
         shared: as of every :class:`supple.methods.units.UnitMethod`: ``units``, ``features``, ``initial``,
             ``optimizer_state``, ``process_group``, ``seed``.
 
@@ -69,6 +73,8 @@ class ReDo(UnitMethod):
         dark="#dc93bb",
         strength=("threshold",),
         source="Sokar et al. (ICML 2023), algorithm 1",
+        needs="features",
+        since="0.1",
     )
 
     def __init__(
@@ -79,6 +85,7 @@ class ReDo(UnitMethod):
         frequency: Setting = 16,
         threshold: Setting = 1e-4,
         utility: UnitUtility = "activation",
+        when_all_zero: Literal["keep", "replace"] = "keep",
         **shared: Unpack[SharedUnits],
     ) -> None:
         super().__init__(model, optimizer, utility=utility, **shared)
@@ -86,6 +93,7 @@ class ReDo(UnitMethod):
         threshold = self.setting("threshold", threshold, 0)
         self.when = Every(period, threshold > 0, self.device)
         self.threshold = threshold.to(self.device)
+        self.when_all_zero = self.option("when_all_zero", when_all_zero, ("keep", "replace"))
         self.listen()
 
     def rule(self, layer: Layer) -> None:
@@ -93,4 +101,7 @@ class ReDo(UnitMethod):
         utility = layer.utility()
         mean = utility.mean(dim=1)
         self.skip(~mean.isfinite(), layer.rows)
-        layer.replace(layer.where(below_threshold(utility, self.threshold[layer.rows], mean)))
+        chosen = below_threshold(utility, self.threshold[layer.rows], mean)
+        if self.when_all_zero == "keep":
+            chosen &= (mean > 0).unsqueeze(1)
+        layer.replace(layer.where(chosen))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 from typing_extensions import Unpack
 
 from supple.functional.rounding import HALF, perturbation
 from supple.methods.base import About, Shared
 from supple.methods.l2 import L2
+from supple.methods.noise import StepNoise
 from supple.methods.weights import Weights
 from supple.methods.when import rows_of
 from supple.optim.replicated import Setting
@@ -24,10 +22,8 @@ class ShrinkAndPerturb(L2):
 
         w = (1 - l2) * w + sqrt(variance) * noise,    noise ~ Normal(0, 1)
 
-    The noise is a function of (seed, step) for one set of parameters on one kind of device. It comes from the device's
-    own generator, seeded anew at each step, because it is needed for every weight at every step and the generator is
-    several times faster there than the counter-based numbers used elsewhere; so another kind of device gives other
-    noise.
+    The noise is a function of (seed, step) for one set of parameters on one kind of device; another kind of device
+    gives other noise (:class:`supple.methods.noise.StepNoise`).
 
     Args:
         model: the network, ordinary or stacked.
@@ -59,6 +55,7 @@ class ShrinkAndPerturb(L2):
         dark="#3d9fdb",
         strength=("l2", "variance"),
         source="Ash and Adams (NeurIPS 2020), section 4; at every step: Dohare et al. (Nature 632, 2024)",
+        since="0.1",
     )
 
     def __init__(
@@ -77,14 +74,11 @@ class ShrinkAndPerturb(L2):
         self._stds = self._shaped(std, self._perturbed)
         if self._perturbed is None:
             return
-        # Replicas that share a seed share the noise, which is then drawn once.
-        distinct, self._seed_of = torch.unique(self.seed[self._perturbed], return_inverse=True)
-        self._seeds_differ = self._seed_of.tolist() == list(range(len(self._seed_of)))
-        self._generators = {seed: torch.Generator(self.device) for seed in distinct.tolist()}
-        self._bundles = _bundles({name: block.whole.numel() for name, block in self.blocks.items()})
+        sizes = {name: block.whole.numel() for name, block in self.blocks.items()}
+        self._source = StepNoise("shrink and perturb", self.seed[self._perturbed], sizes)
 
     def _act(self) -> None:
-        self._noise = self._draws()
+        self._noise = iter(()) if self._perturbed is None else self._source.draws(self.steps)
         try:
             super()._act()
         finally:
@@ -100,42 +94,11 @@ class ShrinkAndPerturb(L2):
             name, noise = next(self._noise)
         if not w.parameter.requires_grad:
             return
-        noise = (noise if self._seeds_differ else noise[self._seed_of]).view(-1, *w.block.whole)
-        if w.block.mesh is not None:
-            # Everybody draws the noise of the whole, and takes what belongs to its block.
-            noise = w.block.of(noise, leading=1)
+        # Everybody draws the noise of the whole, and takes what belongs to its block.
+        noise = w.part(noise.view(-1, *w.block.whole))
         if w.rows is not self._perturbed:
             w = Weights(self, w.name, self._perturbed)
         std = self._stds[w.name]
         if w.value.dtype in HALF:
             noise, std = perturbation(w.value, noise, std), torch.ones_like(std)
         w.add(noise.to(std.dtype), std, "perturb")
-
-    def _draws(self) -> Iterator[tuple[str, Tensor]]:
-        """The step's noise for each parameter in order, [seeds, entries]."""
-        for seed, generator in self._generators.items():
-            key = hashlib.blake2b(f"shrink and perturb {seed} {self.steps}".encode(), digest_size=8)
-            generator.manual_seed(int.from_bytes(key.digest(), "little"))
-        for bundle in self._bundles:
-            noise = torch.empty(len(self._generators), sum(bundle.values()), dtype=torch.float32, device=self.device)
-            for row, generator in zip(noise, self._generators.values(), strict=True):
-                row.normal_(generator=generator)
-            yield from zip(bundle, noise.split(list(bundle.values()), dim=1), strict=True)
-
-
-def _bundles(sizes: Mapping[str, int], limit: int = 1 << 20) -> list[dict[str, int]]:
-    """Neighbours whose noise is drawn in one call, since most parameters are small: at most ``limit`` entries or one.
-
-    Args:
-        sizes: entries of each parameter of one network.
-        limit: entries of a bundle, which bounds the memory for noise.
-
-    Returns:
-        The sizes, in bundles.
-    """
-    bundles: list[dict[str, int]] = []
-    for name, size in sizes.items():
-        if not bundles or sum(bundles[-1].values()) + size > limit:
-            bundles.append({})
-        bundles[-1][name] = size
-    return bundles

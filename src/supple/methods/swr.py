@@ -100,6 +100,9 @@ class SWR(WeightMethod):
         dark="#f07f2a",
         strength=("factor",),
         source="Hernandez-Garcia et al. (arXiv 2508.00212)",
+        needs="gradients",
+        keeps="nothing; with decay a number a weight",
+        since="0.1",
         common=("decay",),
     )
 

@@ -23,6 +23,20 @@ from supple.structure.parametrized import computed_from
 
 UnitUtility = Literal["contribution", "magnitude", "activation", "gradient"]
 _UTILITIES = ("contribution", "magnitude", "activation", "gradient")
+_OWN = ("incoming", "fires")
+"""Utilities of single methods: the gradients of incoming weights, and whether units are above 0."""
+
+
+def _positive(features: Tensor) -> Tensor:
+    return (features > 0).to(features.dtype)
+
+
+_READS: dict[str, Callable[[Tensor], Tensor]] = {
+    "contribution": torch.abs,
+    "activation": torch.abs,
+    "fires": _positive,
+}
+"""What is averaged over the batch for a utility that reads features."""
 
 
 class SharedUnits(TypedDict, total=False):
@@ -32,6 +46,7 @@ class SharedUnits(TypedDict, total=False):
     features: Literal["before_norm", "after_norm"]
     initial: Overrides | None
     optimizer_state: OptimizerState | None
+    neighbours: Literal["fresh", "zero"]
     process_group: Any
     seed: int | Sequence[int] | Tensor | None
 
@@ -52,6 +67,9 @@ class UnitMethod(Method):
             after it ("after_norm").
         initial: initial distributions where they are not to be worked out; see :func:`supple.initial_distributions`.
         optimizer_state: "keep", "fresh" or "mean"; see :class:`supple.Method`.
+        neighbours: what becomes of a weight between two units that are replaced in one step: "fresh", a new draw for
+            the later one, or "zero", as what leaves the earlier one. With "zero" layers are acted on from the last to
+            the first.
         process_group: the processes that train this network together, where ``model`` does not tell, as a
             ``DistributedDataParallel`` or a sharded network does; their features count as those of one large batch.
         seed: seed of the random numbers, or one a replica.
@@ -69,11 +87,12 @@ class UnitMethod(Method):
         model: nn.Module,
         optimizer: torch.optim.Optimizer | None = None,
         *,
-        utility: UnitUtility,
+        utility: UnitUtility | Literal["incoming", "fires"],
         units: Units | Sequence[UnitGroup] | None = None,
         features: Literal["before_norm", "after_norm"] = "before_norm",
         initial: Overrides | None = None,
         optimizer_state: OptimizerState | None = None,
+        neighbours: Literal["fresh", "zero"] = "fresh",
         process_group: Any = None,
         seed: int | Sequence[int] | Tensor | None = None,
         **unknown: Any,
@@ -81,9 +100,12 @@ class UnitMethod(Method):
         refuse_unknown(type(self), unknown)
         self._units = units
         super().__init__(model, optimizer, initial=initial, optimizer_state=optimizer_state, seed=seed)
-        self.utility = self.option("utility", utility, _UTILITIES)
+        self.utility = utility if utility in _OWN else self.option("utility", utility, _UTILITIES)
         if self.option("features", features, ("before_norm", "after_norm")) == "before_norm":
             del self.settings["features"]
+        if self.option("neighbours", neighbours, ("fresh", "zero")) == "fresh":
+            del self.settings["neighbours"]
+        self._backward = neighbours == "zero"
         self._after_norm = features == "after_norm"
         self._data_parallel = self._data_parallel if process_group is None else process_group
         self._process_groups: list[Any] = []
@@ -92,7 +114,7 @@ class UnitMethod(Method):
         self._late = [False] * len(self.layers)
         self._trained = [layer.trains() for layer in self.layers]
         self._listens = self._heard = False
-        self.reads_gradients = utility == "gradient"
+        self.reads_gradients = utility in ("gradient", "incoming")
 
     def rule(self, layer: Layer) -> None:
         """Acts on one layer in the replicas that are due, ``layer.rows``."""
@@ -133,14 +155,14 @@ class UnitMethod(Method):
         Args:
             means: whether :meth:`Layer.means` is asked for.
         """
-        activations = self.utility in ("contribution", "activation")
-        self._reads = activations or means
+        reduce = _READS.get(self.utility)
+        self._reads = means or reduce is not None
         self._process_groups = data_groups(self.model, self._data_parallel, self._reads)
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         self._several = bool(self._process_groups) or (distributed and torch.distributed.get_world_size() > 1)
         for layer in self.layers:
-            if activations:
-                layer.readers.append(self._reader(layer.group, self._after_norm, torch.abs))
+            if reduce is not None:
+                layer.readers.append(self._reader(layer.group, self._after_norm, reduce))
             if means:
                 layer.readers.append(self._reader(layer.group, True, _unchanged))
             if not layer.readers and not self.stacked:
@@ -188,10 +210,8 @@ class UnitMethod(Method):
                 frozen.add(layer.number)
         if due and self._process_groups:
             share([reader for layer in due for reader in layer.readers], self._process_groups, self.device)
-        missed = set()
-        if not self.stacked:
-            missed = self._missed([layer for layer in due if layer.number not in frozen]) - frozen
-        for layer in due:
+        missed = set() if self.stacked else self._missed(due) - frozen
+        for layer in reversed(due) if self._backward else due:
             if layer.number in missed or layer.number in frozen:
                 self.misses += self._trained[layer.number]
                 continue
@@ -219,12 +239,12 @@ class UnitMethod(Method):
         """
         called = [layer.readers[0].ran for layer in self.layers]
         self._heard = self._heard or True in called
-        if True in called and self.utility != "gradient" and not self._several:
+        if True in called and not self.reads_gradients and not self._several:
             return {number for number, one in enumerate(called) if not one}
         trained = [layer.has_gradient() for layer in self.layers]
         # A training step in which other parts ran.
         elsewhere = self._passes.ran and any(p.grad is not None for p in self.parameters.values())
-        if due and self.utility == "gradient" and not any(trained) and not elsewhere:
+        if due and self.reads_gradients and not any(trained) and not elsewhere:
             due[0].utility()  # which says what is missing
         if self._several:
             ran = [
@@ -239,7 +259,7 @@ class UnitMethod(Method):
             if due and self._reads:
                 raise due[0].unread()
             ran = trained if any(trained) and not self._reads else [True] * len(ran)
-        if self.utility == "gradient":
+        if self.reads_gradients:
             ran = [one and other for one, other in zip(ran, trained, strict=True)]
         return {number for number, one in enumerate(ran) if not one}
 

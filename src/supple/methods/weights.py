@@ -49,7 +49,7 @@ class Weights:
         distribution: what the parameter was initialized from, where the method has to know.
     """
 
-    def __init__(self, method: Method, name: str, rows: Rows) -> None:
+    def __init__(self, method: Method, name: str, rows: Rows = ALL) -> None:
         self.method, self.name, self.rows = method, name, rows
         self.parameter, self.block = method.parameters[name], method.blocks[name]
         self.distribution: Any = method.distributions.get(name)
@@ -75,6 +75,18 @@ class Weights:
             gradient = gradient.redistribute(placements=placements)  # type: ignore[attr-defined]
         return self.method.stack(gradient)[self.rows]
 
+    def add_to_gradient(self, added: Tensor) -> None:
+        """Adds to the gradient, before the optimizer's step.
+
+        Args:
+            added: [rows, ...].
+        """
+        gradient = self.grad
+        gradient.add_(added)
+        if not isinstance(self.rows, slice):
+            assert self.parameter.grad is not None
+            self.method.stack(self.parameter.grad)[self.rows] = gradient
+
     def kept(self, kind: str) -> Tensor:
         """Gives a tensor that the method keeps of the parameter.
 
@@ -90,12 +102,13 @@ class Weights:
         """Shapes a setting so that it multiplies the weights of its replica.
 
         Args:
-            setting: [R], on the parameter's device.
+            setting: [R], on the parameter's device, or a number for all.
 
         Returns:
-            [rows, 1, ...].
+            [rows, 1, ...]; of numbers in the precision in which the parameter is worked with.
         """
-        return setting[self.rows].view(-1, *(1,) * len(self.block.shape))
+        setting = setting[self.rows].view(-1, *(1,) * len(self.block.shape))
+        return setting.to(precise(self.value[:0]).dtype) if setting.is_floating_point() else setting
 
     def uniform(self, purpose: str) -> Tensor:
         """Draws a uniform random number for each entry, a function of seed, purpose, step and index.
@@ -139,6 +152,39 @@ class Weights:
             return flat.mean(dim=1)
         return self.block.total(flat.sum(dim=1)) / self.block.whole.numel()
 
+    def whole(self, tensor: Tensor) -> Tensor:
+        """Gathers the whole of a tensor like the parameter, where this process holds a block of it.
+
+        Args:
+            tensor: [rows, ...].
+
+        Returns:
+            [rows, ...] with the shape of the whole parameter.
+        """
+        return gathered(self.block.join(tensor))
+
+    def part(self, whole: Tensor) -> Tensor:
+        """Takes the block that this process holds out of a whole tensor.
+
+        Args:
+            whole: [rows, ...] with the shape of the whole parameter.
+
+        Returns:
+            [rows, ...], a view.
+        """
+        return self.block.of(whole, leading=1)
+
+    def norm(self, tensor: Tensor) -> Tensor:
+        """Works out the Frobenius norm of each replica, also where the parameter is sharded.
+
+        Args:
+            tensor: [rows, ...].
+
+        Returns:
+            [rows].
+        """
+        return self.block.total(tensor.reshape(len(tensor), -1).square().sum(dim=1)).sqrt()
+
     def lowest(self, utility: Tensor, count: Tensor) -> Tensor:
         """Finds the lowest utilities of the whole parameter, also where it is sharded; equal ones by random words.
 
@@ -150,12 +196,11 @@ class Weights:
             bool [rows, ...].
         """
         # Which entries are the lowest shows only when all are seen together.
-        whole = gathered(self.block.join(utility))
-        whole = whole.reshape(len(count), -1)
+        whole = self.whole(utility).reshape(len(count), -1)
         key, size = random.purpose(*self.method.moment, "ties", self.name), whole.shape[1]
         seed, time = self.method.seed[self.rows], self.method.time
         chosen = lowest(whole, count, lambda rows: random.words(seed[rows], key, time, size))
-        return self.block.of(chosen.view(-1, *self.block.whole), leading=1)
+        return self.part(chosen.view(-1, *self.block.whole))
 
     def draw(self, place: Place | None = None) -> Tensor | float:
         """Draws fresh values from the parameter's initial distribution.
@@ -198,6 +243,22 @@ class Weights:
             self.value.addcmul_(tensor, factor)
         else:
             self.method.stack(self.parameter).index_add_(0, self.rows, tensor * factor)
+
+    def set(self, new: Tensor) -> None:
+        """Gives all entries new values, which follow from the old ones; a frozen parameter stays as it is.
+
+        Where the change is small it is rounded in half precision as :meth:`add` does.
+
+        Args:
+            new: [rows, ...], at least float32.
+        """
+        if not self.parameter.requires_grad:
+            return
+        if self.value.dtype in HALF:
+            change = new - precise(self.value)
+            self.add(change, change.new_ones(1).view(-1, *(1,) * (change.ndim - 1)), "set")
+        else:
+            self.method.stack(self.parameter)[self.rows] = new.to(self.parameter.dtype)
 
     def replace(self, chosen: Tensor, new: New) -> None:
         """Gives chosen entries new values, and fresh optimizer state where asked for, and counts them.
@@ -292,6 +353,20 @@ class WeightMethod(Method):
         """Whether :meth:`boundary` does something."""
         return type(self).rule_at_boundary is not WeightMethod.rule_at_boundary
 
+    def only_matrices(self) -> None:
+        """Leaves out parameters of fewer than two dimensions, as of a layer that ``include`` names; in a constructor.
+
+        Raises:
+            ValueError: if nothing is left.
+        """
+        kept = {name: p for name, p in self.parameters.items() if p.ndim - self.stacked > 1}
+        if not kept:
+            raise ValueError(
+                f"{type(self).__name__} acts on weight matrices, and {', '.join(self.parameters)} "
+                "have fewer than two dimensions"
+            )
+        self.parameters = kept
+
     def _act(self) -> None:
         if not self.watches and type(self).rule is WeightMethod.rule:
             return
@@ -355,7 +430,7 @@ class WeightMethod(Method):
         """Checks that gradients can be read and once, on a CPU, where it costs no waiting, that they are not all 0."""
         gradients = [Weights(self, name, ALL).grad for name in names]
         self._saw_gradients = True
-        if self.stacked or self.device.type != "cpu" or self.sharded:
+        if self.stacked or self.device.type != "cpu" or self.sharded or not self.reads_gradients:
             return
         if not any(bool(gradient.any()) for gradient in gradients):
             warnings.warn(

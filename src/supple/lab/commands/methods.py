@@ -11,14 +11,18 @@ from rich.table import Table
 
 from supple.lab.commands.options import plain_errors
 from supple.lab.escaping import shown
-from supple.methods import Method
+from supple.methods import DASH, Method
+from supple.methods.boundary import BoundaryMethod
 from supple.methods.registry import METHODS, defaults, find
+from supple.methods.reshaping import Reshaping
+from supple.methods.units import UnitMethod
 
 
 def methods_command(
     name: Annotated[
         str | None, typer.Argument(help="One of them, or package.module:Class of your own.", show_default="all")
     ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of docs/methods.md.")] = False,
 ) -> None:
     """List the methods, with their settings and defaults, or show one with its rule.
 
@@ -33,6 +37,9 @@ def methods_command(
 
     [dim]$[/] supple methods my_methods:Mine
     """
+    if markdown:
+        typer.echo(documented())
+        return
     if name is None:
         Console().print(_table(list(METHODS.values())))
         return
@@ -55,3 +62,39 @@ def _table(methods: list[type[Method]]) -> Table:
         text = shown(f"{about.label}: {about.title}. {about.source}\n") + shown("  ".join(settings), "dim")
         table.add_row(shown(about.name), text)
     return table
+
+
+def documented() -> str:
+    """The methods as a page in Markdown, docs/methods.md."""
+    rows = ["| method | what it does | acts on | needs | keeps | settings | since | source |", "|" + "---|" * 8]
+    for method in METHODS.values():
+        about = method.about
+        cells = [
+            f"`supple.{method.__name__}`",
+            about.title,
+            _acts_on(method),
+            about.needs,
+            about.keeps,
+            ", ".join(f"`{name}={default!r}`" for name, default in defaults(method).items()),
+            about.since,
+            about.source,
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return _PAGE + "\n".join(rows)
+
+
+def _acts_on(method: type[Method]) -> str:
+    if issubclass(method, UnitMethod):
+        return "hidden units"
+    if issubclass(method, BoundaryMethod | DASH):
+        return "weights, at a boundary"
+    return "the update" if issubclass(method, Reshaping) else "weights"
+
+
+_PAGE = """# The methods
+
+Made by `supple methods --markdown`. Besides what *needs* says, every method needs `step()` after
+`optimizer.step()`, but for those that act at a boundary only. What each does exactly, with its rule, is in its
+docstring: `supple methods NAME`.
+
+"""

@@ -35,6 +35,7 @@ from supple.lab.study.run_config import PART_SIZE, RunConfig
 from supple.lab.study.running import run
 from supple.lab.study.schema import Transformer
 from supple.lab.study.spec import Study, from_dict, read
+from supple.methods.registry import METHODS
 
 StudyName = Annotated[str, typer.Argument(help="A study file, or the name of a study that comes with supple.")]
 Tasks = Annotated[int | None, typer.Option(min=1, help="Tasks of each run.", show_default="as the study")]
@@ -47,7 +48,10 @@ Seeds = Annotated[
         help="How many seeds, or which: 5, or 0,3,7, or 3, with a comma for one.", show_default="as the study"
     ),
 ]
-Methods = Annotated[str | None, typer.Option(help="Only these methods, such as swr,cbp.", show_default="all")]
+Methods = Annotated[
+    str | None,
+    typer.Option(help="Only these methods, of the study or of the package, such as swr,fire.", show_default="all"),
+]
 Data = Annotated[DataName | None, typer.Option("--data", help="Other images.", show_default="as the study")]
 Precision = Annotated[
     ProductPrecision | None, typer.Option(help="Of the products in training.", show_default="as the study")
@@ -216,12 +220,17 @@ def scale(
         content["run"]["seeds"] = numbers if "," in seeds else numbers[0] if numbers else 0
     if methods is not None:
         chosen = [part.strip() for part in methods.split(",") if part.strip()]
+        # A method that the study says nothing of has its defaults, its paper's settings.
+        others: dict[str, dict[str, object]] = {
+            name: {} for name in chosen if name in METHODS and name not in study.methods
+        }
+        known = {**content["methods"], **others}
         for name in chosen:
-            if name not in study.methods:
-                raise StudyError(f"--methods: in this study {nearest(name, study.methods)}")
+            if name not in known:
+                raise StudyError(f"--methods: {nearest(name, {**study.methods, **METHODS})}")
         if not chosen:
             raise StudyError(f"--methods is {methods!r}; give some of {', '.join(study.methods)}, or leave it out")
-        content["methods"] = {name: content["methods"][name] for name in study.methods if name in chosen}
+        content["methods"] = {name: entry for name, entry in known.items() if name in chosen}
     if data_name is not None:
         content["problem"]["data"] = data_name.value
     if epochs is not None:

@@ -1,0 +1,135 @@
+"""Weight clipping."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Unpack
+
+from supple.functional.initial import Constant, Distribution, Fixed, Uniform
+from supple.functional.utility import precise
+from supple.methods.arguments import choice, is_embedding, is_normalization, last_layer_of, switch
+from supple.methods.base import About, Required, SharedInitial
+from supple.methods.weights import WeightMethod, Weights
+from supple.methods.when import Every
+from supple.optim.replicated import Setting
+from supple.structure.named import fans
+
+
+class WeightClipping(WeightMethod):
+    """Weight clipping: after each step, clamps every weight to a multiple of the bound it was initialized within.
+
+    ::
+
+        w = clamp(w, -factor * s, factor * s)
+
+    where ``bound`` says what s is::
+
+        "initial"   the bound of w's initial distribution: of a uniform one its end, of others sqrt(3) standard
+                    deviations, which is the end of the uniform distribution of that width
+        "fan_in"    1 / sqrt(fan in), whatever w was drawn from, as the authors' code has it
+
+    A bias, and whatever else starts from a constant or has one dimension, has the bound of the last weight before it in
+    the order of the parameters. Normalization layers and embeddings are left alone unless ``include`` names them;
+    the authors' code clips a normalization's scale to the bound of the weight before it, far below 1.
+
+    Args:
+        model: the network, ordinary or stacked.
+        optimizer: not used; taken so that all methods are made alike.
+        factor: multiple of the bound (the paper's kappa, the code's zeta), above 0.
+        bound: "initial" or "fan_in".
+        last_layer: whether the network's last layer is clipped too.
+        shared: ``include``, ``exclude``, ``initial``, ``seed`` of every :class:`supple.Method`.
+
+    Raises:
+        ValueError: if a setting is out of range, or the initial distribution of a parameter is not known.
+
+    Example:
+        >>> import torch, supple
+        >>> model = torch.nn.Linear(4, 4)
+        >>> method = supple.WeightClipping(model, factor=0.5)
+        >>> method.step()
+        >>> float(model.weight.detach().abs().max())  # half of 1 / sqrt(4)
+        0.25
+
+    Source: Elsayed, Lan, Lyle and Mahmood, "Weight clipping for deep continual and reinforcement learning" (RLC 2024,
+    arXiv 2407.01704), algorithm 1.
+    """
+
+    reads_gradients = False
+    knows_initial = True
+    about = About(
+        "weight_clipping",
+        label="clipping",
+        title="weight clipping",
+        colour="#a6761d",
+        dark="#cf9c3f",
+        strength=(),
+        source="Elsayed et al. (RLC 2024, arXiv 2407.01704)",
+    )
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | None = None,
+        *,
+        factor: Setting = 1.0,
+        bound: Literal["initial", "fan_in"] = "initial",
+        last_layer: bool = True,
+        **shared: Unpack[SharedInitial],
+    ) -> None:
+        self.required: Required = (
+            "distributions" if choice("bound", bound, ("initial", "fan_in")) == "initial" else "nothing"
+        )
+        self._left_out = set() if switch("last_layer", last_layer) else last_layer_of(model)
+        super().__init__(model, optimizer, **shared)
+        self.factor = self.setting("factor", factor, 2.0**-24).to(self.device)
+        self.bound = self.option("bound", bound, ("initial", "fan_in"))
+        self.settings["last_layer"] = last_layer
+        every = torch.ones(self.replicas, dtype=torch.int64)
+        self.when = Every(every, every > 0, self.device)
+        self.bounds = self._bounds()
+
+    def usual(self, name: str, module: nn.Module, parameter: Tensor) -> bool:
+        """Says that it acts on all but normalization layers and embeddings, and perhaps the last layer."""
+        return not (is_normalization(module) or is_embedding(module) or name in self._left_out)
+
+    def _bounds(self) -> dict[str, float]:
+        """Works out s of each parameter, in the order of the network's parameters."""
+        bounds, last = {}, math.inf
+        for name, parameter in self.model.named_parameters():
+            shape = parameter.shape[int(self.stacked) :]
+            if len(shape) > 1:
+                distribution = self.distributions.get(name)
+                if self.bound == "fan_in":
+                    last = 1 / math.sqrt(max(1, fans(shape)[0]))
+                elif distribution is not None and not isinstance(distribution, Constant | Fixed):
+                    last = reach(distribution)
+            if name in self.parameters:
+                own = self.distributions.get(name) if self.bound == "initial" else None
+                bounds[name] = last if own is None or isinstance(own, Constant | Fixed) else reach(own)
+        return bounds
+
+    def rule(self, w: Weights) -> None:
+        """Clips one parameter."""
+        if w.parameter.requires_grad:
+            bound = w.each(self.factor * self.bounds[w.name])
+            w.set(precise(w.value).clamp(-bound, bound))
+
+
+def reach(distribution: Distribution) -> float:
+    """Gives the bound of a distribution: of a uniform one its end, else sqrt(3) standard deviations from 0.
+
+    Args:
+        distribution: no constant.
+
+    Returns:
+        The largest magnitude.
+    """
+    if isinstance(distribution, Uniform):
+        return max(abs(distribution.low), abs(distribution.high))
+    assert not isinstance(distribution, Constant | Fixed)
+    return abs(distribution.mean) + math.sqrt(3) * distribution.std

@@ -1,0 +1,122 @@
+"""What holds for every method of the registry, one variant of each, on an ordinary network of one's own."""
+
+import pytest
+import torch
+from every_method import EVERY, build
+from helpers import batch
+from torch import nn
+
+import supple
+from supple.methods.registry import METHODS
+from supple.methods.units import UnitMethod
+
+ONE = {kind: next(name for name, (made, *_) in EVERY.items() if made is kind) for kind in METHODS.values()}
+each = pytest.mark.parametrize("name", ONE.values())
+AT_BOUNDARIES = [name for kind, name in ONE.items() if hasattr(kind, "rule_at_boundary")]
+
+
+class Net(nn.Module):
+    """A convolution, a normalization, a tied pair, an embedding, and what is never trained."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Embedding(6, 6)
+        self.conv, self.norm = nn.Conv1d(1, 4, 3), nn.LayerNorm(16)
+        self.first, self.second = nn.Linear(16, 12), nn.Linear(12, 12)
+        self.third = nn.Linear(12, 12)
+        self.third.weight = self.second.weight
+        self.unused, self.frozen = nn.Linear(3, 3), nn.Linear(3, 3).requires_grad_(False)
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, x):
+        x = x + self.embed((x > 0).sum(dim=1) % 5)
+        x = torch.relu(self.norm(self.conv(x.unsqueeze(1)).flatten(1)))
+        x = torch.relu(self.first(x))
+        return self.head(torch.relu(self.third(torch.relu(self.second(x)))))
+
+
+def make(name, model, lr=0.05):
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.5)
+    units = {}
+    if issubclass(EVERY[name][0], UnitMethod):
+        units = {"units": supple.units(model, batch(0)[0][:2].to(model.head.bias.dtype))}
+    method = build(name, model, optimizer, replica=0, **units)
+    if isinstance(method, supple.DASH):
+        method.batches = [batch(9)]
+        method.loss = lambda network, one: nn.functional.cross_entropy(network(one[0].to(network.head.bias)), one[1])
+    return optimizer, method
+
+
+def train(model, optimizer, method, steps, first=0):
+    for step in range(first, first + steps):
+        x, y = batch(step)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x.to(model.head.bias.dtype)), y).backward()
+        method.before_step()
+        optimizer.step()
+        method.step()
+    if method.acts_at_boundary:
+        method.boundary()
+
+
+def test_every_method_of_the_registry_is_in_the_table():
+    assert set(ONE) == set(METHODS.values())
+
+
+@each
+def test_a_network_of_ones_own_trains_and_stays_finite(name):
+    model = Net()
+    frozen, unused = model.frozen.weight.clone(), model.unused.weight.clone()
+    optimizer, method = make(name, model)
+    train(model, optimizer, method, 12)
+    assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+    assert torch.equal(model.frozen.weight, frozen)
+    assert model.third.weight is model.second.weight
+    if type(method).reads_gradients:
+        assert torch.equal(model.unused.weight, unused)
+
+
+@each
+def test_half_precision(name):
+    model = Net().to(torch.bfloat16)
+    optimizer, method = make(name, model)
+    train(model, optimizer, method, 12)
+    assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+    assert all(parameter.dtype == torch.bfloat16 for parameter in model.parameters())
+
+
+@each
+def test_a_parameter_that_is_not_finite_stays_alone(name):
+    """What is not finite may remain, but spreads to no other parameter, and nothing raises."""
+    model = Net()
+    optimizer, method = make(name, model)
+    train(model, optimizer, method, 2)
+    with torch.no_grad():
+        model.embed.weight[5] = float("nan")  # a row that is never read
+        model.unused.weight[0, 0] = float("nan")
+    train(model, optimizer, method, 10, first=2)
+    others = [parameter for key, parameter in model.named_parameters() if key not in ("embed.weight", "unused.weight")]
+    assert all(bool(parameter.isfinite().all()) for parameter in others)
+
+
+@each
+def test_frozen_later_nothing_changes(name):
+    model = Net()
+    optimizer, method = make(name, model, lr=0.0)
+    train(model, optimizer, method, 1)
+    model.first.requires_grad_(False)
+    before = [parameter.clone() for parameter in model.first.parameters()]
+    train(model, optimizer, method, 10, first=1)
+    assert all(torch.equal(old, new) for old, new in zip(before, model.first.parameters(), strict=True))
+
+
+@each
+def test_another_module_of_the_same_kind_acts_alike(name):
+    ends = []
+    for _ in range(2):
+        model = Net()
+        optimizer, method = make(name, model)
+        train(model, optimizer, method, 8)
+        ends.append([parameter.detach() for parameter in model.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*ends, strict=True))
