@@ -365,8 +365,7 @@ UNFREEZING: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("utility", UTILITIES)
-@pytest.mark.parametrize("name", UNFREEZING)
+@pytest.mark.parametrize(("name", "utility"), [*(("CBP", utility) for utility in UTILITIES), ("ReDo", "activation")])
 def test_a_layer_is_acted_on_as_long_as_it_trains(name: str, utility: Any) -> None:
     model = Residual()
     model.blocks[1].requires_grad_(False)
