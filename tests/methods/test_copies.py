@@ -87,6 +87,6 @@ def test_features_that_were_read_before_the_copy_count() -> None:
 
 def test_what_acts_in_several_processes_says_why_it_cannot_be_copied() -> None:
     method = make("CBP magnitude")[2]
-    method._data_parallel = object()  # a process group
+    method._process_group = object()  # a process group
     with pytest.raises(TypeError, match=r"acts in several processes.*state_dict\(\)"):
         copy.deepcopy(method)

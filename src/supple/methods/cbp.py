@@ -176,6 +176,9 @@ class CBP(UnitMethod):
         """Everything needed to go on as if never stopped; see :meth:`supple.Method.state_dict`."""
         return super().state_dict() | {"schedule": self.when.state_dict()}
 
+    def _follow_seed(self) -> None:
+        self.when.draw_with(self.seed.cpu())
+
     def _load(self, state: Mapping[str, Any]) -> None:
         # What features are read next, which is worked out last, follows from the schedule.
         if state["schedule"]["step"] != self.steps + 1:

@@ -49,7 +49,9 @@ class State(ABC):
     parameters: dict[str, nn.Parameter]
     blocks: dict[str, Block]
     distributions: dict[str, Distribution]
+    seed: Tensor
     _stated: set[str]
+    _takes_seed: bool
 
     def _start_counting(self) -> None:
         """Starts at step 0, and keeps where the model holds the parameters, to notice when it has got others."""
@@ -105,6 +107,7 @@ class State(ABC):
             "last": self._last.clone() if self.steps == self._last_step else torch.zeros_like(self._last),
             "total": self._total.clone(),
             "skipped": self._skipped.clone(),
+            "seed": self.seed.clone(),
             "misses": self.misses,
             "shapes": {name: list(parameter.shape) for name, parameter in self.parameters.items()},
             "initial": {name: to_dict(distribution) for name, distribution in self.distributions.items()},
@@ -120,7 +123,7 @@ class State(ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back what :meth:`state_dict` gave.
 
-        The settings stay those this method was made with, and so do initial distributions that the user stated.
+        The settings stay those this method was made with, and so do a seed and initial distributions that were stated.
 
         Args:
             state: the state.
@@ -134,6 +137,8 @@ class State(ABC):
         own = {"births": {}, **self.state_dict()}
         nothing_kept: dict[str, Any] = {kind: {} for kind, tensors in self.kept.items() if not tensors}
         absent = {"skipped": torch.zeros_like(self._skipped), "misses": 0, "boundaries": 0, "births": {}}
+        # Versions that saved no seed had 0 where none was stated.
+        absent["seed"] = torch.zeros_like(self.seed)
         state = {**absent, **nothing_kept, **state}
         missing = [key for key in own if key not in state]
         if missing:
@@ -198,6 +203,9 @@ class State(ABC):
         self._last_step = self.steps
         counts = {"last": self._last, "total": self._total, "skipped": self._skipped}
         restore(counts, {name: torch.as_tensor(state[name]) for name in counts})
+        if self._takes_seed:
+            restore([self.seed], [_whole_numbers("seed", state["seed"])])
+            self._follow_seed()
         self._load(state)
         self.distributions |= {n: from_dict(one) for n, one in state["initial"].items() if n not in self._stated}
         self._new_skips = True
@@ -245,6 +253,10 @@ class State(ABC):
                 UserWarning,
                 stacklevel=stacklevel,
             )
+
+    def _follow_seed(self) -> None:
+        """Makes anew what follows from the seed, after a state brought another."""
+        return
 
     def _public(self, counts: Tensor) -> Tensor:
         return counts.clone() if self.stacked else counts[0].clone()
@@ -333,3 +345,10 @@ def _check_alike(own: Any, saved: Any, path: str) -> None:
         raise wrong(f"is {saved!r:.60}; it has to be of type {type(own).__name__}", TypeError)
     elif isinstance(own, int) and not 0 <= saved < _STEPS:
         raise wrong(f"is {saved}; it has to be at least 0 and below {_STEPS}")
+
+
+def _whole_numbers(name: str, value: Any) -> Tensor:
+    numbers = torch.as_tensor(value)
+    if numbers.dtype != torch.int64:
+        raise ValueError(f"{name} of the state is {numbers.dtype}, not whole numbers of 64 bits")
+    return numbers

@@ -72,7 +72,7 @@ class UnitMethod(Method):
             the first.
         process_group: the processes that train this network together, where ``model`` does not tell, as a
             ``DistributedDataParallel`` or a sharded network does; their features count as those of one large batch.
-        seed: seed of the random numbers, or one a replica.
+        seed: seed of the random numbers, or one a replica; None: as for every :class:`supple.Method`.
 
     Raises:
         ValueError: if a setting is out of range, the hidden units are not found or do not fit the model, the initial
@@ -98,7 +98,7 @@ class UnitMethod(Method):
         **unknown: Any,
     ) -> None:
         refuse_unknown(type(self), unknown)
-        self._units = units
+        self._units, self._process_group = units, process_group
         super().__init__(model, optimizer, initial=initial, optimizer_state=optimizer_state, seed=seed)
         self.utility = utility if utility in _OWN else self.option("utility", utility, _UTILITIES)
         if self.option("features", features, ("before_norm", "after_norm")) == "before_norm":
@@ -107,7 +107,6 @@ class UnitMethod(Method):
             del self.settings["neighbours"]
         self._backward = neighbours == "zero"
         self._after_norm = features == "after_norm"
-        self._data_parallel = self._data_parallel if process_group is None else process_group
         self._process_groups: list[Any] = []
         self._opened: dict[str, Tensor] = {}
         self.per_unit: dict[str, list[Tensor]] = {}
@@ -157,7 +156,7 @@ class UnitMethod(Method):
         """
         reduce = _READS.get(self.utility)
         self._reads = means or reduce is not None
-        self._process_groups = data_groups(self.model, self._data_parallel, self._reads)
+        self._process_groups = data_groups(self.model, self._process_group, self._reads)
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         self._several = bool(self._process_groups) or (distributed and torch.distributed.get_world_size() > 1)
         for layer in self.layers:
