@@ -152,6 +152,8 @@ class Method(State):
 
     about: ClassVar[About]
     __signature__: ClassVar[inspect.Signature]
+    sharded = False
+    _later: Iterable[str] = ()  # parameters that are frozen yet, whose distributions are kept if they are known
     watches = False
     """Whether its ``watch`` looks at everything at every step, as for a moving average."""
     reads_gradients = True
@@ -198,9 +200,9 @@ class Method(State):
             meaningless = "optimizer_state" if knows_initial or initial is None else "initial"
             raise TypeError(f"{type(self).__name__} replaces nothing, so {meaningless} means nothing; leave it out")
         check_arguments(model, optimizer)
-        model, self._data_parallel = unwrapped(model)
+        model, data_parallel = unwrapped(model)
         if self._process_group is None:
-            self._process_group = self._data_parallel
+            self._process_group = data_parallel
         self.model = model
         self.optimizer = None if optimizer is None else unwrapped_optimizer(optimizer)
         self._groups_of: Any = None
@@ -508,6 +510,15 @@ class Method(State):
                     f"{parameter.device} now; make the method, and the optimizer, after model.to(...)"
                 )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied or pickled: the method with its network and its optimizer."""
+        if self._process_group is not None or self.sharded:
+            raise TypeError(
+                f"this {type(self).__name__} acts in several processes together, so it cannot be copied or pickled; "
+                "make a new one for the copy of the network and give it this one's state_dict()"
+            )
+        return dict(vars(self))
+
     def _new_seed(self) -> int:
         """A seed for this method, where none is stated."""
         meshes = [block.mesh for block in self.blocks.values() if block.mesh is not None]
@@ -536,6 +547,8 @@ class Method(State):
             inner = None if self.optimizer is None else members(self.optimizer)[-1]
             initial = initial_distributions(self.model, overrides, optimizer=inner, names=self._written())
         self.distributions = initial.require_means(names) if self.required == "means" else initial.require(names)
+        found = {name: initial[name].distribution for name in self._later if name not in self.distributions}
+        self.distributions |= {name: one for name, one in found.items() if one is not None}
         self._stated = {name for name, entry in initial.items() if entry.source == "override"}
         self.fixed_rows = {name: entry.fixed_row for name, entry in initial.items() if entry.fixed_row is not None}
 

@@ -216,7 +216,7 @@ class Replacements:
         Args:
             state: the state.
         """
-        self.step = int(state["step"])
+        self.step = state["step"]
         for places, saved in zip(self._mature_at, state["mature_at"], strict=True):
             places.copy_(saved)
         self._fraction, self._owed = state["accumulator"].cpu().clone(), state["owed"].cpu().clone()
