@@ -175,7 +175,7 @@ def initial_distributions(
     parameters = dict(model.named_parameters())
     for name, parameter in parameters.items():
         _check_has_values(name, parameter)
-    given = resolve(model, overrides or {})
+    given = resolve(model, {} if overrides is None else overrides)
     own, rules = _statements(model)
     fixed_rows = padding_rows(model)
     told = {name: statement for name, statement in own.items() if name not in given}
