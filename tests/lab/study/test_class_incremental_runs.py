@@ -120,8 +120,10 @@ def written_out(method: str, seed: int) -> ClassIncrementalTraining:
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
     acting = {
         "swr": lambda: supple.SWR(network, optimizer, frequency=3, factor=0.05, seed=seed),
-        "cbp": lambda: supple.CBP(network, optimizer, maturity=5, replacement_rate=0.02, seed=seed),
-        "redo": lambda: supple.ReDo(network, optimizer, frequency=4, threshold=0.5, seed=seed),
+        "cbp": lambda: supple.CBP(
+            network, optimizer, maturity=5, replacement_rate=0.02, optimizer_state="keep", seed=seed
+        ),
+        "redo": lambda: supple.ReDo(network, optimizer, frequency=4, threshold=0.5, optimizer_state="keep", seed=seed),
         "shrink_and_perturb": lambda: supple.ShrinkAndPerturb(network, optimizer, l2=0.0, variance=1e-6, seed=seed),
     }
     make = acting.get(method)
