@@ -249,7 +249,11 @@ KINDS: list[Any] = [
         (supple.CBP, "units"),
     ],
 )
-@pytest.mark.parametrize("value", [*KINDS, "units", {"0.weight": 3}, {nn.Linear: {1: supple.Normal(0, 1)}}], ids=str)
+@pytest.mark.parametrize(
+    "value",
+    [*KINDS, "units", {"0.weight": 3}, {nn.Linear: {1: supple.Normal(0, 1)}}],
+    ids=lambda value: str(value).partition(" at ")[0],
+)
 def test_what_is_of_another_kind_is_told_by_name(method: Any, argument: str, value: Any) -> None:
     model = network()
     said = {"initial": "initial|override|parameter of Linear"}.get(argument, argument)
