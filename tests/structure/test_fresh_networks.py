@@ -337,6 +337,17 @@ def test_a_part_of_a_bias_that_was_set_is_no_sign_of_training():
     assert torch.equal(found.values, model.bias_ih_l0)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_biases_drawn_as_weights_of_another_layer_that_follow_its_rule(seed):
+    """A uniform within 1 / sqrt(outputs), as many actors have; 64 draws from it look normal now and then."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(3, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1))
+    for layer, bound in zip(model[::2], (1 / 8, 1 / 8, 0.003), strict=True):
+        init.uniform_(layer.weight, -bound, bound)
+        init.uniform_(layer.bias, -bound, bound)
+    assert supple.initial_distributions(model)["0.bias"].distribution == Uniform(-1 / 8, 1 / 8)
+
+
 def test_the_one_bias_of_a_critic_starts_again_from_its_own_value():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 1))

@@ -242,7 +242,11 @@ def _told_by_values(
 
 def _shared(large: Mapping[str, tuple[Values, Inference]]) -> dict[str, Distribution]:
     """Distributions that other tensors may have: uniforms with sharp edges, and normals that explain two tensors."""
-    told = {name: both for name, both in large.items() if both[1].source.startswith("values: ") and not both[1].doubt}
+    told = {
+        name: (values, one)
+        for name, (values, one) in large.items()
+        if not one.doubt and (one.untouched or one.source.startswith("values: "))
+    }
     likes: dict[str, Distribution] = {}
     for name, (_, inference) in sorted(told.items(), key=lambda one: -one[1][0].shape.numel()):
         distribution = inference.distribution
