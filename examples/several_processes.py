@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         fully_shard(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    # After the model was wrapped or sharded, with the same seed in each process.
+    # After the model was wrapped or sharded, in each process.
     if arguments.method == "SWR":
         method = supple.SWR(model, optimizer, frequency=20, factor=1e-2, seed=0)
     else:

@@ -1,4 +1,5 @@
 import os
+from collections.abc import Iterator
 
 # Threads of a product wait for each other by spinning, which takes minutes where other programs use the cores. It is
 # set before torch is imported, here and in the processes that tests start.
@@ -11,6 +12,14 @@ from hypothesis import settings
 # How long an example takes is no property of the code on a busy machine.
 settings.register_profile("supple", deadline=None)
 settings.load_profile("supple")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def seed_of_methods() -> Iterator[None]:
+    """Methods without a stated seed have 0, so that two can be compared; test_seeds.py tests the real ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("supple.methods.base.common_seed", lambda *_: 0)
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

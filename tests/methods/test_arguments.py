@@ -217,13 +217,63 @@ def test_loading_gives_up_what_was_read_before() -> None:
         method.step()
 
 
+KINDS: list[Any] = [
+    3,
+    2.5,
+    True,
+    object(),
+    b"0.weight",
+    torch.zeros(2),
+    range(3),
+    [3],
+    [None],
+    [["0.weight"]],
+    [torch.zeros(2)],
+    nn.Linear(1, 1),
+    [nn.Linear(2, 2)],
+    int,
+    max,
+    lambda: 1,
+    lambda name, parameter: 1 / 0,
+    lambda name, parameter: torch.zeros(2),
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "argument"),
+    [
+        (supple.SWR, "include"),
+        (supple.SWR, "exclude"),
+        (supple.SWR, "initial"),
+        (supple.CBP, "initial"),
+        (supple.CBP, "units"),
+    ],
+)
+@pytest.mark.parametrize(
+    "value",
+    [*KINDS, "units", {"0.weight": 3}, {nn.Linear: {1: supple.Normal(0, 1)}}],
+    ids=lambda value: str(value).partition(" at ")[0],
+)
+def test_what_is_of_another_kind_is_told_by_name(method: Any, argument: str, value: Any) -> None:
+    model = network()
+    said = {"initial": "initial|override|parameter of Linear"}.get(argument, argument)
+    with pytest.raises((TypeError, ValueError), match=said):
+        method(model, **{argument: value})
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_switch_is_no_word_and_no_number_and_neither_is_the_other(name: str) -> None:
-    make: Any = METHODS[name]
+
+    def make(**settings: Any) -> None:
+        model = network()
+        kind: Any = METHODS[name]
+        kind(model, torch.optim.SGD(model.parameters(), lr=0.1), **settings)
+
     wrong: dict[type, list[Any]] = {bool: ["false", "true", 0, 1, None], str: [True, 1]}
-    for setting, default in defaults(make).items():
+    for setting, default in defaults(METHODS[name]).items():
         for value in wrong.get(type(default), ["5", True, None, [True], [0.5, True], np.bool_(True)]):
             with pytest.raises((TypeError, ValueError), match=setting):
-                make(network(), **{setting: value})
+                make(**{setting: value})
         # What every method is given here is one that it takes.
-        make(network(), **{setting: default})
+        make(**{setting: default})

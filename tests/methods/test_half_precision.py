@@ -1,5 +1,6 @@
 """Small changes of weights in half precision: right on average, whatever the company and the memory order."""
 
+import copy
 import math
 
 import pytest
@@ -67,6 +68,30 @@ def test_shrink_and_perturb_is_no_random_walk(dtype):
     moved = model[0].weight.detach().double() - share * before["0.weight"]
     variance = 1e-7 * (1 - share**2) / (1 - (1 - 3e-4) ** 2)  # of a sum of noise that shrinks
     assert float(moved.var()) == pytest.approx(variance, rel=0.1)
+
+
+class Mixed(nn.Module):
+    """Parameters of several types, one of them without dimensions and one without entries."""
+
+    def __init__(self):
+        super().__init__()
+        self.single = nn.Parameter(torch.tensor(1.0, dtype=torch.bfloat16))
+        self.none = nn.Parameter(torch.zeros(0, 3, dtype=torch.float16))
+        self.layers = nn.ModuleList([nn.Linear(4, 4).bfloat16(), nn.LayerNorm(4), nn.Linear(4, 4).half()])
+
+
+def test_parameters_of_several_types_and_shapes():
+    model = Mixed()
+    before = [p.detach().clone() for p in model.parameters()]
+    method = supple.ShrinkAndPerturb(model, l2=0.5, variance=1e-2, seed=0)
+    method.step()
+    again = copy.deepcopy(method)
+    for one in (method, again):
+        one.step()
+    for old, p, q in zip(before, model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(p, q)
+        assert p.dtype == old.dtype
+        assert bool((p != old).all())
 
 
 def stepped(name, model, steps=3, **seed):

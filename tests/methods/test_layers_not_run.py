@@ -357,3 +357,35 @@ def test_layers_of_a_stack_always_run() -> None:
         method.step()
     step_of(model, method, numbers(1, 4, 5))
     assert method.skipped.tolist() == [0, 0]
+
+
+UNFREEZING: dict[str, Any] = {
+    "CBP": lambda m, u: supple.CBP(m, maturity=0, replacement_rate=1.0, utility=u, units=groups("blocks")),
+    "ReDo": lambda m, u: supple.ReDo(m, frequency=1, threshold=1e9, utility=u, units=groups("blocks")),
+}
+
+
+@pytest.mark.parametrize(("name", "utility"), [*(("CBP", utility) for utility in UTILITIES), ("ReDo", "activation")])
+def test_a_layer_is_acted_on_as_long_as_it_trains(name: str, utility: Any) -> None:
+    model = Residual()
+    model.blocks[1].requires_grad_(False)
+    method = UNFREEZING[name](model, utility)
+    assert [(one.name, "frozen" in one.reason) for one in method.units.excluded] == [("blocks.1.0", True)]
+    found, skipped = [], []
+    for number in range(9):
+        model.blocks[1].requires_grad_(number in range(3, 6))
+        model.blocks[0].requires_grad_(number < 7)
+        before = values(model)
+        step_of(model, method, numbers(number, 4, 5), lr=0.0)
+        changed = [
+            not torch.equal(model.state_dict()[f"blocks.{i}.0.weight"], before[f"blocks.{i}.0.weight"]) for i in (0, 1)
+        ]
+        found.append(changed)
+        skipped.append(int(method.skipped))
+    assert found == [[True, False]] * 3 + [[True, True]] * 3 + [[True, False]] + [[False, False]] * 2
+    assert skipped[5] == 0  # what never trained is not counted
+    other = Residual()
+    other.blocks[1].requires_grad_(True)
+    again = UNFREEZING[name](other, utility)
+    again.load_state_dict(method.state_dict())
+    assert repr(again.state_dict()) == repr(method.state_dict())

@@ -123,7 +123,7 @@ def test_the_table_is_up_to_date() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "make"), optimizers(), ids=[name.strip("`") for name, _ in optimizers()])
+@pytest.mark.parametrize(("name", "make"), [*optimizers()], ids=[name.strip("`") for name, _ in optimizers()])
 @pytest.mark.filterwarnings("ignore")
 def test_replaced_entries_have_what_a_new_optimizer_has_or_the_method_is_not_made(name: str, make: Any) -> None:
     model = network()

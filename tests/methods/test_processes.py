@@ -73,6 +73,24 @@ def test_what_is_not_said_or_not_known_is_refused(found: list[dict[str, Any]]) -
         assert "not where tensor parallelism divides the features" in rank["errors"]["tensor parallel"]
 
 
+def test_processes_that_train_one_network_have_the_first_ones_seed(found: list[dict[str, Any]]) -> None:
+    first, second = (rank["seeds"] for rank in found)
+    assert first["own"] != second["own"]
+    together = ["parallel", "sharded", "copied", "plain", "plain again", "group"]
+    assert [first[how] for how in together] == [second[how] for how in together]
+    assert len({first[how] for how in together}) == len(together)
+    assert first["alone"] != second["alone"]
+    assert [first["stated"], second["stated"]] == [0, 1]
+
+
+def test_who_waits_for_the_seed_of_a_method_that_is_not_made_is_told(found: list[dict[str, Any]]) -> None:
+    first, second = (rank["seeds"] for rank in found)
+    assert isinstance(first["only here"], int)
+    assert "process 0, whose seed is that of the ShrinkAndPerturb, made none for this network" in second["only here"]
+    assert "state the seed: ShrinkAndPerturb(..., seed=...)" in second["only here"]
+    assert "waiting for process 0" in second["warning"]
+
+
 def test_blocks_are_where_they_are_said_to_be(found: list[dict[str, Any]]) -> None:
     for rank in found:
         assert len(rank["blocks"]) == 12

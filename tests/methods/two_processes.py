@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +14,34 @@ import torch
 from torch import Tensor, nn
 
 import supple
+import supple.methods.seeds
 from supple.functional.sharding import block_of, gathered, local
 
 STEPS, CUT, BATCH = 7, 4, 12
 
 Make = Callable[[nn.Module, torch.optim.Optimizer], supple.Method]
+L2, ShrinkAndPerturb, SWR, CBP, ReDo = (
+    partial(kind, seed=5) for kind in (supple.L2, supple.ShrinkAndPerturb, supple.SWR, supple.CBP, supple.ReDo)
+)
+
 METHODS: dict[str, Make] = {
-    "L2": lambda m, o: supple.L2(m, o, l2=1e-2),
-    "S&P": lambda m, o: supple.ShrinkAndPerturb(m, o, l2=1e-3, variance=1e-4),
-    "SWR": lambda m, o: supple.SWR(m, o, frequency=3, factor=0.3, optimizer_state="fresh"),
-    "SWR many": lambda m, o: supple.SWR(m, o, frequency=3, factor=2.0),
-    "SWR proportional": lambda m, o: supple.SWR(m, o, frequency=3, factor=0.2, pruning="proportional", reinit="mean"),
+    "L2": lambda m, o: L2(m, o, l2=1e-2),
+    "S&P": lambda m, o: ShrinkAndPerturb(m, o, l2=1e-3, variance=1e-4),
+    "SWR": lambda m, o: SWR(m, o, frequency=3, factor=0.3, optimizer_state="fresh"),
+    "SWR many": lambda m, o: SWR(m, o, frequency=3, factor=2.0),
+    "SWR proportional": lambda m, o: SWR(m, o, frequency=3, factor=0.2, pruning="proportional", reinit="mean"),
     # Eight weights of the first layer have no gradient, of which four are chosen.
-    "SWR tied": lambda m, o: supple.SWR(m, o, frequency=3, factor=0.1, pruning="proportional", include="0.weight"),
-    "SWR averaged": lambda m, o: supple.SWR(m, o, frequency=3, factor=0.3, decay=0.7),
-    "SWR random": lambda m, o: supple.SWR(m, o, frequency=3, factor=0.3, utility="random"),
-    "SWR initial": lambda m, o: supple.SWR(m, o, frequency=3, factor=0.3, utility="magnitude", reinit="initial"),
-    "CBP": lambda m, o: supple.CBP(m, o, maturity=2, replacement_rate=0.15, optimizer_state="fresh"),
-    "CBP gradient": lambda m, o: supple.CBP(m, o, maturity=2, replacement_rate=0.15, utility="gradient"),
-    "CBP of 2024": lambda m, o: supple.CBP(
+    "SWR tied": lambda m, o: SWR(m, o, frequency=3, factor=0.1, pruning="proportional", include="0.weight"),
+    "SWR averaged": lambda m, o: SWR(m, o, frequency=3, factor=0.3, decay=0.7),
+    "SWR random": lambda m, o: SWR(m, o, frequency=3, factor=0.3, utility="random"),
+    "SWR initial": lambda m, o: SWR(m, o, frequency=3, factor=0.3, utility="magnitude", reinit="initial"),
+    "CBP": lambda m, o: CBP(m, o, maturity=2, replacement_rate=0.15, optimizer_state="fresh"),
+    "CBP gradient": lambda m, o: CBP(m, o, maturity=2, replacement_rate=0.15, utility="gradient"),
+    "CBP of 2024": lambda m, o: CBP(
         m, o, maturity=2, replacement_rate=0.15, decay=0.9, counting="draw", absorb_mean=True
     ),
-    "ReDo": lambda m, o: supple.ReDo(m, o, frequency=3, threshold=0.5, optimizer_state="fresh"),
-    "ReDo magnitude": lambda m, o: supple.ReDo(m, o, frequency=3, threshold=0.95, utility="magnitude"),
+    "ReDo": lambda m, o: ReDo(m, o, frequency=3, threshold=0.5, optimizer_state="fresh"),
+    "ReDo magnitude": lambda m, o: ReDo(m, o, frequency=3, threshold=0.95, utility="magnitude"),
 }
 
 COPIED = ["SWR", "CBP", "ReDo"]
@@ -176,6 +183,7 @@ def unread(rank: int) -> dict[str, Any]:
         decay=0.5,
         absorb_mean=True,
         process_group=torch.distributed.group.WORLD if rank >= 0 else None,
+        seed=5,
     )
     found = []
     for step in range(4):
@@ -242,7 +250,7 @@ def dropped(name: str, rank: int) -> dict[str, Any]:
         )
     ]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    method = kind(model, optimizer, units=units, **settings)
+    method = kind(model, optimizer, units=units, **settings, seed=5)
     counts = []
     for step in range(24):
         optimizer.zero_grad()
@@ -265,6 +273,43 @@ def half(name: str, wrap: Callable[[nn.Module], nn.Module] = lambda m: m) -> dic
     for _ in range(3):
         method.step()
     return values(model)
+
+
+def seeds(rank: int) -> dict[str, Any]:
+    """The seeds that methods have where none is stated, of processes that were seeded differently."""
+    torch.distributed.barrier()
+    alone = [torch.distributed.new_group([other]) for other in range(2)][rank]
+    world = torch.distributed.group.WORLD
+    models = [parallel(network()), sharded(network()), copied(network()), *(network() for _ in range(5))]
+    torch.manual_seed(100 + rank)
+    own = supple.methods.seeds.next_seed()
+    found = {
+        "parallel": supple.SWR(models[0]),
+        "sharded": supple.SWR(models[1]),
+        "copied": supple.SWR(models[2]),
+        "plain": supple.SWR(models[3]),
+        "plain again": supple.SWR(models[4]),
+        "group": supple.CBP(models[5], process_group=world),
+        "alone": supple.CBP(models[6], process_group=alone),
+        "stated": supple.SWR(models[7], seed=rank),
+    }
+    result: dict[str, Any] = {name: int(method.seed) for name, method in found.items()} | {"own": own}
+    # A method that only one of them makes.
+    patience = supple.methods.seeds._QUIET, supple.methods.seeds._PATIENCE
+    supple.methods.seeds._QUIET = supple.methods.seeds._PATIENCE = timedelta(seconds=0.2)
+    if rank == 0:
+        result["only here"] = int(supple.L2(network()).seed)
+    else:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            try:
+                supple.ShrinkAndPerturb(network())
+            except RuntimeError as error:
+                result["only here"] = str(error)
+        result["warning"] = str(said[0].message)
+    supple.methods.seeds._QUIET, supple.methods.seeds._PATIENCE = patience
+    torch.distributed.barrier()
+    return result
 
 
 def blocks() -> dict[str, bool]:
@@ -302,7 +347,7 @@ def main(rank: int, folder: str) -> None:
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=60)
     )
-    found: dict[str, Any] = {"errors": errors(), "blocks": blocks(), "unread": unread(rank)}
+    found: dict[str, Any] = {"errors": errors(), "blocks": blocks(), "unread": unread(rank), "seeds": seeds(rank)}
     found["dropped"] = {name: dropped(name, rank) for name in DROPPED}
     for name in METHODS:
         found[f"parallel {name}"] = train(name, parallel, rank, 2)

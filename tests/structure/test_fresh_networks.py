@@ -284,3 +284,79 @@ def test_models_of_transformers(name):
     torch.manual_seed(0)
     model = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(name, **PRETRAINING[name]))
     assert judged(model) == ""
+
+
+def vectors(vector):
+    """A fresh network with a parameter of its own."""
+    model = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 2))
+    model.register_parameter("own", nn.Parameter(vector))
+    return model
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [
+        torch.linspace(3, 6, 4),  # the forget gates of xLSTM
+        torch.logspace(0, 2, 5),
+        torch.tensor([10.0, -17.3, 29.1]),
+        (torch.arange(32) / 32).pow(0.7).view(1, 1, 32),  # RWKV's mixing of times
+        torch.arange(32).div(31).pow(1.3).mul(8).sub(5),  # and its decay
+    ],
+)
+def test_vectors_that_were_set_start_again_from_their_own_values(vector):
+    found = supple.initial_distributions(vectors(vector))["own"].distribution
+    assert torch.equal(found.values, vector)
+
+
+def test_vectors_of_a_trained_network_tell_nothing():
+    for vector in (torch.linspace(3, 6, 4), torch.arange(32).pow(1.3)):
+        model = vectors(vector)
+        model.append(nn.BatchNorm1d(2))
+        model(torch.randn(8, 4))
+        with pytest.warns(UserWarning, match="looks trained"):
+            assert supple.initial_distributions(model)["own"].distribution is None
+
+
+@pytest.mark.parametrize("value", [math.log(0.2), math.log(10), math.log(50), 64**-0.5, 48**-0.5, 768**0.5])
+def test_one_number_made_of_a_round_one(value):
+    for one in (torch.tensor(value), torch.tensor([value])):
+        assert supple.initial_distributions(vectors(one))["own"].distribution.mean == float(one)
+
+
+def test_one_number_made_of_no_round_one():
+    for value in (torch.randn(100) * 3).tolist():
+        assert supple.initial_distributions(vectors(torch.tensor(value)))["own"].distribution is None
+
+
+def test_a_part_of_a_bias_that_was_set_is_no_sign_of_training():
+    torch.manual_seed(0)
+    model = nn.LSTM(8, 16)
+    with torch.no_grad():
+        model.bias_ih_l0[16:32] = 1
+    found = supple.initial_distributions(model)["bias_ih_l0"].distribution
+    assert torch.equal(found.values, model.bias_ih_l0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_biases_drawn_as_weights_of_another_layer_that_follow_its_rule(seed):
+    """A uniform within 1 / sqrt(outputs), as many actors have; 64 draws from it look normal now and then."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(3, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1))
+    for layer, bound in zip(model[::2], (1 / 8, 1 / 8, 0.003), strict=True):
+        init.uniform_(layer.weight, -bound, bound)
+        init.uniform_(layer.bias, -bound, bound)
+    assert supple.initial_distributions(model)["0.bias"].distribution == Uniform(-1 / 8, 1 / 8)
+
+
+def test_the_one_bias_of_a_critic_starts_again_from_its_own_value():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 1))
+    with torch.no_grad():
+        model[2].bias.fill_(-2.18814)
+    assert torch.equal(supple.initial_distributions(model)["2.bias"].distribution.values, model[2].bias)
+
+
+def test_sines_and_cosines_of_positions():
+    angles = torch.arange(12)[:, None] / 10000 ** (torch.arange(8) / 8)
+    table = torch.cat([angles.sin(), angles.cos()], 1)
+    assert torch.equal(supple.initial_distributions(vectors(table))["own"].distribution.values, table)

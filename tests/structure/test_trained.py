@@ -45,6 +45,18 @@ def test_a_fresh_model_with_its_optimizer_is_not_taken_for_trained():
     assert set(initial_distributions(model, optimizer=optimizer).require()) == set(dict(model.named_parameters()))
 
 
+def test_biases_that_moved_one_way_are_noticed():
+    """As Adam moves them; nobody draws a bias from an interval beside 0."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
+    for layer, bounds in zip(model[::2], [(0.1279, 0.1695), (-0.0122, 0.1216), (0.2, 0.3)], strict=True):
+        nn.init.normal_(layer.weight, std=0.05)
+        nn.init.uniform_(layer.bias, *bounds)
+    with pytest.warns(UserWarning, match="looks trained"):
+        found = initial_distributions(model)
+    assert all(entry.distribution is None for entry in found.values())
+
+
 def test_what_is_overridden_gives_no_warning():
     model, _ = trained()
     given = {nn.Linear: Normal(0, 0.1), nn.LayerNorm: {"weight": Constant(1), "bias": Constant(0)}}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -116,7 +117,8 @@ def chosen_parameters(
 
 def _holder(model: nn.Module, name: str) -> nn.Module:
     """The module that holds a parameter."""
-    return model.get_submodule(name.rpartition(".")[0])
+    # Not get_submodule, which what torch.jit.script made does not have.
+    return functools.reduce(getattr, name.split(".")[:-1], model)
 
 
 def _one(model: nn.Module, parameter: Tensor) -> Tensor:
@@ -214,19 +216,31 @@ def _stacked_in(module: nn.Module, name: str) -> int:
 
 
 def _matching(model: nn.Module, selectors: Selectors, what: str) -> set[str]:
-    single = isinstance(selectors, str) or callable(selectors)
+    if isinstance(selectors, str) or callable(selectors):
+        selectors = [selectors]
+    if isinstance(selectors, Mapping | bytes | Tensor) or not isinstance(selectors, Iterable):
+        raise TypeError(f"{what} is {selectors!r:.60}; it is neither {_SELECTORS}, nor a list of these")
     names: set[str] = set()
-    for selector in [selectors] if single else selectors:  # type: ignore[union-attr]
+    for selector in selectors:
         if isinstance(selector, str | type):
             names |= set(names_matching(model, selector, what))
-        elif callable(selector):
-            names |= {name for name, parameter in model.named_parameters() if selector(name, parameter)}
+        elif callable(selector) and not isinstance(selector, nn.Module):
+            names |= {name for name, parameter in model.named_parameters() if _says(what, selector, name, parameter)}
         else:
-            raise TypeError(
-                f"{what} {selector!r} is neither a parameter name, a pattern, a class of module, nor a function of "
-                "name and parameter"
-            )
+            raise TypeError(f"{what} {selector!r:.60} is neither {_SELECTORS}")
     return names
+
+
+_SELECTORS = "a parameter name, a pattern, a class of module, nor a function of name and parameter"
+
+
+def _says(what: str, function: Callable[[str, nn.Parameter], Any], name: str, parameter: nn.Parameter) -> bool:
+    try:
+        return bool(function(name, parameter))
+    except Exception as error:
+        raise TypeError(
+            f"{what} {function!r:.60} does not say of {name} and its parameter whether it is meant: {error}"
+        ) from error
 
 
 def _check_parameters(parameters: dict[str, nn.Parameter]) -> None:
@@ -289,7 +303,7 @@ def in_range(name: str, numbers: Tensor, low: float, high: float, whole: bool) -
 
 def choice(name: str, value: str, allowed: Sequence[str]) -> str:
     """Checks a setting that is one of several words."""
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name} is {value!r}; it has to be one of {', '.join(map(repr, allowed))}")
     return value
 

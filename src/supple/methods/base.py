@@ -28,6 +28,7 @@ from supple.methods.arguments import (
 )
 from supple.methods.optimizer_state import OptimizerMemory, OptimizerState
 from supple.methods.probe import members, unwrapped_optimizer
+from supple.methods.seeds import common_seed, note_first_step, processes
 from supple.methods.state import State
 from supple.methods.when import ALL, Every, Rows
 from supple.optim.replicated import Setting
@@ -133,10 +134,13 @@ class Method(State):
             moment that the other entries have on average. The last two need the optimizer. None: for methods on hidden
             units the first of "fresh", "keep" and "mean" that does no harm to the optimizer's entries, for others the
             first of "keep", "fresh" and "mean"; "keep" without an optimizer. For methods that replace values.
-        seed: seed of the method's random numbers, or one a replica; None: the stacked network's own seeds, else 0.
+        seed: seed of the method's random numbers, or one a replica; None: the stacked network's own seeds, and for an
+            ordinary one a seed of the method's own, which follows from ``torch.manual_seed`` and from the order in
+            which methods are made, is the same in all processes that train the network, and is saved with the state.
 
     Attributes:
         settings: its settings by name, as they were given.
+        seed: its seeds, int64 [R].
         memory: what the optimizer remembers of replaced entries; None where nothing has to be done about it.
         when: in which replicas a step is due; every step in all of them if the constructor says nothing else.
 
@@ -148,12 +152,15 @@ class Method(State):
 
     about: ClassVar[About]
     __signature__: ClassVar[inspect.Signature]
+    sharded = False
+    _later: Iterable[str] = ()  # parameters that are frozen yet, whose distributions are kept if they are known
     watches = False
     """Whether its ``watch`` looks at everything at every step, as for a moving average."""
     reads_gradients = True
     """Whether what it does after a step reads gradients; a program may leave out what nothing reads."""
     replaces = False
     """Whether it gives entries new values, rather than change all a little."""
+    _process_group: Any = None
     knows_initial = False
     """Whether it has to know initial distributions though it replaces nothing."""
     treatments: tuple[str, ...] = ("keep", "fresh", "mean")
@@ -193,7 +200,9 @@ class Method(State):
             meaningless = "optimizer_state" if knows_initial or initial is None else "initial"
             raise TypeError(f"{type(self).__name__} replaces nothing, so {meaningless} means nothing; leave it out")
         check_arguments(model, optimizer)
-        model, self._data_parallel = unwrapped(model)
+        model, data_parallel = unwrapped(model)
+        if self._process_group is None:
+            self._process_group = data_parallel
         self.model = model
         self.optimizer = None if optimizer is None else unwrapped_optimizer(optimizer)
         self._groups_of: Any = None
@@ -207,12 +216,14 @@ class Method(State):
         # Of one network's parameter each.
         self.blocks = {name: block_of(p.detach()[0] if self.stacked else p) for name, p in self.parameters.items()}
         self.device = next(iter(self.parameters.values())).device
+        # A stacked network has its seeds from the start; what else has none stated takes that of a saved state.
+        self._takes_seed = seed is None and not self.stacked
         if seed is None:
-            seed = model.seeds if isinstance(model, Stacked) else 0
+            seed = model.seeds if isinstance(model, Stacked) else self._new_seed()
         seeds = one_a_replica("seed", seed, self.replicas if self.stacked else None, "whole number")
         if seeds.is_floating_point():
             raise TypeError(f"seed is {seed!r}; it has to be a whole number")
-        self.seed = seeds.to(self.device, torch.int64).expand(self.replicas)
+        self.seed = seeds.to(self.device, torch.int64).expand(self.replicas).clone()
         given = {"include": include, "exclude": exclude}
         self.settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         every = torch.ones(self.replicas, dtype=torch.int64)
@@ -257,6 +268,8 @@ class Method(State):
                 is read.
         """
         self._check_usable()
+        if not self.steps and self._takes_seed:
+            note_first_step()
         self.steps += 1
         self.moment, self.time = (type(self).__name__,), self.steps
         try:
@@ -497,6 +510,22 @@ class Method(State):
                     f"{parameter.device} now; make the method, and the optimizer, after model.to(...)"
                 )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied or pickled: the method with its network and its optimizer."""
+        if self._process_group is not None or self.sharded:
+            raise TypeError(
+                f"this {type(self).__name__} acts in several processes together, so it cannot be copied or pickled; "
+                "make a new one for the copy of the network and give it this one's state_dict()"
+            )
+        return dict(vars(self))
+
+    def _new_seed(self) -> int:
+        """A seed for this method, where none is stated."""
+        meshes = [block.mesh for block in self.blocks.values() if block.mesh is not None]
+        ranks = processes(meshes[0] if meshes else None, self._process_group)
+        shapes = [(name, tuple(block.whole)) for name, block in self.blocks.items()]
+        return common_seed(ranks, type(self).__name__, shapes)
+
     def _redrawn(self) -> Iterable[str]:
         """The parameters whose initial distributions have to be known."""
         return self.parameters
@@ -518,6 +547,8 @@ class Method(State):
             inner = None if self.optimizer is None else members(self.optimizer)[-1]
             initial = initial_distributions(self.model, overrides, optimizer=inner, names=self._written())
         self.distributions = initial.require_means(names) if self.required == "means" else initial.require(names)
+        found = {name: initial[name].distribution for name in self._later if name not in self.distributions}
+        self.distributions |= {name: one for name, one in found.items() if one is not None}
         self._stated = {name for name, entry in initial.items() if entry.source == "override"}
         self.fixed_rows = {name: entry.fixed_row for name, entry in initial.items() if entry.fixed_row is not None}
 

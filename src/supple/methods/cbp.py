@@ -117,9 +117,9 @@ class CBP(UnitMethod):
         self.watches = bool((self.decay > 0).any())
         self.option("counting", counting, ("accumulate", "draw"))
         self.absorbs = self.switch("absorb_mean", absorb_mean)
-        purposes = [random.purpose(*self.moment, "count", group.name) for group in self.units]
+        purposes = [random.purpose(*self.moment, "count", layer.group.name) for layer in self.layers]
         draw = (self.seed.cpu(), purposes) if counting == "draw" else None
-        self.when = Replacements([group.size for group in self.units], matures, rate, draw)
+        self.when = Replacements([layer.group.size for layer in self.layers], matures, rate, draw)
         self.listen(means=absorb_mean)
         averaged = self.layers if self.watches else []
         self.per_unit = {
@@ -176,7 +176,12 @@ class CBP(UnitMethod):
         """Everything needed to go on as if never stopped; see :meth:`supple.Method.state_dict`."""
         return super().state_dict() | {"schedule": self.when.state_dict()}
 
+    def _follow_seed(self) -> None:
+        self.when.draw_with(self.seed.cpu())
+
     def _load(self, state: Mapping[str, Any]) -> None:
         # What features are read next, which is worked out last, follows from the schedule.
+        if state["schedule"]["step"] != self.steps + 1:
+            raise ValueError(f"schedule.step of the state is {state['schedule']['step']} after {self.steps} steps")
         self.when.load_state_dict(state["schedule"])
         super()._load(state)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from supple.methods.base import Method, Needs
-from supple.methods.state import Reinitialized
+from supple.methods.state import Reinitialized, check_kind
 
 
 class Chain(Method):
@@ -104,10 +104,12 @@ class Chain(Method):
         Raises:
             ValueError: if it is not the state of a chain of the same methods; nothing is changed then.
         """
-        if state.get("method") != "Chain":
-            raise ValueError(f"this is the state of {state.get('method')}, not of a chain")
-        if len(state["methods"]) != len(self.methods):
-            raise ValueError(f"the state has {len(state['methods'])} methods, this chain {len(self.methods)}")
+        check_kind(state, "Chain", "a chain")
+        parts = state.get("methods")
+        if not isinstance(parts, list | tuple):
+            raise TypeError(f"methods of the state is a {type(parts).__name__}; it has to be a list")
+        if len(parts) != len(self.methods):
+            raise ValueError(f"the state has {len(parts)} methods, this chain {len(self.methods)}")
         before = [method.state_dict() for method in self.methods]
         try:
             for method, part in zip(self.methods, state["methods"], strict=True):

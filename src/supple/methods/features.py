@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
@@ -171,10 +170,12 @@ class FeatureReader:
         """Puts back what :meth:`take_sum` took, or what all processes took together."""
         self._sum, self._examples = total, examples
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> FeatureReader:
-        idle = copy.copy(self)
-        idle.enabled, idle._sum, idle._examples = False, None, 0
-        return idle
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"enabled": False, "ran": False, "_sum": None, "_examples": 0, "_read_forward": False}
+
+    def reading(self) -> dict[str, Any]:
+        """What a copy lacks until its method, too, is copied: what is read, and what has been read."""
+        return {name: vars(self)[name] for name in ("enabled", "rows", "ran", "_sum", "_examples", "_read_forward")}
 
     def close(self) -> None:
         """Takes the hook away."""

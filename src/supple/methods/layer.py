@@ -284,13 +284,14 @@ class Layer:
     def blend(self, share: Tensor) -> None:
         """Moves units toward fresh ones: incoming weights toward a new draw, outgoing weights toward 0.
 
-        Biases, normalizations and the optimizer's state stay as they are, and nothing is counted.
+        Biases, normalizations and the optimizer's state stay as they are. Units that are moved are counted.
 
         Args:
             share: [rows, n], how far each goes, 0 to 1.
         """
         if not self.trains():
             return
+        self.method.count((share > 0).sum(dim=1), self.rows)
         chosen, share = self.where(torch.ones_like(share, dtype=torch.bool)), share.flatten()
         outgoing = [consumer.weight for consumer in self.group.consumers]
         for part, fresh in [(part, True) for part in self.group.incoming] + [(part, False) for part in outgoing]:

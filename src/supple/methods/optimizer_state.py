@@ -186,6 +186,14 @@ class OptimizerMemory:
             if self._group(parameter) is not None and (rule := self._probe(parameter).rule) is not None:
                 self.ages.restore(parameter, rule, tensor)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_before": (), "_suspect": [], "births": self.born}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        births = state.pop("births")
+        vars(self).update(state)
+        self.restore(births)
+
     # How it is found.
 
     def _groups(self) -> list[tuple[int, int]]:

@@ -23,7 +23,8 @@ class ShrinkAndPerturb(L2):
         w = (1 - l2) * w + sqrt(variance) * noise,    noise ~ Normal(0, 1)
 
     The noise is a function of (seed, step) for one set of parameters on one kind of device; another kind of device
-    gives other noise (:class:`supple.methods.noise.StepNoise`).
+    gives other noise (:class:`supple.methods.noise.StepNoise`). In half precision sums are rounded by chance, so that
+    means and variance are right all the same.
 
     Args:
         model: the network, ordinary or stacked.
@@ -72,10 +73,12 @@ class ShrinkAndPerturb(L2):
         self._act_in((self.l2 > 0) | (std > 0))
         self._perturbed = rows_of(std > 0, self.device)
         self._stds = self._shaped(std, self._perturbed)
-        if self._perturbed is None:
-            return
-        sizes = {name: block.whole.numel() for name, block in self.blocks.items()}
-        self._source = StepNoise("shrink and perturb", self.seed[self._perturbed], sizes)
+        self._follow_seed()
+
+    def _follow_seed(self) -> None:
+        if self._perturbed is not None:
+            sizes = {name: block.whole.numel() for name, block in self.blocks.items()}
+            self._source = StepNoise("shrink and perturb", self.seed[self._perturbed], sizes)
 
     def _act(self) -> None:
         self._noise = iter(()) if self._perturbed is None else self._source.draws(self.steps)
@@ -95,7 +98,7 @@ class ShrinkAndPerturb(L2):
         if not w.parameter.requires_grad:
             return
         # Everybody draws the noise of the whole, and takes what belongs to its block.
-        noise = w.part(noise.view(-1, *w.block.whole))
+        noise = w.part(noise.view(len(noise), *w.block.whole))
         if w.rows is not self._perturbed:
             w = Weights(self, w.name, self._perturbed)
         std = self._stds[w.name]

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from supple.functional.initial import Distribution, from_dict, to_dict
-from supple.functional.sharding import Block, is_sharded
+from supple.functional.initial import Distribution, Fixed, from_dict, to_dict
+from supple.functional.sharding import Block, is_sharded, local
 from supple.methods.arguments import restore
 from supple.methods.optimizer_state import OptimizerMemory
 
@@ -49,7 +49,9 @@ class State(ABC):
     parameters: dict[str, nn.Parameter]
     blocks: dict[str, Block]
     distributions: dict[str, Distribution]
+    seed: Tensor
     _stated: set[str]
+    _takes_seed: bool
 
     def _start_counting(self) -> None:
         """Starts at step 0, and keeps where the model holds the parameters, to notice when it has got others."""
@@ -105,6 +107,7 @@ class State(ABC):
             "last": self._last.clone() if self.steps == self._last_step else torch.zeros_like(self._last),
             "total": self._total.clone(),
             "skipped": self._skipped.clone(),
+            "seed": self.seed.clone(),
             "misses": self.misses,
             "shapes": {name: list(parameter.shape) for name, parameter in self.parameters.items()},
             "initial": {name: to_dict(distribution) for name, distribution in self.distributions.items()},
@@ -120,7 +123,7 @@ class State(ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back what :meth:`state_dict` gave.
 
-        The settings stay those this method was made with, and so do initial distributions that the user stated.
+        The settings stay those this method was made with, and so do a seed and initial distributions that were stated.
 
         Args:
             state: the state.
@@ -130,22 +133,21 @@ class State(ABC):
             RuntimeError: if the method was closed, or the model's parameters are no longer those it was made for.
         """
         self._check_usable()
-        if state.get("method") != type(self).__name__:
-            raise ValueError(f"this is the state of {state.get('method')}, not of {type(self).__name__}")
-        own = self.state_dict()
+        check_kind(state, type(self).__name__)
+        own = {"births": {}, **self.state_dict()}
         nothing_kept: dict[str, Any] = {kind: {} for kind, tensors in self.kept.items() if not tensors}
         absent = {"skipped": torch.zeros_like(self._skipped), "misses": 0, "boundaries": 0, "births": {}}
+        # Versions that saved no seed had 0 where none was stated.
+        absent["seed"] = torch.zeros_like(self.seed)
         state = {**absent, **nothing_kept, **state}
         missing = [key for key in own if key not in state]
         if missing:
             raise ValueError(f"the state is not complete; it has no {', '.join(missing)}")
-        if len(state["total"]) != self.replicas:
-            raise ValueError(f"the state has {len(state['total'])} replicas, the network {self.replicas}")
-        shapes, theirs = own["shapes"], state["shapes"]
-        differing = {name for name in {**shapes, **theirs} if shapes.get(name) != theirs.get(name)}
-        differing |= set(state["initial"]) ^ set(self.distributions)
-        if differing:
-            raise ValueError(f"the state is of another network: the two differ in {', '.join(sorted(differing))}")
+        _check_alike(own, state, "")
+        self._check_network(own, state)
+        for key, value in own.items():
+            if key not in ("shapes", "initial", "births"):
+                _check_alike(value, state[key], key)
         try:
             self._take(state)
         except Exception as error:
@@ -154,12 +156,56 @@ class State(ABC):
                 raise
             raise ValueError(f"the state is damaged: {error}") from error
 
+    def _check_network(self, own: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        """Raises if a state is of another network, or one of its initial distributions is none."""
+        for key in ("shapes", "initial", "births"):
+            if not isinstance(state[key], Mapping):
+                raise TypeError(f"{key} of the state is a {type(state[key]).__name__}; it has to be a dict")
+        total = state["total"]
+        if isinstance(total, Tensor) and total.ndim == 1 and len(total) != self.replicas:
+            raise ValueError(f"the state has {len(total)} replicas, the network {self.replicas}")
+        for name, shape in state["shapes"].items():
+            if not isinstance(shape, list | tuple) or not all(type(size) is int for size in shape):
+                raise TypeError(f"shapes.{name} of the state is no list of whole numbers")
+        shapes = {name: list(shape) for name, shape in state["shapes"].items()}
+        differing = {name for name in {**own["shapes"], **shapes} if own["shapes"].get(name) != shapes.get(name)}
+        differing |= set(state["initial"]) ^ set(self.distributions)
+        if differing:
+            raise ValueError(
+                f"the state is of another network: the two differ in {', '.join(sorted(map(str, differing)))}"
+            )
+        for name, births in state["births"].items():
+            if name not in self.parameters:
+                raise ValueError(f"births.{name} of the state is of no parameter of the network")
+            whole = torch.empty(self.replicas, *self.blocks[name].whole, dtype=torch.int32, device="meta")
+            if not isinstance(births, Tensor) or births.dtype != whole.dtype or births.shape != whole.shape:
+                raise TypeError(f"births.{name} of the state is no tensor of int32 of shape {tuple(whole.shape)}")
+        for name, saved in state["initial"].items():
+            kinds = str | float | int | Tensor
+            if not isinstance(saved, Mapping) or not all(isinstance(value, kinds) for value in saved.values()):
+                raise TypeError(f"initial.{name} of the state is no dict of words, numbers and tensors")
+            try:
+                distribution = from_dict(saved)
+                if isinstance(distribution, Fixed):
+                    extremes, shape = distribution.values, own["shapes"][name][self.stacked :]
+                    if list(extremes.shape) != shape:
+                        raise ValueError(f"it has values of shape {tuple(extremes.shape)}, not {tuple(shape)}")
+                else:
+                    extremes = distribution.quantile(torch.tensor([2.0**-25, 1 - 2.0**-24]))
+                if not extremes.is_floating_point() or not extremes.isfinite().all():
+                    raise ValueError("it gives other values")
+            except Exception as error:
+                raise ValueError(f"initial.{name} of the state is no distribution of finite values: {error}") from error
+
     def _take(self, state: Mapping[str, Any]) -> None:
         """Takes over all of a state, which may fail on the way."""
         self.steps, self.boundaries, self.misses = (int(state[key]) for key in ("steps", "boundaries", "misses"))
         self._last_step = self.steps
         counts = {"last": self._last, "total": self._total, "skipped": self._skipped}
         restore(counts, {name: torch.as_tensor(state[name]) for name in counts})
+        if self._takes_seed:
+            restore([self.seed], [_whole_numbers("seed", state["seed"])])
+            self._follow_seed()
         self._load(state)
         self.distributions |= {n: from_dict(one) for n, one in state["initial"].items() if n not in self._stated}
         self._new_skips = True
@@ -208,6 +254,10 @@ class State(ABC):
                 stacklevel=stacklevel,
             )
 
+    def _follow_seed(self) -> None:
+        """Makes anew what follows from the seed, after a state brought another."""
+        return
+
     def _public(self, counts: Tensor) -> Tensor:
         return counts.clone() if self.stacked else counts[0].clone()
 
@@ -231,3 +281,74 @@ class State(ABC):
         """Takes this process' part of what :meth:`_joined` made."""
         block = self.blocks[name]
         return block.split(saved) if own.shape[1:] == block.shape else saved
+
+
+def check_kind(state: Any, name: str, what: str | None = None) -> None:
+    """Raises if something is not the state of a method of this name.
+
+    Args:
+        state: what was given.
+        name: name of the method's class.
+        what: how the message names it; None: by that.
+    """
+    if not isinstance(state, Mapping):
+        raise TypeError(f"the state is a {type(state).__name__}; it has to be what state_dict() gave")
+    method = state.get("method")
+    if not isinstance(method, str) or method != name:
+        raise ValueError(f"this is the state of {method!s:.60}, not of {what or name}")
+
+
+_AT_LEAST_0 = ("steps", "boundaries", "misses", "last", "total", "skipped", "born", "schedule")
+_STEPS = 2**32
+"""Random numbers are functions of steps below this."""
+
+
+def _check_alike(own: Any, saved: Any, path: str) -> None:
+    """Raises unless what was saved has the types, keys, lengths, shapes and ranges of what there is now."""
+
+    def wrong(what: str, kind: type[Exception] = ValueError) -> Exception:
+        return kind(f"{path or 'the state'}{' of the state' if path else ''} {what}")
+
+    if isinstance(own, Tensor):
+        if not isinstance(saved, Tensor):
+            raise wrong(f"is a {type(saved).__name__}; it has to be a tensor", TypeError)
+        kinds = [(one.is_floating_point(), one.is_complex(), one.dtype == torch.bool) for one in (own, saved)]
+        if kinds[0] != kinds[1] or saved.layout != torch.strided or saved.is_meta:
+            raise wrong(f"is of {saved.dtype} ({saved.layout}, {saved.device}), not of {own.dtype}", TypeError)
+        if own.shape != saved.shape:
+            raise wrong(f"is of shape {tuple(saved.shape)}, not {tuple(own.shape)}")
+        values = local(saved).to(own.dtype)
+        # What starts out infinite, as a threshold that nothing passes, may be so.
+        if not bool(values.isfinite().all()) and bool(local(own).isfinite().all()):
+            raise wrong("has values that are infinite or NaN")
+        if path.split(".")[0] in _AT_LEAST_0 and bool((values < 0).any()):
+            raise wrong("has values below 0")
+    elif isinstance(own, Mapping):
+        if not isinstance(saved, Mapping):
+            raise wrong(f"is a {type(saved).__name__}; it has to be a dict", TypeError)
+        if path and len(saved) != len(own):
+            raise wrong(f"has {len(saved)} entries where {len(own)} are needed; was it saved with other settings?")
+        differing = sorted(map(str, {*own} ^ {*saved}))
+        if differing:
+            raise wrong(f"differs in its keys: {', '.join(differing)}")
+        for key, value in own.items():
+            if path:
+                _check_alike(value, saved[key], f"{path}.{key}")
+    elif isinstance(own, list):
+        if not isinstance(saved, list | tuple):
+            raise wrong(f"is a {type(saved).__name__}; it has to be a list", TypeError)
+        if len(own) != len(saved):
+            raise wrong(f"has {len(saved)} entries where {len(own)} are needed; was it saved with other settings?")
+        for place, (value, other) in enumerate(zip(own, saved, strict=True)):
+            _check_alike(value, other, f"{path}.{place}")
+    elif type(saved) is not type(own):
+        raise wrong(f"is {saved!r:.60}; it has to be of type {type(own).__name__}", TypeError)
+    elif isinstance(own, int) and not 0 <= saved < _STEPS:
+        raise wrong(f"is {saved}; it has to be at least 0 and below {_STEPS}")
+
+
+def _whole_numbers(name: str, value: Any) -> Tensor:
+    numbers = torch.as_tensor(value)
+    if numbers.dtype != torch.int64:
+        raise ValueError(f"{name} of the state is {numbers.dtype}, not whole numbers of 64 bits")
+    return numbers

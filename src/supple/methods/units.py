@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-from supple.functional.sharding import is_sharded, opened
+from supple.functional.sharding import block_of, is_sharded, opened
 from supple.methods.arguments import refuse_unknown, restore
 from supple.methods.base import Method, Needs
 from supple.methods.features import FeatureReader, Passes, data_groups, share
@@ -72,7 +72,7 @@ class UnitMethod(Method):
             the first.
         process_group: the processes that train this network together, where ``model`` does not tell, as a
             ``DistributedDataParallel`` or a sharded network does; their features count as those of one large batch.
-        seed: seed of the random numbers, or one a replica.
+        seed: seed of the random numbers, or one a replica; None: as for every :class:`supple.Method`.
 
     Raises:
         ValueError: if a setting is out of range, the hidden units are not found or do not fit the model, the initial
@@ -98,7 +98,7 @@ class UnitMethod(Method):
         **unknown: Any,
     ) -> None:
         refuse_unknown(type(self), unknown)
-        self._units = units
+        self._units, self._process_group = units, process_group
         super().__init__(model, optimizer, initial=initial, optimizer_state=optimizer_state, seed=seed)
         self.utility = utility if utility in _OWN else self.option("utility", utility, _UTILITIES)
         if self.option("features", features, ("before_norm", "after_norm")) == "before_norm":
@@ -107,11 +107,11 @@ class UnitMethod(Method):
             del self.settings["neighbours"]
         self._backward = neighbours == "zero"
         self._after_norm = features == "after_norm"
-        self._given_group = self._data_parallel if process_group is None else process_group
         self._process_groups: list[Any] = []
         self._opened: dict[str, Tensor] = {}
         self.per_unit: dict[str, list[Tensor]] = {}
         self._late = [False] * len(self.layers)
+        self._trained = [layer.trains() for layer in self.layers]
         self._listens = self._heard = False
         self.reads_gradients = utility in ("gradient", "incoming")
 
@@ -156,14 +156,14 @@ class UnitMethod(Method):
         """
         reduce = _READS.get(self.utility)
         self._reads = means or reduce is not None
-        self._process_groups = data_groups(self.model, self._given_group, self._reads)
+        self._process_groups = data_groups(self.model, self._process_group, self._reads)
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         self._several = bool(self._process_groups) or (distributed and torch.distributed.get_world_size() > 1)
         for layer in self.layers:
             if reduce is not None:
                 layer.readers.append(self._reader(layer.group, self._after_norm, reduce))
             if means:
-                layer.readers.append(self._reader(layer.group, True, lambda features: features))
+                layer.readers.append(self._reader(layer.group, True, _unchanged))
             if not layer.readers and not self.stacked:
                 layer.readers.append(self._reader(layer.group, self._after_norm, None))
         self._passes = Passes(self.model, [] if self.stacked else [one.group.feature.module for one in self.layers])
@@ -203,14 +203,16 @@ class UnitMethod(Method):
         for layer in self.layers:
             if layer.read is not None:
                 due.append(layer)
-            if not layer.trains():
+            if layer.trains():
+                self._trained[layer.number] = True
+            else:
                 frozen.add(layer.number)
         if due and self._process_groups:
             share([reader for layer in due for reader in layer.readers], self._process_groups, self.device)
         missed = set() if self.stacked else self._missed(due) - frozen
         for layer in reversed(due) if self._backward else due:
             if layer.number in missed or layer.number in frozen:
-                self.misses += 1
+                self.misses += self._trained[layer.number]
                 continue
             with self._gathered(layer.group) if self.sharded else nullcontext():
                 if self.watches:
@@ -277,15 +279,29 @@ class UnitMethod(Method):
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on as if never stopped; see :meth:`supple.Method.state_dict`."""
         per_unit = {kind: [tensor.clone() for tensor in tensors] for kind, tensors in self.per_unit.items()}
-        return super().state_dict() | per_unit | {"late": list(self._late)}
+        # Also of parameters that are frozen, which may train when the state is loaded.
+        shapes = {name: list(parameter.shape) for name, parameter in self.model.named_parameters()}
+        kept = {"late": list(self._late), "trained": list(self._trained), "shapes": shapes}
+        return super().state_dict() | per_unit | kept
 
     def _load(self, state: Mapping[str, Any]) -> None:
-        self._late, self._heard = [bool(late) for late in state["late"]], self.steps > 0
+        self._late, self._trained, self._heard = list(state["late"]), list(state["trained"]), self.steps > 0
         own = {(kind, k): tensor for kind, tensors in self.per_unit.items() for k, tensor in enumerate(tensors)}
         saved = {(kind, k): t for kind in self.per_unit for k, t in enumerate(state[kind]) if t is not None}
         restore(own, saved)
         super()._load(state)
         self._look_ahead()
+
+    def __getstate__(self) -> dict[str, Any]:
+        reading = [reader.reading() for layer in self.layers for reader in layer.readers]
+        return super().__getstate__() | {"reading": reading}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        reading = state.pop("reading")
+        vars(self).update(state)
+        readers = [reader for layer in self.layers for reader in layer.readers]
+        for reader, one in zip(readers, reading, strict=True):
+            vars(reader).update(one)
 
     def _reader(self, group: UnitGroup, after_norm: bool, reduce: Callable[[Tensor], Tensor] | None) -> FeatureReader:
         feature = group.feature_after_norm if after_norm and group.feature_after_norm else group.feature
@@ -297,13 +313,31 @@ class UnitMethod(Method):
         # A shared parameter has several names, of which model.named_parameters() gives the first.
         first = {id(parameter): name for name, parameter in self.model.named_parameters()}
         self.names = {name: first.get(id(tensor), name) for name, tensor in self.tensors.items()}
-        self.units = self._without_frozen(find_units(self.model) if self._units is None else self._units)
-        self.layers = [Layer(self, number, group) for number, group in enumerate(self.units)]
+        self._units = find_units(self.model) if self._units is None else self._units
+        self.units = self._without_frozen(self._units)
+        self._later = self._drawn_of(group for group in self._units if group not in self.units.groups)
+        return self._drawn_of(self.units)
+
+    def _drawn_of(self, groups: Iterable[UnitGroup]) -> dict[str, None]:
+        """The parameters of some units that get initial values again, each once."""
         names: dict[str, None] = {}
-        for group in self.units:
+        for group in groups:
             parts = [*group.incoming, *(part for norm in group.norms for part in (norm.scale, norm.shift))]
             names |= {self.names[part.tensor]: None for part in parts if part is not None}
         return names
+
+    def _take_initial(self, overrides: Overrides | None) -> None:
+        """Works out the initial distributions; layers that are frozen yet are acted on later where they are known."""
+        super()._take_initial(overrides)
+        groups = [group for group in self._units or () if self._drawn_of([group]).keys() <= self.distributions.keys()]
+        self.layers = [Layer(self, number, group) for number, group in enumerate(groups)]
+        for group in groups:
+            for part in (*group.incoming, *(consumer.weight for consumer in group.consumers)):
+                name = self.names[part.tensor]
+                if name not in self.parameters:
+                    parameter = self.tensors[name]
+                    self.parameters[name] = parameter  # type: ignore[assignment]
+                    self.blocks[name] = block_of(parameter.detach()[0] if self.stacked else parameter)
 
     def _written(self) -> set[str]:
         """The parameters that hold something of the units."""
@@ -311,11 +345,16 @@ class UnitMethod(Method):
         return names & {name for name, parameter in self.parameters.items() if parameter.requires_grad}
 
     def _without_frozen(self, units: Units | Sequence[UnitGroup]) -> Units:
-        """Checks that the units fit the model, and leaves out those with frozen weights.
+        """Checks that the units fit the model, and says which have frozen weights, as long as these are frozen.
 
         Raises:
             ValueError: if they do not fit, or none are left.
         """
+        if not isinstance(units, Sequence) or not all(isinstance(group, UnitGroup) for group in units):
+            raise TypeError(
+                f"units is {units!r:.60}; it has to be what supple.units(model, example) gave, or a list of "
+                "supple.UnitGroup"
+            )
         computed = computed_from(self.model)
         kept, excluded = [], list(units.excluded) if isinstance(units, Units) else []
         modules, kind = dict(self.model.named_modules(remove_duplicate=False)), type(self.model).__name__
@@ -358,3 +397,7 @@ class UnitMethod(Method):
         with opened({name: self.tensors[name] for name in names if is_sharded(self.tensors[name])}) as self._opened:
             yield
         self._opened = {}
+
+
+def _unchanged(features: Tensor) -> Tensor:
+    return features

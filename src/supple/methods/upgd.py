@@ -106,10 +106,13 @@ class UPGD(Reshaping):
         self.factor = self.setting("factor", factor, 2.0**-24).to(self.device)
         every = torch.ones(self.replicas, dtype=torch.int64)
         self.when = Every(every, every > 0, self.device)
-        sizes = {name: block.whole.numel() for name, block in self.blocks.items()}
-        self._noise = StepNoise(type(self).__name__, self.seed, sizes) if bool((self.std > 0).any()) else None
+        self._follow_seed()
         values = {name: self.stack(parameter) for name, parameter in self.parameters.items()}
         self.kept = {"utility": {name: torch.zeros_like(precise(value)) for name, value in values.items()}}
+
+    def _follow_seed(self) -> None:
+        sizes = {name: block.whole.numel() for name, block in self.blocks.items()}
+        self._noise = StepNoise(type(self).__name__, self.seed, sizes) if bool((self.std > 0).any()) else None
 
     def _act(self) -> None:
         self._drawn = {} if self._noise is None else dict(self._noise.draws(self.steps))

@@ -200,7 +200,7 @@ class Weights:
         key, size = random.purpose(*self.method.moment, "ties", self.name), whole.shape[1]
         seed, time = self.method.seed[self.rows], self.method.time
         chosen = lowest(whole, count, lambda rows: random.words(seed[rows], key, time, size))
-        return self.part(chosen.view(-1, *self.block.whole))
+        return self.part(chosen.view(len(chosen), *self.block.whole))
 
     def draw(self, place: Place | None = None) -> Tensor | float:
         """Draws fresh values from the parameter's initial distribution.

@@ -182,6 +182,15 @@ class Replacements:
             self._owed_after = due + self._owed - self.counts
         self.due = bool(self.counts.any())
 
+    def draw_with(self, seed: Tensor) -> None:
+        """Draws the numbers with other seeds from now on, where they are drawn.
+
+        Args:
+            seed: int64 [R] on the CPU.
+        """
+        if self._draw is not None:
+            self._draw, self._chances = (seed, self._draw[1]), None
+
     def _drawn(self, seed: Tensor, purposes: Sequence[int]) -> Tensor:
         block, place = divmod(self.step, _BLOCK)
         if self._chances is None or block != self._chances_block:
@@ -207,7 +216,7 @@ class Replacements:
         Args:
             state: the state.
         """
-        self.step = int(state["step"])
+        self.step = state["step"]
         for places, saved in zip(self._mature_at, state["mature_at"], strict=True):
             places.copy_(saved)
         self._fraction, self._owed = state["accumulator"].cpu().clone(), state["owed"].cpu().clone()

@@ -60,12 +60,14 @@ class Inference:
         source: what it was told from, or ``"unknown: "`` and the reason.
         untouched: whether training would have left other values.
         doubt: why the values look trained, if they do; then the distribution is what they look like now.
+        own: of a vector of which it can't be told: the values that it has, which a fresh network started from.
     """
 
     distribution: Distribution | None
     source: str
     untouched: bool = False
     doubt: str = ""
+    own: Fixed | None = None
 
 
 class Values:
@@ -98,6 +100,7 @@ class Values:
             self.certain: Inference | None = Inference(None, reason)
             return
         self.summary = summarize(tensor, fixed_row)
+        self._vector = tensor if max(tensor.shape, default=1) == tensor.numel() and self.summary.finite else None
         self.certain = self._rule() or self._structure(tensor, fixed_row)
         if self.certain is None and self.summary.repeated is None:
             listed = named(tensor.shape, depths, bare=not rules)
@@ -115,7 +118,13 @@ class Values:
     @property
     def unexplained(self) -> int:
         """How many entries there are, if they are those of a layer's bias that no well-known initializer explains."""
-        return 0 if self.certain or self.fits or not self.rules or len(self.shape) != 1 else self.summary.count
+        explained = self.certain or self.fits or self._partly_set
+        return 0 if explained or not self.rules or len(self.shape) != 1 else self.summary.count
+
+    @property
+    def _partly_set(self) -> bool:
+        """Whether some entries have one value other than 0, as a forget gate's bias of 1; training moves all apart."""
+        return self.summary.repeated is not None and self.summary.repeated[0] != 0
 
     def infer(self, votes: Mapping[str, int], likes: Mapping[str, Distribution], unexplained: int = 0) -> Inference:
         """Tells what they were drawn from.
@@ -130,7 +139,8 @@ class Values:
         found = self._recognize(votes) or self._like(likes)
         if found is None:
             found = self._estimate()
-            found = replace(found, doubt=found.doubt or self._doubt(found.distribution, unexplained))
+            if not self._partly_set:
+                found = replace(found, doubt=found.doubt or self._doubt(found.distribution, unexplained))
         return found
 
     def _doubt(self, estimate: Distribution | None, unexplained: int) -> str:
@@ -139,7 +149,7 @@ class Values:
         A few biases prove nothing, but all that a network has and that nothing explains are seen together.
         """
         for rule, source in self.rules:
-            bias = len(self.shape) == 1 and not isinstance(estimate, Uniform)
+            bias = len(self.shape) == 1 and not (isinstance(estimate, Uniform) and estimate.mean == 0)
             if isinstance(rule, Constant) or (bias and unexplained >= MINIMUM):
                 return f"follows neither the {source} ({rule}) nor another well-known initializer"
         if not self.rules and len(self.shape) == 1 and estimate is not None and estimate.mean != 0:
@@ -177,15 +187,22 @@ class Values:
         if summary.count == 1:
             if tensor.ndim == 0 and any(abs(summary.low / one - 1) <= 2 * summary.resolution for one in _TEMPERATURES):
                 return Inference(Constant(summary.low), "values: constant (CLIP's temperature)", untouched=True)
+            if formula := _formula(summary.low, summary.resolution):
+                return Inference(Constant(summary.low), f"values: constant ({formula})", untouched=True)
             reason = f"unknown: one entry ({summary.low:g}) does not tell a constant from a draw"
-            return Inference(None, reason, doubt=self._doubt(None, 1))
+            return Inference(None, reason, doubt=self._doubt(None, 1), own=self._own() if self.rules else None)
         steps = torch.arange(1, tensor.shape[-1] + 1, device=tensor.device).log().to(tensor.dtype)
         if bool(torch.isclose(tensor, steps, rtol=4 * summary.resolution, atol=1e-6).all()):
             return Inference(Fixed(tensor.detach().clone()), "values: log of 1, 2, ... (Mamba)", untouched=True)
         if summary.few_values:
             return Inference(Fixed(tensor.detach().clone()), "values: set, not drawn", untouched=True)
+        if _in_order(tensor):
+            return Inference(Fixed(tensor.detach().clone()), "values: in order, set and not drawn")
         if tensor.ndim > 1 and fixed_row is None:
-            return self._rows(tensor.detach().reshape(len(tensor), -1))
+            found = self._rows(tensor.detach().reshape(len(tensor), -1))
+            if found and bool(((tensor[0] == 0) | (tensor[0] == 1)).all()):  # sines and cosines of 0
+                found = replace(found, distribution=Fixed(tensor.detach().clone()), source="values: of positions")
+            return found
         return None
 
     def _rows(self, matrix: Tensor) -> Inference | None:
@@ -228,14 +245,19 @@ class Values:
                 return Inference(distribution, f"values: {_family(distribution)}, as {name}")
         return None
 
+    def _own(self) -> Fixed | None:
+        return None if self._vector is None else Fixed(self._vector.detach().clone())
+
     def _estimate(self) -> Inference:
         """The family that explains the values best; its mean is 0 unless the values tell otherwise."""
         summary = self.summary
         if summary.repeated is not None:
             value, share = summary.repeated
-            return Inference(None, f"unknown: {share:.3g} of the entries are {value:g}, the others differ")
+            reason = f"unknown: {share:.3g} of the entries are {value:g}, the others differ"
+            return Inference(None, reason, own=self._own())
         if summary.count < MINIMUM:
-            return Inference(None, f"unknown: too few entries ({summary.count}, at least {MINIMUM} are needed)")
+            reason = f"unknown: too few entries ({summary.count}, at least {MINIMUM} are needed)"
+            return Inference(None, reason, own=self._own())
         doubt = ""
         if summary.blurred - summary.best > self.limit:
             doubt = "is uniform with blurred edges, as training leaves it"
@@ -251,6 +273,35 @@ class Values:
                 return Inference(fitted, source, self._sharp(fitted), doubt)
         reason = "unknown: values fit neither a constant nor a normal nor a uniform distribution"
         return Inference(None, reason, doubt=doubt)
+
+
+def _formula(value: float, resolution: float) -> str:
+    """How one number comes from a round one, as the logarithm of a temperature or the root of a size; "" if it doesn't.
+
+    By chance one in a few hundred does.
+    """
+    if resolution > 1e-6 or not 0.01 < abs(value) < 100:
+        return ""
+    power = math.exp(value)
+    if abs(float(f"{power:.2g}") / power - 1) <= 2 * resolution * max(1.0, abs(value)):
+        return f"log {power:.2g}"
+    square = value * value
+    for root, size in ((f"sqrt({square:.0f})", square), (f"1 / sqrt({1 / square:.0f})", 1 / square)):
+        if value > 0 and 1 < size < 5000 and abs(round(size) / size - 1) <= 4 * resolution:
+            return root
+    return ""
+
+
+def _in_order(tensor: Tensor) -> bool:
+    """Whether entries rise, or fall, all along each row, as those of draws hardly ever do (n of them: 2 / n!)."""
+    rows = tensor.detach().squeeze()
+    if rows.ndim == 0 or len(rows) == 0:
+        return False
+    rows = rows.reshape(-1, rows.shape[-1])[:_MOST_ROWS]
+    if rows.shape[1] < MINIMUM:
+        return False
+    steps = rows.diff(dim=1)
+    return bool((steps > 0).all() | (steps < 0).all())
 
 
 def _family(distribution: Distribution) -> str:

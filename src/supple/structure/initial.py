@@ -146,7 +146,8 @@ def initial_distributions(
     relative to the module; that is believed, the outermost module first. PyTorch's layers follow their rules, but the
     rule is believed only if the values agree with it: people call ``torch.nn.init`` afterwards. All else is told from
     the values: by the well-known initializer that fits, whose mean and bounds are then exact, or by an estimate; see
-    :mod:`supple.structure.inference`.
+    :mod:`supple.structure.inference`. A vector of few entries, or of which some were set, tells none; in a network that
+    was not trained each of its entries starts again from the value it has.
 
     Values look trained where well-known initializers fit no longer. Of such a parameter the distribution is unknown,
     unless others of its module are as training never leaves them. If more parameters of the network look trained than
@@ -174,7 +175,7 @@ def initial_distributions(
     parameters = dict(model.named_parameters())
     for name, parameter in parameters.items():
         _check_has_values(name, parameter)
-    given = resolve(model, overrides or {})
+    given = resolve(model, {} if overrides is None else overrides)
     own, rules = _statements(model)
     fixed_rows = padding_rows(model)
     told = {name: statement for name, statement in own.items() if name not in given}
@@ -194,8 +195,11 @@ def initial_distributions(
     entries = {name: Initial(*statement, fixed_rows.get(name)) for name, statement in told.items()}
     for name, inference in found.items():
         source, distribution = inference.source, inference.distribution
-        if signs and source.startswith("values: ") and not isinstance(distribution, Constant | Fixed):
+        set_ = isinstance(distribution, Constant | Fixed) and inference.untouched
+        if signs and source.startswith("values: ") and not set_:
             distribution, source = None, "unknown: the values of a trained model do not tell"
+        elif not signs and inference.own is not None and fixed_rows.get(name) is None:
+            distribution, source = inference.own, "values: each its own, as they do not tell more"
         if name in doubtful:
             distribution, source = None, f"unknown: {inference.doubt}; trained already?"
         rule = next((distribution for distribution, _ in rules.get(name, [])), None)
@@ -238,7 +242,11 @@ def _told_by_values(
 
 def _shared(large: Mapping[str, tuple[Values, Inference]]) -> dict[str, Distribution]:
     """Distributions that other tensors may have: uniforms with sharp edges, and normals that explain two tensors."""
-    told = {name: both for name, both in large.items() if both[1].source.startswith("values: ") and not both[1].doubt}
+    told = {
+        name: (values, one)
+        for name, (values, one) in large.items()
+        if not one.doubt and (one.untouched or one.source.startswith("values: "))
+    }
     likes: dict[str, Distribution] = {}
     for name, (_, inference) in sorted(told.items(), key=lambda one: -one[1][0].shape.numel()):
         distribution = inference.distribution

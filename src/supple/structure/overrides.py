@@ -72,6 +72,11 @@ def resolve(model: nn.Module, overrides: Overrides) -> dict[str, Distribution]:
         ValueError: if a key matches no parameter.
         TypeError: if a key is neither a string nor a class of module, or a value no distribution.
     """
+    if not isinstance(overrides, Mapping):
+        raise TypeError(
+            f"initial distributions are given as {overrides!r:.60}; give a dict by parameter name, pattern or class of "
+            "module, such as {'fc.weight': supple.Normal(0.0, 0.02)}"
+        )
     first = {id(parameter): name for name, parameter in model.named_parameters()}
     every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     ranked: list[dict[str, Distribution]] = [{}, {}, {}]  # by class, by pattern, by name
@@ -132,6 +137,8 @@ def _by_class(
     relative = list(dict.fromkeys(name for parameters in direct for name in parameters))
     given = value if isinstance(value, Mapping) else dict.fromkeys(relative, value)
     for name, distribution in given.items():
+        if not isinstance(name, str):
+            raise TypeError(f"{name!r:.60} is no name of a parameter of {key.__name__}")
         if name not in relative:
             raise ValueError(f"no {key.__name__} of the model has a parameter {name!r}{nearest(name, relative)}")
         checked(distribution, f"the override of {name!r} of {key.__name__}")

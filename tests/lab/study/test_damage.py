@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import shutil
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -257,6 +259,37 @@ def test_killed_before_the_first_manifest(folder: Path, tmp_path: Path, monkeypa
         load(tmp_path / "new")
     assert running.run(config(tmp_path / "new")).complete
     assert same(load(tmp_path / "new"), load(folder))
+
+
+@pytest.mark.parametrize("name", [MANIFEST, DIGESTS, f"parts/0001/{TASKS}", f"parts/0001/{CHECKPOINT}"])
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device"])
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes among files here")
+def test_what_is_no_file_is_never_waited_for(copy: Path, name: str, kind: str) -> None:
+    """A pipe that nobody writes into, or a device without an end, would be read for ever."""
+    path = copy / name
+    path.unlink()
+    {"folder": path.mkdir, "pipe": partial(os.mkfifo, path), "device": partial(path.symlink_to, "/dev/zero")}[kind]()
+    for use in (load, lambda folder: running.run(config(folder))):
+        with pytest.raises(OSError, match=f"cannot read .*{name}: it is no file; let it be read, or put it back"):
+            use(copy)
+
+
+@pytest.mark.parametrize("name", [DIGESTS, f"parts/0001/{TASKS}"])
+def test_a_file_that_memory_does_not_hold_is_named(copy: Path, name: str) -> None:
+    os.truncate(copy / name, 2**42)
+    with pytest.raises(MemoryError, match=f"{name}, of 4,398.0 GB, does not fit into memory; put it back"):
+        load(copy)
+    assert f"{Path(name).name}, of 4,398.0 GB, does not fit" in words(command("report", copy))
+
+
+@pytest.mark.parametrize("name", PART[:2])
+def test_rows_of_other_runs_are_noticed_without_digests(folder: Path, copy: Path, name: str) -> None:
+    without_digests(copy)
+    shutil.copy(copy / "parts" / "0001" / name, copy / "parts" / "0000" / name)
+    with pytest.raises(Damaged, match=f"0000/{name} is damaged .it has rows of other runs.; supple run trains"):
+        load(copy)
+    assert running.run(config(copy)).complete
+    assert same(load(copy), load(folder))
 
 
 def test_a_manifest_that_was_changed_on_purpose(copy: Path) -> None:

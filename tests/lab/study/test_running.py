@@ -440,6 +440,21 @@ def test_a_stop_before_the_first_task(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("thread_workers")
+def test_a_stop_when_all_is_done(tmp_path: Path) -> None:
+    """Nothing is left that the same command would go on with."""
+
+    class StopsAtTheEnd(Watcher):
+        def stage(self, part: int, done: float, accuracy: Sequence[tuple[str, float]]) -> None:
+            if done == wanted:
+                stop.set()
+
+    stop, wanted = threading.Event(), config(tmp_path).study.run.tasks
+    assert running.run(config(tmp_path), StopsAtTheEnd(), stop).complete
+    assert stop.is_set()
+    assert running.run(config(tmp_path), stop=stop).complete
+
+
+@pytest.mark.usefixtures("thread_workers")
 class TestCommand:
     """What a user sees, in process where nothing is trained."""
 

@@ -47,7 +47,7 @@ def number(path: Path, name: str) -> int:
     """Reads one whole number at the top of a state, and nothing else."""
 
     def parse() -> int:
-        with path.open("rb") as file:
+        with files.opened(path) as file:
             return operator.index(_packed(file)[name])
 
     return files.parsed(path, parse, REMEDY)

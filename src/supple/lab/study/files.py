@@ -14,11 +14,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from filelock import FileLock, Timeout
 from polars.exceptions import PanicException
 from pydantic import TypeAdapter, ValidationError
+
+from supple.lab.study.limits import usable_memory
 
 DIGESTS = "digests.json"
 
@@ -26,6 +28,9 @@ COPY = "put it back from a copy"
 
 _Digests = TypeAdapter(dict[str, list[str | None]])
 """For each file the digests that it may have; None: it may be missing. While it is replaced there are several."""
+
+_LARGE = 2**30
+"""Bytes of a file that may not fit into memory."""
 
 _Parsed = TypeVar("_Parsed")
 
@@ -64,12 +69,7 @@ def content(path: Path, remedy: str = COPY) -> bytes | None:
     """
     while True:
         known = digests(path.parent)
-        try:
-            found = path.read_bytes()
-        except FileNotFoundError:
-            found = None
-        except OSError as error:
-            raise _named("read", path, error) from error
+        found = _bytes(path)
         if known is None or (None if found is None else _digest(found)) in known.get(path.name, [None]):
             return found
         # Another process may have replaced both of them meanwhile.
@@ -113,13 +113,33 @@ def digests(folder: Path) -> dict[str, list[str | None]] | None:
     """The digests that the files of a folder may have; None if it has none."""
     path = folder / DIGESTS
     try:
-        return _Digests.validate_json(path.read_bytes(), strict=True)
+        found = _bytes(path)
+        return None if found is None else _Digests.validate_json(found, strict=True)
+    except ValidationError as error:
+        raise Damaged(path, "damaged", f"{COPY}, or delete it to take the files beside it as they are") from error
+
+
+def opened(path: Path) -> BinaryIO:
+    """Opens a file to read it; OSError where its name stands for a folder, or for a pipe or device without an end."""
+    if path.exists() and not path.is_file():
+        raise OSError("it is no file")
+    return path.open("rb")
+
+
+def _bytes(path: Path) -> bytes | None:
+    """What is in a file, None where there is none; OSError or MemoryError, with its name, if it cannot be read."""
+    try:
+        with opened(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > _LARGE and size > usable_memory():
+                raise MemoryError
+            return file.read()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise _named("read", path, error) from error
-    except ValidationError as error:
-        raise Damaged(path, "damaged", f"{COPY}, or delete it to take the files beside it as they are") from error
+    except MemoryError as error:
+        raise MemoryError(f"{path}, of {size / 1e9:,.1f} GB, does not fit into memory; {COPY}, or free some") from error
 
 
 def _replace_digests(folder: Path, known: Mapping[str, Sequence[str | None]]) -> None:
@@ -131,7 +151,8 @@ def _digest(data: bytes) -> str:
 
 
 def _digest_of(path: Path) -> str | None:
-    return _digest(path.read_bytes()) if path.exists() else None
+    found = _bytes(path)
+    return None if found is None else _digest(found)
 
 
 def replace(path: Path, data: bytes) -> None:
@@ -154,7 +175,8 @@ def replace(path: Path, data: bytes) -> None:
 
 
 def _named(what: str, path: Path, error: OSError) -> OSError:
-    return OSError(f"cannot {what} {path}: {error.strerror or error}")
+    remedy = f"; let it be read, or {COPY}" if what == "read" else ""
+    return OSError(f"cannot {what} {path}: {error.strerror or error}{remedy}")
 
 
 def _to_disk(path: Path) -> None:

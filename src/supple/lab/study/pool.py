@@ -92,7 +92,7 @@ class WorkerPool:
             for process in self.processes.values():
                 process.kill()
                 process.wait()
-        self.outcome.complete = not self.waiting and not self.outcome.errors and not self.stop.is_set()
+        self.outcome.complete = not self.waiting and not self.outcome.errors
         return self.outcome
 
     def _complete(self, number: int) -> bool:
@@ -174,6 +174,7 @@ class WorkerPool:
         process = self.processes.pop(number)
         code, part = process.wait(), self.busy.pop(number, None)
         if code == 0 or self.stop.is_set():
+            self.waiting[:0] = [] if part is None else [part]
             return
         if code in _KILLED:
             self._killed(part)

@@ -419,13 +419,15 @@ def check_part(place: Path, schemas: Mapping[str, Mapping[str, Any]], runs: Sequ
         table = files.parsed(
             path, partial(_parse, content, schema, ["run", stage] if trusted else None), remedy, trusted
         )
+        if not set(table["run"].unique()) <= set(runs):
+            raise files.Damaged(path, "damaged (it has rows of other runs)", remedy)
         if name not in _STAGES:
             continue  # it has as many rows as something happened
         rows = table.group_by("run").agg(pl.len(), pl.n_unique(stage), first=pl.min(stage), last=pl.max(stage))
         count = pl.col("len")
         whole = rows.filter(pl.col("first") == 0, pl.col("last") + 1 == count, pl.col(stage) == count)
         counts = {**dict.fromkeys(runs, 0), **dict(whole.select("run", "len").iter_rows())}
-        if len(whole) < len(rows) or len(counts) > len(done):
+        if len(whole) < len(rows):
             raise files.Damaged(path, f"damaged (not every run has each {stage} once)", remedy)
         if name == TASKS:
             done = counts
