@@ -40,9 +40,7 @@ def test_examples_are_found():
 SOURCE = Path(supple.__file__).parent
 INSIDE = [SOURCE / "structure" / name for name in ("tracing", "sequential.py", "goodness.py", "inference.py")]
 """What nothing but ``supple.units`` and ``supple.initial_distributions`` calls."""
-INSIDE += [
-    SOURCE / "methods" / name for name in ("ages.py", "arguments.py", "features.py", "optimizer_state.py", "probe.py")
-]
+INSIDE += [SOURCE / "methods" / name for name in ("arguments.py", "features.py")]
 BRIEF = [SOURCE / "lab", SOURCE / "integrations", *INSIDE]
 """There a sentence or two will do; what a trainer calls is described by the trainer."""
 FILES = sorted(path for path in SOURCE.rglob("*.py") if not any(map(path.is_relative_to, BRIEF)))

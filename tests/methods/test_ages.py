@@ -263,3 +263,21 @@ def test_young_entries_are_the_same_whether_their_list_grows_or_all_entries_are_
     dense = trained()
     assert all(map(torch.equal, grown, looked))
     assert all(map(torch.equal, grown, dense))
+
+
+@pytest.mark.slow
+def test_a_compiled_step_of_the_optimizer_is_not_compiled_anew_for_other_young_entries():
+    from torch._dynamo.testing import CompileCounter
+
+    counter, model = CompileCounter(), network()
+    optimizer = torch.optim.Adam(model.parameters())
+    method = supple.CBP(model, optimizer, maturity=3, replacement_rate=0.02, optimizer_state="fresh", seed=1)
+    compiled, counts = torch.compile(optimizer.step, backend=counter), []
+    for number in range(25):
+        optimizer.zero_grad()
+        model(torch.randn(8, 6, generator=torch.Generator().manual_seed(number))).square().mean().backward()
+        compiled()
+        method.step()
+        counts.append(counter.frame_count)
+    assert int(method.reinitialized.total) > 5
+    assert counts[-1] == counts[3] > 0

@@ -194,7 +194,15 @@ class Rule:
         return torch.cat([real, table[:, 1:].to(dtype), real], dim=1)
 
     def table(self, group: Mapping[str, Any], device: torch.device) -> Tensor:
-        """The factors of all ages from 0 to that from which an entry is old: [4, ages]."""
+        """Works out the factors of all ages from 0 to that from which an entry is old.
+
+        Args:
+            group: the settings.
+            device: where the table lies.
+
+        Returns:
+            float64 [4, ages].
+        """
         betas = [float(beta) for beta in group["betas"]]
         relevant = betas[:1] if self.second == "exp_inf" else betas
         longest = max((math.log(_NEGLIGIBLE) / math.log(beta) for beta in relevant if 0 < beta < 1), default=1)
@@ -453,7 +461,12 @@ def ages_of(optimizer: torch.optim.Optimizer, members: Sequence[torch.optim.Opti
     """
     if optimizer not in _AGES:
         ages = _AGES[optimizer] = Ages(members)
-        ages.hook = optimizer.register_step_post_hook(lambda *unused: ages.correct())
+
+        def after(*unused: Any) -> None:
+            # A compiled step would be compiled anew whenever the number of young entries changes.
+            (torch.compiler.disable(ages.correct) if torch.compiler.is_compiling() else ages.correct)()
+
+        ages.hook = optimizer.register_step_post_hook(after)
     return _AGES[optimizer]
 
 

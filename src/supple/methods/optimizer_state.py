@@ -180,7 +180,11 @@ class OptimizerMemory:
         return {name: self.ages.born[p] for name, p in self._parameters.items() if p in self.ages.born}
 
     def restore(self, born: Mapping[str, Tensor]) -> None:
-        """Takes back what :attr:`born` gave, or this process' blocks of it."""
+        """Takes back when entries were born.
+
+        Args:
+            born: what :attr:`born` gave, or this process' blocks of it.
+        """
         for name, tensor in born.items():
             parameter = self._parameters[name]
             if self._group(parameter) is not None and (rule := self._probe(parameter).rule) is not None:

@@ -43,6 +43,12 @@ def unwrapped_optimizer(optimizer: torch.optim.Optimizer) -> torch.optim.Optimiz
 
     Accelerate and Lightning wrap optimizers in classes that keep the real one in an attribute ``optimizer``. Other
     wrappers, such as Lookahead, are optimizers of their own.
+
+    Args:
+        optimizer: an optimizer, wrapped or not.
+
+    Returns:
+        The real one.
     """
     while any(kind.__module__.split(".")[0] in _TRAINERS for kind in type(optimizer).__mro__):
         inner = getattr(optimizer, "optimizer", None)
@@ -53,7 +59,14 @@ def unwrapped_optimizer(optimizer: torch.optim.Optimizer) -> torch.optim.Optimiz
 
 
 def members(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
-    """An optimizer and those that it is made of."""
+    """Lists an optimizer and those that it is made of.
+
+    Args:
+        optimizer: the optimizer.
+
+    Returns:
+        Optimizers, the outermost first.
+    """
     found = [optimizer]
     for one in found:
         for value in _parts(vars(one)):
@@ -85,7 +98,15 @@ def tensors_of(
 
 
 def like(tensor: Tensor, parameter: Tensor) -> Tensor | None:
-    """A state tensor in its parameter's shape, a view; None if it has not one entry for each of its entries."""
+    """Views a state tensor in its parameter's shape.
+
+    Args:
+        tensor: the state tensor.
+        parameter: the parameter.
+
+    Returns:
+        A view; None if it has not one entry for each of the parameter's entries.
+    """
     if tensor.shape == parameter.shape:
         return tensor
     flat = tensor.ndim == 1 and tensor.numel() == parameter.numel() and tensor.numel() > 1
@@ -93,7 +114,14 @@ def like(tensor: Tensor, parameter: Tensor) -> Tensor | None:
 
 
 def held_aside(optimizer: torch.optim.Optimizer) -> list[tuple[str, Tensor]]:
-    """The tensors in attributes of an optimizer's own, with their names: not parameters, state or settings."""
+    """Lists the tensors in attributes of an optimizer's own: not parameters, state or settings.
+
+    Args:
+        optimizer: the optimizer.
+
+    Returns:
+        Names of attributes and tensors in them.
+    """
     own = {id(p) for one in members(optimizer) for group in one.param_groups for p in group["params"]}
     found = []
     for one in members(optimizer):
@@ -107,7 +135,15 @@ def held_aside(optimizer: torch.optim.Optimizer) -> list[tuple[str, Tensor]]:
 
 
 def follows(tensor: Tensor, parameter: Tensor) -> bool:
-    """Whether a tensor is a copy of a parameter, also one that lags behind."""
+    """Says whether a tensor is a copy of a parameter, also one that lags behind.
+
+    Args:
+        tensor: the tensor.
+        parameter: the parameter.
+
+    Returns:
+        Whether it is.
+    """
     if tensor.numel() != parameter.numel() or not tensor.is_floating_point():
         return False
     a, b = tensor.detach().double().flatten(), parameter.detach().double().flatten().to(tensor.device)
@@ -196,7 +232,16 @@ class Probe:
         return _Twin(optimizer, group, parameter, replicas, stacked, dtype or self._exact, rate, **self._how)
 
     def new(self, optimizer: torch.optim.Optimizer, group: Mapping[str, Any], parameter: Tensor) -> dict[Path, Slot]:
-        """What an entry of a parameter gets from an optimizer of this kind with the settings that it has now."""
+        """Works out what a new entry gets from an optimizer of this kind with the settings that it has now.
+
+        Args:
+            optimizer: the optimizer.
+            group: the group of settings in which the parameter is.
+            parameter: the parameter.
+
+        Returns:
+            Slots by where they lie.
+        """
         replicas, stacked = self._what[3:]
         return self._given(_Twin(optimizer, group, parameter, replicas, stacked, self._dtype, None, **self._how))
 
@@ -296,7 +341,18 @@ class Probe:
 def stand_in(
     optimizer: torch.optim.Optimizer, group: Mapping[str, Any], parameter: Tensor, replicas: int, stacked: bool
 ) -> tuple[torch.optim.Optimizer, Mapping[str, Any], Tensor]:
-    """A copy of an optimizer on a small parameter, to be kept without keeping the network."""
+    """Copies an optimizer onto a small parameter, to be kept without keeping the network.
+
+    Args:
+        optimizer: the optimizer.
+        group: the group of settings in which the parameter is.
+        parameter: one of its parameters.
+        replicas: number of networks stacked in it.
+        stacked: whether its first dimension counts them.
+
+    Returns:
+        (the copy, its group of settings, the small parameter).
+    """
     twin = _Twin(optimizer, group, parameter, replicas, stacked, parameter.dtype, None, 0, False)
     return twin.optimizer, twin.optimizer.param_groups[0], twin.parameter
 
