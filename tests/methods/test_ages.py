@@ -8,6 +8,7 @@ from helpers import network
 
 import supple
 from supple.lab.nn import StackedMLP
+from supple.methods import ages
 from supple.methods.ages import OLD
 from supple.optim import AdamW
 
@@ -226,3 +227,39 @@ def test_births_take_memory_only_where_something_was_replaced():
     born = method.memory.born["0.weight"]
     assert born.dtype == torch.int32
     assert set(born.unique().tolist()) <= {OLD, 2}
+
+
+@pytest.mark.parametrize("kind", ["Adam", "NAdam"])
+def test_young_entries_are_the_same_whether_their_list_grows_or_all_entries_are_looked_at(kind, monkeypatch):
+    few = ages._Young.few
+
+    def all_looked_at(self, *arguments):
+        self.replaced = [None]
+        return few(self, *arguments)
+
+    def trained():
+        torch.manual_seed(0)
+        hidden = [torch.nn.Conv2d(2, 12, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(192, 30)]
+        model = torch.nn.Sequential(*hidden, torch.nn.ReLU(), torch.nn.Linear(30, 3))
+        optimizer = getattr(torch.optim, kind)(model.parameters(), betas=(0.8, 0.95))
+        # Units are replaced again and again, so that entries are in the list twice, and some grow old.
+        method = supple.CBP(model, optimizer, maturity=3, replacement_rate=0.02, optimizer_state="fresh", seed=0)
+        for step in range(60):
+            optimizer.zero_grad()
+            model(torch.randn(4, 2, 6, 6, generator=torch.Generator().manual_seed(step))).square().mean().backward()
+            if step == 30:
+                optimizer.load_state_dict(optimizer.state_dict())
+            if step % 7 == 3:
+                model[3].weight.grad = None
+            optimizer.step()
+            method.step()
+        assert int(method.reinitialized.total) > 20
+        return [parameter.detach().clone() for parameter in model.parameters()]
+
+    grown = trained()
+    monkeypatch.setattr(ages._Young, "few", all_looked_at)
+    looked = trained()
+    monkeypatch.setattr(ages, "_MANY", 10**9)
+    dense = trained()
+    assert all(map(torch.equal, grown, looked))
+    assert all(map(torch.equal, grown, dense))

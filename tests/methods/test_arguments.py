@@ -264,11 +264,16 @@ def test_what_is_of_another_kind_is_told_by_name(method: Any, argument: str, val
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_switch_is_no_word_and_no_number_and_neither_is_the_other(name: str) -> None:
-    make: Any = METHODS[name]
+
+    def make(**settings: Any) -> None:
+        model = network()
+        kind: Any = METHODS[name]
+        kind(model, torch.optim.SGD(model.parameters(), lr=0.1), **settings)
+
     wrong: dict[type, list[Any]] = {bool: ["false", "true", 0, 1, None], str: [True, 1]}
-    for setting, default in defaults(make).items():
+    for setting, default in defaults(METHODS[name]).items():
         for value in wrong.get(type(default), ["5", True, None, [True], [0.5, True], np.bool_(True)]):
             with pytest.raises((TypeError, ValueError), match=setting):
-                make(network(), **{setting: value})
+                make(**{setting: value})
         # What every method is given here is one that it takes.
-        make(network(), **{setting: default})
+        make(**{setting: default})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +21,9 @@ _NEGLIGIBLE = 1e-7
 """What is left of a bias correction at the age from which an entry counts as old; half of it is left of the update."""
 
 _LONGEST = 100_000
+
+_MANY, _AT_ONCE = 4, 1 << 15
+"""From what part of a parameter's entries on young ones are many, so that all are worked on, and how many at a time."""
 
 
 class Factors(NamedTuple):
@@ -91,40 +94,41 @@ class Rule:
 
     Args:
         factors: the update's factors as functions of the age.
+        varying: which of them depend on the age.
         settings: what a group of such an optimizer has.
         second: name of the second moment.
         root: its power in the denominator.
     """
 
     factors: Callable[[Mapping[str, Any], Tensor], Factors]
+    varying: tuple[int, ...]
     settings: tuple[str, ...] = ("betas", "eps")
     second: str = "exp_avg_sq"
     root: float = 0.5
 
-    def applies(self, optimizer: torch.optim.Optimizer, parameter: Tensor) -> bool:
-        """Whether the optimizer remembers what such a rule reads."""
-        found = self.remembered([optimizer], parameter)
-        return found is not None and len(found[0]["betas"]) == 2
-
     def remembered(
-        self, members: Sequence[torch.optim.Optimizer], parameter: Tensor
-    ) -> tuple[Mapping[str, Any], dict[str, Tensor], Any] | None:
-        """The settings of a parameter, what is remembered of it, and how many steps it has seen; None before any."""
-        for one in members:
-            state = one.state.get(parameter, {})
+        self, groups: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], parameter: Tensor
+    ) -> tuple[Mapping[str, Any], dict[str, Any], Any] | None:
+        """Picks out what the rule reads of what an optimizer remembers of a parameter.
+
+        Args:
+            groups: for each optimizer that has the parameter, its settings and what it remembers.
+            parameter: the parameter.
+
+        Returns:
+            (settings, moments, how many steps the parameter has seen); None before any, or where something is missing.
+        """
+        for group, state in groups:
             if "exp_avg" not in state or self.second not in state:
                 continue
-            for group in one.param_groups:
-                if any(parameter is other for other in group["params"]):
-                    step = state["step"] if "step" in state else group.get("step")
-                    single = step.numel() == 1 if isinstance(step, Tensor) else isinstance(step, int | float)
-                    if not single or not all(name in group for name in self.settings):
-                        return None
-                    second = state.get("max_exp_avg_sq", state[self.second])
-                    moments = {"exp_avg": state["exp_avg"], "second": second}
-                    if self.factors is _nadam:
-                        moments["grad"] = parameter.grad
-                    return group, moments, step
+            step = state["step"] if "step" in state else group.get("step")
+            single = step.numel() == 1 if isinstance(step, Tensor) else isinstance(step, int | float)
+            if not single or not all(name in group for name in self.settings) or len(group["betas"]) != 2:
+                return None
+            moments = {"exp_avg": state["exp_avg"], "second": state.get("max_exp_avg_sq", state[self.second])}
+            if self.factors is _nadam:
+                moments["grad"] = parameter.grad
+            return group, moments, step
         return None
 
     def difference(
@@ -133,7 +137,6 @@ class Rule:
         state: Mapping[str, Tensor],
         value: Tensor,
         table: Tensor,
-        step: Tensor,
         age: Tensor,
         rate: Any,
     ) -> Tensor:
@@ -143,9 +146,8 @@ class Rule:
             group: the settings.
             state: "exp_avg", "second" and, where the rule reads it, "grad" of the entries.
             value: their values, after the optimizer's step.
-            table: the factors of ages up to that from which entries are old.
-            step: how many steps the optimizer counts, 0-dimensional.
-            age: how many steps each of them has seen; where that is not between 1 and the longest, nothing is added.
+            table: what :meth:`at` gives.
+            age: how many steps each of them has seen; where it is none or more than the table has, the difference is 0.
             rate: the step size.
 
         Returns:
@@ -153,8 +155,11 @@ class Rule:
         """
         first, root = precise(state["exp_avg"]), precise(state["second"])
         root = root.sqrt() if self.root == 0.5 else root
-        own = Factors(*table.to(first.dtype)[:, age.long().clamp(0, table.shape[1] - 1)])
-        real = Factors(*(one.to(first.device, first.dtype) for one in self.factors(group, step.double())))
+        index = age.clamp(0, table.shape[1] - 1).to(torch.int32).reshape(-1)
+        real = Factors(*table[:, 0])
+        own = Factors(
+            *(row.index_select(0, index).view_as(age) if k in self.varying else row[0] for k, row in enumerate(table))
+        )
         given, theirs = real.first * first, own.first * first
         denominator = real.second * root + real.eps
         if self.factors is _nadam:
@@ -168,10 +173,25 @@ class Rule:
                 )
                 gradient = gradient + decay * before
             given, theirs = given + real.gradient * gradient, theirs + own.gradient * gradient
-        change = rate * (given / denominator - theirs / (own.second * root + own.eps))
-        young = (age > 0) & (age < table.shape[1])
+        change = given.div_(denominator).sub_(theirs.div_(root.mul(own.second).add_(own.eps))).mul_(rate)
         # Where nothing was ever remembered, 0 / 0 moves nothing.
-        return torch.where(young & change.isfinite(), change, 0)
+        return change.nan_to_num_(0, 0, 0)
+
+    def at(self, group: Mapping[str, Any], table: Tensor, step: Any, dtype: torch.dtype) -> Tensor:
+        """A table of factors in whose first and last column, for entries that are not young, are the optimizer's own.
+
+        Args:
+            group: the settings.
+            table: the factors of all ages.
+            step: how many steps the optimizer counts.
+            dtype: the type to work in.
+
+        Returns:
+            [4, ages].
+        """
+        real = torch.stack(self.factors(group, torch.as_tensor(step).double().reshape(1)))
+        real = real.to(table.device, dtype)
+        return torch.cat([real, table[:, 1:].to(dtype), real], dim=1)
 
     def table(self, group: Mapping[str, Any], device: torch.device) -> Tensor:
         """The factors of all ages from 0 to that from which an entry is old: [4, ages]."""
@@ -184,11 +204,11 @@ class Rule:
 
 
 RULES = (
-    Rule(_adam),
-    Rule(_adam_early_eps),
-    Rule(_radam),
-    Rule(_nadam, ("betas", "eps", "momentum_decay")),
-    Rule(_adamax, second="exp_inf", root=1),
+    Rule(_adam, (0, 2)),
+    Rule(_adam_early_eps, (0, 2, 3)),
+    Rule(_radam, (0, 2, 3)),
+    Rule(_nadam, (0, 1, 2), ("betas", "eps", "momentum_decay")),
+    Rule(_adamax, (0,), second="exp_inf", root=1),
 )
 
 
@@ -214,29 +234,54 @@ class Ages:
         self.born: dict[Tensor, Tensor] = {}
         self.users: set[int] = set()
         self.hook: Any = None
+        self._groups: tuple[Any, dict[Tensor, Any]] = ([], {})
         self._rules: dict[Tensor, Rule] = {}
         self._seen: dict[Tensor, Any] = {}
-        self._young: dict[Tensor, tuple[Tensor, Tensor] | None] = {}
-        self._looked: dict[Tensor, float] = {}
+        self._young: dict[Tensor, _Young] = {}
         self._tables: dict[Any, Tensor] = {}
 
-    def mark(self, parameter: Tensor, rule: Rule) -> tuple[Tensor, Any]:
+    def remembered(self, parameter: Tensor, rule: Rule) -> tuple[Mapping[str, Any], dict[str, Any], Any] | None:
+        """What a rule reads of what the optimizer remembers of a parameter: see :meth:`Rule.remembered`.
+
+        Args:
+            parameter: the parameter.
+            rule: the rule.
+
+        Returns:
+            (settings, moments, how many steps the parameter has seen); None before any, or where something is missing.
+        """
+        groups = [(number, group) for number, one in enumerate(self._members) for group in one.param_groups]
+        key = [(group, len(group["params"])) for _, group in groups]
+        known = self._groups[0]
+        # Groups are compared by identity: an optimizer that loads a state makes new ones.
+        if len(key) != len(known) or any(a is not b or n != m for (a, n), (b, m) in zip(key, known, strict=True)):
+            found: dict[Tensor, Any] = {}
+            for number, group in groups:
+                for one in group["params"]:
+                    found.setdefault(one, []).append((number, group))
+            self._groups = key, found
+        places = [(group, self._members[n].state.get(parameter, {})) for n, group in self._groups[1].get(parameter, ())]
+        return rule.remembered(places, parameter)
+
+    def mark(self, parameter: Tensor, rule: Rule, index: Tensor | None = None) -> tuple[Tensor, Any]:
         """Says where the births of a parameter's entries are to be written, and what, for those replaced now.
 
         Args:
             parameter: the parameter.
             rule: the rule of its optimizer.
+            index: row-major indices of the entries, or of more than these; None: not known.
 
         Returns:
             (births, of the parameter's shape; the number of the step); None for the step where there was none yet.
         """
-        found = rule.remembered(self._members, parameter)
+        found = self.remembered(parameter, rule)
         step = None if found is None else found[2]
         if parameter not in self.born:
             self.born[parameter] = torch.full_like(parameter.detach(), OLD, dtype=torch.int32)
+            self._young[parameter] = _Young()
         self._rules[parameter] = rule
         self._seen[parameter] = step.clone() if isinstance(step, Tensor) else step
-        self._young.pop(parameter, None)
+        self._young[parameter].replaced.append(index)
         return self.born[parameter], step
 
     def restore(self, parameter: Tensor, rule: Rule, born: Tensor) -> None:
@@ -254,7 +299,7 @@ class Ages:
         """Gives young entries the moments with which the optimizer goes on with them as with all others."""
         for parameter, born in self.born.items():
             rule = self._rules[parameter]
-            if (found := rule.remembered(self._members, parameter)) is None:
+            if (found := self.remembered(parameter, rule)) is None:
                 continue
             group, state, step = found
             first, second = local(state["exp_avg"]), local(state["second"])
@@ -267,14 +312,16 @@ class Ages:
             ratio = torch.where(real.second > 0, own.second / real.second, 1) ** (1 / rule.root)
             second.mul_(torch.where(young, ratio, 1).to(second.dtype))
         self.born.clear()
+        self._young.clear()
 
     @torch.no_grad()
     def correct(self) -> None:
         """Corrects the updates of young entries after a step of the optimizer; without one, nothing."""
-        few: dict[Any, list[Any]] = {}
+        few: dict[Any, tuple[Any, list[Any]]] = {}
+        tables: dict[Any, Tensor] = {}
         for parameter, born in self.born.items():
             rule = self._rules[parameter]
-            found = rule.remembered(self._members, parameter)
+            found = self.remembered(parameter, rule)
             if found is None:
                 continue
             group, state, step = found
@@ -288,22 +335,29 @@ class Ages:
                 continue
             value, born = local(parameter), local(born)
             state = {name: local(one) for name, one in state.items()}
-            flat = all(one.is_contiguous() for one in (value, born, *state.values()))
-            if known and flat and value.device.type == "cpu":
-                young = self._few(parameter, born, float(step), table.shape[1])
-                if young is None:
-                    continue
-                if len(young[0]) * 4 < value.numel():
-                    key = (id(group), float(step), value.dtype)
-                    few.setdefault(key, []).append((rule, group, state, value, table, step, young))
-                    continue
-            step = torch.as_tensor(step)
-            change = rule.difference(group, state, value, table, step, step - born, _shaped(group["lr"], value))
-            if not known and seen is not None:
-                change = change * (step != seen)
-            value.add_(change.to(value.dtype))
-        for parts in few.values():
-            _correct_few(parts)
+            kept, flat = precise(state["exp_avg"][:0]).dtype, (value, born, *state.values())
+            if not known or any(one.device.type != "cpu" or not one.is_contiguous() for one in flat):
+                now = rule.at(group, table, step, kept)
+                age = torch.as_tensor(step) - born
+                change = rule.difference(group, state, value, now, age, _shaped(group["lr"], value))
+                if not known and seen is not None:
+                    change = change * (step != seen)
+                value.add_(change.to(value.dtype))
+                continue
+            young = self._young[parameter].few(born.view(-1), int(step), table.shape[1])
+            if young is not None and not len(young[0]):
+                continue
+            key = (rule, id(group), int(step), value.dtype, kept)
+            if key not in tables:
+                tables[key] = rule.at(group, table, step, kept)
+            if young is not None:
+                few.setdefault(key, (group, []))[1].append((state, value, young[0], int(step) - young[1]))
+                continue
+            for first in range(0, value.numel(), _AT_ONCE):
+                part = slice(first, min(value.numel(), first + _AT_ONCE))
+                _correct_some(rule, group, tables[key], [(state, value, part, int(step) - born.view(-1)[part])])
+        for key, (group, parts) in few.items():
+            _correct_some(key[0], group, tables[key], parts)
 
     def _table(self, rule: Rule, group: Mapping[str, Any], parameter: Tensor) -> Tensor:
         settings = [group[name] for name in rule.settings]
@@ -315,14 +369,41 @@ class Ages:
             self._tables[key] = rule.table(group, parameter.device)
         return self._tables[key]
 
-    def _few(self, parameter: Tensor, born: Tensor, step: float, longest: int) -> tuple[Tensor, Tensor] | None:
-        """The young entries: their row-major indices, and when they were born; None if there are none."""
-        if parameter not in self._young or step - self._looked[parameter] > longest / 4:
-            flat = born.view(-1)
-            index = torch.where(flat > step - longest)[0]
-            self._young[parameter] = (index, flat[index]) if len(index) else None
-            self._looked[parameter] = step
-        return self._young[parameter]
+
+@dataclass
+class _Young:
+    """Which entries of a parameter are young, as far as these are few, on a CPU.
+
+    Attributes:
+        replaced: the indices of what was replaced since it was looked at; None for what is not known.
+        index: row-major, some perhaps twice; None: they are many.
+        births: when they were born.
+        looked: the step at which all entries were looked at.
+    """
+
+    replaced: list[Tensor | None] = field(default_factory=list)
+    index: Tensor | None = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    births: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int32))
+    looked: float = math.inf
+
+    def few(self, born: Tensor, step: int, longest: int) -> tuple[Tensor, Tensor] | None:
+        """The young entries: their row-major indices, and when they were born; None if they are many."""
+        if self.looked == math.inf:
+            self.looked = step
+        new, self.replaced = self.replaced, []
+        stated = [one for one in new if one is not None]
+        whole = len(stated) < len(new) or not 0 <= step - self.looked <= longest / 4
+        if not whole and stated and self.index is not None:
+            self.index = torch.cat([self.index, *stated])
+            self.births = born[self.index]
+            whole = len(self.index) * _MANY > len(born)
+        if whole:
+            self.index, self.looked = torch.where(born > step - longest)[0], step
+            self.births = born[self.index]
+        if self.index is None or len(self.index) * _MANY > len(born):
+            self.index, self.births = None, born[:0]
+            return None
+        return self.index, self.births
 
 
 def _plain(value: Any) -> Any:
@@ -337,24 +418,24 @@ def _shaped(rate: Any, value: Tensor) -> Any:
     return rate
 
 
-def _correct_few(parts: list[Any]) -> None:
-    """Corrects some entries of several parameters of one group, in one go."""
-    rule, group, _, _, table, step, _ = parts[0]
-    index = [young[0] for *_, young in parts]
-    gathered = {
-        name: torch.cat([state[name].view(-1)[at] for (_, _, state, *_), at in zip(parts, index, strict=True)])
-        for name in parts[0][2]
-    }
-    values = torch.cat([part[3].view(-1)[at] for part, at in zip(parts, index, strict=True)])
-    rate = group["lr"]
+def _correct_some(rule: Rule, group: Mapping[str, Any], table: Tensor, parts: list[Any]) -> None:
+    """Corrects entries of parameters of one group, in one go: (state, value, which entries, their ages) of each."""
+
+    def picked(tensors: Sequence[Tensor]) -> Tensor:
+        found = [one.view(-1)[part[2]] for one, part in zip(tensors, parts, strict=True)]
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    gathered = {name: picked([part[0][name] for part in parts]) for name in parts[0][0]}
+    values, rate = picked([part[1] for part in parts]), group["lr"]
     if isinstance(rate, Tensor) and rate.ndim:
-        rows = [at // (part[3].numel() // len(rate)) for part, at in zip(parts, index, strict=True)]
+        index = [torch.arange(at.start, at.stop) if isinstance(at, slice) else at for _, _, at, _ in parts]
+        rows = [at // (part[1].numel() // len(rate)) for part, at in zip(parts, index, strict=True)]
         rate = rate.detach()[torch.cat(rows)].to(precise(values).dtype)
-    age = step - torch.cat([young[1] for *_, young in parts])
-    change = rule.difference(group, gathered, values, table, torch.as_tensor(step), age, rate)
-    new = (values + change).split([*map(len, index)])
-    for part, at, one in zip(parts, index, new, strict=True):
-        part[3].view(-1)[at] = one.to(part[3].dtype)
+    ages = [part[3] for part in parts]
+    change = rule.difference(group, gathered, values, table, torch.cat(ages), rate)
+    new = (values + change).split([*map(len, ages)])
+    for (_, value, at, _), one in zip(parts, new, strict=True):
+        value.view(-1)[at] = one.to(value.dtype)
 
 
 _AGES: weakref.WeakKeyDictionary[torch.optim.Optimizer, Ages] = weakref.WeakKeyDictionary()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -116,7 +117,8 @@ def chosen_parameters(
 
 def _holder(model: nn.Module, name: str) -> nn.Module:
     """The module that holds a parameter."""
-    return model.get_submodule(name.rpartition(".")[0])
+    # Not get_submodule, which what torch.jit.script made does not have.
+    return functools.reduce(getattr, name.split(".")[:-1], model)
 
 
 def _one(model: nn.Module, parameter: Tensor) -> Tensor:

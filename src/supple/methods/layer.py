@@ -302,18 +302,21 @@ class Layer:
 
     def _draw(self, part: Slice, chosen: Chosen) -> Tensor:
         """Fresh values of incoming weights, a function of their index in the parameter: [M, ...]."""
-        method = self.method
-        if part not in self._indices:
-            shape = method.tensors[part.tensor].shape[int(method.stacked) :]
-            self._indices[part] = part.index(shape, self.group.size, method.device)
-        first, stride, offsets = self._indices[part]
-        lead, name = (-1,) + (1,) * offsets.ndim, method.names[part.tensor]
-        seed, key = method.seed[chosen.replica].view(lead), random.purpose(*method.moment, "incoming", name)
-        index = first + chosen.unit.view(lead) * stride + offsets
+        method, name, index = self.method, self.method.names[part.tensor], self._index(part, chosen)
+        seed = method.seed[chosen.replica].view((-1,) + (1,) * (index.ndim - 1))
+        key = random.purpose(*method.moment, "incoming", name)
         drawn = method.distributions[name]
         if isinstance(drawn, Fixed):
             return drawn.at(index)
         return drawn.quantile(random.uniform_at(seed, key, method.time, index))
+
+    def _index(self, part: Slice, chosen: Chosen) -> Tensor:
+        """Row-major index of entries in one network's parameter: [M, ...]."""
+        if part not in self._indices:
+            shape = self.method.tensors[part.tensor].shape[int(self.method.stacked) :]
+            self._indices[part] = part.index(shape, self.group.size, self.method.device)
+        first, stride, offsets = self._indices[part]
+        return first + chosen.unit.view((-1,) + (1,) * offsets.ndim) * stride + offsets
 
     def absorb(self, chosen: Chosen, means: Tensor) -> None:
         """Adds the mean contribution of units that will be replaced to the biases of the layers that read them.
@@ -365,12 +368,19 @@ class Layer:
         value = value.to(view.dtype) if isinstance(value, Tensor) else value
         chosen.put(view, value)
         memory = self.method.memory if tensor.requires_grad else None
-        for state, offset, slope, mean in memory.entries(tensor) if memory else ():
+        index = None if view.device.type != "cpu" or is_sharded(tensor) else lambda: self._places(part, chosen)
+        for state, offset, slope, mean in memory.entries(tensor, index) if memory else ():
             lead = (-1,) + (1,) * (view.ndim - 2)
             fresh = offset[chosen.replica].view(lead) + slope[chosen.replica].view(lead) * value
             with opened({"state": state} if is_sharded(state) else {}) as whole:
                 remembered = self.view(part, self.method.stack(whole.get("state", state)))
                 chosen.put(remembered, self._mean_of_others(remembered, chosen, fresh) if mean else fresh)
+
+    def _places(self, part: Slice, chosen: Chosen) -> Tensor:
+        """The same in the parameters of all replicas, one after the other: [entries]."""
+        index = self._index(part, chosen)
+        size = self.method.tensors[part.tensor].numel() // self.method.replicas
+        return (index + (chosen.replica * size).view((-1,) + (1,) * (index.ndim - 1))).flatten()
 
     def _mean_of_others(self, remembered: Tensor, chosen: Chosen, fresh: Tensor) -> Tensor:
         """The mean of what the optimizer remembers at the same place of the units that are not chosen."""

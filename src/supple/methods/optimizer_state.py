@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -70,7 +70,7 @@ class OptimizerMemory:
         parameters: Mapping[str, torch.nn.Parameter],
         method: str,
     ) -> None:
-        self._optimizer, self._members = optimizer, members(optimizer)
+        self._optimizer = optimizer
         self._replicas, self._stacked, self._method = replicas, stacked, method
         self._parameters = dict(parameters)
         self._probes: dict[Any, Probe] = {}
@@ -93,16 +93,17 @@ class OptimizerMemory:
         passive = self.mode in ("keep", "shift")
         self.idle = passive and not any(one.failure or any(s.copies for s in one.slots.values()) for one in probes)
 
-    def entries(self, parameter: Tensor) -> list[Remembered]:
+    def entries(self, parameter: Tensor, index: Callable[[], Tensor] | None = None) -> list[Remembered]:
         """What has to be written where entries of a parameter are replaced, besides the entries.
 
         Args:
             parameter: one of the parameters.
+            index: gives the row-major indices of the entries that are replaced, or of more than these; None: not known.
 
         Returns:
             The tensors and what new entries get; empty before the optimizer's first step.
         """
-        tensors = tensors_of(self._optimizer, parameter)
+        tensors = tensors_of(self._optimizer, parameter, self._members)
         if not tensors:
             return []
         found = []
@@ -114,7 +115,7 @@ class OptimizerMemory:
             if tensor is not None:
                 found.append(Remembered(tensor, slot.offset, slot.slope, self.mode == "mean" and slot.even))
         if self.mode == "fresh" and probe.rule is not None:
-            born, step = self.ages.mark(parameter, probe.rule)
+            born, step = self.ages.mark(parameter, probe.rule, index() if index else None)
             if step is not None:
                 one = torch.as_tensor(step, device=parameter.device)
                 found.append(
@@ -131,7 +132,7 @@ class OptimizerMemory:
         Returns:
             Tensors of its shape.
         """
-        tensors = tensors_of(self._optimizer, parameter)
+        tensors = tensors_of(self._optimizer, parameter, self._members)
         paths = [path for path, slot in self._slots(parameter)[1].items() if slot.copies and path in tensors]
         shaped = [like(tensors[path], parameter) for path in paths] if tensors else []
         return [tensor for tensor in shaped if tensor is not None]
@@ -199,14 +200,13 @@ class OptimizerMemory:
         return [(number, len(group["params"])) for number, group in enumerate(self._optimizer.param_groups)]
 
     def _group(self, parameter: Tensor) -> tuple[int, dict[str, Any]] | None:
-        for number, group in enumerate(self._optimizer.param_groups):
-            if any(parameter is other for other in group["params"]):
-                return number, group
-        return None
+        number = self._numbers.get(parameter)
+        return None if number is None else (number, self._optimizer.param_groups[number])
 
     def _check(self) -> None:
         """Looks at every parameter; a ValueError says what is wrong in this mode, and what to do."""
-        self._known_groups = self._groups()
+        self._known_groups, self._members = self._groups(), members(self._optimizer)
+        self._numbers = {p: k for k, group in enumerate(self._optimizer.param_groups) for p in group["params"]}
         kind = type(self._optimizer).__name__
         aside = held_aside(self._optimizer)
         for name, parameter in self._parameters.items():
@@ -307,7 +307,7 @@ class OptimizerMemory:
             return
         kind = type(self._optimizer).__name__
         for name, parameter in self._parameters.items():
-            tensors = {} if name in self._looked else tensors_of(self._optimizer, parameter)
+            tensors = {} if name in self._looked else tensors_of(self._optimizer, parameter, self._members)
             if not tensors:
                 continue
             self._looked.add(name)
@@ -335,7 +335,7 @@ class OptimizerMemory:
         probe = self._probe(parameter)
         if probe.failure or not probe.slots:
             return
-        tensors = [*tensors_of(self._optimizer, parameter).values()]
+        tensors = [*tensors_of(self._optimizer, parameter, self._members).values()]
         state = tuple((id(tensor), tensor._version) for tensor in tensors)
         now, before = (parameter._version, state), self._before
         self._before = now

@@ -62,10 +62,21 @@ def members(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
     return found
 
 
-def tensors_of(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[Path, Tensor]:
-    """The tensors that an optimizer remembers of a parameter, each once."""
+def tensors_of(
+    optimizer: torch.optim.Optimizer, parameter: Tensor, parts: list[torch.optim.Optimizer] | None = None
+) -> dict[Path, Tensor]:
+    """Lists the tensors that an optimizer remembers of a parameter, each once.
+
+    Args:
+        optimizer: the optimizer.
+        parameter: the parameter.
+        parts: its members, where they are known.
+
+    Returns:
+        Tensors by where they lie.
+    """
     found: dict[Path, Tensor] = {}
-    for number, one in enumerate(members(optimizer)):
+    for number, one in enumerate(members(optimizer) if parts is None else parts):
         state = getattr(one, "state", {})
         for path, tensor in _walk(state.get(parameter, {}), (number,)):
             if not any(tensor is other for other in found.values()):
@@ -264,11 +275,11 @@ class Probe:
             start = new.parameter.detach().clone()
             for number in range(_WARM):
                 old.step(1, -1 - number)
-            if not rule.applies(old.optimizer, old.parameter):
+            ages = Ages(members(old.optimizer))
+            if ages.remembered(old.parameter, rule) is None:
                 return False
             old.replace(torch.ones_like(start, dtype=torch.bool), start, "fresh", self._at_hand())
             with torch.no_grad():
-                ages = Ages(members(old.optimizer))
                 births, step = ages.mark(old.parameter, rule)
                 births.copy_(torch.as_tensor(step).expand_as(births))
             for number in range(_AFTER):
@@ -384,7 +395,9 @@ class _Twin:
                 continue
             # Some optimizers move the parameter even with a gradient of zero (ASGD by its lambd), and state with it.
             rows = precise(state.detach().reshape(self.replicas, -1))
-            slope = (rows[:, 1] - rows[:, 0]) / (value[:, 1] - value[:, 0])
+            gap = value[:, 1] - value[:, 0]
+            # Others (FTRL) set it to the same value whatever it was.
+            slope = torch.where(gap == 0, 0, (rows[:, 1] - rows[:, 0]) / gap)
             offset = rows[:, 0] - slope * value[:, 0]
             copies = bool((slope - 1).abs().max() < 0.02)
             found[path] = Slot(offset.to(state.dtype), slope.to(state.dtype), copies)

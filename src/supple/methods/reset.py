@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from supple.methods.arguments import choice, last_layer_of
+from supple.methods.arguments import choice, in_range, last_layer_of, one_a_replica
 from supple.methods.base import About, Required, SharedInitial
 from supple.methods.boundary import BoundaryMethod
 from supple.methods.weights import Weights
@@ -85,10 +86,10 @@ class Reset(BoundaryMethod):
             optimizer_state = "fresh"
         if to == "same" and optimizer_state != "fresh":
             raise ValueError('to="same" resets only what the optimizer remembers; give the optimizer')
-        self._layers = layers
+        self._layers = int(in_range("layers", one_a_replica("layers", layers, None, "whole number"), 0, math.inf, True))
         self._chosen: set[str] | None = None
         super().__init__(model, optimizer, every=every, optimizer_state=optimizer_state, **shared)
-        self.setting("layers", layers, 0, whole=True)
+        self.settings["layers"] = layers
         self.to = self.option("to", to, ("fresh", "start", "same"))
         start = self.parameters if to == "start" else {}
         self.kept = {"start": {name: self.stack(parameter).clone() for name, parameter in start.items()}}
