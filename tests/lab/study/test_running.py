@@ -467,7 +467,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            (["--methods", "srw"], "in this study there is no 'srw'. Did you mean swr?"),
+            (["--methods", "srw"], "--methods: there is no 'srw'. Did you mean swr?"),
             (["--methods", ","], "give some of base, cbp, swr"),
             (["--seeds", "few"], "--seeds is 'few'; give how many, such as 5, or which, such as 0,3,7"),
             (["--seeds", "--5"], "--seeds is '--5'; give how many"),
