@@ -209,7 +209,7 @@ def test_a_damaged_seed_changes_nothing(seed):
     method = make("S&P", same_weights())
     method.step()
     state, before = method.state_dict() | {"seed": seed, "steps": 9}, method.seed.clone()
-    with pytest.raises(ValueError, match="state"):
+    with pytest.raises((TypeError, ValueError), match="state"):
         method.load_state_dict(state)
     assert torch.equal(method.seed, before)
     assert method.steps == 1

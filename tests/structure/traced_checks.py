@@ -232,7 +232,9 @@ def assert_methods_take_steps(model: nn.Module, example: Any, found: Units) -> N
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     methods = [
         supple.CBP(model, optimizer, units=found, maturity=0, replacement_rate=0.5, absorb_mean=True, initial=initial),
-        supple.ReDo(model, optimizer, units=found, frequency=1, threshold=1.0, initial=initial),
+        supple.ReDo(
+            model, optimizer, units=found, frequency=1, threshold=1.0, when_all_zero="replace", initial=initial
+        ),
     ]
     for _ in range(2):
         optimizer.zero_grad()

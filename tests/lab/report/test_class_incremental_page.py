@@ -65,7 +65,7 @@ def test_the_page_says_what_was_run(finished):
         "dropout 0.1, layer norm",
         "SGD, step size 0.01, weight decay 6e-6, momentum 0.9, one-cycle schedule at each addition, batches of 90",
         "6 numbers of classes, 5 to 30: 18 epochs, 315 steps a network",
-        "epochs: 3 instead of 100; tasks: 6 instead of 20",
+        "tasks: 6 instead of 20; epochs: 3 instead of 100",
         "24, 4 seeds a method",
         "6 of the paper's 20 additions, 30 instead of 100 classes, 3 instead of 100 epochs an addition",
         "More classes are harder, so accuracy falls in any case.",
