@@ -64,6 +64,7 @@ class DASH(WeightMethod):
     """
 
     reads_gradients = False
+    loops_only = True
     about = About(
         "dash",
         label="DASH",

@@ -155,3 +155,8 @@ def test_a_name_without_a_module_is_one_of_the_package() -> None:
         StudyError, match=r"methods.mine: there is no 'mine'.*One of your own is named package.module:C"
     ):
         study({"mine": {}})
+
+
+def test_a_method_that_needs_more_than_a_study_gives_is_refused():
+    with pytest.raises(StudyError, match="dash needs the data so far"):
+        study({"dash": {}})

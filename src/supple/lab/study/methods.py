@@ -25,7 +25,10 @@ def method_class(kind: Any) -> type[Method] | None:
     if not isinstance(kind, str) or (":" not in kind and kind not in registry.METHODS):
         known = [BASE, *registry.METHODS, RESET]
         raise ValueError(f"{nearest(kind, known)} One of your own is named package.module:Class.")
-    return registry.find(kind)
+    found = registry.find(kind)
+    if found.loops_only:
+        raise ValueError(f"{kind} needs the data so far, which a study does not give it; use it in a loop of your own.")
+    return found
 
 
 def defaults(kind: str) -> dict[str, Any]:
