@@ -217,4 +217,4 @@ def test_what_supple_run_wrote_can_be_reported(tmp_path):
     made_up = form.load(write(tmp_path / "made-up", ROWS, tasks=3, seeds=2))
     assert real.tasks.collect_schema() == made_up.tasks.collect_schema()
     assert real.disturbances.collect_schema() == made_up.disturbances.collect_schema()
-    assert set(form.read_manifest(made_up.folder)) <= set(form.read_manifest(real.folder))
+    assert set(dict(form.read_manifest(made_up.folder))) <= set(dict(form.read_manifest(real.folder)))
