@@ -41,14 +41,6 @@ METHODS: dict[str, Make] = {
         m, o, maturity=2, replacement_rate=0.15, decay=0.9, counting="draw", absorb_mean=True
     ),
     "ReDo": lambda m, o: ReDo(m, o, frequency=3, threshold=0.5, optimizer_state="fresh"),
-    "L2 Init": lambda m, o: supple.L2Init(m, o, strength=0.1),
-    "Wasserstein": lambda m, o: supple.Wasserstein(m, o, strength=0.1, decoupled=True),
-    "NaP": lambda m, o: supple.NaP(m, o, norms="project"),
-    "isometry": lambda m, o: supple.Isometry(m, o, strength=0.1),
-    "spectral": lambda m, o: supple.Spectral(m, o, strength=0.1),
-    "FIRE": lambda m, o: supple.FIRE(m, o, every=3),
-    "UPGD": lambda m, o: supple.UPGD(m, o, std=0.01, decay=0.9),
-    "TRAC": lambda m, o: supple.TRAC(m, o, first=0.1),
     "ReDo magnitude": lambda m, o: ReDo(m, o, frequency=3, threshold=0.95, utility="magnitude"),
 }
 
@@ -112,7 +104,6 @@ def train(
         x, y = batch(step, rank, world)
         optimizer.zero_grad()
         (wrapped(x) - y).square().mean().backward()
-        method.before_step()
         optimizer.step()
         before = {key: local(p).clone() for key, p in model.named_parameters()}
         method.step()
