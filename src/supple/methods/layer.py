@@ -238,9 +238,7 @@ class Layer:
         # Eligible units come first whatever their utility, so that their number is always enough.
         utility = torch.nan_to_num(utility, nan=torch.finfo(utility.dtype).max)
         utility = utility.masked_fill(~eligible, torch.inf)
-        key, size = random.purpose(*self.method.moment, "ties", self.group.name), utility.shape[1]
-        seed, time = self.method.seed[self.rows], self.method.time
-        order = lowest_order(utility, counts, lambda rows: random.words(seed[rows], key, time, size))
+        order = lowest_order(utility, counts, self.words)
         local, place = torch.where(torch.arange(int(counts.max())) < counts.unsqueeze(1))
         local, place = local.to(order.device, non_blocking=True), place.to(order.device, non_blocking=True)
         unit = order[local, place]
@@ -250,6 +248,18 @@ class Layer:
         passed = torch.zeros_like(finite[:, 0], dtype=torch.int64).index_add_(0, local, (~valid).long())
         self.method.skip(passed > 0, self.rows)
         return Chosen(replicas_at(self.rows, local), unit, valid), local
+
+    def words(self, rows: Tensor) -> Tensor:
+        """Draws random words by which units of equal utility are told apart.
+
+        Args:
+            rows: which of the due replicas.
+
+        Returns:
+            int64 [rows, n].
+        """
+        key = random.purpose(*self.method.moment, "ties", self.group.name)
+        return random.words(self.method.seed[self.rows][rows], key, self.method.time, self.group.size)
 
     def replace(self, chosen: Chosen) -> None:
         """Replaces units: incoming weights redrawn, biases 0, outgoing weights 0, normalization as at the start.

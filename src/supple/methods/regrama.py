@@ -6,7 +6,6 @@ import torch
 from torch import nn
 from typing_extensions import Unpack
 
-from supple.functional import random
 from supple.functional.utility import below_threshold, lowest
 from supple.methods.base import About
 from supple.methods.layer import Layer
@@ -92,9 +91,7 @@ class ReGraMa(UnitMethod):
         mean = utility.mean(dim=1)
         self.skip(~mean.isfinite(), layer.rows)
         chosen = below_threshold(utility, self.threshold[layer.rows], mean) & (mean > 0).unsqueeze(1)
-        most = (self.max_share * layer.group.size).floor().long().to(self.device)[layer.rows]
         if bool((self.max_share < 1).any()):
-            key, seed = random.purpose(*self.moment, "ties", layer.group.name), self.seed[layer.rows]
-            numbers = lambda rows: random.words(seed[rows], key, self.time, layer.group.size)  # noqa: E731
-            chosen &= lowest(utility, most * mean.isfinite(), numbers)
+            most = (self.max_share * layer.group.size).floor().long().to(self.device)[layer.rows]
+            chosen &= lowest(utility, most * mean.isfinite(), layer.words)
         layer.replace(layer.where(chosen))

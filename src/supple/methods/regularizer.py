@@ -66,8 +66,12 @@ class Regularizer(WeightMethod):
         """Adds the gradient of the term to that of the loss."""
         w.add_to_gradient(w.each(self.strength) * self.gradient(w))
 
+    def _act(self) -> None:
+        if self.decoupled:
+            super()._act()
+
     def rule(self, w: Weights) -> None:
         """Lets one parameter follow the term."""
-        if self.decoupled and w.parameter.requires_grad:
+        if w.parameter.requires_grad:
             step = w.each(self.strength * self.step_size(w.parameter))
             w.set(precise(w.value) - step * self.gradient(w))

@@ -9,7 +9,6 @@ from typing_extensions import Unpack
 from supple.methods.base import About
 from supple.methods.layer import Layer
 from supple.methods.units import SharedUnits, UnitMethod
-from supple.methods.when import Every
 from supple.optim.replicated import Setting
 
 
@@ -102,8 +101,6 @@ class SNR(UnitMethod):
         self.update_every = int(self.setting("update_every", update_every, 1, whole=True)[0])
         self.minimum = int(self.setting("minimum", minimum, 1, whole=True)[0])
         self.maximum = int(self.setting("maximum", maximum, self.minimum, whole=True)[0])
-        every = torch.ones(self.replicas, dtype=torch.int64)
-        self.when = Every(every, every > 0, self.device)
         self.listen()
         ages = [layer.zeros(dtype=torch.int64) for layer in self.layers]
         self.per_unit = {

@@ -15,7 +15,6 @@ from supple.methods.arguments import restore
 from supple.methods.base import About, Shared
 from supple.methods.reshaping import Reshaping
 from supple.methods.weights import Weights
-from supple.methods.when import Every
 
 _TERMS = 120
 """Terms of the series of erfi, enough for arguments up to 5."""
@@ -99,8 +98,6 @@ class TRAC(Reshaping):
         self.betas = torch.tensor(betas, dtype=torch.float64, device=self.device)
         self.first = float(self.setting("first", first, torch.finfo(torch.float64).tiny)[0])
         self.eps = float(self.setting("eps", eps, torch.finfo(torch.float64).tiny)[0])
-        every = torch.ones(self.replicas, dtype=torch.int64)
-        self.when = Every(every, every > 0, self.device)
         self.kept = {"start": {name: self.stack(p).clone() for name, p in self.parameters.items()}}
         zeros = torch.zeros(self.replicas, len(betas), dtype=torch.float64, device=self.device)
         self.tuners = {"variance": zeros, "sigma": torch.full_like(zeros, 1e-8), "scale": zeros.clone()}
@@ -129,6 +126,7 @@ class TRAC(Reshaping):
         argument = tuners["sigma"] / (math.sqrt(2) * tuners["variance"].sqrt() + self.eps)
         half = torch.tensor(1 / math.sqrt(2), dtype=torch.float64, device=self.device)
         tuners["scale"].copy_(self.first * erfi(argument) / erfi(half))
+        self._scale = tuners["scale"].sum(dim=1).clamp(min=0)
 
     def rule(self, w: Weights) -> None:
         """Scales the way of one parameter."""
@@ -136,8 +134,7 @@ class TRAC(Reshaping):
             return
         start, before = precise(w.kept("start")), precise(self.before[w.name])
         old = w.each(self._old_scale + self.eps)
-        scale = w.each(self.tuners["scale"].sum(dim=1).clamp(min=0))
-        w.set(start + scale * ((before - start) / old + (precise(w.value) - before)))
+        w.set(start + w.each(self._scale) * ((before - start) / old + (precise(w.value) - before)))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on as if never stopped; see :meth:`supple.Method.state_dict`."""

@@ -13,7 +13,7 @@ from supple.methods.base import About, Shared
 from supple.methods.noise import StepNoise
 from supple.methods.reshaping import Reshaping
 from supple.methods.weights import Weights
-from supple.methods.when import ALL, Every
+from supple.methods.when import ALL
 from supple.optim.replicated import Setting
 
 
@@ -104,8 +104,6 @@ class UPGD(Reshaping):
         self.scaling = self.option("scaling", scaling, ("global", "local"))
         self.protect = self.switch("protect", protect)
         self.factor = self.setting("factor", factor, 2.0**-24).to(self.device)
-        every = torch.ones(self.replicas, dtype=torch.int64)
-        self.when = Every(every, every > 0, self.device)
         self._follow_seed()
         values = {name: self.stack(parameter) for name, parameter in self.parameters.items()}
         self.kept = {"utility": {name: torch.zeros_like(precise(value)) for name, value in values.items()}}

@@ -14,7 +14,6 @@ from supple.functional.utility import precise
 from supple.methods.arguments import choice, is_embedding, is_normalization, last_layer_of, switch
 from supple.methods.base import About, Required, SharedInitial
 from supple.methods.weights import WeightMethod, Weights
-from supple.methods.when import Every
 from supple.optim.replicated import Setting
 from supple.structure.named import fans
 
@@ -89,8 +88,6 @@ class WeightClipping(WeightMethod):
         self.factor = self.setting("factor", factor, 2.0**-24).to(self.device)
         self.bound = self.option("bound", bound, ("initial", "fan_in"))
         self.settings["last_layer"] = last_layer
-        every = torch.ones(self.replicas, dtype=torch.int64)
-        self.when = Every(every, every > 0, self.device)
         self.bounds = self._bounds()
 
     def usual(self, name: str, module: nn.Module, parameter: Tensor) -> bool:
