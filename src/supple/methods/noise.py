@@ -49,6 +49,19 @@ class StepNoise:
                 yield name, part if self._differ else part[self._seed_of]
 
 
+def noise_of(draws: Iterator[tuple[str, Tensor]], name: str) -> Tensor:
+    """Goes on to the noise of a parameter, past that of those before it.
+
+    Args:
+        draws: what :meth:`StepNoise.draws` gives.
+        name: the parameter.
+
+    Returns:
+        float32 [R, entries].
+    """
+    return next(noise for one, noise in draws if one == name)
+
+
 def _bundles(sizes: Mapping[str, int], limit: int = 1 << 20) -> list[dict[str, int]]:
     """Neighbours whose noise is drawn in one call, since most parameters are small: at most ``limit`` entries or one.
 

@@ -9,7 +9,7 @@ from typing_extensions import Unpack
 from supple.functional.rounding import HALF, perturbation
 from supple.methods.base import About, Shared
 from supple.methods.l2 import L2
-from supple.methods.noise import StepNoise
+from supple.methods.noise import StepNoise, noise_of
 from supple.methods.weights import Weights
 from supple.methods.when import rows_of
 from supple.optim.replicated import Setting
@@ -92,11 +92,9 @@ class ShrinkAndPerturb(L2):
         super().rule(w)
         if self._perturbed is None:
             return
-        name, noise = next(self._noise)
-        while name != w.name:
-            name, noise = next(self._noise)
         if not w.parameter.requires_grad:
             return
+        noise = noise_of(self._noise, w.name)
         # Everybody draws the noise of the whole, and takes what belongs to its block.
         noise = w.part(noise.view(len(noise), *w.block.whole))
         if w.rows is not self._perturbed:

@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from supple.functional.utility import precise
 from supple.methods.base import About, Shared
-from supple.methods.noise import StepNoise
+from supple.methods.noise import StepNoise, noise_of
 from supple.methods.reshaping import Reshaping
 from supple.methods.weights import Weights
 from supple.methods.when import ALL
@@ -113,12 +113,12 @@ class UPGD(Reshaping):
         self._noise = StepNoise(type(self).__name__, self.seed, sizes) if bool((self.std > 0).any()) else None
 
     def _act(self) -> None:
-        self._drawn = {} if self._noise is None else dict(self._noise.draws(self.steps))
+        self._drawn = iter(()) if self._noise is None else self._noise.draws(self.steps)
         self._most: Tensor | None = None
         try:
             super()._act()
         finally:
-            self._drawn = {}
+            self._drawn = iter(())  # nothing of a step's noise is kept, and a method can be copied
 
     def rule_before_step(self, w: Weights) -> None:
         """Keeps one parameter as it is before the step, and follows its utility."""
@@ -156,6 +156,8 @@ class UPGD(Reshaping):
         update = precise(w.value) - start
         noise = torch.zeros(())
         if self._noise is not None:
-            noise = w.part(self._drawn[w.name].view(-1, *w.block.whole)).to(start.dtype) * w.each(self.std * size)
+            noise = w.part(noise_of(self._drawn, w.name).view(-1, *w.block.whole)).to(start.dtype) * w.each(
+                self.std * size
+            )
         update = (update - noise) * free if self.protect else update - noise * free
         w.set(start * (1 - w.each(self.weight_decay * size)) + w.each(self.factor) * update)
