@@ -12,7 +12,6 @@ from supple.methods.units import UnitMethod
 
 ONE = {kind: next(name for name, (made, *_) in EVERY.items() if made is kind) for kind in METHODS.values()}
 each = pytest.mark.parametrize("name", ONE.values())
-AT_BOUNDARIES = [name for kind, name in ONE.items() if hasattr(kind, "rule_at_boundary")]
 
 
 class Net(nn.Module):

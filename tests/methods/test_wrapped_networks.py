@@ -126,6 +126,14 @@ def test_a_recomputed_batch_has_as_many_examples_as_the_batch(reentrant: bool) -
     assert [reader.take_sum()[1] for reader in method.needs().readers] == [6]
 
 
+@pytest.mark.parametrize("kind", [supple.NaP, supple.Parseval, supple.WeightClipping, supple.Reset])
+def test_the_last_layer_of_a_compiled_network_is_that_of_the_network(kind: Any) -> None:
+    settings: dict[str, Any] = {} if kind is supple.Reset else {"last_layer": False}
+    names = [*kind(torch.compile(network()), **settings).parameters]
+    assert names == [*kind(network(), **settings).parameters]
+    assert ("2.weight" in names) is (kind is supple.Reset)
+
+
 @pytest.mark.parametrize("name", READING)
 def test_copies_of_the_network_read_nothing(name: str) -> None:
     averages: list[Any] = []

@@ -55,13 +55,14 @@ def chosen_parameters(
     model: nn.Module,
     include: Selectors | None = None,
     exclude: Selectors | None = None,
-    usual: Callable[[str, nn.Module, Tensor], bool] | None = None,
+    *,
+    usual: Callable[[str, nn.Module, Tensor], bool],
 ) -> dict[str, nn.Parameter]:
     """The parameters that a method acts on: those that train, are included and are not excluded.
 
     Args:
         model: the network.
-        include: which parameters; None: all, or the usual ones. A shared parameter may be spoken of by any of its
+        include: which parameters; None: the usual ones. A shared parameter may be spoken of by any of its
             names.
         exclude: which of them not.
         usual: whether a method acts on a parameter if ``include`` says nothing, from its name and the module that
@@ -84,8 +85,6 @@ def chosen_parameters(
         raise ValueError(f"{type(model).__name__} has no parameter with requires_grad=True; there is nothing to act on")
     if include is not None:
         included = _matching(model, include, "include")
-    elif usual is None:
-        included = set(trained)
     else:
         included = {
             name for name, parameter in trained.items() if usual(name, _holder(model, name), _one(model, parameter))
@@ -164,22 +163,21 @@ def is_embedding(module: nn.Module) -> bool:
     return "embedding" in type(module).__name__.lower()
 
 
-def last_layer_of(model: nn.Module, layers: int = 1) -> set[str]:
-    """The parameters of the network's last layers: those beside the last weight matrices in the order of parameters.
+def layers_from_last(model: nn.Module) -> dict[str, int]:
+    """Counts the layers from the last one back, in the order of parameters; a layer is a module with a weight matrix.
 
     Args:
         model: the network.
-        layers: how many layers.
 
     Returns:
-        Their names.
+        For the parameters of each layer its number, 1 for the last one.
     """
     modules = {name: name.rpartition(".")[0] for name, _ in model.named_parameters()}
     holders = [
         modules[name] for name, p in model.named_parameters() if is_matrix(name, _holder(model, name), _one(model, p))
     ]
-    last = [*dict.fromkeys(reversed(holders))][:layers]
-    return {name for name, module in modules.items() if module in last}
+    numbers = {module: number for number, module in enumerate(dict.fromkeys(reversed(holders)), start=1)}
+    return {name: numbers[module] for name, module in modules.items() if module in numbers}
 
 
 def matrices_in(
@@ -305,13 +303,6 @@ def choice(name: str, value: str, allowed: Sequence[str]) -> str:
     """Checks a setting that is one of several words."""
     if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name} is {value!r}; it has to be one of {', '.join(map(repr, allowed))}")
-    return value
-
-
-def switch(name: str, value: bool) -> bool:
-    """Checks a setting that is on or off: "false" and 0 are neither."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}; it has to be True or False")
     return value
 
 

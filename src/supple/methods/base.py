@@ -22,9 +22,9 @@ from supple.methods.arguments import (
     choice,
     chosen_parameters,
     in_range,
+    layers_from_last,
     one_a_replica,
     refuse_unknown,
-    switch,
 )
 from supple.methods.optimizer_state import OptimizerMemory, OptimizerState
 from supple.methods.probe import members, unwrapped_optimizer
@@ -211,7 +211,7 @@ class Method(State):
         self._group_by_id: dict[int, dict[str, Any]] = {}
         self.stacked = isinstance(model, Stacked)
         self.replicas = model.replicas if isinstance(model, Stacked) else 1
-        self.parameters = chosen_parameters(model, include, exclude, self.usual)
+        self.parameters = chosen_parameters(model, include, exclude, usual=self.usual)
         self.sharded = any(map(is_sharded, self.parameters.values()))
         if self.sharded and self.stacked:
             raise ValueError("a stacked network cannot be sharded; give each process replicas of its own instead")
@@ -396,8 +396,16 @@ class Method(State):
         Raises:
             TypeError: if it is neither.
         """
-        self.settings[name] = switch(name, value)
+        # "false" and 0 are neither.
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} is {value!r}; it has to be True or False")
+        self.settings[name] = value
         return value
+
+    @cached_property
+    def layer_numbers(self) -> dict[str, int]:
+        """The number of each parameter's layer from the last one back, which is 1; of those of layers."""
+        return layers_from_last(self.model)
 
     @cached_property
     def chances(self) -> Chances:

@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from supple.functional.matrices import as_matrices, isometry_gradient
 from supple.functional.utility import precise
-from supple.methods.arguments import is_matrix, last_layer_of, matrices_in, switch
+from supple.methods.arguments import is_matrix, matrices_in
 from supple.methods.base import About, Shared
 from supple.methods.regularizer import Regularizer
 from supple.methods.weights import Weights
@@ -85,16 +85,16 @@ class Isometry(Regularizer):
         decoupled: bool = True,
         **shared: Unpack[Shared],
     ) -> None:
-        self._left_out = set() if switch("last_layer", last_layer) else last_layer_of(model)
+        self.last_layer = last_layer
         super().__init__(model, optimizer, strength=strength, decoupled=decoupled, **shared)
         self.scale = self.setting("scale", scale, 2.0**-24).to(self.device)
-        self.settings["last_layer"] = last_layer
+        self.switch("last_layer", last_layer)
         self.only_matrices()
         self.matrices_in = matrices_in(self.model, self.parameters, blocks)
 
     def usual(self, name: str, module: nn.Module, parameter: Tensor) -> bool:
         """Says that it acts on weight matrices."""
-        return is_matrix(name, module, parameter) and name not in self._left_out
+        return is_matrix(name, module, parameter) and (self.last_layer or self.layer_numbers[name] > 1)
 
     def gradient(self, w: Weights) -> Tensor:
         """Works out 4 (W W^T - scale I) W."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from supple.functional.utility import precise
-from supple.methods.arguments import is_matrix, is_normalization, last_layer_of, switch
+from supple.methods.arguments import is_matrix, is_normalization
 from supple.methods.base import About, Shared
 from supple.methods.weights import WeightMethod, Weights
 from supple.methods.when import Every
@@ -84,12 +84,12 @@ class NaP(WeightMethod):
         last_layer: bool = False,
         **shared: Unpack[Shared],
     ) -> None:
-        self._left_out = set() if switch("last_layer", last_layer) else last_layer_of(model)
+        self.last_layer = last_layer
         self._projects_norms = norms == "project"
         super().__init__(model, optimizer, **shared)
         period = self.setting("frequency", frequency, 1, whole=True)
         self.norms = self.option("norms", norms, ("keep", "project"))
-        self.settings["last_layer"] = last_layer
+        self.switch("last_layer", last_layer)
         self.when = Every(period, period > 0, self.device)
         matrices = {n: p for n, p in self.parameters.items() if p.ndim - self.stacked > 1}
         self.kept = {"norm": {n: Weights(self, n).norm(precise(self.stack(p))) for n, p in matrices.items()}}
@@ -98,7 +98,7 @@ class NaP(WeightMethod):
         """Says that it acts on weight matrices but the last, and on normalization layers where they are projected."""
         if is_normalization(module):
             return self._projects_norms
-        return is_matrix(name, module, parameter) and name not in self._left_out
+        return is_matrix(name, module, parameter) and (self.last_layer or self.layer_numbers[name] > 1)
 
     def rule(self, w: Weights) -> None:
         """Projects one parameter; a normalization's shift with its scale."""

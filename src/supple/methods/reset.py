@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from supple.methods.arguments import choice, in_range, last_layer_of, one_a_replica
+from supple.methods.arguments import choice, in_range, one_a_replica
 from supple.methods.base import About, Required, SharedInitial
 from supple.methods.boundary import BoundaryMethod
 from supple.methods.weights import Weights
@@ -87,7 +87,6 @@ class Reset(BoundaryMethod):
         if to == "same" and optimizer_state != "fresh":
             raise ValueError('to="same" resets only what the optimizer remembers; give the optimizer')
         self._layers = int(in_range("layers", one_a_replica("layers", layers, None, "whole number"), 0, math.inf, True))
-        self._chosen: set[str] | None = None
         super().__init__(model, optimizer, every=every, optimizer_state=optimizer_state, **shared)
         self.settings["layers"] = layers
         self.to = self.option("to", to, ("fresh", "start", "same"))
@@ -96,9 +95,7 @@ class Reset(BoundaryMethod):
 
     def usual(self, name: str, module: nn.Module, parameter: Tensor) -> bool:
         """Says that it acts on the last layers."""
-        if self._chosen is None:
-            self._chosen = last_layer_of(self.model, self._layers)
-        return not self._layers or name in self._chosen
+        return not self._layers or self.layer_numbers.get(name, math.inf) <= self._layers
 
     def _act_at_boundary(self) -> None:
         super()._act_at_boundary()

@@ -11,7 +11,7 @@ from typing_extensions import Unpack
 
 from supple.functional.initial import Constant, Distribution, Fixed, Uniform
 from supple.functional.utility import precise
-from supple.methods.arguments import choice, is_embedding, is_normalization, last_layer_of, switch
+from supple.methods.arguments import choice, is_embedding, is_normalization
 from supple.methods.base import About, Required, SharedInitial
 from supple.methods.weights import WeightMethod, Weights
 from supple.optim.replicated import Setting
@@ -83,16 +83,17 @@ class WeightClipping(WeightMethod):
         self.required: Required = (
             "distributions" if choice("bound", bound, ("initial", "fan_in")) == "initial" else "nothing"
         )
-        self._left_out = set() if switch("last_layer", last_layer) else last_layer_of(model)
+        self.last_layer = last_layer
         super().__init__(model, optimizer, **shared)
         self.factor = self.setting("factor", factor, 2.0**-24).to(self.device)
         self.bound = self.option("bound", bound, ("initial", "fan_in"))
-        self.settings["last_layer"] = last_layer
+        self.switch("last_layer", last_layer)
         self.bounds = self._bounds()
 
     def usual(self, name: str, module: nn.Module, parameter: Tensor) -> bool:
         """Says that it acts on all but normalization layers and embeddings, and perhaps the last layer."""
-        return not (is_normalization(module) or is_embedding(module) or name in self._left_out)
+        left_out = not self.last_layer and self.layer_numbers.get(name) == 1
+        return not (is_normalization(module) or is_embedding(module) or left_out)
 
     def _bounds(self) -> dict[str, float]:
         """Works out s of each parameter, in the order of the network's parameters."""
