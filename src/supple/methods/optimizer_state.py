@@ -162,9 +162,13 @@ class OptimizerMemory:
             # Where step() is itself called by a hook, the correction's own may come after it.
             self.ages.correct()
 
+    @property
+    def _counts_ages(self) -> bool:
+        return self.mode == "fresh" and any(probe.rule is not None for probe in self._probes.values())
+
     def close(self) -> None:
         """Ends the correction of young entries, if no other method needs it."""
-        if self.mode != "fresh" or all(probe.rule is None for probe in self._probes.values()):
+        if not self._counts_ages:
             return
         ages = self.ages
         ages.users.discard(id(self))
@@ -175,7 +179,7 @@ class OptimizerMemory:
     @property
     def born(self) -> dict[str, Tensor]:
         """When the entries were born that were replaced, by parameter; of those of which that matters."""
-        if self.mode != "fresh" or all(probe.rule is None for probe in self._probes.values()):
+        if not self._counts_ages:
             return {}
         return {name: self.ages.born[p] for name, p in self._parameters.items() if p in self.ages.born}
 

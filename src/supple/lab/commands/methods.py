@@ -75,7 +75,7 @@ def documented() -> str:
             _acts_on(method),
             about.needs,
             about.keeps,
-            ", ".join(f"`{name}={default!r}`" for name, default in defaults(method).items()),
+            ", ".join(f"`{name}={value!r}`" for name, value in defaults(method).items() if name != "optimizer_state"),
             about.since,
             about.source,
         ]
@@ -94,7 +94,8 @@ def _acts_on(method: type[Method]) -> str:
 _PAGE = """# The methods
 
 Made by `supple methods --markdown`. Besides what *needs* says, every method needs `step()` after
-`optimizer.step()`, but for those that act at a boundary only. What each does exactly, with its rule, is in its
-docstring: `supple methods NAME`.
+`optimizer.step()`, but for those that act at a boundary only. Methods that replace values also have
+`optimizer_state`, whose default depends on the optimizer ([what optimizers remember](optimizers.md)). What each does
+exactly, with its rule, is in its docstring: `supple methods NAME`.
 
 """
