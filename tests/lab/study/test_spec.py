@@ -169,7 +169,8 @@ def test_every_setting_takes_its_own_type_only(kind: type[Study]) -> None:
 
 def test_every_setting_of_a_method_takes_its_own_type_only() -> None:
     seen = 0
-    for method in METHODS:
+    # A study refuses the others, whatever they are set to.
+    for method in [name for name, kind in METHODS.items() if not kind.loops_only]:
         for name, default in defaults(method).items():
             known = "switch" if isinstance(default, bool) else "word" if isinstance(default, str) else "number"
             for value in WRONG[known]:
