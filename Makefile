@@ -37,10 +37,15 @@ lint: $(READY)  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: $(READY)  ## the site, into site; a warning or a dead link is an error
+.venv/.docs: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --constraint constraints-docs.txt \
+		--editable '.[docs]'
+	@touch $@
+
+docs: .venv/.docs  ## the site, into site; a warning or a dead link is an error
 	$(BIN)/mkdocs build --strict --quiet
 
-docs-serve: $(READY)  ## shows the site while its pages are written
+docs-serve: .venv/.docs  ## shows the site while its pages are written
 	$(BIN)/mkdocs serve
 
 wheel: $(READY)  ## what is published, into dist, tried in empty environments

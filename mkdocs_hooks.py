@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
+import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -26,6 +28,15 @@ LABORATORY = [
     "supple.lab.streams.PermutedStream",
     "supple.lab.streams.ClassIncrementalStream",
 ]
+
+
+class Examples(griffe.Extension):
+    """Reads the section that docstrings call Example as one of examples, whose code is shown as code."""
+
+    def on_object(self, *, obj: griffe.Object, **others: Any) -> None:
+        """Renames the section in one docstring."""
+        if obj.docstring:
+            obj.docstring.value = re.sub(r"^Example:$", "Examples:", obj.docstring.value, flags=re.MULTILINE)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -56,7 +67,9 @@ def _command_line() -> str:
     """The help of every command, as a terminal shows it."""
     found = ["# Command line\n"]
     for command in [[], *([name] for name in COMMANDS), ["data", "fetch"]]:
-        result = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "100", "TERM": "dumb"}, prog_name="supple")
+        result = CliRunner().invoke(
+            app, [*command, "--help"], env={"COLUMNS": "100", "TERM": "dumb"}, prog_name="supple"
+        )
         found.append(f"## {' '.join(['supple', *command])}\n\n```text\n{result.output.strip()}\n```\n")
     return "\n".join(found)
 
@@ -68,7 +81,7 @@ def _own_method() -> str:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Lets links to files of the repository that are not part of the site lead to the repository, if it has an address."""
+    """Lets links to files that are not part of the site lead to the repository, if it has an address."""
     here = Path(config.docs_dir, page.file.src_uri).parent
 
     def target(match: re.Match[str]) -> str:

@@ -15,8 +15,22 @@ from supple.methods.registry import METHODS
 ROOT = Path(__file__).parents[1]
 
 
-PAGES = ["README.md", "docs/guide.md", "docs/choosing.md", "docs/usage.md", "docs/incremental.md"]
-OPTIONAL = ["lightning", "transformers"]
+PAGES = [
+    "README.md",
+    *(
+        f"docs/{name}.md"
+        for name in (
+            "index",
+            "guide",
+            "choosing",
+            "usage",
+            "incremental",
+            "tutorials/reinforcement",
+            "tutorials/fine_tuning",
+        )
+    ),
+]
+OPTIONAL = ["lightning", "transformers", "stable_baselines3"]
 
 
 def blocks(page: str, package: str | None = None) -> list[str]:
@@ -57,8 +71,9 @@ def test_code_for_a_trainer_runs(package: str, tmp_path: Path, monkeypatch: pyte
     if package == "transformers":
         pytest.importorskip("accelerate")
     monkeypatch.chdir(tmp_path)
-    (block,) = [block for page in PAGES for block in blocks(page, package)]
-    run([block], tmp_path)
+    found = [block for page in PAGES for block in blocks(page, package)]
+    assert found
+    run(found, tmp_path)
 
 
 def anchors(page: Path) -> set[str]:

@@ -87,7 +87,7 @@ plt.show()
 # were in all:
 
 # %%
-print(method.reinitialized.total, "weights")
+print(int(method.reinitialized.total), "weights")
 
 # %% [markdown]
 # ## What it draws from

@@ -57,8 +57,8 @@ class GPT(nn.Module):
 # %% [markdown]
 # ## What can be replaced
 #
-# In a transformer it is the hidden units of the perceptrons, and the values of the attention heads. What lies on the residual stream is
-# left out.
+# In a transformer it is the hidden units of the perceptrons. What lies on the residual stream or goes into attention is left out, with
+# the reason.
 
 # %%
 model = GPT()

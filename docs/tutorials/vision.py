@@ -33,7 +33,13 @@ class Block(nn.Module):
 
 
 model = nn.Sequential(
-    nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), Block(16), Block(16), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)
+    nn.Conv2d(3, 16, 3, padding=1),
+    nn.ReLU(),
+    Block(16),
+    Block(16),
+    nn.AdaptiveAvgPool2d(1),
+    nn.Flatten(),
+    nn.Linear(16, 10),
 )
 
 # %% [markdown]
@@ -56,13 +62,13 @@ print(units)
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 method = supple.CBP(model, optimizer, units=units, maturity=20, replacement_rate=1e-3, seed=0)
 model.train()
-for step in range(100):
+for _ in range(100):
     x, y = torch.randn(8, 3, 32, 32), torch.randint(10, (8,))
     optimizer.zero_grad()
     nn.functional.cross_entropy(model(x), y).backward()
     optimizer.step()
     method.step()
-print(method.reinitialized.total, "units replaced")
+print(int(method.reinitialized.total), "units replaced")
 
 # %% [markdown]
 # ## Take it away
