@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 import supple
 from supple.lab.nn import StackedMLP
+from supple.methods.registry import METHODS as METHODS_BY_NAME
+from supple.methods.units import UnitMethod
 from supple.methods.when import Replacements
 from supple.structure.wrapping import is_compiled
 
@@ -443,3 +445,48 @@ def test_weights_that_rest_for_long_are_not_replaced_as_a_whole() -> None:
         model[0].weight.grad = torch.ones(10, 100)
         method.step()
     assert 25 <= int((model[0].weight != before).sum()) <= 26  # 1,000 weights * 1e-4 * (250 turns and the present one)
+
+
+OFTEN: dict[Any, dict[str, Any]] = {
+    supple.CBP: {"maturity": 2, "replacement_rate": 0.3, "decay": 0.5},
+    supple.ReDo: {"frequency": 2, "threshold": 0.9},
+    supple.SNR: {"threshold": 3, "minimum": 1, "maximum": 40, "update_every": 1},
+    supple.ReGraMa: {"frequency": 2, "threshold": 0.9},
+    supple.CPR: {"frequency": 3, "replacement_rate": 0.5, "threshold": 2.0},
+}
+"""Every method on hidden units, so that it acts often."""
+
+
+def test_every_method_on_hidden_units_is_tried() -> None:
+    assert set(OFTEN) == {kind for kind in METHODS_BY_NAME.values() if issubclass(kind, UnitMethod)}
+
+
+@pytest.mark.parametrize("network", [Residual, Experts])
+@pytest.mark.parametrize("kind", OFTEN, ids=lambda kind: kind.__name__)
+def test_a_layer_that_does_not_run_and_what_is_kept_of_it_stay(kind: Any, network: Any) -> None:
+    model = network()
+    path = "blocks" if network is Residual else "experts"
+    method = kind(model, **OFTEN[kind], units=groups(path))
+    with torch.no_grad():
+        for i in (0, 1):
+            model.get_parameter(f"{path}.{i}.0.bias").sub_(1.0)  # some that seldom fire
+    replaced = [0, 0]
+    pattern = np.random.default_rng(3).random((40, 2)) < 0.6
+    for number, (first, second) in enumerate(pattern.tolist(), start=1):
+        x = numbers(number, 4, 5)
+        x[:, 0] = x[:, 0].abs() + 0.1
+        if second:
+            x[: 2 if first else 4, 0] *= -1
+        model.runs = [first, second] if network is Residual else [first or not second, second]
+        before = values(model)
+        kept = {kind: [one.clone() for one in tensors] for kind, tensors in method.per_unit.items()}
+        step_of(model, method, x, lr=0.0)
+        for i, ran in enumerate(model.runs):
+            same = all(torch.equal(model.state_dict()[n], old) for n, old in before.items() if f"{path}.{i}." in n)
+            assert same or ran
+            replaced[i] += not same
+            for name, tensors in method.per_unit.items():
+                # A unit of CBP is as old as before where its birth is a step later.
+                assert ran or torch.equal(tensors[i] - int(name == "born"), kept[name][i]), name
+    assert min(replaced) > 1
+    assert int(method.skipped) > 0 or kind is supple.CBP
