@@ -392,16 +392,15 @@ class WeightMethod(Method):
 
     def _each(self, rule: Callable[[Weights], None], rows: Rows | None, gradients: bool) -> None:
         """Lets a rule act on each parameter that trains; where it needs gradients, on those that have one."""
-        names, trains = [], False
+        names, resting = [], []
         for name, parameter in self.parameters.items():
             if not parameter.requires_grad:
                 continue
-            trains = True
             if not gradients or parameter.grad is not None:
                 names.append(name)
-            elif rows is not None and rule == self.rule:
-                self.rest(Weights(self, name, rows))
-        if gradients and trains:
+            else:
+                resting.append(name)
+        if gradients and (names or resting):
             if not names:
                 raise RuntimeError(
                     f"{type(self).__name__} found no gradient: call step() after backward() and before "
@@ -409,6 +408,9 @@ class WeightMethod(Method):
                 )
             if not self._saw_gradients:
                 self._check_gradients(names)
+        if rows is not None and rule == self.rule:
+            for name in resting:
+                self.rest(Weights(self, name, rows))
         for name in names:
             if self.watches and rule == self.rule:
                 self.watch(Weights(self, name, ALL))
