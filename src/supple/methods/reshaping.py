@@ -16,6 +16,7 @@ class Reshaping(WeightMethod):
 
     takes_up = False
     before: dict[str, Tensor]
+    reshapes = True
 
     @property
     def acts_before_step(self) -> bool:
