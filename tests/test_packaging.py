@@ -15,9 +15,8 @@ import supple
 
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[1]
-EXTRAS = re.findall(
-    r"^([a-z]+) = \[", (ROOT / "pyproject.toml").read_text().partition("optional-dependencies]")[2], re.M
-)
+TABLE = (ROOT / "pyproject.toml").read_text().partition("[project.optional-dependencies]")[2].partition("\n[")[0]
+EXTRAS = re.findall(r"^([a-z]+) = \[", TABLE, flags=re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
