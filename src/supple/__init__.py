@@ -29,6 +29,7 @@ from supple.methods import (
     WeightClipping,
     chain,
 )
+from supple.metrics import watch
 from supple.structure import (
     Consumer,
     Excluded,
@@ -88,4 +89,5 @@ __all__ = [
     "chain",
     "initial_distributions",
     "units",
+    "watch",
 ]
