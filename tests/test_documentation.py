@@ -15,22 +15,9 @@ from supple.methods.registry import METHODS
 ROOT = Path(__file__).parents[1]
 
 
-PAGES = [
-    "README.md",
-    *(
-        f"docs/{name}.md"
-        for name in (
-            "index",
-            "guide",
-            "choosing",
-            "usage",
-            "incremental",
-            "tutorials/reinforcement",
-            "tutorials/fine_tuning",
-        )
-    ),
-]
-OPTIONAL = ["lightning", "transformers", "stable_baselines3"]
+NAMES = ["index", "guide", "choosing", "usage", "incremental", "tutorials/reinforcement", "tutorials/fine_tuning"]
+PAGES = ["README.md", *(f"docs/{name}.md" for name in NAMES)]
+OPTIONAL = ["lightning", "transformers", "accelerate", "stable_baselines3"]
 
 
 def blocks(page: str, package: str | None = None) -> list[str]:
