@@ -111,7 +111,10 @@ def test_numbers_of_runs() -> None:
             listed = [f"{folder}/{name}" for name in re.findall(r"`(.*?)`", names)]
             given = [int(number.replace(",", "")) for number in counts.split(", ")]
             if listed[0].endswith("..."):
-                sweeps = [name for name in shipped.names() if name.startswith(f"{folder}/sweeps/")]
+                # That of all methods is counted in the text.
+                sweeps = [
+                    one for one in shipped.names() if one.startswith(f"{folder}/sweeps/") and "methods" not in one
+                ]
                 assert given == [sum(map(runs, sweeps))]
             else:
                 assert [runs(name) for name in listed] == given * (len(listed) // len(given))
