@@ -183,6 +183,13 @@ class OptimizerMemory:
             return {}
         return {name: self.ages.born[p] for name, p in self._parameters.items() if p in self.ages.born}
 
+    def bear_all(self) -> None:
+        """Keeps births of all parameters from now on, so that a saved state has the same tensors from the start."""
+        if self._counts_ages:
+            for parameter in self._parameters.values():
+                if self._group(parameter) is not None and (rule := self._probe(parameter).rule) is not None:
+                    self.ages.mark(parameter, rule)
+
     def restore(self, born: Mapping[str, Tensor]) -> None:
         """Takes back when entries were born.
 
