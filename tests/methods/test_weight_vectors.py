@@ -302,6 +302,7 @@ def test_swr(case, monkeypatch):
         model,
         optimizer_of(case, model),
         **{name: settings[name] for name in ("utility", "pruning", "factor", "decay", "frequency")},
+        when_all_zero="replace",
         initial={"*": Normal(0.0, 1.0)},
     )
     step = {}
