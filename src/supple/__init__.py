@@ -29,6 +29,7 @@ from supple.methods import (
     WeightClipping,
     chain,
 )
+from supple.probing import Probe, probe
 from supple.structure import (
     Consumer,
     Excluded,
@@ -71,6 +72,7 @@ __all__ = [
     "Norm",
     "Normal",
     "Parseval",
+    "Probe",
     "ReDo",
     "ReGraMa",
     "Reinitialized",
@@ -87,5 +89,6 @@ __all__ = [
     "WeightClipping",
     "chain",
     "initial_distributions",
+    "probe",
     "units",
 ]
