@@ -125,7 +125,7 @@ def test_nothing_changes():
     state = torch.get_rng_state()
     probe = supple.probe(network, lambda: copy.deepcopy(network).apply(_reset), task(6), seeds=2)
     probe.by_layer()
-    probe.cures([supple.FIRE, lambda model, optimizer: supple.L2(model, l2=1e-3)])
+    probe.cures([supple.FIRE, lambda model, optimizer: supple.L2(model, optimizer, l2=1e-3)])
     assert next_seed() == following[1]
     assert torch.equal(torch.get_rng_state(), state)
     assert (np.random.get_state()[1].tolist(), random.getstate()) == draws  # noqa: NPY002

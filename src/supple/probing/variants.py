@@ -116,8 +116,7 @@ def _student(probe: Probe, make: Make | None) -> Callable[[int], nn.Module]:
             method.boundary()
         else:
             if method is not None:
-                optimizer.register_step_pre_hook(lambda *_: method.before_step())
-                optimizer.register_step_post_hook(lambda *_: method.step())
+                method.attach()
             probe.curve(probe.learn(network, optimizer, -1 - probe.origin.seeds[number]))
         if method is not None:
             method.close()
