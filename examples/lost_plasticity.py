@@ -87,12 +87,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     by_heart = RandomLabels(x, examples=320, steps=arguments.budget)
     next_task = Task(x, y, steps=arguments.budget)
-    print(f"\nrandom labels:\n{probed(by_heart)}")
+    print(f"\nrandom labels:\n{probed(by_heart)}", flush=True)
     probe = probed(next_task)
-    print(f"\nthe next task:\n{probe}\n\none layer fresh at a time:\n{probe.by_layer()}")
+    print(f"\nthe next task:\n{probe}", flush=True)
+    print(f"\none layer fresh at a time:\n{probe.by_layer()}", flush=True)
     cures = probe.cures(makers)
     best = next(row.name for row in cures.rows if row.name in makers)
-    print(f"\nafter a method:\n{cures}\n\non with {best}:")
+    print(f"\nafter a method:\n{cures}\n\non with {best}:", flush=True)
 
     # The method is made for a network that was not trained yet, whose values tell what they were drawn from.
     torch.manual_seed(arguments.seed + 1)
