@@ -61,7 +61,7 @@ def test_slower_by_what_the_steps_say():
     found = told([line(400 * factor) for factor in (1.4, 1.5, 1.6, 1.45, 1.55)], line(400))
     assert found.slowdown.mean == pytest.approx(0.5, abs=0.02)
     factors = np.array([1.4, 1.5, 1.6, 1.45, 1.55])
-    half = 2.776 * np.log(factors).std(ddof=1) * np.sqrt(1.2)  # of one network among others
+    half = 3.747 * np.log(factors).std(ddof=1) * np.sqrt(1.2)  # of one network among others
     low, high = np.exp(np.log(factors).mean() + np.array([-half, half])) - 1
     assert found.slowdown[1:] == pytest.approx((low, high), abs=0.02)
     assert found.verdict == "slower by {:.0f}% ({:.0f} to {:.0f}%)".format(*(100 * end for end in found.slowdown))

@@ -26,7 +26,7 @@ class Comparison(NamedTuple):
     Attributes:
         model: the probed network's.
         fresh: the fresh networks'.
-        difference: the first minus the second, with the 95% interval of its mean.
+        difference: the first minus the second, with the 98% interval of its mean.
     """
 
     model: float
@@ -39,7 +39,7 @@ class Probe:
 
     Attributes:
         verdict: what is to be said, such as "slower by 23% (11 to 34%)".
-        slowdown: how many more steps it needs for the same losses, as a share: 0.23 is 23% more; with its 95% interval.
+        slowdown: how many more steps it needs for the same losses, as a share: 0.23 is 23% more; with its 98% interval.
         area: the mean over the curves.
         steps: steps until ``level`` is reached, all there were where it is not.
         final: the mean over the last tenth of the curves.
@@ -282,7 +282,7 @@ def probe(
     and new optimizers. How much slower the network is follows from the steps that both need to come down to a loss, as
     a mean over all losses from the fresh network's first to the lowest of either
     (:func:`supple.probing.curves.steps_needed`): a factor a seed, of which the geometric mean is reported, with
-    Student's 95% interval over seeds. The verdict follows from the interval alone::
+    Student's 98% interval over seeds. The verdict follows from the interval alone::
 
         all of it within ``margin``      "learns as fast as fresh"
         all of it above 0                "slower by 23% (11 to 34%)": needs 23% more steps

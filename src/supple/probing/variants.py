@@ -27,8 +27,8 @@ class Variant(NamedTuple):
 
     Attributes:
         name: what was changed.
-        slowdown: how many more steps it needs than fresh networks, as a share, with its 95% interval.
-        change: how many more steps it needs than the network as it is (fewer are below 0), with its 95% interval.
+        slowdown: how many more steps it needs than fresh networks, as a share, with its 98% interval.
+        change: how many more steps it needs than the network as it is (fewer are below 0), with its 98% interval.
         verdict: what is to be said, compared with fresh networks.
     """
 
