@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         WeightClipping,
         chain,
     )
+    from supple.metrics import watch
     from supple.probing import Probe, probe
     from supple.structure import (
         Consumer,
@@ -95,9 +96,10 @@ __all__ = [
     "initial_distributions",
     "probe",
     "units",
+    "watch",
 ]
 
-_HOMES = ("functional.initial", "structure", "methods", "probing")
+_HOMES = ("functional.initial", "structure", "methods", "metrics", "probing")
 """The modules that have these names."""
 
 _FLOORS = ("functional", "structure", "optim", "methods", "metrics", "probing")

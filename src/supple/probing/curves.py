@@ -80,10 +80,10 @@ def steps_to(curves: Array, level: float) -> Array:
 def interval(differences: ArrayLike, single: bool = False) -> Interval:
     """The mean of differences between pairs, with Student's 98% interval.
 
-    It is mean ± t s / sqrt(n). That it leaves out 0 where there is no difference happens in 2 of 100 cases; losses
-    are not quite normally distributed, and of 95% intervals somewhat more than 5 in 100 did. Where one of the two networks is the same in all pairs, it may be a lucky or an unlucky
-    one, which more pairs do not show; the interval then is the one in which one more of the others would lie,
-    mean ± t s sqrt(1 + 1 / n).
+    It is mean ± t s / sqrt(n). That it leaves out 0 where there is no difference happens in 2 of 100 cases; of 95%
+    intervals it was 5 or 6 in 100, as losses are not quite normally distributed. Where one of the two networks is the
+    same in all pairs, it may be a lucky or an unlucky one, which more pairs do not show; the interval then is the one
+    in which one more of the others would lie, mean ± t s sqrt(1 + 1 / n).
 
     Args:
         differences: [pairs].

@@ -165,7 +165,7 @@ def _pass(
         if training and not model.training:
             twin.train()
         what = "the example"
-        arguments, keywords = _arguments(_copied(example, tensors_in(example), fake))
+        arguments, keywords = arguments_of(_copied(example, tensors_in(example), fake))
     except Exception as error:
         raise ValueError(f"cannot trace {kind}: {what} cannot be copied ({type(error).__name__}: {error})") from error
     record = Record(twin)
@@ -198,7 +198,8 @@ def _copied(value: Any, tensors: Iterable[Tensor], fake: FakeTensorMode | None) 
     return copy.deepcopy(value, memo)
 
 
-def _arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def arguments_of(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a model is called with on an example: (arguments, keyword arguments)."""
     # A TensorDict is a mapping too, but one argument, with methods of a tensor; so is a named tuple.
     if isinstance(example, Mapping) and not hasattr(example, "clone"):
         return (), dict(example)
