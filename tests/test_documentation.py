@@ -15,7 +15,7 @@ from supple.methods.registry import METHODS
 ROOT = Path(__file__).parents[1]
 
 
-PAGES = ["README.md", "docs/guide.md", "docs/choosing.md", "docs/usage.md", "docs/incremental.md"]
+PAGES = ["README.md", "docs/guide.md", "docs/choosing.md", "docs/usage.md", "docs/incremental.md", "docs/probing.md"]
 OPTIONAL = ["lightning", "transformers", "accelerate", "stable_baselines3"]
 
 
