@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 import supple
+from supple.lab.commands.cluster import status_command
 from supple.lab.commands.data import data_app
 from supple.lab.commands.demo import demo_command
 from supple.lab.commands.export import export_command
@@ -24,6 +25,7 @@ app.add_typer(data_app, name="data")
 app.command("methods")(methods_command)
 app.command("plan")(plan_command)
 app.command("run")(run_command)
+app.command("status")(status_command)
 app.command("report")(report_command)
 app.command("export")(export_command)
 
