@@ -164,6 +164,11 @@ def test_a_watcher_says_which_claim_is_lost(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_refused_is_left_as_it_was(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="refused"), claims.claimed(tmp_path):
-        raise ValueError("refused")
-    assert names(tmp_path) == []
+    for expected in ([], [".claim-000001"], [".claim-000002"]):
+        before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+        with pytest.raises(ValueError, match="refused"), claims.claimed(tmp_path):
+            raise ValueError("refused")
+        assert names(tmp_path) == expected
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+        with claims.claimed(tmp_path):
+            pass

@@ -41,6 +41,8 @@ def cluster() -> Iterator[Any]:
     one.shutdown()
 
 
+# Else Ray takes an address on the loopback for that of the machine's other interface.
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 NODE = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 80 * 2**20}
 
 

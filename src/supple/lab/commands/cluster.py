@@ -70,6 +70,9 @@ def run_on_slurm(
     job = slurm.running_job(config.folder)
     if job is None:
         job = slurm.start(config, given, workers)
+        if job is None:
+            say(f"Done: all results are in {config.folder}.", console)
+            return
         say(
             f"Job {job} was submitted, with {workers} workers; their logs are in {config.folder / slurm.JOBS}.", console
         )
@@ -102,8 +105,10 @@ def _line(found: Status) -> str:
         f"{found.count(state):,} {state}" for state in ("done", "running", "lost", "waiting") if found.count(state)
     ]
     share = 100 * found.taken / found.steps if found.steps else 100
-    left = f", {pace(found.rate)} network steps/s, {duration((found.steps - found.taken) / found.rate)} left"
-    return f"{len(found.parts):,} parts: {', '.join(states)}; {share:.1f}%{left if found.rate else ''}"
+    left = ""
+    if found.rate:
+        left = f", {pace(found.rate)} network steps/s, {duration((found.steps - found.taken) / found.rate)} left"
+    return f"{len(found.parts):,} parts: {', '.join(states)}; {share:.1f}%{left}"
 
 
 def _of_part(part: PartStatus, found: Status) -> str:

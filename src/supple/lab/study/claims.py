@@ -114,7 +114,7 @@ class Holder:
     """One who holds the claim of a folder, and renews it in a thread until it is given back."""
 
     def __init__(self, folder: Path, claim: Claim | None, about: Mapping[str, Any]) -> None:
-        self.folder = folder
+        self.folder, self._previous = folder, claim
         self.note: Mapping[str, Any] = {}
         self._number = 1 if claim is None else claim.number + 1
         self._holder = {**here(), **about}
@@ -158,12 +158,14 @@ class Holder:
             raise Lost(f"{self.folder} was taken over by another process, which had not heard of this one for long")
 
     def give_back(self, forget: bool = False) -> None:
-        """Lets others have it; ``forget``: as if it had never been claimed, where it was for the first time."""
+        """Lets others have it; ``forget``: as if it had not been claimed."""
         self._done.set()
         self._thread.join()
         self._given_back = True
         with suppress(OSError):
-            if forget and self._number == 1:
+            if forget:
+                if self._previous is not None and _path(self.folder, self._number).exists():
+                    _path(self.folder, self._previous.number).write_bytes(self._previous.text)
                 _path(self.folder, self._number).unlink()
             else:
                 self.renew()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -26,8 +27,8 @@ try:
 except ModuleNotFoundError as error:
     raise StudyError('--on ray needs Ray, which is not installed: pip install "supple[ray]"') from error
 
-_ANSWER = 20.0
-"""Seconds within which an address, and each node, has to answer."""
+_ANSWER = 180.0
+"""Seconds within which each node has to say whether it is fit; on some, torch is slow to import."""
 
 _BASE = 400_000_000
 """Bytes that Python and torch take in a worker."""
@@ -81,7 +82,9 @@ class RayWorkers(Executor):
         arguments = {**token, "study": study, "problem": config.problem_options, "identity": images}
         asked = {
             _examine.options(
-                num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                num_cpus=0,
+                max_retries=0,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
             ).remote(str(config.folder.absolute()), arguments): node
             for node in _alive()
             if _room(node, self._demand)
@@ -133,7 +136,7 @@ class RayWorkers(Executor):
 
     def start(self, number: int, options: Mapping[str, Any]) -> None:
         """Asks for an actor; where there is no room at the moment, it starts when there is."""
-        actor = _Actor.options(**self._demand).remote(options)
+        actor = _Actor.options(**self._demand, max_concurrency=3).remote(options)
         with self._lock:
             self._actors[number] = actor
             self._hearing[actor.hear.remote()] = number
@@ -183,7 +186,7 @@ class RayWorkers(Executor):
                 **options,
                 runtime_env={"env_vars": {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}},
                 namespace="supple",
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
                 log_to_driver=False,
                 configure_logging=False,
             )
@@ -249,5 +252,5 @@ def _check(folder: str, arguments: Mapping[str, Any]) -> str:
     return ""
 
 
-_examine = ray.remote(max_retries=0)(_check)
-_Actor = ray.remote(max_restarts=0, max_concurrency=3)(Relay)
+_examine: Any = ray.remote(_check)
+_Actor: Any = ray.remote(Relay)

@@ -24,6 +24,7 @@ from supple.lab.study.errors import StudyError
 from supple.lab.study.progress import Lines
 from supple.lab.study.run_config import RunConfig
 from supple.lab.study.running import emptied, join, plan, session
+from supple.lab.study.status import look
 
 try:
     from submitit import SlurmExecutor
@@ -58,6 +59,11 @@ class Member:
         self._stop, done = threading.Event(), threading.Event()
         # As SLURM does before it kills, where somebody ends the job or another needs its place.
         signal.signal(signal.SIGTERM, self._end)
+        # The signal before the limit of time is one of these, by the settings of submitit, or of the site.
+        handlers = [signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGUSR2)]
+        requeue = next((handler for handler in handlers if callable(handler)), self._end)
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, requeue)
         found: list[Any] = []
 
         def train() -> None:
@@ -145,10 +151,15 @@ def script(given: Mapping[str, Any], folder: Path, workers: int) -> str:
     return str(_make_sbatch_string(command=command, folder=folder.absolute() / JOBS, map_count=workers, **given))
 
 
-def start(config: RunConfig, given: Mapping[str, Any], workers: int) -> str:
-    """Submits an array for a study, and writes the manifest that its members wait for; returns the job's number."""
+def start(config: RunConfig, given: Mapping[str, Any], workers: int) -> str | None:
+    """Submits an array for a study, and writes the manifest that its members wait for.
+
+    Returns the number of the job; None where all is done.
+    """
     with emptied(config.folder), claims.claimed(config.folder):
-        manifest, _, _ = plan(config)
+        manifest, _, new = plan(config)
+        if not new and look(config.folder, claims.Watch()).complete:
+            return None
         job = _submit(config, given, workers)
         manifest.sessions.append(session(config))
         manifest.write()

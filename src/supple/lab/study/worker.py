@@ -132,7 +132,7 @@ def main() -> None:
     options = json.loads(sys.stdin.readline())
     if options.get("patient"):
         # A scheduler tells all processes of a job that it will end; the one that started this one says what to do.
-        for name in ("SIGTERM", "SIGUSR1"):
+        for name in ("SIGTERM", "SIGUSR1", "SIGUSR2"):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     try:
         worker = Worker(options, sys.stdin, answers)
