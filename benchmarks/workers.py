@@ -30,12 +30,16 @@ from supple.lab.study.spec import from_dict
 
 @dataclass
 class Log:
-    """What the workers did: how often each part was completed, seconds slept, and seconds between two parts."""
+    """What the workers did: how often each part was completed, seconds slept, and seconds between two parts.
+
+    ``pool`` is the seconds of a processor core that giving them out took, without the workers.
+    """
 
     completed: Counter[int] = field(default_factory=Counter)
     slept: float = 0.0
     between: float = 0.0
     deaths: int = 0
+    pool: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -118,8 +122,9 @@ def simulate(workers: int, parts: int, seconds: float, folder: Path, dying: floa
     pool = WorkerPool(
         RunConfig(study, "asleep", folder), manifest, range(parts), executor, Watcher(), threading.Event()
     )
-    began = time.monotonic()
+    began, cpu = time.monotonic(), time.thread_time()
     outcome = pool.train()
+    log.pool = time.thread_time() - cpu
     if not outcome.complete:
         raise RuntimeError(f"parts were lost: {outcome}")
     return log, time.monotonic() - began
@@ -143,7 +148,7 @@ def main() -> None:
         f"{options.parts - len(log.completed)} lost\n"
         f"between two parts {1000 * log.between / (options.parts + log.deaths):.0f} ms, "
         f"{100 * log.between / log.slept:.2f}% of the time at work; in all {took:.0f} s, at least {ideal:.0f} s; "
-        f"{1000 * cpu / options.parts:.1f} ms of a processor core a part"
+        f"{1000 * cpu / options.parts:.1f} ms of a processor core a part, {1000 * log.pool / options.parts:.1f} of them in the pool"
     )
 
 
