@@ -148,7 +148,8 @@ def main() -> None:
         f"{options.parts - len(log.completed)} lost\n"
         f"between two parts {1000 * log.between / (options.parts + log.deaths):.0f} ms, "
         f"{100 * log.between / log.slept:.2f}% of the time at work; in all {took:.0f} s, at least {ideal:.0f} s; "
-        f"{1000 * cpu / options.parts:.1f} ms of a processor core a part, {1000 * log.pool / options.parts:.1f} of them in the pool"
+        f"{1000 * cpu / options.parts:.1f} ms of a processor core a part, "
+        f"{1000 * log.pool / options.parts:.1f} of them in the pool"
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from supple.functional.initial import Distribution
 from supple.functional.sharding import block_of, is_sharded, local
@@ -26,6 +27,7 @@ from supple.methods.arguments import (
     one_a_replica,
     refuse_unknown,
 )
+from supple.methods.attaching import Attachment, saved_distributions
 from supple.methods.optimizer_state import OptimizerMemory, OptimizerState
 from supple.methods.probe import members, unwrapped_optimizer
 from supple.methods.seeds import common_seed, note_first_step, processes
@@ -125,7 +127,8 @@ class Method(State):
         model: the network; what ``torch.compile`` or ``DistributedDataParallel`` made of it stands for it.
         optimizer: its optimizer, also as a trainer wraps it.
         include: which parameters it acts on: a name or pattern over names, a class of module (its direct parameters), a
-            function of name and parameter, or several of these; None: all that train.
+            function of name and parameter, or several of these; None: all. Those that are frozen are left alone as long
+            as they are.
         exclude: which of them it does not act on, given in the same way.
         initial: initial distributions by parameter name, pattern or module class, where they are not to be worked out;
             see :func:`supple.initial_distributions`. For methods that replace values.
@@ -154,6 +157,8 @@ class Method(State):
     __signature__: ClassVar[inspect.Signature]
     sharded = False
     _later: Iterable[str] = ()  # parameters that are frozen yet, whose distributions are kept if they are known
+    takes_up = False
+    """Whether what is frozen when it is made is acted on when it trains."""
     watches = False
     """Whether its ``watch`` looks at everything at every step, as for a moving average."""
     reads_gradients = True
@@ -167,6 +172,10 @@ class Method(State):
     """Whether it has to know initial distributions though it replaces nothing."""
     treatments: tuple[str, ...] = ("keep", "fresh", "mean")
     """What becomes of what the optimizer remembers where nothing is said: the first that does no harm."""
+    attachment: Attachment | None = None
+    """What lets it act by itself, after :meth:`attach`."""
+    reshapes = False
+    """Whether it takes the optimizer's step anew, from the weights and gradients with which the step began."""
     required: Required = "distributions"
     """What a method that replaces has to know of initial values: of trained parameters only the means can be told."""
 
@@ -211,7 +220,8 @@ class Method(State):
         self._group_by_id: dict[int, dict[str, Any]] = {}
         self.stacked = isinstance(model, Stacked)
         self.replicas = model.replicas if isinstance(model, Stacked) else 1
-        self.parameters = chosen_parameters(model, include, exclude, usual=self.usual)
+        self.parameters = chosen_parameters(model, include, exclude, usual=self.usual, frozen=self.takes_up)
+        self._later = [name for name, parameter in self.parameters.items() if not parameter.requires_grad]
         self.sharded = any(map(is_sharded, self.parameters.values()))
         if self.sharded and self.stacked:
             raise ValueError("a stacked network cannot be sharded; give each process replicas of its own instead")
@@ -250,7 +260,7 @@ class Method(State):
             return None
         modes = (optimizer_state,) if optimizer_state else self.treatments if self.replaces else ("shift",)
         name = type(self).__name__
-        memory = OptimizerMemory(self.optimizer, modes, self.replicas, self.stacked, self.parameters, name)
+        memory = OptimizerMemory(self.optimizer, modes, self.replicas, self.stacked, self.parameters, name, self.seed)
         if memory.mode in ("fresh", "mean"):
             self.settings["optimizer_state"] = memory.mode
         return None if memory.idle else memory
@@ -270,6 +280,8 @@ class Method(State):
                 is read.
         """
         self._check_usable()
+        if self.attachment is not None:
+            self.attachment.check(self)
         if not self.steps and self._takes_seed:
             note_first_step()
         self.steps += 1
@@ -297,6 +309,8 @@ class Method(State):
             RuntimeError: as :meth:`step`.
         """
         self._check_usable()
+        if self.attachment is not None:
+            self.attachment.check(self)
         self.moment, self.time = (type(self).__name__, "before"), self.steps + 1
         self._act_before_step()
 
@@ -313,6 +327,55 @@ class Method(State):
         self.boundaries += 1
         self.moment, self.time = (type(self).__name__, "boundary"), self.boundaries
         self._act_at_boundary()
+
+    def attach(self, *, checkpoint: bool = False) -> Self:
+        """Lets the method act by itself around each ``optimizer.step()``, in any loop and any trainer.
+
+        It acts through the optimizer's own hooks: once a step, after the update and while the gradients are still
+        there. :meth:`step` and :meth:`before_step` are not called any more; :meth:`boundary` is. A step that a
+        ``GradScaler`` skips is none. With ``torch.compile`` the method stays outside of compiled steps.
+
+        Args:
+            checkpoint: whether the optimizer's ``state_dict()`` holds the method's state, so that whoever saves the
+                optimizer saves all, and loading brings it back. A method may also be made, in the same way as the
+                saved one, after weights and optimizer were loaded: its initial distributions are then the saved ones.
+
+        Returns:
+            The method itself; ``with method.attach():`` closes it at the end.
+
+        Raises:
+            ValueError: if the method has no optimizer, or one that does not train all that it acts on, or whose
+                ``step`` or ``state_dict`` calls no hooks; or if the state that the optimizer was loaded with is another
+                method's.
+            RuntimeError: if it is attached already.
+
+        Example:
+            >>> import torch, supple
+            >>> model = torch.nn.Linear(2, 1, bias=False)
+            >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            >>> method = supple.SWR(model, optimizer, frequency=1, factor=1.0).attach()
+            >>> model(torch.ones(1, 2)).sum().backward()
+            >>> optimizer.step()
+            >>> int(method.reinitialized.total) > 0
+            True
+        """
+        Attachment(self, checkpoint)
+        return self
+
+    def detach(self) -> None:
+        """Ends what :meth:`attach` began: :meth:`step` is called by hand again. Without it, nothing."""
+        if self.attachment is not None:
+            self.attachment.remove()
+
+    def close(self) -> None:
+        """Takes away all hooks. The network trains on as if the method had never been there."""
+        self.detach()
+        super().close()
+
+    @property
+    def parts(self) -> tuple[Method, ...]:
+        """The methods that it is made of: itself."""
+        return (self,)
 
     @property
     def acts_before_step(self) -> bool:
@@ -527,7 +590,7 @@ class Method(State):
                 f"this {type(self).__name__} acts in several processes together, so it cannot be copied or pickled; "
                 "make a new one for the copy of the network and give it this one's state_dict()"
             )
-        return dict(vars(self))
+        return {name: value for name, value in vars(self).items() if name != "attachment"}
 
     def _new_seed(self) -> int:
         """A seed for this method, where none is stated."""
@@ -538,11 +601,11 @@ class Method(State):
 
     def _redrawn(self) -> Iterable[str]:
         """The parameters whose initial distributions have to be known."""
-        return self.parameters
+        return [name for name, parameter in self.parameters.items() if parameter.requires_grad]
 
     def _written(self) -> Collection[str]:
         """The parameters that may get new values; only they can show that the network was trained."""
-        return self.parameters
+        return [name for name, parameter in self.parameters.items() if parameter.requires_grad]
 
     def _take_initial(self, overrides: Overrides | None) -> None:
         """Works out the initial distributions."""
@@ -555,11 +618,20 @@ class Method(State):
             names = self._redrawn()
             # Wrappers such as Lookahead copy the weights before any step.
             inner = None if self.optimizer is None else members(self.optimizer)[-1]
+            if saved := saved_distributions(self):
+                warnings.filterwarnings("ignore", "The model looks trained already")
             initial = initial_distributions(self.model, overrides, optimizer=inner, names=self._written())
-        self.distributions = initial.require_means(names) if self.required == "means" else initial.require(names)
-        found = {name: initial[name].distribution for name in self._later if name not in self.distributions}
-        self.distributions |= {name: one for name, one in found.items() if one is not None}
         self._stated = {name for name, entry in initial.items() if entry.source == "override"}
+        saved = {name: one for name, one in saved.items() if name not in self._stated}
+        told = [name for name in names if name not in saved]
+        require = initial.require_means if self.required == "means" else initial.require
+        self.distributions = require(told) | saved
+        for name in self._later:
+            try:
+                self.distributions |= {} if name in saved else require([name])
+            except ValueError:
+                if name in self.parameters and not self.parameters[name].requires_grad:
+                    del self.parameters[name], self.blocks[name]
         self.fixed_rows = {name: entry.fixed_row for name, entry in initial.items() if entry.fixed_row is not None}
 
 

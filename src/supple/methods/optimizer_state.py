@@ -51,6 +51,7 @@ class OptimizerMemory:
         stacked: whether the first dimension of its parameters counts them.
         parameters: the parameters whose entries will be replaced, by name.
         method: name of the method, for messages.
+        seed: its seeds, int64 [R].
 
     Attributes:
         mode: "keep", "fresh", "mean" or, for methods that change all weights a little, "shift".
@@ -69,10 +70,12 @@ class OptimizerMemory:
         stacked: bool,
         parameters: Mapping[str, torch.nn.Parameter],
         method: str,
+        seed: Tensor,
     ) -> None:
         self._optimizer = optimizer
         self._replicas, self._stacked, self._method = replicas, stacked, method
         self._parameters = dict(parameters)
+        self._chances = {parameter: (seed, name) for name, parameter in parameters.items()}
         self._probes: dict[Any, Probe] = {}
         self._new: dict[Any, tuple[list[Any], dict[Path, Any]]] = {}
         self._looked: set[str] = set()
@@ -115,7 +118,7 @@ class OptimizerMemory:
             if tensor is not None:
                 found.append(Remembered(tensor, slot.offset, slot.slope, self.mode == "mean" and slot.even))
         if self.mode == "fresh" and probe.rule is not None:
-            born, step = self.ages.mark(parameter, probe.rule, index() if index else None)
+            born, step = self.ages.mark(parameter, probe.rule, index() if index else None, self._chances[parameter])
             if step is not None:
                 one = torch.as_tensor(step, device=parameter.device)
                 found.append(
@@ -183,6 +186,13 @@ class OptimizerMemory:
             return {}
         return {name: self.ages.born[p] for name, p in self._parameters.items() if p in self.ages.born}
 
+    def bear_all(self) -> None:
+        """Keeps births of all parameters from now on, so that a saved state has the same tensors from the start."""
+        if self._counts_ages:
+            for parameter in self._parameters.values():
+                if self._group(parameter) is not None and (rule := self._probe(parameter).rule) is not None:
+                    self.ages.mark(parameter, rule)
+
     def restore(self, born: Mapping[str, Tensor]) -> None:
         """Takes back when entries were born.
 
@@ -192,7 +202,7 @@ class OptimizerMemory:
         for name, tensor in born.items():
             parameter = self._parameters[name]
             if self._group(parameter) is not None and (rule := self._probe(parameter).rule) is not None:
-                self.ages.restore(parameter, rule, tensor)
+                self.ages.restore(parameter, rule, tensor, self._chances[parameter])
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_before": (), "_suspect": [], "births": self.born}
@@ -219,7 +229,7 @@ class OptimizerMemory:
         aside = held_aside(self._optimizer)
         for name, parameter in self._parameters.items():
             if self._group(parameter) is None:
-                if self.mode in ("keep", "shift"):
+                if self.mode in ("keep", "shift") or not parameter.requires_grad:
                     continue
                 raise ValueError(
                     f"{name}: a parameter of shape {tuple(parameter.shape)} is not in the {kind} that was given; pass "
@@ -315,7 +325,9 @@ class OptimizerMemory:
             return
         kind = type(self._optimizer).__name__
         for name, parameter in self._parameters.items():
-            tensors = {} if name in self._looked else tensors_of(self._optimizer, parameter, self._members)
+            if name in self._looked or not parameter.requires_grad:
+                continue
+            tensors = tensors_of(self._optimizer, parameter, self._members)
             if not tensors:
                 continue
             self._looked.add(name)
@@ -337,8 +349,8 @@ class OptimizerMemory:
 
     def _watch(self) -> None:
         """Notices that the weights change while the optimizer's state does not: another optimizer trains them."""
-        name, parameter = next(iter(self._parameters.items()))
-        if is_sharded(parameter) or parameter.grad is None or self._group(parameter) is None:
+        name, parameter = next(((n, p) for n, p in self._parameters.items() if p.requires_grad), ("", None))
+        if parameter is None or is_sharded(parameter) or parameter.grad is None or self._group(parameter) is None:
             return
         probe = self._probe(parameter)
         if probe.failure or not probe.slots:

@@ -62,6 +62,12 @@ METHODS: dict[str, Callable[[StackedMLP, torch.optim.Optimizer], supple.Method |
     "ReDo contribution": lambda n, o: supple.ReDo(
         n, o, frequency=8, threshold=0.2, utility="contribution", features="after_norm"
     ),
+    "CBP in backward": lambda n, o: supple.CBP(
+        n, o, maturity=seed_first(5, 20), replacement_rate=seed_first(1e-2, 5e-3), order="in_backward"
+    ),
+    "ReDo contribution in backward": lambda n, o: supple.ReDo(
+        n, o, frequency=8, threshold=0.2, utility="contribution", features="after_norm", order="in_backward"
+    ),
     "chain": lambda n, o: supple.chain(
         supple.L2(n, l2=1e-4), supple.SWR(n, o, frequency=20, factor=0.1), supple.CBP(n, o, maturity=9)
     ),
@@ -144,7 +150,7 @@ def test_losses_agree_in_single_precision(hidden: int) -> None:
     torch.testing.assert_close(loss, expected, rtol=0.05, atol=0)
 
 
-@pytest.mark.parametrize("method", ["base", "S&P", "SWR", "CBP", "ReDo"])
+@pytest.mark.parametrize("method", ["base", "S&P", "SWR", "CBP", "ReDo", "ReDo in backward"])
 def test_replica_alone_equals_replica_in_a_population_of_64(method: str) -> None:
     seeds = list(range(8))
     make = {
@@ -153,6 +159,7 @@ def test_replica_alone_equals_replica_in_a_population_of_64(method: str) -> None
         "SWR": lambda n, o, v: supple.SWR(n, o, frequency=10, factor=0.05 * v),
         "CBP": lambda n, o, v: supple.CBP(n, o, maturity=5, replacement_rate=2e-3 * v),
         "ReDo": lambda n, o, v: supple.ReDo(n, o, frequency=8, threshold=0.1 * v),
+        "ReDo in backward": lambda n, o, v: supple.ReDo(n, o, frequency=8, threshold=0.1 * v, order="in_backward"),
     }[method]
 
     def run(chosen: list[int], values: torch.Tensor) -> tuple[StackedMLP, torch.Tensor]:

@@ -26,7 +26,7 @@ def status_command(
         float | None, typer.Option(min=1, help="Look again every so many seconds, until all is done or Ctrl-C.")
     ] = None,
 ) -> None:
-    """Show how far a results folder is: parts done, running, lost and waiting, where, how fast, and the time left.
+    """Show how far a results folder is: parts done, running, lost and waiting, how fast, and the time left.
 
     Where other machines train, it listens for seconds whether they do: a part is
     lost that gives no sign of life. It is taken over by the next worker that is
