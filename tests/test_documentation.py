@@ -15,7 +15,10 @@ from supple.methods.registry import METHODS
 ROOT = Path(__file__).parents[1]
 
 
-PAGES = ["README.md", "docs/guide.md", "docs/choosing.md", "docs/usage.md", "docs/incremental.md", "docs/probing.md"]
+PAGES = [
+    *("README.md", "docs/guide.md", "docs/choosing.md", "docs/usage.md", "docs/incremental.md"),
+    *("docs/watching.md", "docs/probing.md"),
+]
 OPTIONAL = ["lightning", "transformers", "accelerate", "stable_baselines3"]
 
 
@@ -67,7 +70,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", ["docs/guide.md", "docs/choosing.md", "docs/usage.md"])
+@pytest.mark.parametrize("page", ["docs/guide.md", "docs/choosing.md", "docs/usage.md", "docs/watching.md"])
 def test_links_lead_somewhere(page: str) -> None:
     here = ROOT / page
     links = re.findall(r"\]\((?!https?:)([^)]*)\)", here.read_text())
