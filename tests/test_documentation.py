@@ -16,14 +16,8 @@ ROOT = Path(__file__).parents[1]
 
 
 NAMES = [
-    "index",
-    "guide",
-    "choosing",
-    "usage",
-    "incremental",
-    "probing",
-    "tutorials/reinforcement",
-    "tutorials/fine_tuning",
+    *("index", "guide", "choosing", "usage", "watching", "probing", "incremental"),
+    *("tutorials/reinforcement", "tutorials/fine_tuning"),
 ]
 PAGES = ["README.md", *(f"docs/{name}.md" for name in NAMES)]
 OPTIONAL = ["lightning", "transformers", "accelerate", "stable_baselines3"]
@@ -77,7 +71,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", ["docs/guide.md", "docs/choosing.md", "docs/usage.md"])
+@pytest.mark.parametrize("page", ["docs/guide.md", "docs/choosing.md", "docs/usage.md", "docs/watching.md"])
 def test_links_lead_somewhere(page: str) -> None:
     here = ROOT / page
     links = re.findall(r"\]\((?!https?:)([^)]*)\)", here.read_text())

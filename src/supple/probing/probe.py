@@ -110,7 +110,8 @@ class Probe:
 
         A method that acts at boundaries acts once, as at one. With any other the network first learns one more task,
         of another seed, for the budget; "trained on" is the network that learned it without a method. Then the copies
-        learn the same tasks as before, without the method.
+        learn the same tasks as before, without the method. A ``Task`` of your own has the same examples for every
+        seed, which such a network then has seen: compare it with "trained on", not with fresh networks.
 
         Methods are made for a network that was not trained yet, since only its values tell what they were drawn from;
         the trained values come after that. Those that keep the values at the start keep the fresh network's.
