@@ -21,7 +21,7 @@ test: $(READY)  ## the tests that take a few minutes
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: $(READY)  ## all tests, also the slow ones and those for a GPU where there is one
-	$(BIN)/python -m pytest -m "" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not packaging" -n 2 --dist loadfile
 
 test-oldest: .venv-oldest/.ready  ## the library with the oldest versions that it supports
 	.venv-oldest/bin/python -m pytest tests/functional tests/structure tests/methods tests/metrics tests/optim
