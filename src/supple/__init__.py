@@ -1,5 +1,6 @@
 """Keeps neural networks able to learn: methods against loss of plasticity, for any PyTorch training loop."""
 
+from supple import surgery
 from supple.functional.initial import Constant, Distribution, Normal, TruncatedNormal, Uniform
 from supple.methods import (
     CBP,
@@ -11,8 +12,10 @@ from supple.methods import (
     SWR,
     TRAC,
     UPGD,
+    CChain,
     Chain,
     HareAndTortoise,
+    InFeR,
     Isometry,
     L2Init,
     Method,
@@ -55,6 +58,7 @@ __all__ = [
     "SWR",
     "TRAC",
     "UPGD",
+    "CChain",
     "Chain",
     "Constant",
     "Consumer",
@@ -62,6 +66,7 @@ __all__ = [
     "Excluded",
     "Feature",
     "HareAndTortoise",
+    "InFeR",
     "Initial",
     "InitialDistributions",
     "Isometry",
@@ -87,5 +92,6 @@ __all__ = [
     "WeightClipping",
     "chain",
     "initial_distributions",
+    "surgery",
     "units",
 ]

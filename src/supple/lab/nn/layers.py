@@ -27,12 +27,32 @@ class CReLU(nn.Module):
         return torch.cat((torch.relu(z), torch.relu(-z)), dim=-1)
 
 
+class Fourier(nn.Module):
+    """Deep Fourier features: [sin(z), cos(z)] along the last dimension, so [..., units] becomes [..., 2 * units].
+
+    Source: Lewandowski, Schuurmans and Machado, "Plastic learning with deep Fourier features", ICLR 2025, arXiv
+    2410.20634.
+    """
+
+    def forward(self, z: Tensor) -> Tensor:
+        """The sine of each unit, and then the cosine of each unit."""
+        return torch.cat((z.sin(), z.cos()), dim=-1)
+
+
 def kaiming_normal(fan_in: int, fan_out: int) -> Normal:
     """Normal with standard deviation sqrt(2 / fan_in); ``fan_out`` plays no part.
 
     Source: He, Zhang, Ren and Sun, "Delving deep into rectifiers", ICCV 2015, equation 10.
     """
     return Normal(0.0, math.sqrt(2 / fan_in))
+
+
+def lecun_normal(fan_in: int, fan_out: int) -> Normal:
+    """Normal with standard deviation sqrt(1 / fan_in); ``fan_out`` plays no part.
+
+    Source: LeCun, Bottou, Orr and Müller, "Efficient backprop", 1998, equation 16.
+    """
+    return Normal(0.0, math.sqrt(1 / fan_in))
 
 
 def xavier_normal(fan_in: int, fan_out: int) -> Normal:
@@ -52,7 +72,7 @@ class Activation:
         module: makes the module that computes it, with no arguments.
         saturated: outputs at which a unit is dead if it gives nothing else, on any example, than one of them.
         tolerance: how near to such an output counts.
-        copies: how often each unit appears in the output; 2 for CReLU.
+        copies: how often each unit appears in the output; 2 for CReLU and Fourier features.
         weights: initial distribution of the weights of a layer, from its (fan_in, fan_out).
     """
 
@@ -72,6 +92,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "silu": Activation(nn.SiLU, (0.0,), weights=xavier_normal),
     "gelu": Activation(nn.GELU, (0.0,), weights=xavier_normal),
     "crelu": Activation(CReLU, (0.0,), tolerance=0.0, copies=2),
+    "fourier": Activation(Fourier, (), copies=2, weights=lecun_normal),
 }
 """The activation functions of the study by name."""
 
