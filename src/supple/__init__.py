@@ -1,50 +1,53 @@
 """Keeps neural networks able to learn: methods against loss of plasticity, for any PyTorch training loop."""
 
-from supple import surgery
-from supple.functional.initial import Constant, Distribution, Normal, TruncatedNormal, Uniform
-from supple.methods import (
-    CBP,
-    CPR,
-    DASH,
-    FIRE,
-    L2,
-    SNR,
-    SWR,
-    TRAC,
-    UPGD,
-    CChain,
-    Chain,
-    HareAndTortoise,
-    InFeR,
-    Isometry,
-    L2Init,
-    Method,
-    NaP,
-    Parseval,
-    ReDo,
-    ReGraMa,
-    Reinitialized,
-    Reset,
-    ShrinkAndPerturb,
-    ShrinkAndRedraw,
-    Spectral,
-    Wasserstein,
-    WeightClipping,
-    chain,
-)
-from supple.structure import (
-    Consumer,
-    Excluded,
-    Feature,
-    Initial,
-    InitialDistributions,
-    Norm,
-    Slice,
-    UnitGroup,
-    Units,
-    initial_distributions,
-    units,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from supple.functional.initial import Constant, Distribution, Normal, TruncatedNormal, Uniform
+    from supple.methods import (
+        CBP,
+        CPR,
+        DASH,
+        FIRE,
+        L2,
+        SNR,
+        SWR,
+        TRAC,
+        UPGD,
+        CChain,
+        Chain,
+        HareAndTortoise,
+        InFeR,
+        Isometry,
+        L2Init,
+        Method,
+        NaP,
+        Parseval,
+        ReDo,
+        ReGraMa,
+        Reinitialized,
+        Reset,
+        ShrinkAndPerturb,
+        ShrinkAndRedraw,
+        Spectral,
+        Wasserstein,
+        WeightClipping,
+        chain,
+    )
+    from supple.structure import (
+        Consumer,
+        Excluded,
+        Feature,
+        Initial,
+        InitialDistributions,
+        Norm,
+        Slice,
+        UnitGroup,
+        Units,
+        initial_distributions,
+        units,
+    )
 
 __version__ = "0.1.0"
 
@@ -92,6 +95,28 @@ __all__ = [
     "WeightClipping",
     "chain",
     "initial_distributions",
-    "surgery",
     "units",
 ]
+
+_HOMES = ("functional.initial", "structure", "methods")
+"""The modules that have these names."""
+
+_FLOORS = ("functional", "structure", "optim", "methods", "metrics", "surgery")
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is asked for when it is first asked for, so that the command line answers before torch is there."""
+    if name in _FLOORS:
+        return import_module(f"supple.{name}")
+    if name in __all__:
+        for home in _HOMES:
+            module = import_module(f"supple.{home}")
+            if name in vars(module):
+                globals()[name] = found = getattr(module, name)
+                return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """All that can be asked for, also what was not yet."""
+    return sorted({*globals(), *__all__, *_FLOORS})

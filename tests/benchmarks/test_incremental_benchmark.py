@@ -32,6 +32,7 @@ def run(*options):
     )
 
 
+@pytest.mark.slow
 def test_it_measures_every_contender():
     result = run("--json")
     assert result.returncode == 0, result.stderr
@@ -50,6 +51,7 @@ def test_it_measures_every_contender():
     assert rows["plain"]["over_plain"]["median"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there():
     result = run("--device", "cuda")

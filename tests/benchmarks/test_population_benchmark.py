@@ -23,6 +23,7 @@ def tiny() -> dict[str, Any]:
     return population.run(options)
 
 
+@pytest.mark.slow
 def test_rates_and_ratios_fit_together(tiny: dict[str, Any]) -> None:
     base, redo = tiny["engine"]
     plain, careful = tiny["contenders"]
@@ -44,6 +45,7 @@ def test_rates_and_ratios_fit_together(tiny: dict[str, Any]) -> None:
     assert len(scaling["seconds"]) == 2
 
 
+@pytest.mark.slow
 def test_table_shows_every_contender(tiny: dict[str, Any]) -> None:
     console = Console(width=80)
     footprint = {"hidden": 100, "method": "swr", "times_the_parameters": 2.5} | tiny["scaling"][0]
@@ -55,6 +57,7 @@ def test_table_shows_every_contender(tiny: dict[str, Any]) -> None:
     assert "…" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["file", "stdout"])
 def test_numbers_are_written_as_json(
     where: str, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture

@@ -94,6 +94,7 @@ def test_peak_is_a_rate_of_products() -> None:
     assert peak(sizes=(64,), seconds=0.01) > 0
 
 
+@pytest.mark.slow
 def test_footprint() -> None:
     # In a process of its own: one that has worked before has free memory that a population would take first.
     with workers([cores()[:1]]) as one:

@@ -134,9 +134,9 @@ def test_one_of_several_optimizers_has_to_be_named() -> None:
     module = Module()
     trainer.strategy._optimizers = [module.configure_optimizers(), module.configure_optimizers()]
     with pytest.raises(ValueError, match="there are 2 optimizers; say which"):
-        PlasticityCallback(METHODS["SWR"]).on_fit_start(trainer, module)
+        PlasticityCallback(METHODS["SWR"]).on_train_start(trainer, module)
     second = PlasticityCallback(METHODS["SWR"], optimizer=1)
-    second.on_fit_start(trainer, module)
+    second.on_train_start(trainer, module)
     assert second.method is not None
     assert second.method.optimizer is trainer.optimizers[1]
 
@@ -214,14 +214,16 @@ def test_a_fit_that_fails_leaves_no_hooks() -> None:
         callback.method.step()
 
 
-def test_a_method_still_open_is_closed_when_fitting_starts_again() -> None:
+def test_a_method_is_made_once_a_fit() -> None:
     callback = PlasticityCallback(lambda module, o: supple.ReDo(module.body, o, frequency=1))
     trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     module = Module()
     trainer.strategy._optimizers = [module.configure_optimizers()]
-    callback.on_fit_start(trainer, module)
+    callback.on_sanity_check_start(trainer, module)
     once = len(hooks(module))
-    callback.on_fit_start(trainer, module)
+    callback.on_train_start(trainer, module)
     assert len(hooks(module)) == once > 0
     callback.teardown(trainer, module, "fit")
     assert not hooks(module)
+    callback.on_train_start(trainer, module)
+    assert len(hooks(module)) == once

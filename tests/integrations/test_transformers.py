@@ -69,9 +69,9 @@ def arguments(folder: Path, accumulate: int = 1, **options: Any) -> transformers
 
 
 def fit(
-    name: str, folder: Path, steps: int, resume: bool | str = False, accumulate: int = 1, **options: Any
+    name: str, folder: Path, steps: int, resume: bool | str = False, accumulate: int = 1
 ) -> tuple[Model, PlasticityCallback]:
-    model, callback = Model(), PlasticityCallback(METHODS[name], **options)
+    model, callback = Model(), PlasticityCallback(METHODS[name])
     optimizer = torch.optim.Adam(model.parameters(), lr=LR)
     scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     trainer = InOrder(
@@ -159,56 +159,17 @@ def test_a_loop_of_accelerate_is_a_plain_loop(name: str) -> None:
     assert_same(model, expected)
 
 
-def test_a_checkpoint_elsewhere_is_named(tmp_path: Path) -> None:
+def test_a_checkpoint_anywhere_has_the_state_and_one_without_it_is_refused(tmp_path: Path) -> None:
     fit("SWR", tmp_path / "part", 4)
     checkpoint = tmp_path / "part" / "checkpoint-4"
-    with pytest.raises(FileNotFoundError, match="checkpoint=folder"):
-        fit("SWR", tmp_path / "other", 5, resume=str(checkpoint))
-    _, callback = fit("SWR", tmp_path / "other", 5, resume=str(checkpoint), checkpoint=checkpoint)
+    _, callback = fit("SWR", tmp_path / "other", 5, resume=str(checkpoint))
     assert callback.method is not None
     assert callback.method.steps == 5  # type: ignore[union-attr]
-
-
-class Trial(dict):  # type: ignore[type-arg]
-    """Hyperparameters with a number, as a search gives them to the Trainer."""
-
-    def __init__(self, number: int, **params: float) -> None:
-        super().__init__(params)
-        self.number, self.params = number, params
-
-
-@pytest.mark.parametrize("name", [None, "first"])
-def test_a_trial_of_a_search_of_hyperparameters_has_its_own_folder(
-    name: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Which knows only the trials of libraries that are installed.
-    monkeypatch.setattr("transformers.integrations.hp_params", dict)
-    for number, rate in ((3, 0.01), (4, 0.02)):
-        callback = PlasticityCallback(METHODS["SWR"])
-        trainer = transformers.Trainer(
-            args=arguments(tmp_path, max_steps=1, save_steps=1),
-            train_dataset=data(),
-            model_init=Model,
-            callbacks=[callback],
-        )
-        trainer.hp_search_backend = transformers.trainer_utils.HPSearchBackend.OPTUNA
-        trainer.hp_space = dict
-        trainer.hp_name = None if name is None else lambda trial: f"{name}-{trial.number}"
-        trainer.train(trial=Trial(number, learning_rate=rate))
-        folder = tmp_path / (f"run-{number}" if name is None else f"{name}-{number}") / "checkpoint-1"
-        assert (folder / "supple.safetensors").exists()
-    assert len(list(tmp_path.rglob("supple.safetensors"))) == 2
-
-
-def test_a_trial_whose_folder_is_not_found_hears_what_to_do(tmp_path: Path) -> None:
-    callback = PlasticityCallback(METHODS["SWR"])
-    model = Model()
-    state = transformers.TrainerState(is_hyper_param_search=True, trial_params={"learning_rate": 0.1})
-    callback.on_train_begin(
-        arguments(tmp_path), state, transformers.TrainerControl(), model, torch.optim.SGD(model.parameters(), lr=0.1)
-    )
-    with pytest.raises(FileNotFoundError, match="hp_name="):
-        callback.on_save(arguments(tmp_path), state, transformers.TrainerControl())
+    saved = torch.load(checkpoint / "optimizer.pt", weights_only=True)
+    del saved["param_groups"][0]["supple"]
+    torch.save(saved, checkpoint / "optimizer.pt")
+    with pytest.raises(ValueError, match=r"goes on from step 4, but .* holds none of a method"):
+        fit("SWR", tmp_path / "other", 5, resume=str(checkpoint))
 
 
 @pytest.mark.filterwarnings("ignore:The model looks trained already")

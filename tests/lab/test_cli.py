@@ -12,7 +12,7 @@ from cli_runs import run, words, write_images
 
 import supple
 from supple.lab import cli, data, demo
-from supple.lab.commands import app
+from supple.lab.commands import COMMANDS, load
 from supple.methods.registry import METHODS, defaults
 
 
@@ -118,10 +118,7 @@ def test_unknown_errors_are_not_hidden(monkeypatch, tmp_path):
     assert isinstance(run("demo", "--out", tmp_path).exception, ZeroDivisionError)
 
 
-COMMANDS = [(one.name or one.callback.__name__.removesuffix("_command"),) for one in app.registered_commands]
-
-
-@pytest.mark.parametrize("command", [(), ("data",), ("data", "fetch"), *COMMANDS], ids=" ".join)
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS), ("data", "fetch")], ids=" ".join)
 def test_help_has_an_example(command):
     result = run(*command, "--help")
     assert result.exit_code == 0
@@ -185,3 +182,17 @@ def test_any_encoding_of_standard_output_keeps_numbers_readable(encoding, said, 
     monkeypatch.setitem(sys.modules, "supple.lab.commands", commands)
     cli.main()
     assert written.getvalue().decode(encoding).strip() == said
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_each_says_of_itself(name):
+    assert (load(name).help or "").lstrip().startswith(COMMANDS[name])
+
+
+@pytest.mark.parametrize("options", [["--help"], ["--version"]])
+def test_help_comes_before_torch_is_imported(options):
+    program = f"""import sys
+from supple.lab.commands import app
+app({options}, standalone_mode=False)
+assert "torch" not in sys.modules and "numpy" not in sys.modules"""
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)

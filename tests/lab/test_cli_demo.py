@@ -159,6 +159,7 @@ def test_an_earlier_report_is_replaced_and_nothing_else(folder, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {*FILES, "notes.txt"}
 
 
+@pytest.mark.slow
 def test_demo_with_a_standard_output_of_ascii(folder, tmp_path):
     program = "import sys; from supple.lab.cli import main; main()"
     options = ("--data-dir", folder, "--no-verify", "--tasks", "2", "--seeds", "2", "--methods", "l2")

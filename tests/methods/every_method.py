@@ -22,9 +22,9 @@ def cbp(utility, decay=0.0, **words):
     return supple.CBP, settings, {"utility": utility, **words}
 
 
-def redo(utility):
+def redo(utility, **words):
     settings = {"frequency": [4, 6, 3, 10, 7, 5], "threshold": [0.9, 0.3, 0.5, 0.2, 0.0, 0.4]}
-    return supple.ReDo, settings, {"utility": utility}
+    return supple.ReDo, settings, {"utility": utility, **words}
 
 
 UNIT_UTILITIES = ["contribution", "magnitude", "activation", "gradient"]
@@ -50,6 +50,7 @@ EVERY = {
     "CBP absorbing": cbp("activation", absorb_mean=True),
     "CBP of 2024": cbp("contribution", decay=0.99, counting="draw", absorb_mean=True),
     **{f"ReDo {utility}": redo(utility) for utility in UNIT_UTILITIES},
+    "ReDo in backward": redo("activation", order="in_backward"),
     "L2 Init": (supple.L2Init, {"strength": STRENGTHS}, {}),
     "L2 Init huber decoupled": (supple.L2Init, {"strength": STRENGTHS}, {"norm": "huber", "decoupled": True}),
     "Wasserstein": (supple.Wasserstein, {"strength": STRENGTHS}, {}),

@@ -64,6 +64,7 @@ def counts_of(model: nn.Module, method: supple.Method, forward: Callable[[Tensor
     return torch.stack(train(model, optimizer, method, batches, lambda model, x: forward(x).square().mean()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_network_is_compiled_once_with_reading_and_once_without(case: str) -> None:
     build, make = CASES[case]

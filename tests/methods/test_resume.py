@@ -101,6 +101,7 @@ def assert_same(one, other, path=""):
         assert one == other, path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", METHODS)
 def test_going_on_in_a_new_process_is_as_never_having_stopped(name, kind, resumed):

@@ -66,7 +66,7 @@ def example(kind, step=0):
 
 def make(kind, steps=3, groups=False):
     """A network that has trained for some steps, and its optimizer."""
-    torch.manual_seed(3)
+    torch.manual_seed(1)
     model = MODELS[kind]().double()
     parameters = list(model.parameters())
     several = [{"params": parameters[:2]}, {"params": parameters[2:], "lr": 0.02}] if groups else parameters
@@ -221,7 +221,7 @@ def test_a_saved_state_goes_on_alike(change, kind):
     again, other = make(kind, steps=1)
     CHANGES[change](again, other, example=example(kind))
     again.load_state_dict(model.state_dict())
-    other.load_state_dict(optimizer.state_dict())
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     for one in ((model, optimizer), (again, other), copy.deepcopy((model, optimizer))):
         train(*one, kind, 2, 7)
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
@@ -230,7 +230,7 @@ def test_a_saved_state_goes_on_alike(change, kind):
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("change", CHANGES)
 def test_units_of_the_changed_network_are_found_and_replaced(change, kind):
-    model, optimizer = make(kind)
+    model, optimizer = make(kind, steps=0)
     sizes = [group.size for group in supple.units(model, example(kind))]
     CHANGES[change](model, optimizer, example=example(kind))
     units = supple.units(model, example(kind))
@@ -259,8 +259,8 @@ def test_fourier_draws_from_the_narrower_distribution():
     assert not torch.equal(surgery.fourier(other, seed=1)[2].weight, weight)
     stated = nn.Sequential(nn.Linear(3, 50), nn.Tanh(), nn.Linear(50, 40))
     surgery.fourier(stated, initial={"2.weight": supple.Normal(2.0, 0.1)})
-    assert float(stated[2].weight.mean()) == pytest.approx(2.0, abs=0.01)
-    assert float(stated[2].weight.std()) == pytest.approx(0.1 / 2**0.5, rel=0.05)
+    assert stated[2].weight.mean().item() == pytest.approx(2.0, abs=0.01)
+    assert stated[2].weight.std().item() == pytest.approx(0.1 / 2**0.5, rel=0.05)
 
 
 @pytest.mark.parametrize("activation", ["crelu", "fourier"])
@@ -355,7 +355,7 @@ REFUSED = {
     "no example": (Gated, "crelu", None, "give an example of its input"),
     "no units": (lambda: nn.Linear(5, 2), "layer_norm", FLAT, "has no hidden units that can be replaced"),
     "sizes in the code": (Sized, "crelu", IMAGES, "the changed Sized does not run on the example.*flatten"),
-    "gated": (Gated, "crelu", FLAT, "units of a cannot be changed: they are not all.*gated.*units=supple.Units"),
+    "gated": (Gated, "crelu", FLAT, "units of a \\* b cannot be changed: they are not all.*gated.*units=supple.Units"),
     "by hand": (ByHand, "fourier", FLAT, "does not run on the example.*Fourier features stand for an activation"),
     "slopes": (lambda: chain(nn.PReLU(4)), "fourier", None, "activation function has parameters"),
     "normalized after": (lambda: chain(nn.ReLU(), nn.LayerNorm(4)), "crelu", None, "2 follows it"),

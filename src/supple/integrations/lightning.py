@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
 
-from supple.integrations.beginning import Beginning, Factory
 from supple.methods import Method
 
 
 class PlasticityCallback(Callback):
-    """Lets a method act after each step of the optimizer, and saves its state in the checkpoints.
+    """Makes a method when fitting starts and attaches it to the optimizer, with whose state it is saved and loaded.
 
-    The method acts in a hook of the optimizer (``torch.optim.Optimizer.register_step_post_hook``): right after the
-    update, when the gradients of all accumulated batches are still there. Lightning itself has no event between the
-    two: it clears the gradients after the next batch's forward pass, where ``on_before_zero_grad`` comes too late to
-    change weights. Relied on: the optimizer's ``step`` is what updates the weights, in automatic and in manual
-    optimization.
-
-    The method is made when fitting starts. A method has to know what the parameters were initialized from and trained
-    weights no longer tell, so the values that the model has at ``setup``, before a checkpoint is loaded, are kept on
-    the host until then.
+    That is after a checkpoint was loaded, so going on from one needs nothing else; see :meth:`supple.Method.attach`.
 
     Args:
         factory: makes the method from the ``LightningModule`` and its optimizer; it may use a part of the module:
@@ -45,79 +37,34 @@ class PlasticityCallback(Callback):
             trainer = lightning.Trainer(callbacks=[plasticity])
     """
 
-    def __init__(self, factory: Factory, optimizer: int | None = None) -> None:
+    def __init__(
+        self, factory: Callable[[nn.Module, torch.optim.Optimizer], Method], optimizer: int | None = None
+    ) -> None:
         self.method: Method | None = None
         self._factory, self._number = factory, optimizer
-        self._beginning: Beginning | None = None
-        self._saved: dict[str, Any] | None = None
-        self._handles: list[Any] = []
 
     @property
     def state_key(self) -> str:
-        """Under which name checkpoints hold the state: one for each optimizer."""
+        """Tells callbacks for different optimizers apart."""
         return super().state_key if self._number is None else self._generate_state_key(optimizer=self._number)
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Keeps the values of the model; whether a checkpoint will be loaded cannot be asked yet."""
-        if stage == "fit":
-            self._beginning = Beginning(pl_module)
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Makes the method before the first forward pass, which a compiled network may not have behind it."""
+        self.on_train_start(trainer, pl_module)
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes the method."""
-        self._close()
-        optimizer = self._optimizer(trainer)
-        if self._beginning is None or trainer.ckpt_path is None:
-            self.method = self._factory(pl_module, optimizer)
-        else:
-            with self._beginning.again(pl_module, optimizer):
-                self.method = self._factory(pl_module, optimizer)
-        self._beginning = None
-        if self._saved is not None:
-            self.method.load_state_dict(self._saved)
-            self._saved = None
-        self._handles = [
-            optimizer.register_step_pre_hook(self._before_step),
-            optimizer.register_step_post_hook(self._after_step),
-        ]
-
-    def _optimizer(self, trainer: Trainer) -> torch.optim.Optimizer:
         optimizers = trainer.optimizers
         if self._number is None and len(optimizers) != 1:
             raise ValueError(f"there are {len(optimizers)} optimizers; say which: PlasticityCallback(..., optimizer=0)")
-        return optimizers[self._number or 0]
-
-    def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        assert self.method is not None
-        self.method.before_step()
-
-    def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        assert self.method is not None
-        self.method.step()
+        if self.method is None or self.method.attachment is None:
+            self.method = self._factory(pl_module, optimizers[self._number or 0]).attach(checkpoint=True)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Takes all hooks away."""
-        if stage == "fit":
-            self._close()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Takes all hooks away, since ``teardown`` does not come then."""
-        self._close()
-
-    def _close(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
         if self.method is not None:
             self.method.close()
 
-    def state_dict(self) -> dict[str, Any]:
-        """The state of the method."""
-        return {} if self.method is None else {"method": self.method.state_dict()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes back the state of the method, also before it is made."""
-        saved = state_dict.get("method")
-        if saved is not None and self._handles and self.method is not None:
-            self.method.load_state_dict(saved)
-        else:
-            self._saved = saved
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Takes all hooks away, since ``teardown`` does not come then."""
+        self.teardown(trainer, pl_module, "fit")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from supple.functional.initial import Distribution
 from supple.functional.sharding import block_of, is_sharded, local
@@ -26,6 +27,7 @@ from supple.methods.arguments import (
     one_a_replica,
     refuse_unknown,
 )
+from supple.methods.attaching import Attachment, saved_distributions
 from supple.methods.optimizer_state import OptimizerMemory, OptimizerState
 from supple.methods.probe import members, unwrapped_optimizer
 from supple.methods.seeds import common_seed, note_first_step, processes
@@ -167,6 +169,10 @@ class Method(State):
     """Whether it has to know initial distributions though it replaces nothing."""
     treatments: tuple[str, ...] = ("keep", "fresh", "mean")
     """What becomes of what the optimizer remembers where nothing is said: the first that does no harm."""
+    attachment: Attachment | None = None
+    """What lets it act by itself, after :meth:`attach`."""
+    reshapes = False
+    """Whether it takes the optimizer's step anew, from the weights and gradients with which the step began."""
     required: Required = "distributions"
     """What a method that replaces has to know of initial values: of trained parameters only the means can be told."""
 
@@ -270,6 +276,8 @@ class Method(State):
                 is read.
         """
         self._check_usable()
+        if self.attachment is not None:
+            self.attachment.check(self)
         if not self.steps and self._takes_seed:
             note_first_step()
         self.steps += 1
@@ -297,6 +305,8 @@ class Method(State):
             RuntimeError: as :meth:`step`.
         """
         self._check_usable()
+        if self.attachment is not None:
+            self.attachment.check(self)
         self.moment, self.time = (type(self).__name__, "before"), self.steps + 1
         self._act_before_step()
 
@@ -313,6 +323,55 @@ class Method(State):
         self.boundaries += 1
         self.moment, self.time = (type(self).__name__, "boundary"), self.boundaries
         self._act_at_boundary()
+
+    def attach(self, *, checkpoint: bool = False) -> Self:
+        """Lets the method act by itself around each ``optimizer.step()``, in any loop and any trainer.
+
+        It acts through the optimizer's own hooks: once a step, after the update and while the gradients are still
+        there. :meth:`step` and :meth:`before_step` are not called any more; :meth:`boundary` is. A step that a
+        ``GradScaler`` skips is none. With ``torch.compile`` the method stays outside of compiled steps.
+
+        Args:
+            checkpoint: whether the optimizer's ``state_dict()`` holds the method's state, so that whoever saves the
+                optimizer saves all, and loading brings it back. A method may also be made, in the same way as the
+                saved one, after weights and optimizer were loaded: its initial distributions are then the saved ones.
+
+        Returns:
+            The method itself; ``with method.attach():`` closes it at the end.
+
+        Raises:
+            ValueError: if the method has no optimizer, or one that does not train all that it acts on, or whose
+                ``step`` or ``state_dict`` calls no hooks; or if the state that the optimizer was loaded with is another
+                method's.
+            RuntimeError: if it is attached already.
+
+        Example:
+            >>> import torch, supple
+            >>> model = torch.nn.Linear(2, 1, bias=False)
+            >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            >>> method = supple.SWR(model, optimizer, frequency=1, factor=1.0).attach()
+            >>> model(torch.ones(1, 2)).sum().backward()
+            >>> optimizer.step()
+            >>> int(method.reinitialized.total) > 0
+            True
+        """
+        Attachment(self, checkpoint)
+        return self
+
+    def detach(self) -> None:
+        """Ends what :meth:`attach` began: :meth:`step` is called by hand again. Without it, nothing."""
+        if self.attachment is not None:
+            self.attachment.remove()
+
+    def close(self) -> None:
+        """Takes away all hooks. The network trains on as if the method had never been there."""
+        self.detach()
+        super().close()
+
+    @property
+    def parts(self) -> tuple[Method, ...]:
+        """The methods that it is made of: itself."""
+        return (self,)
 
     @property
     def acts_before_step(self) -> bool:
@@ -527,7 +586,7 @@ class Method(State):
                 f"this {type(self).__name__} acts in several processes together, so it cannot be copied or pickled; "
                 "make a new one for the copy of the network and give it this one's state_dict()"
             )
-        return dict(vars(self))
+        return {name: value for name, value in vars(self).items() if name != "attachment"}
 
     def _new_seed(self) -> int:
         """A seed for this method, where none is stated."""
@@ -555,11 +614,15 @@ class Method(State):
             names = self._redrawn()
             # Wrappers such as Lookahead copy the weights before any step.
             inner = None if self.optimizer is None else members(self.optimizer)[-1]
+            if saved := saved_distributions(self):
+                warnings.filterwarnings("ignore", "The model looks trained already")
             initial = initial_distributions(self.model, overrides, optimizer=inner, names=self._written())
-        self.distributions = initial.require_means(names) if self.required == "means" else initial.require(names)
-        found = {name: initial[name].distribution for name in self._later if name not in self.distributions}
-        self.distributions |= {name: one for name, one in found.items() if one is not None}
         self._stated = {name for name, entry in initial.items() if entry.source == "override"}
+        saved = {name: one for name, one in saved.items() if name not in self._stated}
+        told = [name for name in names if name not in saved]
+        self.distributions = initial.require_means(told) if self.required == "means" else initial.require(told)
+        found = {name: initial[name].distribution for name in self._later if name not in self.distributions}
+        self.distributions |= {name: one for name, one in found.items() if one is not None} | saved
         self.fixed_rows = {name: entry.fixed_row for name, entry in initial.items() if entry.fixed_row is not None}
 
 

@@ -38,6 +38,11 @@ class CBP(UnitMethod):
     normalization that follows gets its initial scale and shift, and batch normalization a running mean of 0 and a
     running variance of 1.
 
+    Of two units of neighbouring layers that are replaced at once, the later one's fresh draw wins: the weight between
+    them is drawn again, and is 0 with ``neighbours="zero"``. The program of Hernandez-Garcia et al. (2025) acts before
+    the optimizer's step instead, from the last layer to the first, while gradients pass through the new weights:
+    ``order="in_backward"``, which :class:`supple.methods.units.UnitMethod` describes.
+
     In a layer that does not run in a step (layer drop, an expert that was not chosen) nothing is replaced and no unit
     grows older. What is due there comes at the next step in which it runs, so that over time as many units are replaced
     as if it always ran, but what came due in the first 1,000 steps of a longer rest at most.
@@ -58,7 +63,7 @@ class CBP(UnitMethod):
         counting: "accumulate" or "draw".
         absorb_mean: whether the reading layers' biases absorb the mean contribution of a replaced unit.
         shared: as of every :class:`supple.methods.units.UnitMethod`: ``units``, ``features``, ``initial``,
-            ``optimizer_state``, ``process_group``, ``seed``.
+            ``optimizer_state``, ``neighbours``, ``order``, ``process_group``, ``seed``.
 
     Raises:
         ValueError: if a setting is out of range, the hidden units are not found, or the initial distribution of an

@@ -54,6 +54,11 @@ class Chain(Method):
             method.boundary()
 
     @property
+    def parts(self) -> tuple[Method, ...]:
+        """The methods that it is made of."""
+        return self.methods
+
+    @property
     def acts_before_step(self) -> bool:
         """Whether any of them adds to the gradients."""
         return any(method.acts_before_step for method in self.methods)
@@ -121,6 +126,7 @@ class Chain(Method):
 
     def close(self) -> None:
         """Closes all methods."""
+        self.detach()
         for method in self.methods:
             method.close()
 

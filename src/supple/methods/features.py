@@ -40,6 +40,7 @@ class FeatureReader:
             passes are only counted.
 
     Attributes:
+        on_gradient: what to call in the backward pass as soon as the gradient of what was read is known; None: nothing.
         enabled: whether hooks read forward passes.
         rows: the replicas whose means are wanted.
         ran: whether there was a forward pass that counts, enabled or not.
@@ -53,6 +54,7 @@ class FeatureReader:
         stacked: bool,
         reduce: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
+        self.on_gradient: Callable[[], None] | None = None
         self.enabled = self.ran = False
         self.rows: slice | Tensor = slice(None)
         self.feature, self._units, self._stacked, self._reduce = feature, units, stacked, reduce
@@ -105,6 +107,8 @@ class FeatureReader:
                 return
         else:
             self._read_forward = True
+        if self.on_gradient is not None and known and activations.requires_grad:
+            activations.register_hook(self._reached)
         if self._reduce is None:
             self._examples += anything
             return
@@ -117,6 +121,10 @@ class FeatureReader:
         if not torch.compiler.is_compiling() and _functorch.is_functorch_wrapped_tensor(activations):
             self._refuse_vmap(activations)
         self._add(activations.detach() if self._stacked else activations.detach().unsqueeze(0))
+
+    def _reached(self, gradient: Tensor) -> None:
+        if self.on_gradient is not None:
+            self.on_gradient()
 
     def _refuse_vmap(self, activations: Tensor) -> None:
         """Raises a RuntimeError if activations are of one call of many that ``torch.func.vmap`` makes at once."""
@@ -137,6 +145,9 @@ class FeatureReader:
             activations: what the module takes in or gives out; [R, B, ...] for a stacked network, else [B, ...].
         """
         self.ran = True
+        if self._reduce is None:
+            self._examples += 1
+            return
         self._add(activations[self.rows] if self._stacked else activations.unsqueeze(0))
 
     def _add(self, activations: Tensor) -> None:
@@ -171,7 +182,8 @@ class FeatureReader:
         self._sum, self._examples = total, examples
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"enabled": False, "ran": False, "_sum": None, "_examples": 0, "_read_forward": False}
+        off = {"on_gradient": None, "enabled": False, "ran": False}
+        return vars(self) | off | {"_sum": None, "_examples": 0, "_read_forward": False}
 
     def reading(self) -> dict[str, Any]:
         """What a copy lacks until its method, too, is copied: what is read, and what has been read."""

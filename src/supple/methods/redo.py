@@ -34,6 +34,11 @@ class ReDo(UnitMethod):
     it is; published programs replace all of it, as ``when_all_zero="replace"`` does. A layer that does not run in such
     a step (layer drop, an expert that was not chosen) has its turn at the next step in which it runs.
 
+    Of two units of neighbouring layers that are replaced at once, the later one's fresh draw wins: the weight between
+    them is drawn again, and is 0 with ``neighbours="zero"``. The program of Hernandez-Garcia et al. (2025) acts before
+    the optimizer's step instead, from the last layer to the first, while gradients pass through the new weights:
+    ``order="in_backward"``, which :class:`supple.methods.units.UnitMethod` describes.
+
     Args:
         model: the network, ordinary or stacked.
         optimizer: its optimizer, to treat what it remembers of replaced units.
@@ -42,7 +47,7 @@ class ReDo(UnitMethod):
         utility: "activation", "contribution", "magnitude" or "gradient".
         when_all_zero: "keep" or "replace".
         shared: as of every :class:`supple.methods.units.UnitMethod`: ``units``, ``features``, ``initial``,
-            ``optimizer_state``, ``process_group``, ``seed``.
+            ``optimizer_state``, ``neighbours``, ``order``, ``process_group``, ``seed``.
 
     Raises:
         ValueError: if a setting is out of range, the hidden units are not found, or the initial distribution of an

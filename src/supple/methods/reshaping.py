@@ -15,6 +15,7 @@ class Reshaping(WeightMethod):
     """
 
     before: dict[str, Tensor]
+    reshapes = True
 
     @property
     def acts_before_step(self) -> bool:

@@ -43,8 +43,8 @@ class SNR(UnitMethod):
         update_every: boundaries from one update of the thresholds to the next, 1 or more.
         minimum: the lowest threshold, in examples, 1 or more.
         maximum: the highest threshold, in examples, at least ``minimum``.
-        shared: ``units``, ``features``, ``initial``, ``optimizer_state``, ``process_group``, ``seed`` of every method
-            on hidden units.
+        shared: ``units``, ``features``, ``initial``, ``optimizer_state``, ``neighbours``, ``order``, ``process_group``,
+            ``seed`` of every method on hidden units.
 
     Raises:
         ValueError: as :class:`supple.CBP`.

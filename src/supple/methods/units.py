@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, Literal, TypedDict
 
 import torch
@@ -20,6 +21,7 @@ from supple.structure.description import Excluded, UnitGroup, Units
 from supple.structure.find import units as find_units
 from supple.structure.overrides import Overrides
 from supple.structure.parametrized import computed_from
+from supple.structure.wrapping import is_compiled
 
 UnitUtility = Literal["contribution", "magnitude", "activation", "gradient"]
 _UTILITIES = ("contribution", "magnitude", "activation", "gradient")
@@ -47,6 +49,7 @@ class SharedUnits(TypedDict, total=False):
     initial: Overrides | None
     optimizer_state: OptimizerState | None
     neighbours: Literal["fresh", "zero"]
+    order: Literal["after_step", "in_backward"]
     process_group: Any
     seed: int | Sequence[int] | Tensor | None
 
@@ -70,13 +73,25 @@ class UnitMethod(Method):
         neighbours: what becomes of a weight between two units that are replaced in one step: "fresh", a new draw for
             the later one, or "zero", as what leaves the earlier one. With "zero" layers are acted on from the last to
             the first.
+        order: "after_step", after the optimizer's step, or "in_backward", on each layer as soon as the backward pass
+            has come to its features, so from the last layer to the first; see below.
         process_group: the processes that train this network together, where ``model`` does not tell, as a
             ``DistributedDataParallel`` or a sharded network does; their features count as those of one large batch.
         seed: seed of the random numbers, or one a replica; None: as for every :class:`supple.Method`.
 
+    In the backward pass a method acts as the program does that Hernandez-Garcia et al. published with their paper: the
+    gradient that flows on to earlier layers passes through the new weights; the weight between two units that are
+    replaced in one step becomes 0; and the optimizer's step, which comes after, applies the gradients of the replaced
+    units to the new ones, so that what leaves them is not exactly 0 afterwards. What the optimizer remembers of them
+    stays. :meth:`step` is called after the optimizer's step as ever. It takes one forward and one backward pass a step,
+    in one process, of a network that is not compiled. Automatic mixed precision multiplies by copies of the weights
+    that it made before, and so does the gradient that flows on.
+
     Raises:
         ValueError: if a setting is out of range, the hidden units are not found or do not fit the model, the initial
-            distribution of an incoming weight is not known, or several processes run and ``process_group`` is missing.
+            distribution of an incoming weight is not known, or several processes run and ``process_group`` is missing;
+            with ``order="in_backward"`` if several processes run, the network is compiled, what the optimizer remembers
+            is to be treated, or the method reads gradients of incoming weights, which come too late.
     """
 
     replaces = True
@@ -93,18 +108,31 @@ class UnitMethod(Method):
         initial: Overrides | None = None,
         optimizer_state: OptimizerState | None = None,
         neighbours: Literal["fresh", "zero"] = "fresh",
+        order: Literal["after_step", "in_backward"] = "after_step",
         process_group: Any = None,
         seed: int | Sequence[int] | Tensor | None = None,
         **unknown: Any,
     ) -> None:
         refuse_unknown(type(self), unknown)
         self._units, self._process_group = units, process_group
+        self._in_backward, self._acted = order == "in_backward", set[int]()
+        if self._in_backward:
+            optimizer_state = optimizer_state or "keep"
+            if optimizer_state != "keep" or utility == "incoming":
+                what, remedy = (
+                    ("gradients of incoming weights are not known yet", "leave order out")
+                    if utility == "incoming"
+                    else ("the optimizer's step comes after it", 'use optimizer_state="keep"')
+                )
+                raise ValueError(f'order="in_backward": {what} when {type(self).__name__} acts; {remedy}')
         super().__init__(model, optimizer, initial=initial, optimizer_state=optimizer_state, seed=seed)
         self.utility = utility if utility in _OWN else self.option("utility", utility, _UTILITIES)
         if self.option("features", features, ("before_norm", "after_norm")) == "before_norm":
             del self.settings["features"]
         if self.option("neighbours", neighbours, ("fresh", "zero")) == "fresh":
             del self.settings["neighbours"]
+        if self.option("order", order, ("after_step", "in_backward")) == "after_step":
+            del self.settings["order"]
         self._backward = neighbours == "zero"
         self._after_norm = features == "after_norm"
         self._process_groups: list[Any] = []
@@ -159,13 +187,17 @@ class UnitMethod(Method):
         self._process_groups = data_groups(self.model, self._process_group, self._reads)
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         self._several = bool(self._process_groups) or (distributed and torch.distributed.get_world_size() > 1)
+        if self._in_backward and (self._several or self.sharded or is_compiled(self.model)):
+            why = "this network is trained by several processes" if self._several or self.sharded else "it is compiled"
+            raise ValueError(f'order="in_backward" acts while autograd works, which it cannot: {why}; leave order out')
         for layer in self.layers:
             if reduce is not None:
                 layer.readers.append(self._reader(layer.group, self._after_norm, reduce))
             if means:
                 layer.readers.append(self._reader(layer.group, True, _unchanged))
-            if not layer.readers and not self.stacked:
+            if not layer.readers and (self._in_backward or not self.stacked):
                 layer.readers.append(self._reader(layer.group, self._after_norm, None))
+        self._await_gradients()
         self._passes = Passes(self.model, [] if self.stacked else [one.group.feature.module for one in self.layers])
         self._listens = True
         self._look_ahead()
@@ -173,7 +205,24 @@ class UnitMethod(Method):
     def needs(self) -> Needs:
         """Says what the next step reads of the training step before it."""
         due = [layer for layer in self.layers if layer.read is not None]
-        return Needs(self.reads_gradients and bool(due), [reader for layer in due for reader in layer.readers])
+        gradients = self.reads_gradients or self._in_backward
+        return Needs(gradients and bool(due), [reader for layer in due for reader in layer.readers])
+
+    def ever_due(self) -> Tensor:
+        """Says in which replicas :meth:`step` ever reinitializes something: bool [R] on the CPU."""
+        return super().ever_due() & (not self._in_backward)
+
+    def stack(self, tensor: Tensor) -> Tensor:
+        """Gives a tensor of the network its dimension of replicas; see :meth:`supple.Method.stack`.
+
+        Args:
+            tensor: a parameter or buffer.
+
+        Returns:
+            [R, ...], a view.
+        """
+        # Of weights that it needs in the backward pass, autograd refuses those that were changed, but for .data.
+        return super().stack(tensor.data if self._in_backward else tensor)
 
     def close(self) -> None:
         """Takes away all hooks. The network trains on as if the method had never been there."""
@@ -213,19 +262,52 @@ class UnitMethod(Method):
         for layer in reversed(due) if self._backward else due:
             if layer.number in missed or layer.number in frozen:
                 self.misses += self._trained[layer.number]
-                continue
-            with self._gathered(layer.group) if self.sharded else nullcontext():
-                if self.watches:
-                    self.watch(layer)
-                if layer.rows is not None:
-                    self.rule(layer)
+            elif not self._in_backward:
+                with self._gathered(layer.group) if self.sharded else nullcontext():
+                    self._act_on(layer)
+            elif layer.number not in self._acted:
+                raise RuntimeError(
+                    f"{type(self).__name__} saw no backward pass of {layer.group.name} since its last step, in which "
+                    'order="in_backward" acts: call step() once after each training step, of a network that is not '
+                    "compiled"
+                )
         for layer in self.layers:
             if layer.number in missed or layer.number in frozen:
                 self.rest(layer)
             if layer.rows is not None:
                 self._late[layer.number] = layer.number in missed
+        self._acted.clear()
         self.when.advance(missed, frozen)
         self._look_ahead()
+
+    def _act_on(self, layer: Layer) -> None:
+        if self.watches:
+            self.watch(layer)
+        if layer.rows is not None:
+            self.rule(layer)
+
+    def _await_gradients(self) -> None:
+        """Has each layer acted on in the backward pass, if that is the order."""
+        for layer in self.layers if self._in_backward else ():
+            layer.readers[0].on_gradient = partial(self._act_in_backward, layer)
+
+    @torch.no_grad()
+    def _act_in_backward(self, layer: Layer) -> None:
+        """Acts on a layer when the gradient of its features is known, as in the step that comes."""
+        if layer.number in self._acted:
+            raise RuntimeError(
+                f'{type(self).__name__}(order="in_backward") acts in the backward pass, and this is the second one of '
+                f"{layer.group.name} since its last step: call step() after each, or leave order out"
+            )
+        if not layer.trains():
+            return
+        self._acted.add(layer.number)
+        self.steps += 1
+        self.moment, self.time = (type(self).__name__,), self.steps
+        try:
+            self._act_on(layer)
+        finally:
+            self.steps -= 1
 
     def _missed(self, due: Sequence[Layer]) -> set[int]:
         """Finds the layers that did not run in this training step, of which the due ones shared what they read.
@@ -302,6 +384,7 @@ class UnitMethod(Method):
         readers = [reader for layer in self.layers for reader in layer.readers]
         for reader, one in zip(readers, reading, strict=True):
             vars(reader).update(one)
+        self._await_gradients()
 
     def _reader(self, group: UnitGroup, after_norm: bool, reduce: Callable[[Tensor], Tensor] | None) -> FeatureReader:
         feature = group.feature_after_norm if after_norm and group.feature_after_norm else group.feature

@@ -13,7 +13,7 @@ def dead_units(features: Tensor, saturated: Sequence[float], tolerance: float) -
 
     Args:
         features: [..., E, n], outputs of n units on E examples.
-        saturated: the saturated values; 0 for ReLU.
+        saturated: the saturated values; 0 for ReLU, none for what never saturates.
         tolerance: how near to one of them counts; 0: exactly.
 
     Returns:
@@ -21,7 +21,9 @@ def dead_units(features: Tensor, saturated: Sequence[float], tolerance: float) -
 
     Source: Hernandez-Garcia et al. (arXiv 2508.00212), correlates of loss of plasticity.
     """
-    near = torch.stack([(features - value).abs() <= tolerance for value in saturated]).any(dim=0)
+    near = torch.zeros_like(features, dtype=torch.bool)
+    for value in saturated:
+        near |= (features - value).abs() <= tolerance
     return near.all(dim=-2)
 
 

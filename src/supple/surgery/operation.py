@@ -59,7 +59,7 @@ class Operation:
         Raises:
             ValueError: if it is not one that can be changed.
         """
-        layer = self.model.get_submodule(group.name)
+        layer: Any = dict(self.model.named_modules()).get(group.name)
         whole = len(group.incoming) == 1 and group.incoming[0].tensor == f"{group.name}.weight"
         if not isinstance(layer, _LAYERS) or not whole or layer.weight.shape[0] != group.size:
             raise self._refused(group, "they are not all that one Linear or Conv gives, as in gated layers")

@@ -62,6 +62,12 @@ METHODS: dict[str, Callable[[StackedMLP, torch.optim.Optimizer], supple.Method |
     "ReDo contribution": lambda n, o: supple.ReDo(
         n, o, frequency=8, threshold=0.2, utility="contribution", features="after_norm"
     ),
+    "CBP in backward": lambda n, o: supple.CBP(
+        n, o, maturity=seed_first(5, 20), replacement_rate=seed_first(1e-2, 5e-3), order="in_backward"
+    ),
+    "ReDo contribution in backward": lambda n, o: supple.ReDo(
+        n, o, frequency=8, threshold=0.2, utility="contribution", features="after_norm", order="in_backward"
+    ),
     "chain": lambda n, o: supple.chain(
         supple.L2(n, l2=1e-4), supple.SWR(n, o, frequency=20, factor=0.1), supple.CBP(n, o, maturity=9)
     ),
@@ -117,7 +123,7 @@ OPTIONS = [
     for activation, skip, layer_norm, reparameterized in itertools.product(
         ACTIVATIONS, (None, "after", "before"), (None, "after", "before"), (False, True)
     )
-    if (layer_norm or not reparameterized) and not (activation == "crelu" and skip == "before")
+    if (layer_norm or not reparameterized) and not (activation in ("crelu", "fourier") and skip == "before")
 ]
 
 
@@ -127,7 +133,9 @@ def test_fast_equals_general_for_each_architecture(options: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("method", ["CBP", "ReDo"])
-@pytest.mark.parametrize("options", [{"activation": "crelu"}, {"skip": "after"}, {"skip": "before"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"activation": "crelu"}, {"activation": "fourier"}, {"skip": "after"}, {"skip": "before"}], ids=str
+)
 def test_unit_methods_with_crelu_and_skip(method: str, options: dict[str, Any]) -> None:
     assert_same({"hidden": 10, **options}, "SGDW", method)
 
@@ -144,7 +152,7 @@ def test_losses_agree_in_single_precision(hidden: int) -> None:
     torch.testing.assert_close(loss, expected, rtol=0.05, atol=0)
 
 
-@pytest.mark.parametrize("method", ["base", "S&P", "SWR", "CBP", "ReDo"])
+@pytest.mark.parametrize("method", ["base", "S&P", "SWR", "CBP", "ReDo", "ReDo in backward"])
 def test_replica_alone_equals_replica_in_a_population_of_64(method: str) -> None:
     seeds = list(range(8))
     make = {
@@ -153,6 +161,7 @@ def test_replica_alone_equals_replica_in_a_population_of_64(method: str) -> None
         "SWR": lambda n, o, v: supple.SWR(n, o, frequency=10, factor=0.05 * v),
         "CBP": lambda n, o, v: supple.CBP(n, o, maturity=5, replacement_rate=2e-3 * v),
         "ReDo": lambda n, o, v: supple.ReDo(n, o, frequency=8, threshold=0.1 * v),
+        "ReDo in backward": lambda n, o, v: supple.ReDo(n, o, frequency=8, threshold=0.1 * v, order="in_backward"),
     }[method]
 
     def run(chosen: list[int], values: torch.Tensor) -> tuple[StackedMLP, torch.Tensor]:

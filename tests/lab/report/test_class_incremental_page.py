@@ -96,6 +96,7 @@ def test_other_settings(tmp_path, options, said):
     assert said in " ".join(word for pair in view_of(folder).facts for word in pair)
 
 
+@pytest.mark.slow
 def test_both_kinds_of_problem_share_a_page(folder, tmp_path):
     rows = [Row("base", 0.9, 0.8), Row("swr", 0.9, 0.91)]
     small = write(tmp_path / "small", rows, tasks=20, seeds=3)

@@ -83,6 +83,7 @@ def test_the_page_stands_alone_and_says_what_was_run(finished):
     assert "nan" not in page.said
 
 
+@pytest.mark.slow
 def test_several_folders_share_a_page(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     large = write(tmp_path / "large", ROWS, name="permuted_mnist/large", tasks=40, network={"hidden": 100})
@@ -110,6 +111,7 @@ def test_an_unfinished_study_gives_a_partial_report(tmp_path, done):
     assert "To go on supple run permuted_mnist/small" in page.said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("formats", ["png, PDF,md", "md"])
 def test_other_formats(tmp_path, formats):
     folder = write(tmp_path / "results", ROWS[:2], tasks=20, seeds=3)

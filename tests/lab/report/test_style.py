@@ -34,6 +34,7 @@ def test_a_method_is_shown_as_it_says(kind):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_variants_are_told_from_all_others():
     kinds = {f"{kind}_{k}": kind for kind in [*KINDS, "new"] for k in range(14)} | {kind: kind for kind in KINDS}
     styles = styles_of(kinds)

@@ -136,6 +136,7 @@ def test_several_statements():
     assert together([], missing=False) is OPEN
 
 
+@pytest.mark.slow
 def test_a_true_claim_is_rarely_contradicted():
     """Four statements that are just true: any of them contradicted in at most 5% of cases."""
     rng = np.random.default_rng(1)
@@ -147,6 +148,7 @@ def test_a_true_claim_is_rarely_contradicted():
     assert wrong / 400 <= 0.025 + 2 * np.sqrt(0.025 * 0.975 / 400)
 
 
+@pytest.mark.slow
 def test_a_false_claim_is_rarely_supported():
     rng = np.random.default_rng(2)
     right = sum(

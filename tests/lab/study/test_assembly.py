@@ -57,7 +57,12 @@ def alone(column: Column, general: bool = True) -> Population:
 
 
 @pytest.mark.parametrize(
-    "optimizer", [{}, {"momentum": 0.8}, {"name": "adamw", "step_size": 1e-3, "betas": [0.8, 0.99]}]
+    "optimizer",
+    [
+        {},
+        pytest.param({"momentum": 0.8}, marks=pytest.mark.slow),
+        pytest.param({"name": "adamw", "step_size": 1e-3, "betas": [0.8, 0.99]}, marks=pytest.mark.slow),
+    ],
 )
 def test_each_column_is_as_it_is_alone(optimizer: dict[str, Any]) -> None:
     columns = study(MIXED, optimizer=optimizer).columns

@@ -94,6 +94,7 @@ print(len(checkpoint.load(path)["a"]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of the size of files are of POSIX")
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     """A limit of the size of files stands for the disk; the error comes out of the library that writes."""

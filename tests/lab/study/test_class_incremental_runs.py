@@ -180,6 +180,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Part:
     return one
 
 
+@pytest.mark.slow
 @settings(max_examples=6)
 @given(st.lists(st.integers(1, sum(STEPS) - 1), min_size=1, max_size=3))
 def test_interrupted_at_any_step_it_ends_with_the_same_files(

@@ -91,6 +91,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     sys.modules.pop("my_methods", None)
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_method_of_the_package_does(module: str, tmp_path: Path, thread_workers: None) -> None:
     first = parse(STUDY.format(tasks=1), "own.toml")
     assert running.run(RunConfig(first, "own", tmp_path / "out", processes=1)).complete

@@ -114,6 +114,7 @@ def wait_for_session(folder: Path, count: int) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_killed_and_interrupted_it_ends_with_the_same_files(tmp_path: Path, thread_workers: None) -> None:
     study = tmp_path / "tiny.toml"
     study.write_text(STUDY)

@@ -10,6 +10,7 @@ from supple.lab.population.class_incremental import RESETS
 from supple.lab.study import shipped
 from supple.lab.study.errors import StudyError
 from supple.lab.study.spec import ClassIncrementalStudy, Study, read
+from supple.methods import registry
 
 # hidden, layer norm, optimizer, step size; L2; shrink and perturb (L2, variance); CBP (maturity, rate); ReDo
 # (frequency, threshold); SWR (frequency, factor).
@@ -66,6 +67,12 @@ def test_each_of_permuted_mnist_can_be_read(name: str) -> None:
     assert found.problem.data == "mnist"
     assert found.problem.batch_size == 30
     assert (found.network.depth, found.network.activation) == (3, "relu")
+
+
+@pytest.mark.parametrize("name", ["methods", "sweeps/methods"])
+def test_studies_of_all_methods_leave_none_out(name: str) -> None:
+    every = {name for name, method in registry.METHODS.items() if not method.loops_only}
+    assert {column.kind for column in study(name).columns} == every | {"base"}
 
 
 @pytest.mark.parametrize("name", MAIN)
@@ -151,6 +158,7 @@ def test_sweeps_of_the_main_settings(name: str) -> None:
 
 def test_all_sweeps_have_some_1500_points() -> None:
     names = [name for name in PERMUTED if "/sweeps/" in name or name.endswith("extra_large")]
+    names.remove("permuted_mnist/sweeps/methods")
     assert sum(len(read(shipped.find(name)[0]).columns) for name in names) == 1469
     for name in names:
         for column in read(shipped.find(name)[0]).columns:

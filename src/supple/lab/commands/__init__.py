@@ -1,31 +1,60 @@
-"""The commands: what they take, and what they say; a file each."""
+"""The commands: what they take, and what they say; a file each, imported when it is asked for."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 import supple
-from supple.lab.commands.data import data_app
-from supple.lab.commands.demo import demo_command
-from supple.lab.commands.export import export_command
-from supple.lab.commands.methods import methods_command
-from supple.lab.commands.report import report_command
-from supple.lab.commands.run import plan_command, run_command
+
+COMMANDS = {
+    "demo": "See a network lose its ability to learn, and the methods that prevent it.",
+    "data": "List the data sets: which are here, where, and whether their content is right.",
+    "methods": "List the methods, with their settings and defaults, or show one with its rule.",
+    "plan": "Say what running a study will take here: runs, parts, memory and time, from a measurement of seconds.",
+    "run": "Run a study, or what is missing of it.",
+    "report": "Show what studies found: a page with figures, tables and verdicts.",
+    "export": "Copy results into a small folder, to keep or to pass on.",
+}
+"""The commands with the first lines of their help, so that ``supple --help`` imports none of them."""
+
+
+class _Lazy(TyperGroup):
+    """A group that imports a command when it is to run."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return TyperCommand(cmd_name, help=COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, found, rest = super().resolve_command(ctx, args)
+        return name, found and load(str(found.name)), rest
+
+
+def load(name: str) -> Any:
+    """Imports a command."""
+    module = import_module(f"supple.lab.commands.{'run' if name == 'plan' else name}")
+    if name == "data":
+        return typer.main.get_command(module.data_app)
+    alone = typer.Typer(rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False)
+    alone.command(name)(getattr(module, f"{name}_command"))
+    return typer.main.get_command(alone)
+
 
 app = typer.Typer(
-    name="supple", no_args_is_help=True, rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False
+    name="supple",
+    cls=_Lazy,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
 )
-app.command("demo")(demo_command)
-app.add_typer(data_app, name="data")
-app.command("methods")(methods_command)
-app.command("plan")(plan_command)
-app.command("run")(run_command)
-app.command("report")(report_command)
-app.command("export")(export_command)
 
 
 def _version(wanted: bool) -> None:

@@ -7,7 +7,8 @@ weights as part of the product that gives the gradient, which then never exists 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from typing import cast
 
 import torch
@@ -21,6 +22,8 @@ from supple.metrics import hits
 from supple.optim import SGDW
 
 _Points = dict[tuple[str, str], Tensor]
+_Reach = Callable[[str, str], None]
+"""What the backward pass calls when the gradient at a point is known, by module and whether it is input or output."""
 
 
 def is_observed(optimizer: torch.optim.Optimizer) -> bool:
@@ -112,19 +115,26 @@ class _Block:
         points[f"{self.name}.norm", "output"] = y
         return y, a
 
-    def backward(self, d: Tensor, skipped: Tensor | None, sink: Sink, first: bool) -> tuple[Tensor, Tensor | None]:
+    def backward(
+        self, d: Tensor, skipped: Tensor | None, sink: Sink, first: bool, reach: _Reach
+    ) -> tuple[Tensor, Tensor | None]:
         """From dL/d(output), and dL/d(activations) that came past the next layer, to those of the layer before."""
         if self.norm and self.place == "after":
+            reach(f"{self.name}.norm", "output")
             d = self.norm.backward(d, sink)
+            reach(f"{self.name}.norm", "input")
         if skipped is not None:
             d = d + skipped
+        reach(f"{self.name}.activation", "output")
         to_previous = d if self.skip == "after" else None
         d = self.activation.backward(d)
         if self.skip == "before":
             to_previous = d
         if self.norm and self.place == "before":
             d = self.norm.backward(d, sink)
-        return self.linear.backward(d, sink, first), to_previous
+        d = self.linear.backward(d, sink, first)
+        reach(f"{self.name}.linear", "input")
+        return d, to_previous
 
 
 class FastStep:
@@ -150,12 +160,13 @@ class FastStep:
         """Takes one step: x [S, B, inputs] and y int64 [S, B], to (loss, correct), each [R], before the update.
 
         Replicas s * C to s * C + C - 1 learn from batch s. The loss is a cross-entropy in nats averaged over the batch.
-        ``gradients`` is whether ``.grad`` has to hold the gradients afterwards.
+        ``gradients`` is whether ``.grad`` has to hold the gradients afterwards. Where readers are to be told of the
+        gradient of their features, it has to be set, and weights that are changed then count from there on.
         """
         with self.products.applied():
-            return self._step(x, y, gradients, readers)
+            return self._step(x, y, gradients, [*readers])
 
-    def _step(self, x: Tensor, y: Tensor, gradients: bool, readers: Iterable[FeatureReader]) -> tuple[Tensor, Tensor]:
+    def _step(self, x: Tensor, y: Tensor, gradients: bool, readers: list[FeatureReader]) -> tuple[Tensor, Tensor]:
         logits = self._forward(x.mT, readers)
         target = y.repeat_interleave(self.replicas // len(y), dim=0).unsqueeze(1)
         log_probabilities = logits.log_softmax(dim=1)
@@ -164,14 +175,23 @@ class FastStep:
         # dL/d(logits) = (probabilities - one hot) / B.
         d = log_probabilities.exp_()
         d.scatter_add_(1, target, d.new_full((1, 1, 1), -1.0).expand_as(target)).div_(y.shape[1])
+        told: dict[tuple[str, str], list[Callable[[], None]]] = defaultdict(list)
+        for reader in readers:
+            if reader.on_gradient is not None:
+                told[reader.feature.module, reader.feature.where].append(reader.on_gradient)
+
+        def reach(*point: str) -> None:
+            for on_gradient in told.get(point, ()):
+                on_gradient()
+
         if gradients or not self.descends():
-            self._backward(d, Gradients(self.products))
+            self._backward(d, Gradients(self.products), reach)
             self.optimizer.step()
         else:
             # The backward pass is linear, so every gradient comes out multiplied by the step size.
             sink = Descent(cast(SGDW, self.optimizer), self.products)
             rate = sink.optimizer.per_parameter(sink.group, "lr", [self.output.bias])[0]
-            self._backward(d.mul_(rate.unsqueeze(-1) if rate.ndim else rate), sink)
+            self._backward(d.mul_(rate.unsqueeze(-1) if rate.ndim else rate), sink, reach)
         return loss, right
 
     def descends(self) -> bool:
@@ -183,7 +203,7 @@ class FastStep:
         plain = type(self.optimizer) is SGDW and len(groups) == 1 and not groups[0]["momentum"]
         return plain and not is_observed(self.optimizer)
 
-    def _forward(self, x: Tensor, readers: Iterable[FeatureReader]) -> Tensor:
+    def _forward(self, x: Tensor, readers: list[FeatureReader]) -> Tensor:
         points: _Points = {}
         previous = None
         for block in self.blocks:
@@ -200,7 +220,8 @@ class FastStep:
             reader.record(points[place].mT)
         return self.output.forward(x)
 
-    def _backward(self, d: Tensor, sink: Sink) -> None:
+    def _backward(self, d: Tensor, sink: Sink, reach: _Reach) -> None:
         d, skipped = self.output.backward(d, sink), None
+        reach("output", "input")
         for k in range(len(self.blocks) - 1, -1, -1):
-            d, skipped = self.blocks[k].backward(d, skipped, sink, first=k == 0)
+            d, skipped = self.blocks[k].backward(d, skipped, sink, first=k == 0, reach=reach)
