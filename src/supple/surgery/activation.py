@@ -102,7 +102,8 @@ def crelu(
 
     A layer then gives [z, -z] to its activation function, which makes [relu(z), relu(-z)] of it, and the layers that
     read the units have twice as many inputs. Their weights from the twins start at 0: with any activation function the
-    network computes at first what it did. New second moments of an optimizer are the mean of the weight's others.
+    network computes at first what it did. New second moments of an optimizer are the mean of the weight's others. What
+    a weight of which half is 0 was drawn from does not show: methods that draw it again have to be told (``initial``).
 
     Args:
         model: the network; changed in place.

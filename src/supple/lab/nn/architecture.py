@@ -61,8 +61,8 @@ class Architecture:
             raise ValueError(f"hidden is {self.hidden}; with activation {self.activation!r} it has to be even")
         if self.skip == "before" and self.kind.copies > 1:
             raise ValueError(
-                f"skip is 'before', but preactivations of activation {self.activation!r} are half as wide as the layer before; "
-                "use skip='after' or skip=None"
+                f"skip is 'before', but preactivations of activation {self.activation!r} are half as wide as the layer "
+                "before; use skip='after' or skip=None"
             )
         if self.skip and self.depth == 1:
             raise ValueError(f"skip is {self.skip!r}, but there is one hidden layer; use depth 2 or more, or skip=None")

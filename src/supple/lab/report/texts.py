@@ -11,7 +11,8 @@ from supple.lab.report.statistics import Interval
 from supple.methods import registry
 
 _WORDS = {
-    "gelu": "GELU", "silu": "SiLU", "relu": "ReLU", "crelu": "CReLU", "fourier": "Fourier features", "elu": "ELU", "sgd": "SGD", "adamw": "AdamW",
+    "fourier": "Fourier features",
+    "gelu": "GELU", "silu": "SiLU", "relu": "ReLU", "crelu": "CReLU", "elu": "ELU", "sgd": "SGD", "adamw": "AdamW",
     "adam": "Adam", "mlp": "MLP", "vit": "ViT",
 }  # fmt: skip
 
