@@ -77,7 +77,7 @@ def test_only_the_new_head_and_the_encoder_learn():
 
 
 def test_new_weights_are_drawn_as_the_layer_draws_them():
-    model, optimizer = make()
+    model, _ = make()
     model.head[0] = nn.Linear(6, 400)
     model.head[1], model.head[3] = nn.BatchNorm1d(400), nn.Linear(400, 2)
     others = [copy.deepcopy(model) for _ in range(3)]
@@ -105,7 +105,10 @@ def test_again_and_again():
         model.train()
         train(model, optimizer, 2, 10 * number)
         model.eval()
-    assert not torch.equal(model.head.start[0].weight, model.head.old.start[0].weight)
+    starts = [model.head.start, model.head.old.start, model.head.old.old.start]
+    assert len({float(one[0].weight[0, 0]) for one in starts}) == 3
+    head = sum(p.numel() for p in model.head.new.parameters())
+    assert sum(p.numel() for p in model.head.parameters()) == 7 * head  # two more heads each time
     learning = [name for name, p in model.named_parameters() if p.requires_grad]
     assert all(name.startswith(("encoder", "head.new")) for name in learning)
     assert {id(p) for group in optimizer.param_groups for p in group["params"]} == {
@@ -129,15 +132,24 @@ def test_a_saved_state_goes_on_alike():
 def test_of_a_sequential_the_head_begins_with_the_last_hidden_layer():
     torch.manual_seed(0)
     layers = [nn.Conv1d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 6), nn.Tanh(), nn.Linear(6, 2)]
-    model = nn.Sequential(*layers)
+    model, other = nn.Sequential(*layers), nn.Sequential(*copy.deepcopy(layers))
     x = torch.randn(3, 1, 5)
     before = model(x)
     surgery.inject(model)
     assert torch.equal(model(x), before)
     assert list(model._modules) == ["0", "1", "2", "head"]
     assert [type(one) for one in model.head.new] == [nn.Linear, nn.Tanh, nn.Linear]
+    surgery.inject(model)
+    assert torch.equal(model(x), before)
+    assert [type(one) for one in model.head.new] == [nn.Linear, nn.Tanh, nn.Linear]
+    surgery.inject(other)
     # The units of what learns are found.
-    assert [group.name for group in supple.units(model, x)] == ["0", "head.old.0", "head.new.0", "head.start.0"]
+    assert [group.name for group in supple.units(other, x)] == ["0", "head.old.0", "head.new.0", "head.start.0"]
+
+
+def tied(model):
+    model.other = model.head[3]
+    return model
 
 
 REFUSED = {
@@ -145,7 +157,7 @@ REFUSED = {
     "wrong head": (Agent, {"head": "tail"}, "the Agent has no module 'tail'; it has encoder, head"),
     "nothing learns": (lambda: Agent().requires_grad_(False), {"head": "head"}, "the head head has no parameter that"),
     "one layer": (lambda: nn.Sequential(nn.Linear(3, 2)), {}, "has no hidden units"),
-    "compiled": (lambda: torch.compile(Agent()), {"head": "head"}, "wrap or compile it after that"),
+    "tied": (lambda: tied(Agent()), {"head": "head"}, "head.3.weight is used outside of the head"),
 }
 
 

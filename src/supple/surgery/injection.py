@@ -82,46 +82,62 @@ def inject(
     github.com/timoklein/plasticity-injection-torch.
     """
     check(model, optimizer)
+    names = [*model._modules]
+    if head is None and isinstance(model._modules.get("head"), Injected):
+        head = "head"
     if head is None and not is_chain(model):
         raise ValueError(
-            f'say which module of the {type(model).__name__} is the head: inject(model, optimizer, head="..."); of its '
-            f"modules there are {', '.join(name for name, _ in model.named_children())}"
+            f'say which module of the {type(model).__name__} is the head: inject(model, optimizer, head="..."); it has '
+            f"{', '.join(names)}"
         )
-    names = [*model._modules]
     if head is None:
-        first = names.index(find_units(model)[-1].name.partition(".")[0])
-        prefixes = [f"{name}." for name in names[first:]]
-    elif head not in dict(model.named_modules()) or not head:
+        inside = names[names.index(find_units(model)[-1].name.partition(".")[0]) :]
+        modules = OrderedDict((str(number), model.get_submodule(name)) for number, name in enumerate(inside))
+        old: nn.Module = nn.Sequential(modules)
+    elif not head or head not in dict(model.named_modules()):
         raise ValueError(f"the {type(model).__name__} has no module {head!r}; it has {', '.join(names)}")
     else:
-        prefixes = [f"{head}."]
-    inside = {name: p for name, p in model.named_parameters() if name.startswith(tuple(prefixes))}
-    if not any(p.requires_grad for p in inside.values()):
-        raise ValueError(f"the head {head or ', '.join(names[first:])} has no parameter that learns")
-    drawn = distributions(model, [name for name, p in inside.items() if p.requires_grad], initial)
-    old: nn.Module
+        inside, old = [head], model.get_submodule(head)
+    # What was injected before has its own fresh head, which is the one that learns.
+    last = old
+    while isinstance(last, Injected):
+        last = last.new
+    new = copy.deepcopy(last)
+    _redraw(model, last, new, tuple(f"{name}." for name in inside), initial, seed)
+    injected = Injected(old, new)
     if head is None:
-        old = nn.Sequential(OrderedDict((str(k), model._modules[name]) for k, name in enumerate(names[first:])))
+        for name in inside:
+            del model._modules[name]
+        model.add_module("head", injected)
     else:
-        old = model.get_submodule(head)
-    time = len(list(model.parameters()))  # another one at each injection
-    new = copy.deepcopy(old)
-    by_id = {id(p): name for name, p in inside.items()}
-    fresh = dict(new.named_parameters())
-    pairs = [(p, fresh[name]) for name, p in old.named_parameters() if p.requires_grad]
+        put(model, head, injected)
+    for p, fresh in zip(last.parameters(), new.parameters(), strict=True):
+        p.grad = None
+        exchange(optimizer, p, fresh)
+    return model
+
+
+def _redraw(
+    model: nn.Module, old: nn.Module, new: nn.Module, inside: tuple[str, ...], initial: Overrides | None, seed: int
+) -> None:
+    """Draws what learns of a copy of the old head, whose names in the model begin so; a ValueError if it cannot."""
+    name_of = {id(p): name for name, p in model.named_parameters()}
+    learning = [(name_of[id(p)], p, fresh) for p, fresh in zip(old.parameters(), new.parameters(), strict=True)]
+    learning = [one for one in learning if one[1].requires_grad]
+    if not learning:
+        raise ValueError(f"the head {inside[0][:-1]} has no parameter that learns")
+    outside = {id(p) for name, p in model.named_parameters(remove_duplicate=False) if not name.startswith(inside)}
+    for name, p, _ in learning:
+        if id(p) in outside:
+            raise ValueError(
+                f"{name} is used outside of the head, too, so that it cannot be frozen; choose another head"
+            )
+    drawn = distributions(model, [name for name, _, _ in learning], initial)
+    time = len(name_of)  # another one at each injection
     with torch.no_grad():
-        for p, copied in pairs:
-            copied.copy_(draw(drawn[by_id[id(p)]], seed, f"{by_id[id(p)]} {time}", p))
+        for name, p, fresh in learning:
+            fresh.copy_(draw(drawn[name], seed, f"{name} {time}", p))
+            fresh.grad = None
     for module in new.modules():
         if isinstance(module, nn.modules.batchnorm._NormBase):
             module.reset_running_stats()
-    if head is None:
-        for name in names[first:]:
-            del model._modules[name]
-        model.add_module("head", Injected(old, new))
-    else:
-        put(model, head, Injected(old, new))
-    for p, copied in pairs:
-        p.grad = copied.grad = None
-        exchange(optimizer, p, copied)
-    return model

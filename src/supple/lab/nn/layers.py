@@ -47,14 +47,6 @@ def kaiming_normal(fan_in: int, fan_out: int) -> Normal:
     return Normal(0.0, math.sqrt(2 / fan_in))
 
 
-def lecun_normal(fan_in: int, fan_out: int) -> Normal:
-    """Normal with standard deviation sqrt(1 / fan_in); ``fan_out`` plays no part.
-
-    Source: LeCun, Bottou, Orr and Müller, "Efficient backprop", 1998, equation 16.
-    """
-    return Normal(0.0, math.sqrt(1 / fan_in))
-
-
 def xavier_normal(fan_in: int, fan_out: int) -> Normal:
     """Normal with standard deviation sqrt(2 / (fan_in + fan_out)).
 
@@ -92,7 +84,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "silu": Activation(nn.SiLU, (0.0,), weights=xavier_normal),
     "gelu": Activation(nn.GELU, (0.0,), weights=xavier_normal),
     "crelu": Activation(CReLU, (0.0,), tolerance=0.0, copies=2),
-    "fourier": Activation(Fourier, (), copies=2, weights=lecun_normal),
+    "fourier": Activation(Fourier, (), copies=2),
 }
 """The activation functions of the study by name."""
 
