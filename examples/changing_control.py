@@ -77,7 +77,8 @@ class Agent:
         torch.manual_seed(arguments.seed)
         self.network = nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=arguments.lr)
-        self.method = make(self.network, self.optimizer)  # of what is trained; the target is only copied from it
+        # Of what is trained; the target is only copied from it. It acts after every gradient step of the optimizer.
+        self.method = make(self.network, self.optimizer)
         self.target = copy.deepcopy(self.network)
         # A transition a row: observation (4), the one that followed (4), action, reward, whether the pole fell.
         self.buffer, self.seen = torch.zeros(arguments.buffer, 11), 0
@@ -108,8 +109,6 @@ class Agent:
         self.optimizer.zero_grad()
         nn.functional.smooth_l1_loss(value, goal).backward()
         self.optimizer.step()
-        if self.method is not None:
-            self.method.step()  # after every gradient step, however many there are between two of the environment
         self.steps += 1
         if self.steps % 200 == 0:
             self.target.load_state_dict(self.network.state_dict())
@@ -142,10 +141,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "plain": lambda model, optimizer: None,
         "SWR": lambda model, optimizer: supple.SWR(
             model, optimizer, frequency=frequency, factor=arguments.factor, decay=0.99, seed=seed
-        ),
+        ).attach(),
         "CBP": lambda model, optimizer: supple.CBP(
             model, optimizer, maturity=maturity, replacement_rate=arguments.rate, decay=0.99, seed=seed
-        ),
+        ).attach(),
     }
     agents = {name: Agent(make, arguments) for name, make in makes.items()}
     started = time.perf_counter()

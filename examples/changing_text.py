@@ -94,8 +94,6 @@ class Learner:
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
-        if self.method is not None:
-            self.method.step()
         return float(loss.detach()) / math.log(2)
 
 
@@ -123,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         # Most bytes are in no batch, so that their rows of the embedding have a gradient of 0 and would be drawn again.
         "SWR": lambda model, optimizer: supple.SWR(
             model, optimizer, frequency=arguments.frequency, factor=arguments.factor, exclude=nn.Embedding, seed=seed
-        ),
+        ).attach(),
         "CBP": lambda model, optimizer: supple.CBP(
             model,
             optimizer,
@@ -131,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             replacement_rate=arguments.rate,
             units=supple.units(model, torch.zeros(1, CONTEXT, dtype=torch.int64)),
             seed=seed,
-        ),
+        ).attach(),
     }
     learners = {name: Learner(make, arguments) for name, make in makes.items()}
     generator = torch.Generator().manual_seed(seed)

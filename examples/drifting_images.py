@@ -63,8 +63,6 @@ class Learner:
         self.optimizer.zero_grad()
         nn.functional.cross_entropy(logits, y).backward()
         self.optimizer.step()
-        if self.method is not None:
-            self.method.step()
         return float((logits.argmax(dim=1) == y).float().mean())
 
     def state(self, x: Tensor) -> tuple[float, int]:
@@ -82,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "plain": lambda model, optimizer: None,
         "SWR": lambda model, optimizer: supple.SWR(
             model, optimizer, frequency=arguments.frequency, factor=arguments.factor, seed=seed
-        ),
+        ).attach(),
         "CBP": lambda model, optimizer: supple.CBP(
             model,
             optimizer,
@@ -90,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             replacement_rate=arguments.rate,
             units=supple.units(model, torch.zeros(1, 1, 28, 28)),
             seed=seed,
-        ),
+        ).attach(),
     }
     learners = {name: Learner(make, arguments) for name, make in makes.items()}
     stream = PermutedStream(mnist10k(), seeds=[seed], batch_size=32)

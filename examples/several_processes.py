@@ -1,8 +1,8 @@
 """A method where several processes, each with its GPU, train one network together.
 
-Each process makes the same method and calls it in the same steps. ``--how parallel`` copies the network to all of them
-(DistributedDataParallel), ``--how sharded`` gives each a part of every parameter (fully_shard). At the end the program
-says whether all processes have the same network. Without a GPU it runs on the CPU:
+Each process makes the same method and attaches it to its optimizer. ``--how parallel`` copies the network to all of
+them (DistributedDataParallel), ``--how sharded`` gives each a part of every parameter (fully_shard). At the end the
+program says whether all processes have the same network. Without a GPU it runs on the CPU:
 
     torchrun --standalone --nproc-per-node 2 examples/several_processes.py --how sharded
 """
@@ -47,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     # After the model was wrapped or sharded, in each process.
     if arguments.method == "SWR":
-        method = supple.SWR(model, optimizer, frequency=20, factor=1e-2, seed=0)
+        method = supple.SWR(model, optimizer, frequency=20, factor=1e-2, seed=0).attach()
     else:
-        method = supple.CBP(model, optimizer, maturity=20, replacement_rate=1e-3, seed=0)
+        method = supple.CBP(model, optimizer, maturity=20, replacement_rate=1e-3, seed=0).attach()
 
     data = torch.Generator().manual_seed(rank)  # each process has its own part of the batch
     for step in range(1, arguments.steps + 1):
@@ -59,7 +59,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         loss = nn.functional.cross_entropy(model(x), y)
         loss.backward()
         optimizer.step()
-        method.step()
         if rank == 0 and step % 50 == 0:
             print(f"step {step}: loss {float(loss.detach()):.3f}", flush=True)
 

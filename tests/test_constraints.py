@@ -48,6 +48,7 @@ def test_all_that_is_needed_is_pinned_and_nothing_else():
 @pytest.mark.parametrize("python", PYTHONS)
 def test_every_python_has_a_version_of_every_package(python):
     extra = {"async-timeout", "exceptiongroup", "six", "tomli"} if python == "3.10" else set()
-    assert set(pins(python)) - extra == set(pins("3.11"))
+    missing = {"orjson"} if python == "3.13" else set()
+    assert set(pins(python)) - extra | missing == set(pins("3.11"))
     assert all(len(list(pin.specifier)) == 1 and str(pin.specifier).startswith("==") for pin in pins(python).values())
     assert str(pins(python)["torch"].specifier) == "==2.13.0"

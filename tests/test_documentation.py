@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 
 PAGES = ["README.md", "docs/guide.md", "docs/choosing.md", "docs/usage.md", "docs/incremental.md"]
-OPTIONAL = ["lightning", "transformers"]
+OPTIONAL = ["lightning", "transformers", "accelerate", "stable_baselines3"]
 
 
 def blocks(page: str, package: str | None = None) -> list[str]:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         WeightClipping,
         chain,
     )
+    from supple.metrics import watch
     from supple.structure import (
         Consumer,
         Excluded,
@@ -96,9 +97,10 @@ __all__ = [
     "chain",
     "initial_distributions",
     "units",
+    "watch",
 ]
 
-_HOMES = ("functional.initial", "structure", "methods")
+_HOMES = ("functional.initial", "structure", "methods", "metrics")
 """The modules that have these names."""
 
 _FLOORS = ("functional", "structure", "optim", "methods", "metrics", "surgery")

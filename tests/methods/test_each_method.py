@@ -112,6 +112,63 @@ def test_frozen_later_nothing_changes(name):
     assert all(torch.equal(old, new) for old, new in zip(before, model.first.parameters(), strict=True))
 
 
+KEEPING = {"L2 Init", "Wasserstein", "NaP", "spectral", "hare and tortoise", "UPGD", "TRAC"}
+"""Those that keep something of each weight from the start."""
+
+
+@each
+def test_what_is_unfrozen_later_is_acted_on_as_if_it_had_always_trained(name):
+    ends = []
+    for frozen in (False, True):
+        model = Net()
+        model.second.requires_grad_(not frozen)
+        model.norm.requires_grad_(not frozen)
+        optimizer, method = make(name, model)
+        before = model.second.weight.clone()
+        model.requires_grad_(True)
+        train(model, optimizer, method, 12)
+        assert not torch.equal(before, model.second.weight)
+        ends.append([parameter.detach() for parameter in model.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*ends, strict=True)) is (name not in KEEPING)
+
+
+def test_weights_that_were_unfrozen_are_acted_on_as_long_as_they_train():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    model[0].requires_grad_(False)
+    optimizer = torch.optim.AdamW(model[2].parameters())
+    method = supple.SWR(model, optimizer, frequency=1, factor=1.0, utility="random", pruning="proportional")
+    changed = []
+    for step in range(6):
+        model[0].requires_grad_(2 <= step < 4)
+        if step == 2:
+            optimizer.add_param_group({"params": [*model[0].parameters()]})
+        optimizer.zero_grad()
+        model(torch.rand(5, 3)).sum().backward()
+        optimizer.step()
+        before = model[0].weight.clone()
+        method.step()
+        changed.append(bool((model[0].weight != before).all()))
+    assert changed == [False, False, True, True, False, False]
+    assert int(method.reinitialized.total) == 6 * 10 + 2 * 16
+    saved = method.state_dict()
+    again = supple.SWR(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), utility="random")
+    again.load_state_dict(saved)
+    assert int(again.reinitialized.total) == 6 * 10 + 2 * 16
+
+
+def test_what_is_frozen_is_no_evidence_of_training_and_left_out_where_its_distribution_is_not_known():
+    model = nn.Sequential(nn.Linear(30, 40), nn.ReLU(), nn.Linear(40, 2))
+    with torch.no_grad():
+        model[0].weight += torch.randn(40, 30) ** 3  # pretrained
+    with pytest.raises(ValueError, match=r"unknown:\n  0\.weight"):
+        supple.SWR(model)
+    model[0].weight.requires_grad_(False)
+    method = supple.SWR(model)
+    assert "0.weight" not in method.parameters
+    assert {"0.bias", "2.weight", "2.bias"} == set(supple.SWR(model, exclude="0.weight").parameters)
+    assert "0.weight" in supple.L2(model).parameters
+
+
 @each
 def test_another_module_of_the_same_kind_acts_alike(name):
     ends = []

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 import supple
 from supple.lab.nn import StackedMLP
+from supple.methods.registry import METHODS as METHODS_BY_NAME
+from supple.methods.units import UnitMethod
 from supple.methods.when import Replacements
 from supple.structure.wrapping import is_compiled
 
@@ -389,3 +391,102 @@ def test_a_layer_is_acted_on_as_long_as_it_trains(name: str, utility: Any) -> No
     again = UNFREEZING[name](other, utility)
     again.load_state_dict(method.state_dict())
     assert repr(again.state_dict()) == repr(method.state_dict())
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+@pytest.mark.parametrize("kind", [Residual, Experts])
+def test_weights_that_did_not_run_are_left_alone_and_their_rate_is_kept(kind: Any, decay: float) -> None:
+    model = kind()
+    path = "blocks" if kind is Residual else "experts"
+    weights = [model.get_parameter(f"{path}.{i}.0.weight") for i in (0, 1)]
+    method = supple.SWR(
+        model, frequency=2, factor=0.1, pruning="proportional", decay=decay, include=f"{path}.*.0.weight"
+    )
+    share, found = weights[0].numel() // 10, []
+    for number in range(1, 17):
+        x = numbers(number, 4, 5)
+        x[:, 0] = 1
+        x[0, 0] = -1 if number in (6, 8, 9, 16) else 1  # an example for the second expert
+        model.runs = [True, bool(x[0, 0] < 0)]
+        before = [weight.detach().clone() for weight in weights]
+        step_of(model, method, x, lr=0.0)
+        found.append([int((weight != old).sum()) for weight, old in zip(weights, before, strict=True)])
+    # One that is due at 2, 4 and 6 and runs in the last of them has its three turns there.
+    few = {6: 3, 8: 1, 16: 4}
+    size = weights[0].numel()
+    for number, (always, second) in enumerate(found, start=1):
+        assert size * 0.1 - 1 < always < size * 0.1 + 1 if number % 2 == 0 else always == 0
+        turns = few.get(number, 0)
+        assert size * 0.1 * turns - 1 < second < size * 0.1 * turns + 1, number
+    assert share > 2
+
+
+def test_all_gradients_of_0_replace_a_tensor_only_where_that_is_asked_for() -> None:
+    for option, changes in (("keep", False), ("replace", True)):
+        model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        method = supple.SWR(model, frequency=1, factor=1e-9, when_all_zero=option)
+        with torch.no_grad():
+            model[0].bias.fill_(-9.0)  # dead
+        before = model[0].weight.detach().clone()
+        model(torch.rand(3, 4)).sum().backward()
+        method.step()
+        assert bool((model[0].weight != before).all()) is changes
+        assert bool((model[0].weight == before).all()) is not changes
+
+
+def test_weights_that_rest_for_long_are_not_replaced_as_a_whole() -> None:
+    model = nn.Sequential(nn.Linear(100, 10, bias=False))
+    method = supple.SWR(model, frequency=4, factor=1e-4, pruning="proportional")
+    model[0].weight.grad = torch.zeros(10, 100)
+    for _ in range(4000):
+        method.step()
+    before = model[0].weight.detach().clone()
+    for _ in range(4):
+        model[0].weight.grad = torch.ones(10, 100)
+        method.step()
+    assert 25 <= int((model[0].weight != before).sum()) <= 26  # 1,000 weights * 1e-4 * (250 turns and the present one)
+
+
+OFTEN: dict[Any, dict[str, Any]] = {
+    supple.CBP: {"maturity": 2, "replacement_rate": 0.3, "decay": 0.5},
+    supple.ReDo: {"frequency": 2, "threshold": 0.9},
+    supple.SNR: {"threshold": 3, "minimum": 1, "maximum": 40, "update_every": 1},
+    supple.ReGraMa: {"frequency": 2, "threshold": 0.9},
+    supple.CPR: {"frequency": 3, "replacement_rate": 0.5, "threshold": 2.0},
+}
+"""Every method on hidden units, so that it acts often."""
+
+
+def test_every_method_on_hidden_units_is_tried() -> None:
+    assert set(OFTEN) == {kind for kind in METHODS_BY_NAME.values() if issubclass(kind, UnitMethod)}
+
+
+@pytest.mark.parametrize("network", [Residual, Experts])
+@pytest.mark.parametrize("kind", OFTEN, ids=lambda kind: kind.__name__)
+def test_a_layer_that_does_not_run_and_what_is_kept_of_it_stay(kind: Any, network: Any) -> None:
+    model = network()
+    path = "blocks" if network is Residual else "experts"
+    method = kind(model, **OFTEN[kind], units=groups(path))
+    with torch.no_grad():
+        for i in (0, 1):
+            model.get_parameter(f"{path}.{i}.0.bias").sub_(1.0)  # some that seldom fire
+    replaced = [0, 0]
+    pattern = np.random.default_rng(3).random((40, 2)) < 0.6
+    for number, (first, second) in enumerate(pattern.tolist(), start=1):
+        x = numbers(number, 4, 5)
+        x[:, 0] = x[:, 0].abs() + 0.1
+        if second:
+            x[: 2 if first else 4, 0] *= -1
+        model.runs = [first, second] if network is Residual else [first or not second, second]
+        before = values(model)
+        kept = {kind: [one.clone() for one in tensors] for kind, tensors in method.per_unit.items()}
+        step_of(model, method, x, lr=0.0)
+        for i, ran in enumerate(model.runs):
+            same = all(torch.equal(model.state_dict()[n], old) for n, old in before.items() if f"{path}.{i}." in n)
+            assert same or ran
+            replaced[i] += not same
+            for name, tensors in ((name, tensors) for name, tensors in method.per_unit.items() if tensors):
+                # A unit of CBP is as old as before where its birth is a step later.
+                assert ran or torch.equal(tensors[i] - int(name == "born"), kept[name][i]), name
+    assert min(replaced) > 1
+    assert int(method.skipped) > 0 or kind is supple.CBP

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ UTILITIES, PRUNINGS, REINITS = ["gradient", "magnitude", "random"], ["threshold"
 VARIANTS = list(itertools.product(UTILITIES, PRUNINGS, REINITS))
 every_variant = pytest.mark.parametrize(("utility", "pruning", "reinit"), VARIANTS)
 FACTORS = {"threshold": 0.7, "proportional": 0.15}
+MISSED = weakref.WeakKeyDictionary()
+"""For each method how many turns each parameter has missed one after the other."""
 
 
 class Everything(nn.Module):
@@ -82,19 +85,22 @@ def expected_change(method, name, parameter, step, average=None):
     else:
         theirs = None if gradient is None else gradient.double().flatten().tolist()
         utilities = reference.weight_utilities(method.utility, old, theirs)
+        if method.utility == "gradient" and not any(utilities):
+            return None
     if average is not None:
         decay, past = average
         past[name] = utilities = [
             decay * before + (1 - decay) * now
             for before, now in zip(past.get(name, [0.0] * len(old)), utilities, strict=True)
         ]
-    factor = FACTORS[method.pruning]
+    turns = 1 + MISSED.get(method, {}).get(name, 0)
+    factor = FACTORS[method.pruning] * turns
     if method.pruning == "threshold":
         places = reference.below_threshold(utilities, factor)
     else:
         chance = float(random.uniform(seed, random.purpose("SWR", "count", name), step, 1))
         words = reference.tie_words("SWR", name, step, len(old))
-        places = reference.lowest(utilities, reference.share_of(len(old), factor, chance), words)
+        places = reference.lowest(utilities, reference.share_of(len(old), min(1.0, factor), chance), words)
     if name == "embedding.weight":
         places = [place for place in places if place // 4 != 2]
     distribution = method.distributions[name]
@@ -115,6 +121,8 @@ def check_step(model, method, step, average=None):
     count = 0
     for name, value in model.state_dict().items():
         change = changes.get("two.weight" if name == "tied.weight" else name)
+        missed = MISSED.setdefault(method, {})
+        missed[name] = missed.get(name, 0) + 1 if change is None else 0
         if change is None:
             assert torch.equal(value, before[name]), name
             continue

@@ -387,3 +387,57 @@ def test_descriptions_of_parts_copies_and_products():
     assert normed["fc1"].feature_after_norm == supple.Feature("fc2", "input", supple.Slice("", -1))
     flat = [norm.running_var for norm in normed["conv"].norms if norm.running_var is not None]
     assert flat == [supple.Slice("norm4.running_var", repeat=5)]
+
+
+class Opaque(nn.Module):
+    """Its weight goes through code that fails while it is looked at, as a compiled extension may."""
+
+    def __init__(self, tied=None):
+        super().__init__()
+        self.inside, self.last = nn.Linear(6, 6), nn.Linear(6, 6)
+        if tied is not None:
+            self.inside.weight = tied
+
+    def forward(self, x):
+        if torch.utils._python_dispatch._get_current_dispatch_mode() is not None:
+            raise RuntimeError("no kernel for this mode")
+        return self.last(self.inside(x).relu())
+
+
+class Around(nn.Module):
+    """Units before, beside and behind the part that is not known."""
+
+    def __init__(self, tied=False):
+        super().__init__()
+        self.one, self.two, self.into = nn.Linear(4, 5), nn.Linear(5, 6), nn.Linear(6, 6)
+        self.part = Opaque(self.into.weight if tied else None)
+        self.three, self.four = nn.Linear(6, 7), nn.Linear(7, 2)
+
+    def forward(self, x):
+        h = self.two(self.one(x).relu())
+        return self.four(self.three(self.part(self.into(h.tanh())) + 1).relu())
+
+
+def test_where_a_part_cannot_be_followed_the_groups_that_do_not_touch_it_are_found():
+    model = Around()
+    before = everything(model)
+    found = supple.units(model, rows(4))
+    assert_untouched(model, before)
+    assert [group.name for group in found] == ["one", "two", "three"]
+    why = {item.name: item.reason for item in found.excluded}
+    what = "part, which cannot be followed (RuntimeError: no kernel for this mode)"
+    assert why["into"] == f"they go into {what}"
+    assert why["part.inside"] == why["part.last"] == f"it is in {what}"
+    # What a part that is not known uses, too, is not replaced.
+    assert [group.name for group in supple.units(Around(tied=True), rows(4))] == ["one", "three"]
+
+
+def test_a_model_that_does_not_run_at_all_says_where_it_failed_first():
+    class Broken(Opaque):
+        def forward(self, x):
+            return super().forward(x[:, :5])
+
+    model = Around()
+    model.part = Broken()
+    with pytest.raises(ValueError, match=r"fails in module part .*no kernel for this mode"):
+        supple.units(model, rows(4))

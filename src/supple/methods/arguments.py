@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from supple.functional.sharding import block_of
+from supple.functional.sharding import block_of, is_sharded
 from supple.structure.overrides import names_matching
 from supple.structure.parametrized import computed_from
 from supple.structure.stacked import Stacked
@@ -21,6 +21,8 @@ Selector = str | type[nn.Module] | Callable[[str, nn.Parameter], bool]
 """A parameter name or glob pattern, a class of module (its direct parameters), or a function of name and parameter."""
 
 Selectors = Selector | Sequence[Selector]
+
+_TRAINABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 _WHOLE = 2.0**53
 """Whole numbers up to here are exact in float64."""
@@ -57,6 +59,7 @@ def chosen_parameters(
     exclude: Selectors | None = None,
     *,
     usual: Callable[[str, nn.Module, Tensor], bool],
+    frozen: bool = False,
 ) -> dict[str, nn.Parameter]:
     """The parameters that a method acts on: those that train, are included and are not excluded.
 
@@ -67,6 +70,8 @@ def chosen_parameters(
         exclude: which of them not.
         usual: whether a method acts on a parameter if ``include`` says nothing, from its name and the module that
             holds it.
+        frozen: whether those that are frozen are among them, which may train later; of these, what cannot be acted on
+            is left out.
 
     Returns:
         Parameters by name as in ``model.named_parameters()``, shared ones once.
@@ -80,22 +85,24 @@ def chosen_parameters(
     Warns:
         UserWarning: if weights are computed from some, which are left out for that.
     """
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    if not trained:
+    candidates = {name: p for name, p in model.named_parameters() if p.requires_grad or frozen}
+    if not any(parameter.requires_grad for parameter in candidates.values()):
         raise ValueError(f"{type(model).__name__} has no parameter with requires_grad=True; there is nothing to act on")
     if include is not None:
         included = _matching(model, include, "include")
     else:
         included = {
-            name for name, parameter in trained.items() if usual(name, _holder(model, name), _one(model, parameter))
+            name for name, parameter in candidates.items() if usual(name, _holder(model, name), _one(model, parameter))
         }
     excluded = set() if exclude is None else _matching(model, exclude, "exclude")
-    chosen = {name: p for name, p in trained.items() if name in included and name not in excluded}
+    wanted = {name: p for name, p in candidates.items() if name in included and name not in excluded}
+    chosen = {name: parameter for name, parameter in wanted.items() if parameter.requires_grad}
     if not chosen and include is None and exclude is None:
         raise ValueError(
             f"this {type(model).__name__} has no parameter of the kind that the method acts on; say which with include"
         )
-    reasons = {name: reason for name, reason in computed_from(model).items() if name in chosen}
+    computed = computed_from(model)
+    reasons = {name: reason for name, reason in computed.items() if name in chosen}
     left_out = "".join(f"\n  {name}: {reason}" for name, reason in reasons.items())
     chosen = {name: parameter for name, parameter in chosen.items() if name not in reasons}
     if not chosen:
@@ -111,7 +118,20 @@ def chosen_parameters(
             stacklevel=4,
         )
     _check_parameters(chosen)
-    return chosen
+    device = next(iter(chosen.values())).device
+    return {n: p for n, p in wanted.items() if n in chosen or (n not in computed and _may_train(p, device))}
+
+
+def _may_train(parameter: nn.Parameter, device: torch.device) -> bool:
+    """Whether a frozen parameter could be acted on if it trained; those of quantized weights could not."""
+    plain = type(parameter) is nn.Parameter or is_sharded(parameter)
+    if parameter.requires_grad or not plain or parameter.dtype not in _TRAINABLE or parameter.device != device:
+        return False
+    try:
+        block_of(parameter)
+    except ValueError:
+        return False
+    return True
 
 
 def _holder(model: nn.Module, name: str) -> nn.Module:

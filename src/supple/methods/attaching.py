@@ -135,6 +135,11 @@ class Attachment:
                 f"state_dict() of this {kind} calls no hooks, so it cannot hold the state of a method; attach without "
                 "checkpoint=True, and save method.state_dict() beside it"
             )
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            # torch.distributed.checkpoint loads only what is there already.
+            for part in self.method.parts:
+                if part.memory is not None:
+                    part.memory.bear_all()
         group = optimizer.param_groups[0]
         if KEY in group:
             self.method.load_state_dict(group[KEY])

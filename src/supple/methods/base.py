@@ -127,7 +127,8 @@ class Method(State):
         model: the network; what ``torch.compile`` or ``DistributedDataParallel`` made of it stands for it.
         optimizer: its optimizer, also as a trainer wraps it.
         include: which parameters it acts on: a name or pattern over names, a class of module (its direct parameters), a
-            function of name and parameter, or several of these; None: all that train.
+            function of name and parameter, or several of these; None: all. Those that are frozen are left alone as long
+            as they are.
         exclude: which of them it does not act on, given in the same way.
         initial: initial distributions by parameter name, pattern or module class, where they are not to be worked out;
             see :func:`supple.initial_distributions`. For methods that replace values.
@@ -156,6 +157,8 @@ class Method(State):
     __signature__: ClassVar[inspect.Signature]
     sharded = False
     _later: Iterable[str] = ()  # parameters that are frozen yet, whose distributions are kept if they are known
+    takes_up = False
+    """Whether what is frozen when it is made is acted on when it trains."""
     watches = False
     """Whether its ``watch`` looks at everything at every step, as for a moving average."""
     reads_gradients = True
@@ -217,7 +220,8 @@ class Method(State):
         self._group_by_id: dict[int, dict[str, Any]] = {}
         self.stacked = isinstance(model, Stacked)
         self.replicas = model.replicas if isinstance(model, Stacked) else 1
-        self.parameters = chosen_parameters(model, include, exclude, usual=self.usual)
+        self.parameters = chosen_parameters(model, include, exclude, usual=self.usual, frozen=self.takes_up)
+        self._later = [name for name, parameter in self.parameters.items() if not parameter.requires_grad]
         self.sharded = any(map(is_sharded, self.parameters.values()))
         if self.sharded and self.stacked:
             raise ValueError("a stacked network cannot be sharded; give each process replicas of its own instead")
@@ -597,11 +601,11 @@ class Method(State):
 
     def _redrawn(self) -> Iterable[str]:
         """The parameters whose initial distributions have to be known."""
-        return self.parameters
+        return [name for name, parameter in self.parameters.items() if parameter.requires_grad]
 
     def _written(self) -> Collection[str]:
         """The parameters that may get new values; only they can show that the network was trained."""
-        return self.parameters
+        return [name for name, parameter in self.parameters.items() if parameter.requires_grad]
 
     def _take_initial(self, overrides: Overrides | None) -> None:
         """Works out the initial distributions."""
@@ -620,9 +624,14 @@ class Method(State):
         self._stated = {name for name, entry in initial.items() if entry.source == "override"}
         saved = {name: one for name, one in saved.items() if name not in self._stated}
         told = [name for name in names if name not in saved]
-        self.distributions = initial.require_means(told) if self.required == "means" else initial.require(told)
-        found = {name: initial[name].distribution for name in self._later if name not in self.distributions}
-        self.distributions |= {name: one for name, one in found.items() if one is not None} | saved
+        require = initial.require_means if self.required == "means" else initial.require
+        self.distributions = require(told) | saved
+        for name in self._later:
+            try:
+                self.distributions |= {} if name in saved else require([name])
+            except ValueError:
+                if name in self.parameters and not self.parameters[name].requires_grad:
+                    del self.parameters[name], self.blocks[name]
         self.fixed_rows = {name: entry.fixed_row for name, entry in initial.items() if entry.fixed_row is not None}
 
 

@@ -44,7 +44,7 @@ class BoundaryMethod(WeightMethod):
 
     def reset_statistics(self) -> None:
         """Gives those batch normalizations whose parameters it acts on the running statistics of a new one."""
-        names = {name.rpartition(".")[0] for name in self.parameters}
+        names = {name.rpartition(".")[0] for name, parameter in self.parameters.items() if parameter.requires_grad}
         for name, module in self.model.named_modules():
             if isinstance(module, _NormBase) and name in names:
                 module.reset_running_stats()

@@ -57,6 +57,7 @@ class HareAndTortoise(WeightMethod):
     replaces = True
     reads_gradients = False
     watches = True
+    takes_up = False
     required: Required = "nothing"
     about = About(
         "hare_and_tortoise",

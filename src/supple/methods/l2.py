@@ -88,6 +88,5 @@ class L2(WeightMethod):
 
     def rule(self, w: Weights) -> None:
         """Shrinks one parameter."""
-        if w.parameter.requires_grad:
-            # Not a product with 1 - l2, which single precision rounds to multiples of 6e-8.
-            w.add(w.value, self._shares[w.name], "shrink")
+        # Not a product with 1 - l2, which single precision rounds to multiples of 6e-8.
+        w.add(w.value, self._shares[w.name], "shrink")

@@ -58,6 +58,7 @@ class L2Init(Regularizer):
     (CoLLAs 2024, arXiv 2308.11958), equation 1 with the factor 1/2 of the authors' code.
     """
 
+    takes_up = False
     about = About(
         "l2_init",
         label="L2 Init",

@@ -63,6 +63,7 @@ class NaP(WeightMethod):
     """
 
     reads_gradients = False
+    takes_up = False
     about = About(
         "nap",
         label="NaP",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -20,20 +20,22 @@ class StepNoise:
         purpose: what it is for.
         seed: int64 [R], the seeds of the replicas, where the noise is to lie. Those that share a seed share the noise,
             which is then drawn once.
-        sizes: entries of each parameter of one network.
+        sizes: entries of each parameter of one network, of which each step may take others.
     """
 
     def __init__(self, purpose: str, seed: Tensor, sizes: Mapping[str, int]) -> None:
         distinct, self._seed_of = torch.unique(seed, return_inverse=True)
         self._differ = self._seed_of.tolist() == list(range(len(self._seed_of)))
         self._generators = {one: torch.Generator(seed.device) for one in distinct.tolist()}
-        self._purpose, self._device, self._bundles = purpose, seed.device, _bundles(sizes)
+        self._purpose, self._device, self._sizes = purpose, seed.device, dict(sizes)
+        self._bundles = _bundles(sizes)
 
-    def draws(self, step: int) -> Iterator[tuple[str, Tensor]]:
+    def draws(self, step: int, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
         """Gives the noise of a step for one parameter after the other.
 
         Args:
             step: 0, 1, ...
+            names: the parameters; the noise of each depends on which come before it.
 
         Yields:
             (name, float32 [R, entries]).
@@ -41,6 +43,9 @@ class StepNoise:
         for seed, generator in self._generators.items():
             key = hashlib.blake2b(f"{self._purpose} {seed} {step}".encode(), digest_size=8)
             generator.manual_seed(int.from_bytes(key.digest(), "little"))
+        names = list(names)
+        if names != [name for bundle in self._bundles for name in bundle]:
+            self._bundles = _bundles({name: self._sizes[name] for name in names})
         for bundle in self._bundles:
             noise = torch.empty(len(self._generators), sum(bundle.values()), dtype=torch.float32, device=self._device)
             for row, generator in zip(noise, self._generators.values(), strict=True):

@@ -183,6 +183,13 @@ class OptimizerMemory:
             return {}
         return {name: self.ages.born[p] for name, p in self._parameters.items() if p in self.ages.born}
 
+    def bear_all(self) -> None:
+        """Keeps births of all parameters from now on, so that a saved state has the same tensors from the start."""
+        if self._counts_ages:
+            for parameter in self._parameters.values():
+                if self._group(parameter) is not None and (rule := self._probe(parameter).rule) is not None:
+                    self.ages.mark(parameter, rule)
+
     def restore(self, born: Mapping[str, Tensor]) -> None:
         """Takes back when entries were born.
 
@@ -219,7 +226,7 @@ class OptimizerMemory:
         aside = held_aside(self._optimizer)
         for name, parameter in self._parameters.items():
             if self._group(parameter) is None:
-                if self.mode in ("keep", "shift"):
+                if self.mode in ("keep", "shift") or not parameter.requires_grad:
                     continue
                 raise ValueError(
                     f"{name}: a parameter of shape {tuple(parameter.shape)} is not in the {kind} that was given; pass "
@@ -315,7 +322,9 @@ class OptimizerMemory:
             return
         kind = type(self._optimizer).__name__
         for name, parameter in self._parameters.items():
-            tensors = {} if name in self._looked else tensors_of(self._optimizer, parameter, self._members)
+            if name in self._looked or not parameter.requires_grad:
+                continue
+            tensors = tensors_of(self._optimizer, parameter, self._members)
             if not tensors:
                 continue
             self._looked.add(name)
@@ -337,8 +346,8 @@ class OptimizerMemory:
 
     def _watch(self) -> None:
         """Notices that the weights change while the optimizer's state does not: another optimizer trains them."""
-        name, parameter = next(iter(self._parameters.items()))
-        if is_sharded(parameter) or parameter.grad is None or self._group(parameter) is None:
+        name, parameter = next(((n, p) for n, p in self._parameters.items() if p.requires_grad), ("", None))
+        if parameter is None or is_sharded(parameter) or parameter.grad is None or self._group(parameter) is None:
             return
         probe = self._probe(parameter)
         if probe.failure or not probe.slots:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +51,7 @@ class Regularizer(WeightMethod):
         self.decoupled = self.switch("decoupled", decoupled)
         self.when = Every(torch.ones_like(strengths, dtype=torch.int64), strengths > 0, self.device)
         if decoupled:
-            for parameter in self.parameters.values():
+            for parameter in filter(attrgetter("requires_grad"), self.parameters.values()):
                 self.step_size(parameter)
 
     @abstractmethod
@@ -72,6 +73,5 @@ class Regularizer(WeightMethod):
 
     def rule(self, w: Weights) -> None:
         """Lets one parameter follow the term."""
-        if w.parameter.requires_grad:
-            step = w.each(self.strength * self.step_size(w.parameter))
-            w.set(precise(w.value) - step * self.gradient(w))
+        step = w.each(self.strength * self.step_size(w.parameter))
+        w.set(precise(w.value) - step * self.gradient(w))

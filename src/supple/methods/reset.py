@@ -87,6 +87,7 @@ class Reset(BoundaryMethod):
         if to == "same" and optimizer_state != "fresh":
             raise ValueError('to="same" resets only what the optimizer remembers; give the optimizer')
         self._layers = int(in_range("layers", one_a_replica("layers", layers, None, "whole number"), 0, math.inf, True))
+        self.takes_up = to != "start"
         super().__init__(model, optimizer, every=every, optimizer_state=optimizer_state, **shared)
         self.settings["layers"] = layers
         self.to = self.option("to", to, ("fresh", "start", "same"))

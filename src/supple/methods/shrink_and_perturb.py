@@ -81,7 +81,8 @@ class ShrinkAndPerturb(L2):
             self._source = StepNoise("shrink and perturb", self.seed[self._perturbed], sizes)
 
     def _act(self) -> None:
-        self._noise = iter(()) if self._perturbed is None else self._source.draws(self.steps)
+        names = (name for name, parameter in self.parameters.items() if parameter.requires_grad)
+        self._noise = iter(()) if self._perturbed is None else self._source.draws(self.steps, names)
         try:
             super()._act()
         finally:
@@ -91,8 +92,6 @@ class ShrinkAndPerturb(L2):
         """Shrinks one parameter and adds noise to it."""
         super().rule(w)
         if self._perturbed is None:
-            return
-        if not w.parameter.requires_grad:
             return
         noise = noise_of(self._noise, w.name)
         # Everybody draws the noise of the whole, and takes what belongs to its block.

@@ -81,6 +81,7 @@ class ShrinkAndRedraw(BoundaryMethod):
         self.required: Required = "distributions"
         if choice("toward", toward, ("fresh", "start")) == "start":
             self.required = "nothing"
+        self.takes_up = toward != "start"
         super().__init__(model, optimizer, every=every, **shared)
         self.shrink = self.setting("shrink", shrink, 0, 1).to(self.device)
         self.perturb = self.setting("perturb", perturb, 0).to(self.device)

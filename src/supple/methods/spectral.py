@@ -67,6 +67,7 @@ class Spectral(Regularizer):
     and the terms of biases and normalizations were not checked against the paper.
     """
 
+    takes_up = False
     about = About(
         "spectral",
         label="spectral",

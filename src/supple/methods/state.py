@@ -66,6 +66,8 @@ class State(ABC):
         modules: dict[str, tuple[dict[str, nn.Module | None], str, nn.Module]] = {}
         self._held = []
         for name, parameter in self.parameters.items():
+            if not parameter.requires_grad:
+                continue  # what is frozen may be exchanged, as for a quantized one
             *path, last = name.split(".")
             module = self.model
             for depth, key in enumerate(path):
@@ -139,6 +141,8 @@ class State(ABC):
         absent = {"skipped": torch.zeros_like(self._skipped), "misses": 0, "boundaries": 0, "births": {}}
         # Versions that saved no seed had 0 where none was stated.
         absent["seed"] = torch.zeros_like(self.seed)
+        if "behind" in self.kept:
+            absent["behind"] = {name: torch.zeros_like(one) for name, one in self.kept["behind"].items()}
         state = {**absent, **nothing_kept, **state}
         missing = [key for key in own if key not in state]
         if missing:
@@ -170,6 +174,8 @@ class State(ABC):
         shapes = {name: list(shape) for name, shape in state["shapes"].items()}
         differing = {name for name in {**own["shapes"], **shapes} if own["shapes"].get(name) != shapes.get(name)}
         differing |= set(state["initial"]) ^ set(self.distributions)
+        # What is frozen now may have trained then, or not have been known; it is as it is now.
+        differing -= {name for name, p in self.model.named_parameters() if not p.requires_grad}
         if differing:
             raise ValueError(
                 f"the state is of another network: the two differ in {', '.join(sorted(map(str, differing)))}"
@@ -181,6 +187,8 @@ class State(ABC):
             if not isinstance(births, Tensor) or births.dtype != whole.dtype or births.shape != whole.shape:
                 raise TypeError(f"births.{name} of the state is no tensor of int32 of shape {tuple(whole.shape)}")
         for name, saved in state["initial"].items():
+            if name not in self.distributions:
+                continue
             kinds = str | float | int | Tensor
             if not isinstance(saved, Mapping) or not all(isinstance(value, kinds) for value in saved.values()):
                 raise TypeError(f"initial.{name} of the state is no dict of words, numbers and tensors")
@@ -207,7 +215,8 @@ class State(ABC):
             restore([self.seed], [_whole_numbers("seed", state["seed"])])
             self._follow_seed()
         self._load(state)
-        self.distributions |= {n: from_dict(one) for n, one in state["initial"].items() if n not in self._stated}
+        own = self.distributions.keys()
+        self.distributions |= {n: from_dict(state["initial"][n]) for n in state["initial"].keys() & own - self._stated}
         self._new_skips = True
 
     def close(self) -> None:
@@ -298,7 +307,7 @@ def check_kind(state: Any, name: str, what: str | None = None) -> None:
         raise ValueError(f"this is the state of {method!s:.60}, not of {what or name}")
 
 
-_AT_LEAST_0 = ("steps", "boundaries", "misses", "last", "total", "skipped", "born", "schedule")
+_AT_LEAST_0 = ("steps", "boundaries", "misses", "last", "total", "skipped", "born", "schedule", "behind")
 _STEPS = 2**32
 """Random numbers are functions of steps below this."""
 

@@ -21,6 +21,10 @@ REQUIRED: dict[str, Required] = {"resample": "distributions", "mean": "means", "
 """What has to be known of initial values for each kind of new value."""
 
 
+_LATEST = 1000
+"""Steps of a parameter that did not run after which no more is to be caught up with."""
+
+
 class SWR(WeightMethod):
     """Selective weight reinitialization: every ``frequency`` steps, reinitializes the least useful weights.
 
@@ -38,7 +42,13 @@ class SWR(WeightMethod):
                     w when the method was made              reinit="initial"
 
     With ``decay`` d above 0 the utility is a moving average over all steps, u = d u + (1 - d) u_now, set to zero for
-    the whole tensor when the tensor is due. Parameters whose gradient is None in a step are left alone in that step.
+    the whole tensor when the tensor is due.
+
+    A tensor without a gradient in a step in which it is due did not run (layer drop, an expert that was not chosen) and
+    is left alone; when it is due again ``factor`` counts once more for each turn that it missed, of the last 1,000
+    steps. With ``utility="gradient"`` the same holds of one whose utilities are all 0, as of an expert that was called
+    with no example: nothing can be told of its entries. It is also what a layer of dead units looks like;
+    ``when_all_zero="replace"`` takes the rule by its word and replaces all of it.
 
     With gradient accumulation g is what accumulated in ``.grad``. Selection depends on the utilities of a tensor only
     up to a common factor, so a loss scaled for mixed precision selects the same entries. Where the proportional choice
@@ -68,6 +78,7 @@ class SWR(WeightMethod):
         pruning: "threshold" or "proportional".
         reinit: "resample", "mean" or "initial".
         decay: decay of the moving average of the utility, 0 (the utility of the step alone) <= decay < 1.
+        when_all_zero: "keep" or "replace": what becomes of a tensor whose gradients are all 0.
         shared: ``include``, ``exclude``, ``initial``, ``optimizer_state``, ``seed`` of every :class:`supple.Method`.
 
     Raises:
@@ -81,10 +92,10 @@ class SWR(WeightMethod):
         >>> method = supple.SWR(model, optimizer, frequency=10, factor=1e-2)
         >>> for _ in range(10):
         ...     optimizer.zero_grad()
-        ...     model(torch.zeros(3, 4)).sum().backward()
+        ...     model(torch.ones(3, 4).tril()).sum().backward()  # the last input is always 0
         ...     optimizer.step()
         ...     method.step()
-        >>> int(method.reinitialized.total) >= 32  # with inputs of zero the first weights have no gradient
+        >>> int(method.reinitialized.total) >= 8  # so the weights of it have no gradient
         True
 
     Source: Hernandez-Garcia, Dohare, Luo and Sutton, "Reinitializing weights vs units for maintaining plasticity in
@@ -117,11 +128,13 @@ class SWR(WeightMethod):
         pruning: Literal["threshold", "proportional"] = "threshold",
         reinit: Literal["resample", "mean", "initial"] = "resample",
         decay: Setting = 0.0,
+        when_all_zero: Literal["keep", "replace"] = "keep",
         **shared: Unpack[SharedReplacing],
     ) -> None:
         if reinit == "initial" and shared.get("initial") is not None:
             raise ValueError('initial=... means nothing with reinit="initial", which goes back to the values at start')
         self.required = REQUIRED[choice("reinit", reinit, tuple(REQUIRED))]
+        self.takes_up = reinit != "initial" and isinstance(decay, float | int) and not decay
         super().__init__(model, optimizer, **shared)
         period = self.setting("frequency", frequency, 1, whole=True)
         factors = self.setting("factor", factor, 0, 1.0 if pruning == "proportional" else math.inf)
@@ -130,13 +143,17 @@ class SWR(WeightMethod):
         self.pruning = self.option("pruning", pruning, ("threshold", "proportional"))
         self.reinit = self.option("reinit", reinit, REQUIRED)
         self.decay = self.setting("decay", decay, 0, 1 - 2.0**-24).to(self.device)
+        self.when_all_zero = self.option("when_all_zero", when_all_zero, ("keep", "replace"))
         self.when = Every(period, factors > 0, self.device)
+        self._most = (_LATEST // period).clamp(min=1).to(self.device)
         self.reads_gradients = utility == "gradient"
         self.watches = bool((self.decay > 0).any())
         values = {name: self.stack(parameter) for name, parameter in self.parameters.items()}
         self.kept = {
             "average": {n: weight_magnitude(v).zero_().contiguous() for n, v in values.items() if self.watches},
             "start": {n: v.clone() for n, v in values.items() if reinit == "initial"},
+            # How many turns each has missed.
+            "behind": {n: torch.zeros_like(self._most) for n in values if self.reads_gradients},
         }
 
     def _utilities(self, w: Weights) -> Tensor:
@@ -148,26 +165,41 @@ class SWR(WeightMethod):
     def watch(self, w: Weights) -> None:
         """Adds the step's utilities to the average, but where not all are finite: an overflow would stay in it."""
         average, utility = w.kept("average"), self._utilities(w)
-        self._known = w.mean(utility).isfinite()
-        self.skip(~self._known)
+        self._now = w.mean(utility)
+        self.skip(~self._now.isfinite())
         decay = w.each(self.decay).to(average.dtype)
         added = average * decay + (1 - decay) * utility
-        average.copy_(torch.where(w.each(self._known), added, average))
+        average.copy_(torch.where(w.each(self._now.isfinite() & self._ran(self._now)), added, average))
+
+    def _ran(self, mean: Tensor) -> Tensor:
+        """Whether a parameter ran, as far as its mean utility in a step tells: bool of the same shape."""
+        told = self.reads_gradients and self.when_all_zero == "keep"
+        return mean != 0 if told else torch.ones_like(mean, dtype=torch.bool)
+
+    def rest(self, w: Weights) -> None:
+        """Notes that a parameter missed its turn."""
+        self.kept["behind"][w.name][w.rows] += 1
 
     def rule(self, w: Weights) -> None:
         """Reinitializes the least useful entries."""
         utility = w.kept("average") if self.watches else self._utilities(w)
-        mean = w.mean(utility)
+        mean = now = w.mean(utility)
         if self.watches:
-            mean = mean.masked_fill(~self._known[w.rows], torch.nan)
+            now = self._now[w.rows]
+            mean = mean.masked_fill(~now.isfinite(), torch.nan)
         else:
             self.skip(~mean.isfinite(), w.rows)
-        factor = self.factor[w.rows]
+        factor, acts = self.factor[w.rows], self._ran(now) & mean.isfinite()
+        if self.reads_gradients:
+            behind = self.kept["behind"][w.name]
+            factor = factor * (1 + torch.minimum(behind, self._most)[w.rows])
+            behind[w.rows] = (behind[w.rows] + ~self._ran(now)).masked_fill(acts, 0)
         if self.pruning == "threshold":
+            mean = mean.masked_fill(~acts, torch.nan)
             chosen = below_threshold(utility.reshape(len(mean), -1), factor, mean).view(utility.shape)
         else:
-            count = proportional_count(w.block.whole.numel(), factor, w.chance("count"))
-            chosen = w.lowest(utility, count * mean.isfinite())
+            count = proportional_count(w.block.whole.numel(), factor.clamp(max=1), w.chance("count"))
+            chosen = w.lowest(utility, count * acts)
         new: New = w.draw
         if self.reinit == "initial":
             new = w.kept("start")
@@ -176,4 +208,4 @@ class SWR(WeightMethod):
         w.replace(chosen, new)
         if self.watches:
             average = self.kept["average"][w.name]
-            average[w.rows] = average[w.rows].masked_fill(w.each(self._known), 0)
+            average[w.rows] = average[w.rows].masked_fill(acts.view(-1, *(1,) * (average.ndim - 1)), 0)

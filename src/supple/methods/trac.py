@@ -130,7 +130,7 @@ class TRAC(Reshaping):
 
     def rule(self, w: Weights) -> None:
         """Scales the way of one parameter."""
-        if w.name not in self.before or not w.parameter.requires_grad:
+        if w.name not in self.before:
             return
         start, before = precise(w.kept("start")), precise(self.before[w.name])
         old = w.each(self._old_scale + self.eps)

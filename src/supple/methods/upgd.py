@@ -113,7 +113,7 @@ class UPGD(Reshaping):
         self._noise = StepNoise(type(self).__name__, self.seed, sizes) if bool((self.std > 0).any()) else None
 
     def _act(self) -> None:
-        self._drawn = iter(()) if self._noise is None else self._noise.draws(self.steps)
+        self._drawn = iter(()) if self._noise is None else self._noise.draws(self.steps, self.parameters)
         self._most: Tensor | None = None
         try:
             super()._act()
@@ -142,7 +142,7 @@ class UPGD(Reshaping):
 
     def rule(self, w: Weights) -> None:
         """Takes the step of one parameter again, as UPGD takes it."""
-        if w.name not in self.before or not w.parameter.requires_grad:
+        if w.name not in self.before:
             return
         start, size = precise(self.before[w.name]), self.step_size(w.parameter)
         utility = w.kept("utility") / w.each(1 - self.decay**self.steps)

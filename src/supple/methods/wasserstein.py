@@ -52,6 +52,7 @@ class Wasserstein(Regularizer):
     plasticity" (arXiv 2312.00246); written from its description, no official code was found.
     """
 
+    takes_up = False
     about = About(
         "wasserstein",
         label="Wasserstein",

@@ -113,9 +113,8 @@ class WeightClipping(WeightMethod):
 
     def rule(self, w: Weights) -> None:
         """Clips one parameter."""
-        if w.parameter.requires_grad:
-            bound = w.each(self.factor * self.bounds[w.name])
-            w.set(precise(w.value).clamp(-bound, bound))
+        bound = w.each(self.factor * self.bounds[w.name])
+        w.set(precise(w.value).clamp(-bound, bound))
 
 
 def reach(distribution: Distribution) -> float:

@@ -328,8 +328,12 @@ class Weights:
 class WeightMethod(Method):
     """A method with a rule for one parameter of the replicas that are due.
 
-    A method of one's own writes :meth:`rule`, :meth:`rule_before_step` or :meth:`rule_at_boundary`.
+    A method of one's own writes :meth:`rule`, :meth:`rule_before_step` or :meth:`rule_at_boundary`. They are not called
+    for parameters that are frozen at the time. One that keeps something of each parameter sets ``takes_up`` to False:
+    then it acts on those only that train when it is made.
     """
+
+    takes_up = True
 
     def rule(self, w: Weights) -> None:
         """Acts on one parameter after the optimizer's step."""
@@ -339,6 +343,9 @@ class WeightMethod(Method):
 
     def rule_at_boundary(self, w: Weights) -> None:
         """Acts on one parameter where the data changes."""
+
+    def rest(self, w: Weights) -> None:
+        """Takes note that a parameter has no gradient in a step in which the rule was to act on it."""
 
     def watch(self, w: Weights) -> None:
         """Looks at one parameter of all replicas at every step, before the rule, where ``watches`` is set."""
@@ -360,10 +367,10 @@ class WeightMethod(Method):
             ValueError: if nothing is left.
         """
         kept = {name: p for name, p in self.parameters.items() if p.ndim - self.stacked > 1}
-        if not kept:
+        if not any(parameter.requires_grad for parameter in kept.values()):
+            names = [name for name, parameter in self.parameters.items() if parameter.requires_grad]
             raise ValueError(
-                f"{type(self).__name__} acts on weight matrices, and {', '.join(self.parameters)} "
-                "have fewer than two dimensions"
+                f"{type(self).__name__} acts on weight matrices, and {', '.join(names)} have fewer than two dimensions"
             )
         self.parameters = kept
 
@@ -384,12 +391,16 @@ class WeightMethod(Method):
         self._each(self.rule_at_boundary, ALL, False)
 
     def _each(self, rule: Callable[[Weights], None], rows: Rows | None, gradients: bool) -> None:
-        """Lets a rule act on each parameter; where it needs gradients, on those that have one."""
-        names = []
+        """Lets a rule act on each parameter that trains; where it needs gradients, on those that have one."""
+        names, resting = [], []
         for name, parameter in self.parameters.items():
+            if not parameter.requires_grad:
+                continue
             if not gradients or parameter.grad is not None:
                 names.append(name)
-        if gradients:
+            else:
+                resting.append(name)
+        if gradients and (names or resting):
             if not names:
                 raise RuntimeError(
                     f"{type(self).__name__} found no gradient: call step() after backward() and before "
@@ -397,6 +408,9 @@ class WeightMethod(Method):
                 )
             if not self._saw_gradients:
                 self._check_gradients(names)
+        if rows is not None and rule == self.rule:
+            for name in resting:
+                self.rest(Weights(self, name, rows))
         for name in names:
             if self.watches and rule == self.rule:
                 self.watch(Weights(self, name, ALL))

@@ -147,14 +147,14 @@ def test_saturated_values_are_where_the_activation_flattens_out(name):
     (slope,) = torch.autograd.grad(out.sum(), z)
     assert out.shape[-1] == kind.copies
     if name in ("leaky_relu", "crelu"):  # Never flat: leaky ReLU is 0 at 0 only, CReLU loses no information.
-        assert kind.saturated == (0.0,)
+        assert kind.shape.saturated == (0.0,)
         assert not (slope == 0)[z != 0].any()
         return
     if name == "fourier":  # Where the sine is flat, the cosine is not.
-        assert kind.saturated == ()
+        assert kind.shape.saturated == ()
         return
     flat = {round(value, 6) + 0.0 for value in out[slope.abs() < 1e-9].flatten().tolist()}
-    assert flat == set(kind.saturated)
+    assert flat == set(kind.shape.saturated)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from supple.lab.nn.mlp import MLP, StackedMLP
 from supple.lab.nn.vit import ViT
-from supple.metrics.dead import dead_units
+from supple.metrics import dead_units
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +53,6 @@ def output_and_activations(network: MLP | StackedMLP | ViT, x: Tensor) -> tuple[
 
 def dead_share(network: MLP | StackedMLP, found: Activations) -> Tensor:
     """Share of all hidden units that are dead in some activations, from 0 to 1; a scalar, or [R] for a stack."""
-    kind = network.architecture.kind
-    dead = [dead_units(features, kind.saturated, kind.tolerance) for features in found.hidden]
+    shape = network.architecture.kind.shape
+    dead = [dead_units(features, shape.saturated, shape.tolerance) for features in found.hidden]
     return torch.cat(dead, dim=-1).float().mean(dim=-1)

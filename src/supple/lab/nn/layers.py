@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from supple.functional.initial import Constant, Distribution, Normal
+from supple.metrics import SHAPES, Shape
 
 _BITS = 16
 """Random bits an entry: a mask costs a quarter of a 64-bit number each, a tenth of what ``torch.bernoulli`` takes."""
@@ -62,29 +63,27 @@ class Activation:
 
     Args:
         module: makes the module that computes it, with no arguments.
-        saturated: outputs at which a unit is dead if it gives nothing else, on any example, than one of them.
-        tolerance: how near to such an output counts.
+        shape: where it is flat; a unit is dead that gives nothing else, on any example.
         copies: how often each unit appears in the output; 2 for CReLU and Fourier features.
         weights: initial distribution of the weights of a layer, from its (fan_in, fan_out).
     """
 
     module: Callable[[], nn.Module]
-    saturated: tuple[float, ...]
-    tolerance: float = 0.01
+    shape: Shape
     copies: int = 1
     weights: Callable[[int, int], Normal] = kaiming_normal
 
 
 ACTIVATIONS: dict[str, Activation] = {
-    "relu": Activation(nn.ReLU, (0.0,), tolerance=0.0),
-    "leaky_relu": Activation(nn.LeakyReLU, (0.0,), tolerance=0.0),
-    "elu": Activation(nn.ELU, (-1.0,)),
-    "tanh": Activation(nn.Tanh, (-1.0, 1.0)),
-    "sigmoid": Activation(nn.Sigmoid, (0.0, 1.0)),
-    "silu": Activation(nn.SiLU, (0.0,), weights=xavier_normal),
-    "gelu": Activation(nn.GELU, (0.0,), weights=xavier_normal),
-    "crelu": Activation(CReLU, (0.0,), tolerance=0.0, copies=2),
-    "fourier": Activation(Fourier, (), copies=2),
+    "relu": Activation(nn.ReLU, SHAPES["relu"]),
+    "leaky_relu": Activation(nn.LeakyReLU, SHAPES["leaky_relu"]),
+    "elu": Activation(nn.ELU, SHAPES["elu"]),
+    "tanh": Activation(nn.Tanh, SHAPES["tanh"]),
+    "sigmoid": Activation(nn.Sigmoid, SHAPES["sigmoid"]),
+    "silu": Activation(nn.SiLU, SHAPES["silu"], weights=xavier_normal),
+    "gelu": Activation(nn.GELU, SHAPES["gelu"], weights=xavier_normal),
+    "crelu": Activation(CReLU, SHAPES["relu"], copies=2),
+    "fourier": Activation(Fourier, Shape("fourier", saturated=(), zero=None), copies=2),
 }
 """The activation functions of the study by name."""
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from supple.lab.data.augmentation import Augmentation
-from supple.lab.nn import ReparameterizedLayerNorm, ViT, activations
+from supple.lab.nn import ViT, activations
 from supple.lab.streams.class_incremental import ClassIncrementalStream, Part
-from supple.metrics import dormant_units, feature_rank, hits, mean_magnitude
+from supple.metrics import dormant_units, feature_rank, hits, mean_magnitude, normalization_scales
 
 _CHUNK = 100
 """Images whose hidden features are held at a time: those of 1,000 images would take gigabytes."""
@@ -97,7 +97,7 @@ def at_start(network: ViT, stream: ClassIncrementalStream, addition: int, count:
     before = stream.examples(addition, count, new=False)
     dormant_before, rank_before = _units_and_rank(network, before) if len(before) else (None, None)
     dormant_new, rank_new = _units_and_rank(network, stream.examples(addition, count, new=True))
-    scales = [_scale(module).unsqueeze(0) for module in network.modules() if isinstance(module, nn.LayerNorm)]
+    scales = [scale.unsqueeze(0) for scale in normalization_scales(network).values()]
     weights = [parameter.unsqueeze(0) for parameter in network.parameters()]
     return AdditionStart(
         dormant_before,
@@ -118,10 +118,3 @@ def _units_and_rank(network: ViT, x: Tensor) -> tuple[float, int]:
         last.append(found.last)
     share = torch.stack(dormant).all(dim=0).float().mean()
     return float(share), int(feature_rank(torch.cat(last)))
-
-
-def _scale(norm: nn.LayerNorm) -> Tensor:
-    """What a layer normalization multiplies by."""
-    scale = norm.scale if isinstance(norm, ReparameterizedLayerNorm) else norm.weight
-    assert scale is not None
-    return scale

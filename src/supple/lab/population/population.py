@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from supple.lab.nn import StackedLayerNorm, StackedMLP, activations, dead_share
+from supple.lab.nn import StackedMLP, activations, dead_share
 from supple.lab.population.disturbance import Disturbance, Sampler, step_and_measure
 from supple.lab.population.fast import FastStep
 from supple.lab.population.graphs import GraphedStep
@@ -17,7 +17,7 @@ from supple.lab.population.learner import Learner
 from supple.lab.streams import PermutedStream
 from supple.lab.streams.permuted import Task
 from supple.methods import Method
-from supple.metrics import feature_rank, hits, mean_magnitude
+from supple.metrics import feature_rank, hits, mean_magnitude, normalization_scales
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,8 +153,8 @@ class Population(Learner):
             self.method.step()
 
     def _scales(self) -> Tensor | None:
-        norms = [module for module in self.network.modules() if isinstance(module, StackedLayerNorm)]
-        return mean_magnitude(norm.scale for norm in norms) if norms else None
+        scales = normalization_scales(self.network).values()
+        return mean_magnitude(scales) if scales else None
 
     def _reinitialized(self) -> Tensor:
         if self.method is None:

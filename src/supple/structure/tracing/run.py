@@ -32,9 +32,10 @@ def run(model: nn.Module, example: Any) -> list[Record]:
     unlike ``torch.export`` it keeps the modules as they are called and needs no compiler.
 
     Only a model that does not run so, as it decides by the values of a tensor (``if``, ``nonzero``, ``.item()``), is
-    copied with its values. Each decision that always went one way is then turned once, to see the other way; where that
-    ends in an error, it tells nothing. Where random numbers are drawn, passes with others follow until these show
-    nothing new.
+    copied with its values. If it does not run so either, although it does where nobody looks on, the module in which it
+    fails is run as a whole, and what goes into it is left out. Each decision that always went one way is then turned
+    once, to see the other way; where that ends in an error, it tells nothing. Where random numbers are drawn, passes
+    with others follow until these show nothing new.
 
     Args:
         model: any module. It runs in the mode it is in and, if that is evaluation, in training mode too.
@@ -67,6 +68,7 @@ class _Passes:
         self.model, self.example, self.training = model, example, training
         self.records: list[Record] = []
         self._values = False
+        self._unknown: dict[str, str] = {}
         self._seen: set[Any] = set()
         self._decided: dict[Decision, set[bool]] = {}
         course = Course()
@@ -77,13 +79,28 @@ class _Passes:
             if any(tensor.is_meta for tensor in [*model.parameters(), *model.buffers(), *tensors_in(example)]):
                 raise
             self._values = True
-            course = Course()
-            self._run(course)
+            course = self._with_values()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the first pass has told
             if course.chance:
                 self._repeat()
             self._turn()
+
+    def _with_values(self) -> Course:
+        """The first pass with values: a module in which that fails is not looked into, nor what holds it if it must."""
+        failure: _FailedError | None = None
+        while True:
+            course = Course()
+            try:
+                self._run(course)
+            except _FailedError as error:
+                failure = failure or error
+                place = next((name for name in reversed(error.stack) if name not in self._unknown), "")
+                if not place or isinstance(error.__cause__, OriginalUsedError) or len(self._unknown) >= _MOST:
+                    raise failure from failure.__cause__
+                self._unknown[place] = f"{type(error.__cause__).__name__}: {error.__cause__}".split("\n")[0]
+            else:
+                return course
 
     def _repeat(self) -> None:
         """Runs with other random numbers until nothing new is seen."""
@@ -106,7 +123,7 @@ class _Passes:
     def _run(self, course: Course) -> bool:
         """One pass; says whether something new was seen."""
         with course.random_numbers(self.model):
-            record = _pass(self.model, self.example, self.training, course, self._values)
+            record = _pass(self.model, self.example, self.training, course, self._values, self._unknown)
         for decision, outcome in course.decisions.items():
             self._decided.setdefault(decision, set()).add(outcome)
         self.records.append(record)
@@ -126,7 +143,17 @@ def _silent(name: str) -> Iterator[None]:
         logger.disabled = before
 
 
-def _pass(model: nn.Module, example: Any, training: bool, course: Course, values: bool) -> Record:
+class _FailedError(ValueError):
+    """A pass that failed, with the names of the modules that were running, the outermost first."""
+
+    def __init__(self, message: str, stack: list[str]) -> None:
+        super().__init__(message)
+        self.stack = stack
+
+
+def _pass(
+    model: nn.Module, example: Any, training: bool, course: Course, values: bool, unknown: Mapping[str, str]
+) -> Record:
     """One pass of a copy of the model, with values or without."""
     kind = type(model).__name__
     originals = {id(tensor): (tensor, name) for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
@@ -138,17 +165,17 @@ def _pass(model: nn.Module, example: Any, training: bool, course: Course, values
         if training and not model.training:
             twin.train()
         what = "the example"
-        arguments, keywords = _arguments(_copied(example, tensors_in(example), fake))
+        arguments, keywords = arguments_of(_copied(example, tensors_in(example), fake))
     except Exception as error:
         raise ValueError(f"cannot trace {kind}: {what} cannot be copied ({type(error).__name__}: {error})") from error
     record = Record(twin)
     for tensor in tensors_in((arguments, keywords)):
         record.take_in(tensor)
     try:
-        with torch.no_grad(), fake or contextlib.nullcontext(), watching(twin, record, course, originals):
+        with torch.no_grad(), fake or contextlib.nullcontext(), watching(twin, record, course, originals, unknown):
             output = twin(*arguments, **keywords)
     except Exception as error:
-        raise ValueError(_failure(kind, record, error, example)) from error
+        raise _FailedError(_failure(kind, record, error, example), record.stack) from error
     for tensor in tensors_in(output):
         record.give_out(tensor)
     for name, module in twin.named_modules():
@@ -171,7 +198,8 @@ def _copied(value: Any, tensors: Iterable[Tensor], fake: FakeTensorMode | None) 
     return copy.deepcopy(value, memo)
 
 
-def _arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def arguments_of(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a model is called with on an example: (arguments, keyword arguments)."""
     # A TensorDict is a mapping too, but one argument, with methods of a tensor; so is a named tuple.
     if isinstance(example, Mapping) and not hasattr(example, "clone"):
         return (), dict(example)

@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from supple.structure.tracing.call import Call, mix
 from supple.structure.tracing.course import Course
 from supple.structure.tracing.layout import renewed
 from supple.structure.tracing.operations import apply
 from supple.structure.tracing.record import Boundary, Record, layer_name
+from supple.structure.tracing.values import Kind
 
 _NORMALIZING: tuple[Callable[..., Tensor], ...] = (
     F.batch_norm,
@@ -39,7 +40,11 @@ class OriginalUsedError(Exception):
 
 @contextlib.contextmanager
 def watching(
-    model: nn.Module, record: Record, course: Course, originals: Mapping[int, tuple[Tensor, str]]
+    model: nn.Module,
+    record: Record,
+    course: Course,
+    originals: Mapping[int, tuple[Tensor, str]],
+    unknown: Mapping[str, str],
 ) -> Iterator[None]:
     """Notes in the record what a model does that is called meanwhile.
 
@@ -53,11 +58,14 @@ def watching(
         record: takes what is noted.
         course: which way the pass goes where chance or values decide.
         originals: the parameters and buffers of the model that was copied and their names, by id.
+        unknown: the modules that are not looked into, with what is wrong with them.
     """
     for name, module in model.named_modules():
         if not isinstance(module, torch.jit.ScriptModule):
             _drop_hooks(module)
             _watch(name, module, record)
+        if name in unknown:
+            module.forward = _unseen(module, record, f"{name}, which cannot be followed ({unknown[name]})")
     with _taken_apart(), _Operations(record, course, originals), _Functions(record):
         yield
 
@@ -101,6 +109,8 @@ def _watch(name: str, module: nn.Module, record: Record) -> None:
     """Has a module tell when it is called, and what it takes in and gives out."""
 
     def before(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        if record.quiet:
+            return
         record.stack.append(name)
         record.calls[name] += 1
         tensors = (value for value in keywords.values() if isinstance(value, Tensor))
@@ -109,12 +119,42 @@ def _watch(name: str, module: nn.Module, record: Record) -> None:
             record.boundaries.append(Boundary(name, "input", record.value(first)))
 
     def after(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if record.quiet:
+            return
         record.stack.pop()
         if isinstance(output, Tensor):
             record.boundaries.append(Boundary(name, "output", record.value(output)))
 
     module.register_forward_pre_hook(before, with_kwargs=True)
     module.register_forward_hook(after)
+
+
+def _unseen(module: nn.Module, record: Record, what: str) -> Callable[..., Any]:
+    """The forward of a module that is run as a whole: what goes in is mixed, its own parameters are used."""
+    forward = module.forward
+
+    def run(*inputs: Any, **keywords: Any) -> Any:
+        held = [value for one in module.modules() for value in vars(one).values()]
+        tensors = [*tensors_in((inputs, keywords)), *module.parameters(), *tensors_in(held)]
+        tensors = list({id(tensor): tensor for tensor in tensors}.values())
+        values, shapes = [record.value(tensor) for tensor in tensors], [tensor.shape for tensor in tensors]
+        before, record.quiet = record.quiet, True
+        try:
+            with _disable_current_modes(), torch.enable_grad():
+                output = forward(*inputs, **keywords)
+        finally:
+            record.quiet = before
+        for value in values:
+            record.use(value, "it")
+            for parameter in value.parameters():
+                record.excluded.setdefault(layer_name(parameter), f"it is in {what}")
+        outputs = list(tensors_in(output))
+        call = Call("it", {}, tensors, shapes, values, outputs, pointwise=False)
+        for tensor, value in zip(outputs, mix(record, call, f"they go into {what}"), strict=True):
+            record.set(tensor, replace(value, kind=Kind.ACTIVATION))
+        return output
+
+    return run
 
 
 def _drop_hooks(module: nn.Module) -> None:

@@ -1,0 +1,72 @@
+"""Running a model in the middle of its training without leaving a trace."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Puts a model into evaluation mode for a time, in which nothing that happens to it shows in the training after.
+
+    Modes are set module by module, not by ``model.eval()``, which a module may have given a meaning of its own, such as
+    to merge weights. Buffers are copies, so that whatever is written into them is gone afterwards. The states of all
+    random generators are put back: those of PyTorch on the CPU and on the model's devices, NumPy's, Python's and those
+    that modules hold. No gradient is recorded, weights that autocast has cast are not kept, and nothing is compiled.
+
+    Args:
+        model: the model. What its modules keep in ordinary attributes is not looked after.
+
+    Yields:
+        Nothing.
+    """
+    modules = list(model.modules())
+    training = [module.training for module in modules]
+    buffers = [dict(module._buffers) for module in modules]
+    copies = {id(b): b.clone() for group in buffers for b in group.values() if b is not None}
+    with ExitStack() as stack:
+        for put_back in _generators(model):
+            stack.callback(put_back)
+        stack.enter_context(torch.no_grad())
+        device = next((p.device.type for p in model.parameters()), "cpu")
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+            stack.enter_context(torch.autocast(device, dtype, cache_enabled=False))
+        if "torch._dynamo" in sys.modules:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        try:
+            for module in modules:
+                module.training = False
+                for name, buffer in module._buffers.items():
+                    module._buffers[name] = None if buffer is None else copies[id(buffer)]
+            yield
+        finally:
+            for module, mode, own in zip(modules, training, buffers, strict=True):
+                module.training = mode
+                module._buffers.clear()
+                module._buffers.update(own)
+
+
+def _generators(model: nn.Module) -> Iterator[Callable[[], Any]]:
+    """Functions that put the random generators back into their present states."""
+    yield partial(torch.set_rng_state, torch.get_rng_state())
+    yield partial(random.setstate, random.getstate())
+    yield partial(np.random.set_state, np.random.get_state())  # noqa: NPY002
+    for device in {p.device for p in model.parameters()}:
+        if device.type not in ("cpu", "meta"):
+            there = torch.get_device_module(device)
+            where = () if device.type == "mps" else (device,)
+            yield partial(there.set_rng_state, there.get_rng_state(*where), *where)
+    for module in model.modules():
+        for own in vars(module).values():
+            if isinstance(own, torch.Generator):
+                yield partial(own.set_state, own.get_state())
