@@ -281,3 +281,38 @@ def test_a_compiled_step_of_the_optimizer_is_not_compiled_anew_for_other_young_e
         counts.append(counter.frame_count)
     assert int(method.reinitialized.total) > 5
     assert counts[-1] == counts[3] > 0
+
+
+@pytest.mark.parametrize("factor", [0.05, 0.8], ids=["few", "many"])
+def test_in_half_precision_the_corrections_are_right_on_average(factor):
+    # Of weights of 1 in bfloat16 each update of Adam is lost, and each correction would be.
+    model = torch.nn.Linear(200, 200, bias=False).to(torch.bfloat16)
+    torch.nn.init.ones_(model.weight)
+    rate, betas, start, steps = 1e-4, (0.9, 0.999), 100, 30
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate, betas=betas)
+    method = supple.SWR(
+        model,
+        optimizer,
+        frequency=start,
+        factor=factor,
+        pruning="proportional",
+        utility="random",
+        optimizer_state="fresh",
+        initial={"weight": supple.Constant(1.0)},
+    )
+    for _ in range(start):
+        model.weight.grad = torch.ones_like(model.weight)
+        optimizer.step()
+        method.step()
+    assert bool((model.weight == 1).all())
+    replaced = int(method.reinitialized.total)
+    expected = 0.0
+    for age in range(1, steps + 1):
+        model.weight.grad = torch.ones_like(model.weight)
+        optimizer.step()
+        first, second = (1 - beta**age for beta in betas)
+        whole = [1 - beta ** (start + age) for beta in betas]
+        # The moments in bfloat16 are a little off.
+        expected += rate * (first / whole[0] / (second / whole[1]) ** 0.5 - 1)
+    moved = float((model.weight.detach().double() - 1).sum()) / replaced
+    assert moved == pytest.approx(expected, rel=0.05)

@@ -71,17 +71,18 @@ def purpose(*parts: str) -> int:
     return int.from_bytes(hashlib.blake2b("\0".join(parts).encode(), digest_size=6).digest(), "little")
 
 
-def _words(seed: Tensor, purpose: int, step: int, block: Tensor, uniform: bool) -> Tensor:
+def _words(seed: Tensor, purpose: int, step: int | Tensor, block: Tensor, uniform: bool) -> Tensor:
     """The four words of each block along a last dimension, int64 or as uniform float32; seed and block broadcast."""
     if seed.dtype != torch.int64:
         raise TypeError(f"seed is {seed.dtype}; it has to be torch.int64: pass seed.long()")
-    if not 0 <= step <= _MASK:
+    if not isinstance(step, Tensor) and not 0 <= step <= _MASK:
         raise ValueError(f"step is {step}; random numbers are defined for steps from 0 to 2**32 - 1")
     if not 0 <= purpose < 1 << 48:
         raise ValueError(f"purpose is {purpose}; it has to be from 0 to 2**48 - 1: make it with random.purpose(...)")
     # new_full fills on the device; new_tensor would copy from the host and wait.
     high = (block >> 32) | (purpose >> 32 << 16)
-    counter = (block, block.new_full((), step), block.new_full((), purpose), high)
+    time = step.to(block) if isinstance(step, Tensor) else block.new_full((), step)
+    counter = (block, time, block.new_full((), purpose), high)
     four = philox4x32(counter, (seed, seed >> 32))
     if uniform:
         # In (0, 1), both ends open: the upper 23 bits, plus a half, over 2**23; exact in float32.
@@ -109,7 +110,7 @@ def _draw(seed: Tensor, purpose: int, step: int, count: int, first: int, uniform
     return out.flatten(1)[:, first & 3 :][:, :count].contiguous()
 
 
-def _draw_at(seed: Tensor, purpose: int, step: int, index: Tensor, uniform: bool) -> Tensor:
+def _draw_at(seed: Tensor, purpose: int, step: int | Tensor, index: Tensor, uniform: bool) -> Tensor:
     """The numbers at given indices, of the broadcast shape of seed and index."""
     if index.dtype != torch.int64:
         raise TypeError(f"index is {index.dtype}; it has to be torch.int64: pass index.long()")
@@ -183,13 +184,13 @@ def uniform(seed: Tensor, purpose: int, step: int, count: int, first: int = 0) -
     return _draw(seed, purpose, step, count, first, uniform=True)
 
 
-def uniform_at(seed: Tensor, purpose: int, step: int, index: Tensor) -> Tensor:
+def uniform_at(seed: Tensor, purpose: int, step: int | Tensor, index: Tensor) -> Tensor:
     """Uniform random numbers at given indices; the same numbers as :func:`uniform`.
 
     Args:
         seed: int64, broadcasts with ``index``.
         purpose: what the numbers are for, from :func:`purpose`.
-        step: optimizer step or another moment, 0 <= step < 2**32.
+        step: optimizer step or another moment, 0 <= step < 2**32; a tensor [] where only the device knows it.
         index: int64, 0 <= index < 2**50.
 
     Returns:

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from supple.functional.sharding import local
+from supple.functional import random
+from supple.functional.rounding import HALF, add_by_chance
+from supple.functional.sharding import block_of, is_sharded, local
 from supple.functional.utility import precise
 
 OLD = -(1 << 30)
@@ -226,7 +228,8 @@ class Ages:
     An optimizer of the Adam family divides its moments by 1 - beta^t with t the steps of the whole tensor. For an entry
     whose moments began at 0 later that is wrong: with t in the thousands it is hurled by up to 6.6 times the step size
     for many steps. After each step of the optimizer the entries that are young get the difference to what they would
-    have got with their own age. Where only few are young, on a CPU, only they are looked at.
+    have got with their own age, in half precision rounded by chance, so that it is right on average. Where only few are
+    young, on a CPU, only they are looked at.
 
     Args:
         members: the optimizer, and those that it is made of.
@@ -245,6 +248,7 @@ class Ages:
         self._groups: tuple[Any, dict[Tensor, Any]] = ([], {})
         self._rules: dict[Tensor, Rule] = {}
         self._seen: dict[Tensor, Any] = {}
+        self._chances: dict[Tensor, tuple[Tensor, str]] = {}
         self._young: dict[Tensor, _Young] = {}
         self._tables: dict[Any, Tensor] = {}
 
@@ -271,13 +275,17 @@ class Ages:
         places = [(group, self._members[n].state.get(parameter, {})) for n, group in self._groups[1].get(parameter, ())]
         return rule.remembered(places, parameter)
 
-    def mark(self, parameter: Tensor, rule: Rule, index: Tensor | None = None) -> tuple[Tensor, Any]:
+    def mark(
+        self, parameter: Tensor, rule: Rule, index: Tensor | None = None, chances: tuple[Tensor, str] | None = None
+    ) -> tuple[Tensor, Any]:
         """Says where the births of a parameter's entries are to be written, and what, for those replaced now.
 
         Args:
             parameter: the parameter.
             rule: the rule of its optimizer.
             index: row-major indices of the entries, or of more than these; None: not known.
+            chances: seeds [R] and the parameter's name, of which random numbers for rounding are functions; None: it is
+                rounded to the nearest.
 
         Returns:
             (births, of the parameter's shape; the number of the step); None for the step where there was none yet.
@@ -288,19 +296,22 @@ class Ages:
             self.born[parameter] = torch.full_like(parameter.detach(), OLD, dtype=torch.int32)
             self._young[parameter] = _Young()
         self._rules[parameter] = rule
+        if chances is not None:
+            self._chances[parameter] = chances
         self._seen[parameter] = step.clone() if isinstance(step, Tensor) else step
         self._young[parameter].replaced.append(index)
         return self.born[parameter], step
 
-    def restore(self, parameter: Tensor, rule: Rule, born: Tensor) -> None:
+    def restore(self, parameter: Tensor, rule: Rule, born: Tensor, chances: tuple[Tensor, str]) -> None:
         """Takes back the births of a parameter's entries.
 
         Args:
             parameter: the parameter.
             rule: the rule of its optimizer.
             born: what :attr:`born` had, or this process' block of it.
+            chances: as for :meth:`mark`.
         """
-        local(self.mark(parameter, rule)[0]).copy_(born)
+        local(self.mark(parameter, rule, chances=chances)[0]).copy_(born)
         self._seen.pop(parameter, None)
 
     def settle(self) -> None:
@@ -350,7 +361,8 @@ class Ages:
                 change = rule.difference(group, state, value, now, age, _shaped(group["lr"], value))
                 if not known and seen is not None:
                     change = change * (step != seen)
-                value.add_(change.to(value.dtype))
+                every = slice(0, value.numel())
+                value.copy_(self._sum(parameter, value.flatten(), change.flatten(), every, step).view(value.shape))
                 continue
             young = self._young[parameter].few(born.view(-1), int(step), table.shape[1])
             if young is not None and not len(young[0]):
@@ -359,13 +371,45 @@ class Ages:
             if key not in tables:
                 tables[key] = rule.at(group, table, step, kept)
             if young is not None:
-                few.setdefault(key, (group, []))[1].append((state, value, young[0], int(step) - young[1]))
+                few.setdefault(key, (group, []))[1].append((state, value, young[0], int(step) - young[1], parameter))
                 continue
             for first in range(0, value.numel(), _AT_ONCE):
                 part = slice(first, min(value.numel(), first + _AT_ONCE))
-                _correct_some(rule, group, tables[key], [(state, value, part, int(step) - born.view(-1)[part])])
+                ages = int(step) - born.view(-1)[part]
+                self._correct_some(key, group, tables[key], [(state, value, part, ages, parameter)])
         for key, (group, parts) in few.items():
-            _correct_some(key[0], group, tables[key], parts)
+            self._correct_some(key, group, tables[key], parts)
+
+    def _correct_some(self, key: Any, group: Mapping[str, Any], table: Tensor, parts: list[Any]) -> None:
+        """Corrects entries of parameters of one group in one go: (state, value, which, ages, parameter) of each."""
+
+        def picked(tensors: Sequence[Tensor]) -> Tensor:
+            found = [one.view(-1)[part[2]] for one, part in zip(tensors, parts, strict=True)]
+            return found[0] if len(found) == 1 else torch.cat(found)
+
+        rule, _, step, *_ = key
+        gathered = {name: picked([part[0][name] for part in parts]) for name in parts[0][0]}
+        values, rate = picked([part[1] for part in parts]), group["lr"]
+        if isinstance(rate, Tensor) and rate.ndim:
+            index = [torch.arange(at.start, at.stop) if isinstance(at, slice) else at for _, _, at, *_ in parts]
+            rows = [at // (part[1].numel() // len(rate)) for part, at in zip(parts, index, strict=True)]
+            rate = rate.detach()[torch.cat(rows)].to(precise(values).dtype)
+        ages = [part[3] for part in parts]
+        change = rule.difference(group, gathered, values, table, torch.cat(ages), rate)
+        sizes = [*map(len, ages)]
+        for (_, value, at, _, parameter), old, one in zip(parts, values.split(sizes), change.split(sizes), strict=True):
+            value.view(-1)[at] = self._sum(parameter, old, one, at, step)
+
+    def _sum(self, parameter: Tensor, old: Tensor, change: Tensor, at: Tensor | slice, step: Any) -> Tensor:
+        """Entries of a parameter, by row-major index, with a change; in half precision rounded by chance."""
+        if old.dtype not in HALF or parameter not in self._chances:
+            return (old + change).to(old.dtype)
+        seed, name = self._chances[parameter]
+        at = torch.arange(at.start, at.stop, device=old.device) if isinstance(at, slice) else at
+        size = local(parameter).numel() // len(seed)
+        index = block_of(parameter).every_index(at.device).flatten()[at] if is_sharded(parameter) else at % size
+        numbers = random.uniform_at(seed[at // size], random.purpose("age", name), step, index)
+        return add_by_chance(old, change, numbers)
 
     def _table(self, rule: Rule, group: Mapping[str, Any], parameter: Tensor) -> Tensor:
         settings = [group[name] for name in rule.settings]
@@ -424,26 +468,6 @@ def _shaped(rate: Any, value: Tensor) -> Any:
         rate = rate.detach().to(value.device, precise(value[:0] if value.ndim else value).dtype)
         return rate.view(-1, *(1,) * (value.ndim - 1)) if rate.ndim else rate
     return rate
-
-
-def _correct_some(rule: Rule, group: Mapping[str, Any], table: Tensor, parts: list[Any]) -> None:
-    """Corrects entries of parameters of one group, in one go: (state, value, which entries, their ages) of each."""
-
-    def picked(tensors: Sequence[Tensor]) -> Tensor:
-        found = [one.view(-1)[part[2]] for one, part in zip(tensors, parts, strict=True)]
-        return found[0] if len(found) == 1 else torch.cat(found)
-
-    gathered = {name: picked([part[0][name] for part in parts]) for name in parts[0][0]}
-    values, rate = picked([part[1] for part in parts]), group["lr"]
-    if isinstance(rate, Tensor) and rate.ndim:
-        index = [torch.arange(at.start, at.stop) if isinstance(at, slice) else at for _, _, at, _ in parts]
-        rows = [at // (part[1].numel() // len(rate)) for part, at in zip(parts, index, strict=True)]
-        rate = rate.detach()[torch.cat(rows)].to(precise(values).dtype)
-    ages = [part[3] for part in parts]
-    change = rule.difference(group, gathered, values, table, torch.cat(ages), rate)
-    new = (values + change).split([*map(len, ages)])
-    for (_, value, at, _), one in zip(parts, new, strict=True):
-        value.view(-1)[at] = one.to(value.dtype)
 
 
 _AGES: weakref.WeakKeyDictionary[torch.optim.Optimizer, Ages] = weakref.WeakKeyDictionary()

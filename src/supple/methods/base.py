@@ -260,7 +260,7 @@ class Method(State):
             return None
         modes = (optimizer_state,) if optimizer_state else self.treatments if self.replaces else ("shift",)
         name = type(self).__name__
-        memory = OptimizerMemory(self.optimizer, modes, self.replicas, self.stacked, self.parameters, name)
+        memory = OptimizerMemory(self.optimizer, modes, self.replicas, self.stacked, self.parameters, name, self.seed)
         if memory.mode in ("fresh", "mean"):
             self.settings["optimizer_state"] = memory.mode
         return None if memory.idle else memory

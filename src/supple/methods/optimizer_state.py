@@ -51,6 +51,7 @@ class OptimizerMemory:
         stacked: whether the first dimension of its parameters counts them.
         parameters: the parameters whose entries will be replaced, by name.
         method: name of the method, for messages.
+        seed: its seeds, int64 [R].
 
     Attributes:
         mode: "keep", "fresh", "mean" or, for methods that change all weights a little, "shift".
@@ -69,10 +70,12 @@ class OptimizerMemory:
         stacked: bool,
         parameters: Mapping[str, torch.nn.Parameter],
         method: str,
+        seed: Tensor,
     ) -> None:
         self._optimizer = optimizer
         self._replicas, self._stacked, self._method = replicas, stacked, method
         self._parameters = dict(parameters)
+        self._chances = {parameter: (seed, name) for name, parameter in parameters.items()}
         self._probes: dict[Any, Probe] = {}
         self._new: dict[Any, tuple[list[Any], dict[Path, Any]]] = {}
         self._looked: set[str] = set()
@@ -115,7 +118,7 @@ class OptimizerMemory:
             if tensor is not None:
                 found.append(Remembered(tensor, slot.offset, slot.slope, self.mode == "mean" and slot.even))
         if self.mode == "fresh" and probe.rule is not None:
-            born, step = self.ages.mark(parameter, probe.rule, index() if index else None)
+            born, step = self.ages.mark(parameter, probe.rule, index() if index else None, self._chances[parameter])
             if step is not None:
                 one = torch.as_tensor(step, device=parameter.device)
                 found.append(
@@ -199,7 +202,7 @@ class OptimizerMemory:
         for name, tensor in born.items():
             parameter = self._parameters[name]
             if self._group(parameter) is not None and (rule := self._probe(parameter).rule) is not None:
-                self.ages.restore(parameter, rule, tensor)
+                self.ages.restore(parameter, rule, tensor, self._chances[parameter])
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_before": (), "_suspect": [], "births": self.born}
