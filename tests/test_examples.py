@@ -58,6 +58,19 @@ def test_an_example_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert counts["SWR"] > 0
 
 
+def test_a_network_is_probed_and_treated(capsys: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    try:
+        load("lost_plasticity").main(["--tasks", "2", "--steps", "5", "--budget", "4", "--seeds", "2"])
+    finally:
+        torch.set_num_threads(threads)
+    text = capsys.readouterr().out
+    for heading in ("random labels:", "the next task:", "one layer fresh at a time:", "after a method:"):
+        assert heading in text
+    assert [line.split()[0] for line in text.splitlines() if " fresh  " in line][-4:] == ["0", "2", "4", "6"]
+    assert re.search(r"^before .*\nafter ", text, flags=re.MULTILINE)
+
+
 def test_every_subject_has_text() -> None:
     example = load("changing_text")
     for subject in example.SUBJECTS:

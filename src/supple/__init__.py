@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         chain,
     )
     from supple.metrics import watch
+    from supple.probing import Probe, probe
     from supple.structure import (
         Consumer,
         Excluded,
@@ -80,6 +81,7 @@ __all__ = [
     "Norm",
     "Normal",
     "Parseval",
+    "Probe",
     "ReDo",
     "ReGraMa",
     "Reinitialized",
@@ -96,14 +98,15 @@ __all__ = [
     "WeightClipping",
     "chain",
     "initial_distributions",
+    "probe",
     "units",
     "watch",
 ]
 
-_HOMES = ("functional.initial", "structure", "methods", "metrics")
+_HOMES = ("functional.initial", "structure", "methods", "metrics", "probing")
 """The modules that have these names."""
 
-_FLOORS = ("functional", "structure", "optim", "methods", "metrics", "surgery")
+_FLOORS = ("functional", "structure", "optim", "methods", "metrics", "probing", "surgery")
 
 
 def __getattr__(name: str) -> Any:
@@ -113,7 +116,7 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         for home in _HOMES:
             module = import_module(f"supple.{home}")
-            if name in vars(module):
+            if name in getattr(module, "__all__", vars(module)):  # a module in it may have the same name
                 globals()[name] = found = getattr(module, name)
                 return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

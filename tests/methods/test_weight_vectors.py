@@ -6,6 +6,7 @@ from torch import nn
 from vectors import cases, gradients_of, load, network_of, optimizer_of, tensors
 
 import supple
+from supple.functional.initial import Normal
 from supple.methods.trac import erfi
 from supple.methods.weights import Weights
 
@@ -287,3 +288,88 @@ def test_the_imaginary_error_function_against_scipy():
     special = pytest.importorskip("scipy.special")
     x = torch.cat([torch.linspace(-26, 26, 999, dtype=torch.float64), torch.tensor([0.0, 1e-9, 5.0, 5.0001]).double()])
     torch.testing.assert_close(erfi(x), torch.tensor(special.erfi(x.numpy())), rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("case", cases("swr"), ids=lambda case: case["id"])
+def test_swr(case, monkeypatch):
+    """But that the recorded program chooses weights of utility 0 at a factor of 0, which is off here.
+
+    It also keeps the average of a tensor of which nothing was chosen, which here starts anew.
+    """
+    settings = case["settings"]
+    model = network_of(case)
+    method = supple.SWR(
+        model,
+        optimizer_of(case, model),
+        **{name: settings[name] for name in ("utility", "pruning", "factor", "decay", "frequency")},
+        when_all_zero="replace",
+        initial={"*": Normal(0.0, 1.0)},
+    )
+    step = {}
+
+    def drawn(w, place=None):
+        new = torch.zeros(w.parameter.numel())
+        new[torch.tensor(step["expected"]["selected"][w.name], dtype=torch.long)] = torch.tensor(
+            step["expected"]["new_values"][w.name], dtype=torch.float32
+        )
+        return new.view(1, *w.parameter.shape) if place is None else new[place[1]]
+
+    def chance(w, purpose):
+        whole = int(w.parameter.numel() * settings["factor"])
+        return torch.tensor([0.0 if step["expected"]["count"][w.name] > whole else 1.0])
+
+    def noise(w, purpose):
+        return torch.tensor(step["expected"]["utility"][w.name]).view(1, *w.parameter.shape)
+
+    for name, stand_in in {"draw": drawn, "chance": chance, "uniform": noise}.items():
+        monkeypatch.setattr(Weights, name, stand_in)
+    for step in case["steps"]:
+        gradients_of(step, model)
+        load(model, step["after_optimizer"])
+        method.step()
+        selected = step["expected"]["selected"]
+        if settings["factor"] == 0:
+            assert int(method.reinitialized.last) == 0
+        else:
+            assert int(method.reinitialized.last) == sum(map(len, selected.values()))
+            for name, parameter in model.named_parameters():
+                close(parameter.detach(), tensors(step["expected"]["parameters"])[name])
+        for name in selected if settings["decay"] else ():
+            if not selected[name]:
+                average = method.kept["average"][name]
+                average.copy_(torch.tensor(step["expected"]["utility"][name]).view(average.shape))
+        load(model, step["expected"]["parameters"])
+
+
+class Renew(supple.methods.weights.WeightMethod):
+    """Makes what the optimizer remembers of some entries that of new ones, and leaves their values."""
+
+    replaces = True
+    required = "nothing"
+    masks = None
+
+    def rule(self, w):
+        if w.name in (self.masks or ()):
+            w.replace(self.masks[w.name].unsqueeze(0).clone(), w.value.clone())
+
+
+@pytest.mark.parametrize("case", cases("adam_per_entry_step"), ids=lambda case: case["id"])
+def test_adam_with_a_step_of_each_entry(case):
+    """By the formula that was meant.
+
+    The recorded program loses a square root and a division, so that what a new entry gets is lr * (1 - b2^step) * m /
+    (sqrt(v) + eps), a thousandth of it at first.
+    """
+    model = network_of(case, torch.float64)
+    optimizer = torch.optim.Adam(model.parameters(), **case["settings"])
+    method = Renew(model, optimizer, optimizer_state="fresh")
+    renewed = 0
+    for step in case["steps"]:
+        gradients_of(step, model)
+        optimizer.step()
+        method.masks = {name: torch.tensor(mask) > 0 for name, mask in step["reset_after"].items()}
+        method.step()
+        renewed += sum(int(mask.sum()) for mask in method.masks.values())
+        for name, parameter in model.named_parameters():
+            close(parameter.detach(), tensors(step["correct_formula"]["parameters"], torch.float64)[name])
+    assert renewed >= 10

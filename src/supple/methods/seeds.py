@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -133,3 +134,18 @@ def common_seed(ranks: Sequence[int], kind: str, network: object) -> int:
                 f"{(_QUIET + _PATIENCE).seconds} seconds. {remedy}"
             ) from error
     return int(store.get(key))
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """Lets methods be made that later ones do not count: they get the seeds that they would have had without.
+
+    Yields:
+        Nothing.
+    """
+    global _order
+    before, _order = _order, _Order()
+    try:
+        yield
+    finally:
+        _order = before

@@ -23,7 +23,7 @@ class History(list[dict[str, float]]):
 
     def to_pandas(self) -> Any:
         """As a ``pandas.DataFrame``, with a column for each name."""
-        import pandas
+        import pandas  # type: ignore[import-untyped, unused-ignore]
 
         return pandas.DataFrame(list(self), columns=self.columns())
 
@@ -60,11 +60,17 @@ def writer(log: Any) -> Write:
                 scalar(name, value, step)
 
         return add_each
-    if _takes(metrics := getattr(log, "log_metrics", None), "step"):
+    metrics: Any = getattr(log, "log_metrics", None)
+    if _takes(metrics, "step"):
         return lambda values, step: metrics(dict(values), step=step)
     if isinstance(loggers := getattr(log, "loggers", None), Iterable):
         several = [writer(one) for one in loggers]
-        return lambda values, step: [write(values, step) for write in several] and None
+
+        def write_each(values: Mapping[str, float], step: int) -> None:
+            for write in several:
+                write(values, step)
+
+        return write_each
     function = getattr(log, "log", log)
     if not callable(function):
         raise TypeError(

@@ -54,6 +54,9 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
                 module.training = mode
                 module._buffers.clear()
                 module._buffers.update(own)
+                if any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__):
+                    # Else the next forward pass would take the weights that were gathered, and not those of then.
+                    module.reshard()  # type: ignore[operator]
 
 
 def _generators(model: nn.Module) -> Iterator[Callable[[], Any]]:

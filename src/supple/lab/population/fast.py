@@ -180,8 +180,8 @@ class FastStep:
             if reader.on_gradient is not None:
                 told[reader.feature.module, reader.feature.where].append(reader.on_gradient)
 
-        def reach(*point: str) -> None:
-            for on_gradient in told.get(point, ()):
+        def reach(module: str, where: str) -> None:
+            for on_gradient in told.get((module, where), ()):
                 on_gradient()
 
         if gradients or not self.descends():
