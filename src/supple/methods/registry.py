@@ -13,11 +13,13 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from supple.methods.base import Method
+from supple.methods.c_chain import CChain
 from supple.methods.cbp import CBP
 from supple.methods.cpr import CPR
 from supple.methods.dash import DASH
 from supple.methods.fire import FIRE
 from supple.methods.hare_and_tortoise import HareAndTortoise
+from supple.methods.infer import InFeR
 from supple.methods.isometry import Isometry
 from supple.methods.l2 import L2
 from supple.methods.l2_init import L2Init
@@ -61,6 +63,8 @@ METHODS: dict[str, type[Method]] = {
         Reset,
         UPGD,
         TRAC,
+        CChain,
+        InFeR,
     )
 }
 """The methods by name, in the order in which they are listed: those of the package, then those of other packages."""
