@@ -29,7 +29,7 @@ test-oldest: .venv-oldest/.ready  ## the library with the oldest versions that i
 .venv-oldest/.ready: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt --editable . \
-		hypothesis pytest pytest-timeout
+		hypothesis pytest pytest-timeout scipy
 	@touch $@
 
 lint: $(READY)  ## style and types
