@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test test-all lint bench results-report clean
+.PHONY: help demo test test-all test-oldest lint docs docs-serve wheel bench results-report clean
 
 help:  ## shows this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 16
@@ -21,12 +21,37 @@ test: $(READY)  ## the tests that take a few minutes
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: $(READY)  ## all tests, also the slow ones and those for a GPU where there is one
-	$(BIN)/python -m pytest -m "" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not packaging" -n 2 --dist loadfile
+
+test-oldest: .venv-oldest/.ready  ## the library with the oldest versions that it supports
+	.venv-oldest/bin/python -m pytest tests/functional tests/structure tests/methods tests/metrics tests/optim
+
+.venv-oldest/.ready: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt --editable . \
+		hypothesis pytest pytest-timeout
+	@touch $@
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+.venv/.docs: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --constraint constraints-docs.txt \
+		--editable '.[docs]'
+	@touch $@
+
+docs: .venv/.docs  ## the site, into site; a warning or a dead link is an error
+	$(BIN)/mkdocs build --strict --quiet
+
+docs-serve: .venv/.docs  ## shows the site while its pages are written
+	$(BIN)/mkdocs serve
+
+wheel: $(READY)  ## what is published, into dist, tried in empty environments
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m pytest -m packaging tests/test_packaging.py
 
 bench: $(READY)  ## network steps per second of populations against plain training loops
 	$(BIN)/python benchmarks/population.py
@@ -37,5 +62,5 @@ results-report: $(READY)  ## pages of the results of real runs, in supple-report
 	$(BIN)/supple report results/incremental_regular results/incremental_reparameterized --out supple-report/incremental
 
 clean:  ## removes .venv and what tools left behind
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-oldest dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from supple.lab.nn import MLP
+from supple.methods.penalty import Penalty
 from supple.methods.weights import WeightMethod, Weights
 
 
@@ -42,6 +43,12 @@ def backward(model: nn.Module, step: int = 0, *shape: int) -> None:
     model(numbers(step, *(shape or (6, 5)), dtype=dtype)).square().sum().backward()
 
 
+def penalty_of(method: Any, x: Tensor, loss: Tensor) -> Tensor | float:
+    """What a method, or the methods of a chain, add to the loss."""
+    parts = getattr(method, "methods", [method])
+    return sum(one.penalty(x, loss=loss) for one in parts if isinstance(one, Penalty))
+
+
 def train(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -57,7 +64,8 @@ def train(
     counts = []
     for one in batches:
         optimizer.zero_grad()
-        loss(model, *one).backward()
+        value = loss(model, *one)
+        (value + penalty_of(method, one[0], value)).backward()
         if method is not None:
             method.before_step()
         optimizer.step()

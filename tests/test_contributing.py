@@ -21,7 +21,13 @@ from supple.lab.nn import StackedMLP
 from supple.lab.population import Population
 from supple.lab.streams import PermutedStream
 from supple.lab.study import load
+from supple.methods import registry
 from supple.optim import SGDW
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 PAGE = Path(__file__).parents[1] / "CONTRIBUTING.md"
 
@@ -113,3 +119,21 @@ def test_in_a_study_and_its_report(method: Any, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     page = (tmp_path / "report" / "report.html").read_text()
     assert method.about.title in page
+
+
+def test_as_a_package_that_is_installed(method: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    points = tomllib.loads(project)["project"]["entry-points"]["supple.methods"]
+    installed = tmp_path / "supple_random_reset-0.1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Name: supple-random-reset\nVersion: 0.1.0\n")
+    lines = [
+        f"{name} = {value}" for name, value in (points | {"gone": "nowhere:Mine", "no_method": "torch:nn"}).items()
+    ]
+    (installed / "entry_points.txt").write_text("\n".join(["[supple.methods]", *lines]))
+    monkeypatch.setattr(registry, "METHODS", dict(registry.METHODS))
+    with pytest.warns(UserWarning, match="of another package is left out") as said:
+        registry._add_those_of_other_packages()
+    assert registry.find("random_reset") is method
+    assert ["nowhere:Mine" in str(one.message) for one in said] == [True, False]
+    assert "'torch:nn' is no supple.Method" in str(said[1].message)

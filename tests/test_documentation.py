@@ -15,10 +15,11 @@ from supple.methods.registry import METHODS
 ROOT = Path(__file__).parents[1]
 
 
-PAGES = [
-    *("README.md", "docs/guide.md", "docs/choosing.md", "docs/usage.md", "docs/incremental.md"),
-    *("docs/watching.md", "docs/probing.md"),
+NAMES = [
+    *("index", "guide", "choosing", "usage", "watching", "probing", "incremental"),
+    *("tutorials/reinforcement", "tutorials/fine_tuning"),
 ]
+PAGES = ["README.md", *(f"docs/{name}.md" for name in NAMES)]
 OPTIONAL = ["lightning", "transformers", "accelerate", "stable_baselines3"]
 
 
@@ -48,9 +49,8 @@ def run(code: list[str], folder: Path) -> None:
         exec(block, names)
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
 def test_code_runs(page: str, tmp_path: Path) -> None:
-    assert blocks(page)
     run(blocks(page), tmp_path)
 
 
@@ -60,8 +60,9 @@ def test_code_for_a_trainer_runs(package: str, tmp_path: Path, monkeypatch: pyte
     if package == "transformers":
         pytest.importorskip("accelerate")
     monkeypatch.chdir(tmp_path)
-    (block,) = [block for page in PAGES for block in blocks(page, package)]
-    run([block], tmp_path)
+    found = [block for page in PAGES for block in blocks(page, package)]
+    assert found
+    run(found, tmp_path)
 
 
 def anchors(page: Path) -> set[str]:

@@ -8,7 +8,7 @@ import pytest
 import supple
 
 SOURCE = Path(supple.__file__).parent
-FLOORS = ["functional", "structure", "optim", "methods", "metrics", "probing", "integrations"]
+FLOORS = ["functional", "structure", "optim", "methods", "surgery", "metrics", "probing", "integrations"]
 """The rooms of the library; each imports those before it."""
 LAB = ["data", "streams", "nn", "population", "study", "report", "studies", "commands"]
 """The rooms of the laboratory."""

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
         SWR,
         TRAC,
         UPGD,
+        CChain,
         Chain,
         HareAndTortoise,
+        InFeR,
         Isometry,
         L2Init,
         Method,
@@ -61,6 +63,7 @@ __all__ = [
     "SWR",
     "TRAC",
     "UPGD",
+    "CChain",
     "Chain",
     "Constant",
     "Consumer",
@@ -68,6 +71,7 @@ __all__ = [
     "Excluded",
     "Feature",
     "HareAndTortoise",
+    "InFeR",
     "Initial",
     "InitialDistributions",
     "Isometry",
@@ -102,7 +106,7 @@ __all__ = [
 _HOMES = ("functional.initial", "structure", "methods", "metrics", "probing")
 """The modules that have these names."""
 
-_FLOORS = ("functional", "structure", "optim", "methods", "metrics", "probing")
+_FLOORS = ("functional", "structure", "optim", "methods", "metrics", "probing", "surgery")
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from every_method import EVERY, build
-from helpers import batch
+from helpers import batch, penalty_of
 from torch import nn
 
 import supple
@@ -51,7 +51,9 @@ def train(model, optimizer, method, steps, first=0):
     for step in range(first, first + steps):
         x, y = batch(step)
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x.to(model.head.bias.dtype)), y).backward()
+        x = x.to(model.head.bias.dtype)
+        loss = nn.functional.cross_entropy(model(x), y)
+        (loss + penalty_of(method, x, loss)).backward()
         method.before_step()
         optimizer.step()
         method.step()

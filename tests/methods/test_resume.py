@@ -1,5 +1,6 @@
 """Saved in the middle, loaded in a new process, gone on: bit for bit as if never stopped."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from every_method import EVERY, build
+from helpers import penalty_of
 from torch import nn
 
 import supple
@@ -39,7 +41,8 @@ def train(model, optimizer, method, first, last):
         optimizer.zero_grad()
         output = model(x)
         labels = y.expand(*output.shape[:-2], 6).flatten()
-        nn.functional.cross_entropy(output.flatten(0, -2), labels).backward()
+        loss = nn.functional.cross_entropy(output.flatten(0, -2), labels)
+        (loss + penalty_of(method, x, loss)).backward()
         method.before_step()
         optimizer.step()
         method.step()
@@ -74,7 +77,9 @@ def resumed(tmp_path_factory, one_thread):
             torch.save(state(*parts), folder / f"{kind}-{name}.middle")
             train(*parts, CUT, STEPS)
             whole[kind, name] = state(*parts)
-    result = subprocess.run([sys.executable, __file__, str(folder)], capture_output=True, text=True, timeout=300)
+    paths = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    program = [sys.executable, __file__, str(folder)]
+    result = subprocess.run(program, capture_output=True, text=True, timeout=300, env=paths)
     assert result.returncode == 0, result.stderr
     return whole, folder
 

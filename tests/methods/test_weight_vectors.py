@@ -244,7 +244,7 @@ def test_upgd(case, monkeypatch):
     for step in case["steps"]:
         noise = [(name, value.reshape(1, -1)) for name, value in tensors(step["noise"]).items()]
         if method._noise is not None:
-            monkeypatch.setattr(method._noise, "draws", lambda number, noise=noise: iter(noise))
+            monkeypatch.setattr(method._noise, "draws", lambda number, names, noise=noise: iter(noise))
         gradients_of(step, model)
         method.before_step()
         optimizer.step()

@@ -8,7 +8,6 @@ import sys
 
 EXTRA = frozenset(
     {
-        "filelock",
         "jinja2",
         "matplotlib",
         "polars",

@@ -1,12 +1,14 @@
 """The methods that keep a network able to learn, one file each."""
 
 from supple.methods.base import Method
+from supple.methods.c_chain import CChain
 from supple.methods.cbp import CBP
 from supple.methods.chain import Chain, chain
 from supple.methods.cpr import CPR
 from supple.methods.dash import DASH
 from supple.methods.fire import FIRE
 from supple.methods.hare_and_tortoise import HareAndTortoise
+from supple.methods.infer import InFeR
 from supple.methods.isometry import Isometry
 from supple.methods.l2 import L2
 from supple.methods.l2_init import L2Init
@@ -36,8 +38,10 @@ __all__ = [
     "SWR",
     "TRAC",
     "UPGD",
+    "CChain",
     "Chain",
     "HareAndTortoise",
+    "InFeR",
     "Isometry",
     "L2Init",
     "Method",

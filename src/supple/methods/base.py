@@ -166,8 +166,8 @@ class Method(State):
     replaces = False
     """Whether it gives entries new values, rather than change all a little."""
     _process_group: Any = None
-    loops_only = False
-    """Whether it needs what a study cannot give it, such as batches of one's own."""
+    loops_only = ""
+    """What it needs that a study does not give it, such as batches of one's own."""
     knows_initial = False
     """Whether it has to know initial distributions though it replaces nothing."""
     treatments: tuple[str, ...] = ("keep", "fresh", "mean")

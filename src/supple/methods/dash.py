@@ -64,7 +64,7 @@ class DASH(WeightMethod):
     """
 
     reads_gradients = False
-    loops_only = True
+    loops_only = "the data so far"
     about = About(
         "dash",
         label="DASH",

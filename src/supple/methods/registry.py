@@ -8,14 +8,18 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import warnings
+from importlib.metadata import entry_points
 from typing import Any
 
 from supple.methods.base import Method
+from supple.methods.c_chain import CChain
 from supple.methods.cbp import CBP
 from supple.methods.cpr import CPR
 from supple.methods.dash import DASH
 from supple.methods.fire import FIRE
 from supple.methods.hare_and_tortoise import HareAndTortoise
+from supple.methods.infer import InFeR
 from supple.methods.isometry import Isometry
 from supple.methods.l2 import L2
 from supple.methods.l2_init import L2Init
@@ -59,9 +63,29 @@ METHODS: dict[str, type[Method]] = {
         Reset,
         UPGD,
         TRAC,
+        CChain,
+        InFeR,
     )
 }
-"""The methods of the package by name, in the order in which they are listed."""
+"""The methods by name, in the order in which they are listed: those of the package, then those of other packages."""
+
+
+def _add_those_of_other_packages() -> None:
+    """Adds the methods that installed packages name as entry points of the group "supple.methods"."""
+    for entry in entry_points(group="supple.methods"):
+        try:
+            method = _checked(entry.value, entry.load())
+            if method.about.name in METHODS:
+                raise ValueError(f"there is a method {method.about.name!r} already")
+            METHODS[method.about.name] = method
+        except Exception as error:  # another package's fault is no reason to go without the methods of this one
+            warnings.warn(f"the method {entry.value} of another package is left out: {error}", stacklevel=2)
+
+
+def _checked(name: str, found: Any) -> type[Method]:
+    if not (isinstance(found, type) and issubclass(found, Method) and hasattr(found, "about")):
+        raise ValueError(f"{name!r} is no supple.Method that states what it is in a class attribute about")
+    return found
 
 
 def find(name: str) -> type[Method]:
@@ -95,9 +119,7 @@ def find(name: str) -> type[Method]:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"method {name!r} cannot be imported: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, Method) and hasattr(found, "about")):
-        raise ValueError(f"{name!r} is no supple.Method that states what it is in a class attribute about")
-    return found
+    return _checked(name, found)
 
 
 def defaults(method: type[Method]) -> dict[str, Any]:
@@ -132,3 +154,6 @@ def differs_by_replica(method: type[Method], setting: str) -> bool:
     """
     default = defaults(method)[setting]
     return setting not in method.about.common and isinstance(default, int | float) and not isinstance(default, bool)
+
+
+_add_those_of_other_packages()

@@ -70,7 +70,10 @@ def saturated_share(features: Tensor, saturated: Sequence[float], tolerance: flo
 
 
 def _saturated(features: Tensor, saturated: Sequence[float], tolerance: float) -> Tensor:
-    return torch.stack([(features - value).abs() <= tolerance for value in saturated]).any(dim=0)
+    near = torch.zeros_like(features, dtype=torch.bool)
+    for value in saturated:
+        near |= (features - value).abs() <= tolerance
+    return near
 
 
 def linearized_units(features: Tensor, above: float = 0.0, below: float | None = None) -> Tensor:

@@ -14,6 +14,7 @@ ACTIVATIONS = {
     "silu": lambda z: z / (1 + np.exp(-z)),
     "gelu": lambda z: z * np.vectorize(lambda v: 0.5 * (1 + math.erf(v / math.sqrt(2))))(z),
     "crelu": lambda z: np.concatenate([np.where(z > 0, z, 0.0), np.where(z < 0, -z, 0.0)], axis=-1),
+    "fourier": lambda z: np.concatenate([np.sin(z), np.cos(z)], axis=-1),
 }
 
 VARIANTS = [
@@ -21,7 +22,7 @@ VARIANTS = [
     for activation, skip, layer_norm, reparameterized in itertools.product(
         ACTIVATIONS, (None, "after", "before"), (None, "after", "before"), (False, True)
     )
-    if not (reparameterized and layer_norm is None) and not (activation == "crelu" and skip == "before")
+    if not (reparameterized and layer_norm is None) and not (activation in ("crelu", "fourier") and skip == "before")
 ]
 
 

@@ -91,7 +91,7 @@ def test_replacing_a_unit_through_its_slices_silences_it_and_nothing_else(varian
 def test_features_are_what_the_next_layer_or_its_normalization_receives(variant):
     stack = disturbed(**variant)
     x = torch.randn(6, 7, generator=torch.Generator().manual_seed(1), **DOUBLE)
-    copies = 2 if variant["activation"] == "crelu" else 1
+    copies = 2 if variant["activation"] in ("crelu", "fourier") else 1
     groups = stack.hidden_units(residual=True)
     assert [group.name for group in groups] == [f"blocks.{k}.linear" for k in range(3)]
     for r in range(2):

@@ -7,7 +7,7 @@ from mlp_reference import VARIANTS, forward, name_of
 
 from supple.functional import initial, random
 from supple.functional.initial import Constant
-from supple.lab.nn import ACTIVATIONS, MLP, CReLU, ReparameterizedLayerNorm, StackedMLP
+from supple.lab.nn import ACTIVATIONS, MLP, CReLU, Fourier, ReparameterizedLayerNorm, StackedMLP
 
 SMALL = {"inputs": 7, "hidden": 10, "outputs": 4, "depth": 3}
 
@@ -71,7 +71,7 @@ def test_modules_agree_with_the_network_on_initial_distributions():
 def test_initial_weights_have_the_published_moments(activation):
     stack = StackedMLP(list(range(40)), inputs=100, hidden=50, outputs=30, depth=2, activation=activation)
     fans = {"blocks.0.linear": (100, 50), "blocks.1.linear": (50, 50), "output": (50, 30)}
-    if activation == "crelu":
+    if activation in ("crelu", "fourier"):
         fans |= {"blocks.0.linear": (100, 25), "blocks.1.linear": (50, 25)}
     for name, parameter in stack.named_parameters():
         values = parameter.detach().double().flatten()
@@ -128,6 +128,12 @@ def test_reparameterized_norm_keeps_what_layer_norm_offers():
     assert ReparameterizedLayerNorm(4, bias=False).initial_distributions() == {"weight": Constant(0.0)}
 
 
+def test_fourier_features_are_sines_and_then_cosines():
+    z = torch.tensor([[0.0, 2.0]])
+    expected = [0.0, math.sin(2.0), 1.0, math.cos(2.0)]
+    torch.testing.assert_close(Fourier()(z), torch.tensor([expected]))
+
+
 def test_crelu_puts_each_negated_twin_behind_all_units():
     z = torch.tensor([[1.0, -2.0, 0.0]])
     assert CReLU()(z).tolist() == [[1.0, 0.0, 0.0, 0.0, 2.0, 0.0]]
@@ -143,6 +149,9 @@ def test_saturated_values_are_where_the_activation_flattens_out(name):
     if name in ("leaky_relu", "crelu"):  # Never flat: leaky ReLU is 0 at 0 only, CReLU loses no information.
         assert kind.shape.saturated == (0.0,)
         assert not (slope == 0)[z != 0].any()
+        return
+    if name == "fourier":  # Where the sine is flat, the cosine is not.
+        assert kind.shape.saturated == ()
         return
     flat = {round(value, 6) + 0.0 for value in out[slope.abs() < 1e-9].flatten().tolist()}
     assert flat == set(kind.shape.saturated)

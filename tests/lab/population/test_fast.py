@@ -123,7 +123,7 @@ OPTIONS = [
     for activation, skip, layer_norm, reparameterized in itertools.product(
         ACTIVATIONS, (None, "after", "before"), (None, "after", "before"), (False, True)
     )
-    if (layer_norm or not reparameterized) and not (activation == "crelu" and skip == "before")
+    if (layer_norm or not reparameterized) and not (activation in ("crelu", "fourier") and skip == "before")
 ]
 
 
@@ -133,7 +133,9 @@ def test_fast_equals_general_for_each_architecture(options: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("method", ["CBP", "ReDo"])
-@pytest.mark.parametrize("options", [{"activation": "crelu"}, {"skip": "after"}, {"skip": "before"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"activation": "crelu"}, {"activation": "fourier"}, {"skip": "after"}, {"skip": "before"}], ids=str
+)
 def test_unit_methods_with_crelu_and_skip(method: str, options: dict[str, Any]) -> None:
     assert_same({"hidden": 10, **options}, "SGDW", method)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from supple.lab.study import pool
+from supple.lab.study import executor
 from supple.lab.study.worker import Worker
 
 
@@ -46,11 +46,11 @@ def _pipe() -> tuple[Any, Any]:
 @pytest.fixture(scope="module")
 def thread_workers() -> Iterator[None]:
     """Lets studies that are run within the tests train in threads; the workers of other commands stay processes."""
-    usual = pool.WORKER
+    usual = executor.WORKER
 
     def start(command: list[str], **options: Any) -> Any:
         return ThreadWorker() if command == usual else subprocess.Popen(command, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pool, "Popen", start)
+        patch.setattr(executor, "Popen", start)
         yield

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supple.lab.study import checkpoint, files
+from supple.lab.study import checkpoint, claims, files
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
 KEYS = st.text(max_size=4) | st.integers() | st.just("$tensor")
@@ -108,10 +108,10 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     with (
-        files.locked(tmp_path),
-        pytest.raises(files.Busy, match=f"another process is writing into {tmp_path}; wait"),
-        files.locked(tmp_path),
+        claims.claimed(tmp_path),
+        pytest.raises(claims.Busy, match=f"another process is writing into {tmp_path}; wait"),
+        claims.claimed(tmp_path),
     ):
         pass
-    with files.locked(tmp_path, wait=1):
+    with claims.claimed(tmp_path, wait=1):
         pass

@@ -328,7 +328,7 @@ def mutated(whole: Path, folder: Path, seed: int, earlier: bool) -> str:
     shutil.copytree(whole, folder)
     if earlier:
         without_digests(folder)
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".claim-"))
     return f"seed {seed}: {mutate(random.Random(seed), paths)}"
 
 

@@ -22,7 +22,7 @@ from cli_runs import run as command
 from cli_runs import words
 
 from supple.lab.data import mnist10k
-from supple.lab.study import files, load, pool, running
+from supple.lab.study import claims, executor, load, pool, running
 from supple.lab.study.assembly import assemble
 from supple.lab.study.errors import StudyError
 from supple.lab.study.manifest import open_manifest
@@ -288,10 +288,16 @@ class Killed:
 def killed_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pool.WorkerPool:
     """A pool whose workers are always killed, on a part that has come as far as ``reached`` says next."""
     _, parts = running.prepare(config(tmp_path))
-    one = pool.WorkerPool(config(tmp_path), open_manifest(tmp_path), parts, Watcher(), threading.Event())
-    monkeypatch.setattr(one, "_start", lambda number: Killed())
+    processes = executor.Processes(1)
+    one = pool.WorkerPool(config(tmp_path), open_manifest(tmp_path), parts, processes, Watcher(), threading.Event())
     monkeypatch.setattr(one, "_halve", lambda part, message: one.outcome.errors.append(message))
     return one
+
+
+def put_killed_worker(one: pool.WorkerPool) -> None:
+    assert isinstance(one.executor, executor.Processes)
+    one.executor._processes[0] = Killed()  # type: ignore[assignment]
+    one.workers.add(0)
 
 
 @pytest.mark.parametrize("by_kernel", [False, True])
@@ -299,11 +305,12 @@ def test_only_what_the_kernel_kills_twice_at_one_point_is_short_of_memory(
     killed_pool: pool.WorkerPool, monkeypatch: pytest.MonkeyPatch, by_kernel: bool
 ) -> None:
     kernel, reached = iter(range(1, 9)), iter([0.0, 0.5, 0.75, 0.75, 0.75, 0.75, 0.75])
-    monkeypatch.setattr(pool, "memory_kills", lambda: next(kernel) if by_kernel else 0)
+    monkeypatch.setattr(executor, "memory_kills", lambda: next(kernel) if by_kernel else 0)
     monkeypatch.setattr(Part, "reached", lambda self, stages: next(reached))
     kills = 0
     while not killed_pool.outcome.errors:
-        killed_pool.processes[0], killed_pool.busy[0] = Killed(), 0  # type: ignore[assignment]
+        put_killed_worker(killed_pool)
+        killed_pool.busy[0] = 0
         killed_pool._ended(0)
         kills += 1
     message = "killed twice where memory ran out" if by_kernel else r"killed 5 times before they got any further"
@@ -313,7 +320,7 @@ def test_only_what_the_kernel_kills_twice_at_one_point_is_short_of_memory(
 
 def test_workers_that_are_killed_while_they_start(killed_pool: pool.WorkerPool) -> None:
     for kills in range(1, 6):
-        killed_pool.processes[0] = Killed()  # type: ignore[assignment]
+        put_killed_worker(killed_pool)
         killed_pool._ended(0)
         assert bool(killed_pool.outcome.errors) == (kills == 5)
     assert "memory ran out" not in killed_pool.outcome.errors[0]
@@ -324,14 +331,14 @@ def test_a_worker_that_is_killed_while_it_starts_has_a_successor(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """The first two end themselves before they are ready; the third is a worker."""
-    real, count = pool.Popen, itertools.count()
+    real, count = executor.Popen, itertools.count()
 
     def start(command: list[str], **options: Any) -> Any:
         if next(count) < 2:
             return subprocess.Popen([sys.executable, "-c", f"import os; os.kill(os.getpid(), {number})"], **options)
         return real(command, **options)
 
-    monkeypatch.setattr(pool, "Popen", start)
+    monkeypatch.setattr(executor, "Popen", start)
     outcome = running.run(config(tmp_path))
     assert outcome.complete
     assert not outcome.halved
@@ -364,7 +371,7 @@ def test_a_worker_that_is_killed_goes_on_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """Its results are not taken for those of a machine without memory."""
-    monkeypatch.setattr(pool, "Popen", subprocess.Popen)
+    monkeypatch.setattr(executor, "Popen", subprocess.Popen)
     killed = threading.Event()
 
     class Killer(Watcher):
@@ -404,7 +411,7 @@ def test_where_memory_runs_out_half_of_the_networks_go_on(
         def say(self, message: str) -> None:
             self.messages.append(message)
 
-    monkeypatch.setattr(pool, "WORKER", [sys.executable, str(Path(__file__).with_name("short_of_memory.py"))])
+    monkeypatch.setattr(executor, "WORKER", [sys.executable, str(Path(__file__).with_name("short_of_memory.py"))])
     watcher = Said()
     outcome = running.run(config(tmp_path), watcher)
     assert outcome.complete
@@ -420,12 +427,12 @@ def test_where_memory_runs_out_half_of_the_networks_go_on(
 
 
 def test_one_process_at_a_time(finished: Path) -> None:
-    with files.locked(finished), pytest.raises(files.Busy, match="another process is writing into"):
+    with claims.claimed(finished), pytest.raises(claims.Busy, match="another process is writing into"):
         running.run(config(finished))
 
 
 def test_a_worker_that_fails_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "WORKER", [sys.executable, "-c", "raise SystemExit(3)"])
+    monkeypatch.setattr(executor, "WORKER", [sys.executable, "-c", "raise SystemExit(3)"])
     outcome = running.run(config(tmp_path))
     assert not outcome.complete
     assert outcome.errors == ["a worker process ended with code 3; what it printed stands above"]

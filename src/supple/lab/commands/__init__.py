@@ -18,10 +18,14 @@ COMMANDS = {
     "methods": "List the methods, with their settings and defaults, or show one with its rule.",
     "plan": "Say what running a study will take here: runs, parts, memory and time, from a measurement of seconds.",
     "run": "Run a study, or what is missing of it.",
+    "status": "Show how far a results folder is: parts done, running, lost and waiting, how fast, and the time left.",
     "report": "Show what studies found: a page with figures, tables and verdicts.",
     "export": "Copy results into a small folder, to keep or to pass on.",
 }
 """The commands with the first lines of their help, so that ``supple --help`` imports none of them."""
+
+_PLACES = {"plan": "run", "status": "cluster"}
+"""The modules of commands that are in another than that of their name."""
 
 
 class _Lazy(TyperGroup):
@@ -40,7 +44,7 @@ class _Lazy(TyperGroup):
 
 def load(name: str) -> Any:
     """Imports a command."""
-    module = import_module(f"supple.lab.commands.{'run' if name == 'plan' else name}")
+    module = import_module(f"supple.lab.commands.{_PLACES.get(name, name)}")
     if name == "data":
         return typer.main.get_command(module.data_app)
     alone = typer.Typer(rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False)

@@ -13,6 +13,7 @@ from supple.lab.commands.options import plain_errors
 from supple.lab.escaping import shown
 from supple.methods import DASH, Method
 from supple.methods.boundary import BoundaryMethod
+from supple.methods.penalty import Penalty
 from supple.methods.registry import METHODS, defaults, find
 from supple.methods.reshaping import Reshaping
 from supple.methods.units import UnitMethod
@@ -88,6 +89,8 @@ def _acts_on(method: type[Method]) -> str:
         return "hidden units"
     if issubclass(method, BoundaryMethod | DASH):
         return "weights, at a boundary"
+    if issubclass(method, Penalty):
+        return "the loss"
     return "the update" if issubclass(method, Reshaping) else "weights"
 
 

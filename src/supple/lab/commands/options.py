@@ -33,7 +33,7 @@ class Device(str, Enum):
     cuda = "cuda"
 
 
-def _there(device: Device) -> Device:
+def there(device: Device) -> Device:
     """Refuses a GPU where torch finds none."""
     if device is Device.cuda and not torch.cuda.is_available():
         raise typer.BadParameter(
@@ -42,7 +42,7 @@ def _there(device: Device) -> Device:
     return device
 
 
-Where = Annotated[Device, typer.Option(help="Where to train.", callback=_there)]
+Where = Annotated[Device, typer.Option(help="Where to train.", callback=there)]
 DataDir = Annotated[
     Path | None,
     typer.Option(help="A folder with the files, compressed or not; it is only read, and nothing is downloaded."),
@@ -75,15 +75,20 @@ def plain_errors() -> Iterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """Makes Ctrl-C, or a request to end, set an event; a second Ctrl-C interrupts at once."""
+    """Makes Ctrl-C, or a request to end, set an event; a second Ctrl-C interrupts at once.
+
+    Schedulers ask with SIGTERM or SIGUSR1.
+    """
     stop = threading.Event()
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
+        if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.set()
 
-    before = {number: signal.signal(number, on_interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    names = ("SIGINT", "SIGTERM", "SIGUSR1")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.signal(number, on_interrupt) for number in numbers}
     try:
         yield stop
     finally:

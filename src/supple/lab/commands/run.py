@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
+import threading
+from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from supple.lab.commands.cluster import run_on_slurm
 from supple.lab.commands.options import (
     DataDir,
     DataName,
@@ -23,19 +28,30 @@ from supple.lab.commands.options import (
     plain_errors,
     say,
     say_error,
+    there,
     writable,
 )
 from supple.lab.escaping import short, shown
 from supple.lab.study import shipped
 from supple.lab.study.errors import StudyError, nearest
 from supple.lab.study.estimate import Estimate, estimate, makespan
+from supple.lab.study.executor import Executor
 from supple.lab.study.problems import noise_problem
 from supple.lab.study.progress import Bars, Lines, duration, pace
 from supple.lab.study.run_config import PART_SIZE, RunConfig
-from supple.lab.study.running import run
+from supple.lab.study.running import join, run
 from supple.lab.study.schema import Transformer
 from supple.lab.study.spec import Study, from_dict, read
 from supple.methods.registry import METHODS
+
+
+class On(str, Enum):
+    """What trains."""
+
+    local = "local"
+    ray = "ray"
+    slurm = "slurm"
+
 
 StudyName = Annotated[str, typer.Argument(help="A study file, or the name of a study that comes with supple.")]
 Tasks = Annotated[int | None, typer.Option(min=1, help="Tasks of each run.", show_default="as the study")]
@@ -88,11 +104,34 @@ def run_command(
     data_dir: DataDir = None,
     verify: Verify = True,
     precision: Precision = None,
-    device: Where = Device.cpu,
+    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
     graphs: Graphs = False,
     processes: Processes = None,
     part_size: PartSize = None,
     memory: Memory = None,
+    on: Annotated[
+        On, typer.Option(help="What trains: this machine, a Ray cluster, or an array of SLURM jobs.")
+    ] = On.local,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Workers on the cluster.", show_default="ray: as there is room; slurm: 1"),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Of the Ray cluster: HOST:PORT, or auto.", show_default="a Ray of this machine"),
+    ] = None,
+    slurm: Annotated[
+        str, typer.Option(metavar="K=V,...", help="Options of sbatch, such as partition=gpu,time=4:00:00.")
+    ] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script for SLURM, and do nothing.")] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Train only share I, from 0, of N, beside others that train the rest; auto or auto/N takes I from "
+            "SLURM_ARRAY_TASK_ID or JOB_COMPLETION_INDEX.",
+        ),
+    ] = None,
 ) -> None:
     """Run a study, or what is missing of it.
 
@@ -110,9 +149,22 @@ def run_command(
     [dim]$[/] supple run incremental_cifar100/regular --device cuda --precision bfloat16
 
     [dim]$[/] supple run my-study.toml --out results/my-study
+
+    [dim]$[/] supple run my-study.toml --on ray --address auto
+
+    [dim]$[/] supple run my-study.toml --on slurm --slurm partition=gpu,time=4:00:00 --workers 40
+
+    [dim]$[/] supple run my-study.toml --shard 3/16
     """
     console = Console()
     allowed = _bytes(memory)
+    share = _where(on, workers, address, slurm, dry_run, shard)
+    if on is On.local or device is Device.cpu:
+        there(device)
+    elif allowed is None and not torch.cuda.is_available():
+        raise typer.BadParameter(
+            "this machine has no GPU to ask; give the GB of GPU memory that a worker may take.", param_hint="--memory"
+        )
     with plain_errors():
         path, name = shipped.find(study)
         original = read(path)
@@ -132,21 +184,82 @@ def run_command(
             part_size=part_size,
             command=shlex.join(["supple", *sys.argv[1:]]),
         )
+        if dry_run:
+            run_on_slurm(config, slurm, workers or 1, dry_run, console, threading.Event())
+            return
+        was_there = folder.exists()
         writable(folder)
+        if not was_there:
+            folder.rmdir()
+        executor = _executor(on, address, workers)
         say(
             f"{short(chosen.title, 200)}: {len(chosen.columns) * len(chosen.run.seeds):,} runs, "
             f"{chosen.run.tasks:,} tasks each, into {folder}. Ctrl-C stops; the same command goes on.",
             console,
         )
-        with interruptible() as stop, Bars(console) if console.is_terminal else Lines(console) as watcher:
-            outcome = run(config, watcher, stop)
+        with interruptible() as stop:
+            if on is On.slurm:
+                run_on_slurm(config, slurm, workers or 1, dry_run, console, stop)
+                return
+            with Bars(console) if console.is_terminal else Lines(console) as watcher:
+                if share is not None:
+                    outcome = join(config, share, watcher, stop)
+                else:
+                    outcome = run(config, watcher, stop, executor)
     for message in outcome.errors:
         say_error(message)
     if outcome.complete:
-        say(f"Done: all results are in {folder}.", console)
+        done = "all results" if share is None else f"the results of share {share[0]} of {share[1]}"
+        say(f"Done: {done} are in {folder}.", console)
         return
     say("Not complete; the same command goes on where it was.", console)
     raise typer.Exit(1 if outcome.errors else 130)
+
+
+def _where(
+    on: On, workers: int | None, address: str | None, slurm: str, dry_run: bool, shard: str | None
+) -> tuple[int, int] | None:
+    """The share that is meant, None for all; refuses options that do not go together."""
+    given = {"--workers": workers, "--address": address, "--slurm": slurm, "--dry-run": dry_run, "--shard": shard}
+    allowed = {
+        On.local: ["--shard"],
+        On.ray: ["--workers", "--address"],
+        On.slurm: ["--workers", "--slurm", "--dry-run"],
+    }
+    for name, value in given.items():
+        if value and name not in allowed[on]:
+            needed = " or ".join(f"--on {one.value}" for one, names in allowed.items() if name in names)
+            raise typer.BadParameter(f"it is for {needed}; leave it out.", param_hint=name)
+    return None if shard is None else share_of(shard, os.environ)
+
+
+def share_of(text: str, environment: Mapping[str, str]) -> tuple[int, int]:
+    """The share, (which, of how many), of "3/16", "auto/16" or "auto"."""
+    which, _, count = text.partition("/")
+    if which == "auto":
+        number = environment.get("SLURM_ARRAY_TASK_ID")
+        if number is not None:
+            which = str(int(number) - int(environment.get("SLURM_ARRAY_TASK_MIN", 0)))
+            count = count or environment.get("SLURM_ARRAY_TASK_COUNT", "")
+        else:
+            which = environment.get("JOB_COMPLETION_INDEX", "")
+        if not which or not count:
+            missing = "of how many; give auto/16" if which else "which share this is; give 3/16"
+            raise typer.BadParameter(f"no scheduler says {missing}, or the like.", param_hint="--shard")
+    if not (which.isdigit() and count.isdigit() and int(which) < int(count)):
+        raise typer.BadParameter(
+            f"it is {text!r}; give a share, counted from 0, and of how many: 0/16 to 15/16.", param_hint="--shard"
+        )
+    return int(which), int(count)
+
+
+def _executor(on: On, address: str | None, workers: int | None) -> Executor | None:
+    """What has the workers; None: processes of this machine."""
+    if on is not On.ray:
+        return None
+    from supple.lab.study.ray_workers import RayWorkers
+
+    return RayWorkers(address, workers)
 
 
 def plan_command(

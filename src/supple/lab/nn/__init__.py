@@ -2,7 +2,7 @@
 
 from supple.lab.nn.activations import Activations, activations, dead_share, output_and_activations
 from supple.lab.nn.architecture import Architecture
-from supple.lab.nn.layers import ACTIVATIONS, Activation, CReLU, ReparameterizedLayerNorm
+from supple.lab.nn.layers import ACTIVATIONS, Activation, CReLU, Fourier, ReparameterizedLayerNorm
 from supple.lab.nn.mlp import MLP, StackedMLP
 from supple.lab.nn.stacked import StackedLayerNorm, StackedLinear
 from supple.lab.nn.vit import ViT
@@ -14,6 +14,7 @@ __all__ = [
     "Activations",
     "Architecture",
     "CReLU",
+    "Fourier",
     "ReparameterizedLayerNorm",
     "StackedLayerNorm",
     "StackedLinear",

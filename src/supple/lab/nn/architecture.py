@@ -24,7 +24,8 @@ class Architecture:
 
     Args:
         inputs: number of inputs.
-        hidden: outputs of each hidden layer; with activation "crelu" half as many units and their negated twins.
+        hidden: outputs of each hidden layer; with activation "crelu" half as many units and their negated twins, with
+            "fourier" half as many, the sine of each and then the cosine.
         outputs: number of outputs.
         depth: number of hidden layers.
         activation: one of :data:`supple.lab.nn.ACTIVATIONS`.
@@ -57,11 +58,11 @@ class Architecture:
             if getattr(self, name) not in (None, "after", "before"):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it has to be None, 'after' or 'before'")
         if self.hidden % self.kind.copies:
-            raise ValueError(f"hidden is {self.hidden}; with activation 'crelu' it has to be even")
+            raise ValueError(f"hidden is {self.hidden}; with activation {self.activation!r} it has to be even")
         if self.skip == "before" and self.kind.copies > 1:
             raise ValueError(
-                "skip is 'before', but preactivations of activation 'crelu' are half as wide as the layer before; "
-                "use skip='after' or skip=None"
+                f"skip is 'before', but preactivations of activation {self.activation!r} are half as wide as the layer "
+                "before; use skip='after' or skip=None"
             )
         if self.skip and self.depth == 1:
             raise ValueError(f"skip is {self.skip!r}, but there is one hidden layer; use depth 2 or more, or skip=None")

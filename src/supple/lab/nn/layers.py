@@ -28,6 +28,18 @@ class CReLU(nn.Module):
         return torch.cat((torch.relu(z), torch.relu(-z)), dim=-1)
 
 
+class Fourier(nn.Module):
+    """Deep Fourier features: [sin(z), cos(z)] along the last dimension, so [..., units] becomes [..., 2 * units].
+
+    Source: Lewandowski, Schuurmans and Machado, "Plastic learning with deep Fourier features", ICLR 2025, arXiv
+    2410.20634.
+    """
+
+    def forward(self, z: Tensor) -> Tensor:
+        """The sine of each unit, and then the cosine of each unit."""
+        return torch.cat((z.sin(), z.cos()), dim=-1)
+
+
 def kaiming_normal(fan_in: int, fan_out: int) -> Normal:
     """Normal with standard deviation sqrt(2 / fan_in); ``fan_out`` plays no part.
 
@@ -52,7 +64,7 @@ class Activation:
     Args:
         module: makes the module that computes it, with no arguments.
         shape: where it is flat; a unit is dead that gives nothing else, on any example.
-        copies: how often each unit appears in the output; 2 for CReLU.
+        copies: how often each unit appears in the output; 2 for CReLU and Fourier features.
         weights: initial distribution of the weights of a layer, from its (fan_in, fan_out).
     """
 
@@ -71,6 +83,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "silu": Activation(nn.SiLU, SHAPES["silu"], weights=xavier_normal),
     "gelu": Activation(nn.GELU, SHAPES["gelu"], weights=xavier_normal),
     "crelu": Activation(CReLU, SHAPES["relu"], copies=2),
+    "fourier": Activation(Fourier, Shape("fourier", saturated=(), zero=None), copies=2),
 }
 """The activation functions of the study by name."""
 

@@ -106,7 +106,7 @@ class MLP(Perceptron, torch.nn.Module):
         hidden: outputs of each hidden layer.
         outputs: number of outputs.
         depth: number of hidden layers.
-        activation: relu, leaky_relu, elu, tanh, sigmoid, silu, gelu or crelu.
+        activation: relu, leaky_relu, elu, tanh, sigmoid, silu, gelu, crelu or fourier.
         skip: skip connections between hidden layers "after" or "before" the activation, or None.
         layer_norm: layer normalization "after" or "before" the activation, or None.
         reparameterized: the normalization's scale is 1 + weight, so that weight decay pulls it to 1.

@@ -209,6 +209,15 @@ def _crelu_backward(d: Tensor, z: Tensor, y: Tensor) -> Tensor:
     return positive - negative
 
 
+def _fourier(z: Tensor) -> Tensor:
+    return torch.cat((z.sin(), z.cos()), dim=1)
+
+
+def _fourier_backward(d: Tensor, z: Tensor, y: Tensor) -> Tensor:
+    (d_sine, d_cosine), (sine, cosine) = d.chunk(2, dim=1), y.chunk(2, dim=1)
+    return d_sine * cosine - d_cosine * sine
+
+
 _FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor, Tensor], Tensor]]] = {
     "relu": (torch.relu, lambda d, z, y: aten.threshold_backward(d, y, 0)),
     "leaky_relu": (torch.nn.functional.leaky_relu, lambda d, z, y: aten.leaky_relu_backward(d, y, 0.01, True)),
@@ -218,4 +227,5 @@ _FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor
     "silu": (torch.nn.functional.silu, lambda d, z, y: aten.silu_backward(d, z)),
     "gelu": (torch.nn.functional.gelu, lambda d, z, y: aten.gelu_backward(d, z)),
     "crelu": (_crelu, _crelu_backward),
+    "fourier": (_fourier, _fourier_backward),
 }

@@ -11,6 +11,7 @@ from supple.lab.report.statistics import Interval
 from supple.methods import registry
 
 _WORDS = {
+    "fourier": "Fourier features",
     "gelu": "GELU", "silu": "SiLU", "relu": "ReLU", "crelu": "CReLU", "elu": "ELU", "sgd": "SGD", "adamw": "AdamW",
     "adam": "Adam", "mlp": "MLP", "vit": "ViT",
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Files that are either the old or the new ones whatever happens, digests of them, and folders that have one writer.
+"""Files that are either the old or the new ones whatever happens, and digests of them.
 
 ``digests.json`` holds a SHA-256 for each file of its folder. What is read is compared with it, so that nobody goes on
 from, or reports, what a disk or a copy has changed.
@@ -16,7 +16,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from filelock import FileLock, Timeout
 from polars.exceptions import PanicException
 from pydantic import TypeAdapter, ValidationError
 
@@ -33,10 +32,6 @@ _LARGE = 2**30
 """Bytes of a file that may not fit into memory."""
 
 _Parsed = TypeVar("_Parsed")
-
-
-class Busy(OSError):
-    """Another process writes into the folder."""
 
 
 class Damaged(ValueError):
@@ -213,30 +208,3 @@ def arriving(folder: Path) -> Iterator[Path]:
         raise _named("write into", folder, error) from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
-
-
-@contextmanager
-def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
-    """Keeps other processes from writing into a folder; ends by itself when this process does, however it ends.
-
-    Waits some seconds for another process; :class:`Busy` if it writes into the folder all that time. A folder that is
-    refused meanwhile, with a ValueError or an OSError, is left as it was.
-    """
-    path = folder / ".lock"
-    was_there, lock = path.exists(), FileLock(path)
-    try:
-        lock.acquire(timeout=wait)
-    except Timeout as error:
-        raise Busy(
-            f"another process is writing into {folder}; wait until it is done, stop it, or give another folder with "
-            "--out"
-        ) from error
-    try:
-        yield
-    except (OSError, ValueError):
-        if not was_there:
-            with suppress(OSError):
-                path.unlink()
-        raise
-    finally:
-        lock.release()

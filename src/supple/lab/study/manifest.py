@@ -12,11 +12,21 @@ from typing import Any
 import polars as pl
 
 import supple
-from supple.lab.study import files
+from supple.lab.study import claims, files
 from supple.lab.study.assembly import groups
 from supple.lab.study.methods import check_settings, settings_in_full
 from supple.lab.study.part import Part
-from supple.lab.study.results import FORMAT, MANIFEST, RUNS, ColumnRecord, dump_table, is_export, read_manifest
+from supple.lab.study.results import (
+    FORMAT,
+    MANIFEST,
+    RAN,
+    RUNS,
+    ColumnRecord,
+    dump_table,
+    is_export,
+    part_folder,
+    read_manifest,
+)
 from supple.lab.study.run_config import PartSize, cut
 from supple.lab.study.schema import Section
 from supple.lab.study.spec import Column, Study
@@ -98,6 +108,13 @@ class Manifest:
         self.parts[number] = made[0]
         self.parts.append(made[1])
         return len(self.parts) - 1
+
+    def note_holders(self) -> None:
+        """Notes for each part on what it was trained, as its claims say."""
+        for number, part in enumerate(self.parts):
+            claim = claims.read(part_folder(self.folder, number))
+            found = [] if claim is None else [{name: one.get(name, "") for name in RAN} for one in claim.holders]
+            part["ran"] = [one for k, one in enumerate(found) if one not in found[:k]]
 
     def write(self) -> None:
         """Writes the manifest and the table of runs."""

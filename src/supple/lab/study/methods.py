@@ -27,7 +27,9 @@ def method_class(kind: Any) -> type[Method] | None:
         raise ValueError(f"{nearest(kind, known)} One of your own is named package.module:Class.")
     found = registry.find(kind)
     if found.loops_only:
-        raise ValueError(f"{kind} needs the data so far, which a study does not give it; use it in a loop of your own.")
+        raise ValueError(
+            f"{kind} needs {found.loops_only}, which a study does not give it; use it in a loop of your own."
+        )
     return found
 
 

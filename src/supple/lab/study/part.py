@@ -69,12 +69,16 @@ class Part:
         on_step: Callable[[int, int], object] = lambda task, step: None,
         on_stage: Callable[[float, Sequence[float]], object] = lambda done, accuracy: None,
         on_damage: Callable[[str], object] = lambda message: None,
+        on_save: Callable[[], object] = lambda: None,
+        ending: Callable[[], bool] = lambda: False,
     ) -> None:
         """Learns what has not been learned yet of so many tasks; OSError if results cannot be written.
 
         ``on_step`` is called after each step with (task, steps of it); what stops a run raises :class:`Stopped` there.
         ``on_stage`` is called after each stage with (tasks that have been learned, with the part of the last one;
         accuracy of each column). Where files are damaged, which ``on_damage`` is told, all tasks are learned again.
+        ``on_save`` is called before files are written; what it raises leaves them as they are. Where ``ending`` says so
+        after a stage, a checkpoint is written and :class:`Stopped` raised.
         """
         try:
             if self.complete(tasks):
@@ -102,7 +106,9 @@ class Part:
             for name, rows in result.rows.items():
                 new[name].append(rows)
             on_stage(trainer.stage / problem.stages, result.accuracy)
-            if stage + 1 == tasks * problem.stages or time.monotonic() - saved >= cost / _SHARE:
+            last, stopping = stage + 1 == tasks * problem.stages, ending()
+            if last or stopping or time.monotonic() - saved >= cost / _SHARE:
+                on_save()
                 began = time.monotonic()
                 for name in frames:
                     frames[name] = pl.concat([frames[name], *new[name]])
@@ -110,6 +116,8 @@ class Part:
                 self._save(trainer, frames)
                 saved = time.monotonic()
                 cost = saved - began
+            if stopping and not last:
+                raise Stopped
 
     def _read(self, name: str, problem: Problem, stage: int) -> pl.DataFrame:
         """A frame of earlier stages; rows beyond the checkpoint are left out, since they will come again."""

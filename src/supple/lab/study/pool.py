@@ -1,27 +1,24 @@
-"""A pool of worker processes that train the parts of a study."""
+"""Shares the parts of a study out to workers, and decides what becomes of what goes wrong."""
 
 from __future__ import annotations
 
-import json
-import os
+import itertools
 import queue
 import signal
-import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from subprocess import PIPE, Popen
 from typing import Any
 
+from supple.lab.study import claims
+from supple.lab.study.executor import Ending, Executor
 from supple.lab.study.files import Damaged
-from supple.lab.study.manifest import Manifest
+from supple.lab.study.manifest import Manifest, open_manifest
 from supple.lab.study.progress import Watcher
+from supple.lab.study.results import part_folder
 from supple.lab.study.run_config import RunConfig
-
-WORKER = [sys.executable, "-m", "supple.lab.study.worker"]
-"""The command of a worker process."""
-
 
 _KILLED = {-getattr(signal, name, 0) for name in ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT")} - {0}
 """What a process ends with that somebody else has ended."""
@@ -30,70 +27,103 @@ _PATIENCE = 5
 """How often a worker may be killed at one point of its part before the run ends."""
 
 
-def memory_kills() -> int:
-    """How many processes the kernel has killed since it started because memory ran out; 0 where it does not tell."""
-    try:
-        lines = Path("/proc/vmstat").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
-
-
 @dataclass
 class Outcome:
     """How a run ended.
 
-    ``errors`` are what went wrong in parts, ``halved`` is how often a part was halved because memory ran out.
+    ``errors`` are what went wrong in parts, ``halved`` is how often a part was halved because memory ran out, ``left``
+    how many parts others were training at the end.
     """
 
     complete: bool = False
     errors: list[str] = field(default_factory=list)
     halved: int = 0
+    left: int = 0
 
 
 class WorkerPool:
-    """Worker processes, each of which trains one part after another.
+    """The workers of a run, each of which trains one part after another.
 
     ``parts`` are those that the run is about; those that are complete are left alone. The manifest is written where a
-    part is halved.
+    part is halved. ``together``: other runs train parts of the folder too, which is claimed only while the manifest is
+    written; what is with them at the end is left to them. ``shared``: all of them take from the same parts. Workers
+    that are to stop have ``grace`` seconds for the stage that they are learning, and then a checkpoint.
     """
 
     def __init__(
-        self, config: RunConfig, manifest: Manifest, parts: Sequence[int], watcher: Watcher, stop: threading.Event
+        self,
+        config: RunConfig,
+        manifest: Manifest,
+        parts: Sequence[int],
+        executor: Executor,
+        watcher: Watcher,
+        stop: threading.Event,
+        fitness: Mapping[str, Any] | None = None,
+        together: bool = False,
+        shared: bool = False,
+        grace: float = 0.0,
     ) -> None:
-        self.config, self.manifest, self.watcher, self.stop = config, manifest, watcher, stop
+        self.config, self.manifest, self.executor = config, manifest, executor
+        self.watcher, self.stop, self.fitness = watcher, stop, fitness
+        self.together, self.shared, self.grace = together, shared, grace
         self.tasks, self.stages = manifest.study.run.tasks, manifest.study.problem.stages
         self.parts = list(parts)
         self.waiting = [number for number in parts if not self._complete(number)]
         self._tell_parts()
         self.outcome = Outcome()
-        self.events: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
-        self.processes: dict[int, Popen[str]] = {}
+        self.workers: set[int] = set()
+        self.ready: set[int] = set()
+        self.idle: set[int] = set()
         self.busy: dict[int, int] = {}
         self.killed: dict[int | None, tuple[float, list[bool]]] = {}
-        self.memory_kills = memory_kills()
+        self._numbers, self._unfit = itertools.count(), 0
+        self._claims, self._elsewhere = claims.Watch(), set[int]()
+        self._looked, self._idle_since, self._leaving = 0.0, float("inf"), False
 
     def train(self) -> Outcome:
-        """Trains all parts; when this returns or raises, there are no processes any more."""
-        count = 0 if self.stop.is_set() else min(self.config.process_count, len(self.waiting))
+        """Trains all parts; when this returns or raises, there are no workers any more."""
+        stopped = None
         try:
-            for number in range(count):
-                self.processes[number] = self._start(number)
-            while self.processes:
+            self._start_workers()
+            # Workers that are still starting are not waited for.
+            while self.workers and (self.busy or (self.waiting and not self.stop.is_set() and not self._leaving)):
                 if self.stop.is_set():
-                    for process in self.processes.values():
-                        self._send(process, {"stop": True})
-                try:
-                    number, event = self.events.get(timeout=0.2)
-                except queue.Empty:
-                    continue
-                self._handle(number, event)
+                    stopped = stopped or time.monotonic()
+                    hard = time.monotonic() - stopped >= self.grace
+                    for number in self.workers:
+                        self.executor.send(number, {"stop": True if hard else "soon"})
+                with suppress(queue.Empty):
+                    self._handle(*self.executor.events.get(timeout=0.2))
+                self._look_again()
+                self._start_workers()
         finally:
-            for process in self.processes.values():
-                process.kill()
-                process.wait()
+            self.executor.close()
+        self.outcome.left = len(self._elsewhere & set(self.waiting))
         self.outcome.complete = not self.waiting and not self.outcome.errors
         return self.outcome
+
+    def _start_workers(self) -> None:
+        """Starts as many workers as there may be, and as there are parts for."""
+        spare = len(self.workers) - len(self.busy)
+        while (
+            not self.stop.is_set()
+            and spare < len(self.waiting)
+            and len(self.workers) < self.executor.capacity() - self._unfit
+        ):
+            number = next(self._numbers)
+            self.executor.start(number, self._options())
+            self.workers.add(number)
+            spare += 1
+
+    def _options(self) -> dict[str, Any]:
+        """What a worker has to know."""
+        return {
+            "folder": str(self.config.folder.absolute()),
+            "tasks": self.tasks,
+            "problem": self.config.problem_options,
+            "fitness": self.fitness,
+            "patient": self.grace > 0,
+        }
 
     def _complete(self, number: int) -> bool:
         """Whether a part is complete; one that is damaged is not, and its worker says what becomes of it."""
@@ -107,39 +137,6 @@ class WorkerPool:
         progress = {number: (part.size, part.reached(self.stages)) for number, part in parts.items()}
         self.watcher.start(progress, self.manifest.steps)
 
-    def _start(self, number: int) -> Popen[str]:
-        # Methods of one's own are found where the command found them.
-        path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), os.getcwd())))
-        process = Popen(
-            WORKER,
-            stdin=PIPE,
-            stdout=PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": path},
-            # Ctrl-C reaches all processes of a session; what becomes of a worker is decided here.
-            start_new_session=True,
-        )
-        data_dir = None if self.config.data_dir is None else str(self.config.data_dir)
-        problem = {"data_dir": data_dir, "verify": self.config.verify, **self.config.runtime}
-        self._send(process, {"folder": str(self.config.folder), "tasks": self.tasks, "problem": problem})
-
-        def listen() -> None:
-            assert process.stdout is not None
-            for line in process.stdout:
-                self.events.put((number, json.loads(line)))
-            self.events.put((number, None))
-
-        threading.Thread(target=listen, daemon=True).start()
-        return process
-
-    def _send(self, process: Popen[str], request: dict[str, Any]) -> None:
-        try:
-            assert process.stdin is not None
-            process.stdin.write(json.dumps(request) + "\n")
-            process.stdin.flush()
-        except (BrokenPipeError, ValueError):
-            return  # it has ended, which its output tells too
-
     def _handle(self, number: int, event: dict[str, Any] | None) -> None:
         kind = event["event"] if event else None
         if event is None:
@@ -149,13 +146,22 @@ class WorkerPool:
         elif kind == "stage":
             self.watcher.stage(event["part"], event["done"], event["accuracy"])
         elif kind == "ready":
+            self.ready.add(number)
             self.killed.pop(None, None)
             self._next(number)
+        elif kind == "unfit":
+            self._unfit += 1
+            if self.ready:
+                self.watcher.say(f"{event['message']}; going on without it.")
+            else:
+                self._fail(event["message"])
         elif kind == "say":
             self.watcher.say(event["message"])
         else:
-            self.busy.pop(number, None)
-            if kind == "memory":
+            part = self.busy.pop(number, None)
+            if kind == "busy" and part is not None:
+                self.waiting.append(part)
+            elif kind == "memory":
                 self._halve(event["part"], event["message"])
             elif kind == "error":
                 # What went wrong with one part, such as a full disk, would go wrong with the next.
@@ -163,39 +169,81 @@ class WorkerPool:
             self._next(number)
 
     def _next(self, number: int) -> None:
-        """Gives a worker its next part, or lets it end."""
-        if self.waiting and not self.stop.is_set():
-            self.busy[number] = self.waiting.pop(0)
-            self._send(self.processes[number], {"part": self.busy[number]})
+        """Gives a worker its next part, or lets it wait for one, or end."""
+        self.idle.discard(number)
+        taken = None if self.stop.is_set() else self._take()
+        if taken is not None:
+            self.busy[number], self._idle_since = taken["part"], float("inf")
+            self.executor.send(number, taken)
+        elif not self.waiting or self.stop.is_set():
+            self.executor.send(number, {"stop": True})
         else:
-            self._send(self.processes[number], {"stop": True})
+            self.idle.add(number)
+
+    def _take(self) -> dict[str, Any] | None:
+        """The next part that nobody has, as a request to train it; those that others have completed are left out."""
+        for part in list(self.waiting):
+            folder = part_folder(self.config.folder, part)
+            claim = claims.read(folder)
+            lost = claim is not None and not claim.free and self._claims.silent(folder, claim) >= claims.LOST_AFTER
+            if claim is not None and not claim.free and not lost:
+                self._elsewhere.add(part)
+                continue
+            self.waiting.remove(part)
+            if (self.together or part in self._elsewhere) and claim is not None and self._complete(part):
+                self.watcher.step(part, self.tasks - 1, self.manifest.steps[-1])
+                continue
+            self._elsewhere.discard(part)
+            return {"part": part, "lost": claims.mark(claim) if claim is not None and lost else None}
+        return None
+
+    def _look_again(self) -> None:
+        """Sees every second whether there is a part for workers that wait for one."""
+        now = time.monotonic()
+        if not self.idle or now - self._looked < 1:
+            return
+        self._looked, self._idle_since = now, min(now, self._idle_since)
+        if self._idle_since == now:
+            self.watcher.say(f"{_parts(len(self.waiting))} with other workers; waiting in case they are lost.")
+        if self.shared:
+            self._see_new_parts()
+        for number in list(self.idle):
+            self._next(number)
+        if self.together and now - self._idle_since > claims.LOST_AFTER + 2 * claims.RENEWED_EVERY and not self.busy:
+            # Whoever has them renews its claims, and needs no help.
+            self._leaving = True
+
+    def _see_new_parts(self) -> None:
+        """Learns of parts that others have cut in two."""
+        known = len(self.manifest.parts)
+        self.manifest = open_manifest(self.config.folder)
+        new = range(known, len(self.manifest.parts))
+        self.parts += new
+        self.waiting += new
+        if new:
+            self._tell_parts()
 
     def _ended(self, number: int) -> None:
-        process = self.processes.pop(number)
-        code, part = process.wait(), self.busy.pop(number, None)
-        if code == 0 or self.stop.is_set():
+        self.workers.remove(number)
+        self.idle.discard(number)
+        ending, part = self.executor.ended(number), self.busy.pop(number, None)
+        if ending.code == 0 or self.stop.is_set():
             self.waiting[:0] = [] if part is None else [part]
-            return
-        if code in _KILLED:
-            self._killed(part)
+        elif ending.code is None or ending.code in _KILLED:
+            self._killed(part, ending)
         else:
-            self._fail(f"a worker process ended with code {code}; what it printed stands above")
-        if not self.stop.is_set():
-            self.processes[number] = self._start(number)
+            self._fail(f"a worker process ended with code {ending.code}; what it printed stands above")
 
-    def _killed(self, part: int | None) -> None:
+    def _killed(self, part: int | None, ending: Ending) -> None:
         """Lets the part of a worker that was killed go on; None: it was still starting.
 
-        Who did it does not tell, but the kernel counts whom it kills where memory runs out: twice without a checkpoint
-        in between means that the part is too large.
+        That memory ran out twice without a checkpoint in between means that the part is too large.
         """
-        count, self.memory_kills = self.memory_kills, memory_kills()
-        starved = self.memory_kills > count
         reached = 0.0 if part is None else self.manifest.part(part).reached(self.stages)
         place, earlier = self.killed.get(part, (reached, []))
-        kills = [*(earlier if place == reached else []), starved]
+        kills = [*(earlier if place == reached else []), ending.starved]
         self.killed[part] = reached, kills
-        if part is not None and starved and kills.count(True) > 1:
+        if part is not None and ending.starved and kills.count(True) > 1:
             self._halve(part, "its process was killed twice where memory ran out")
         elif len(kills) >= _PATIENCE:
             self._fail(
@@ -206,7 +254,8 @@ class WorkerPool:
             self.watcher.say("A worker process was killed while it started; another takes its place.")
         else:
             self.waiting.insert(0, part)
-            self.watcher.say("A worker process was killed; its part goes on from its last checkpoint.")
+            what = "A machine was lost" if ending.code is None else "A worker process was killed"
+            self.watcher.say(f"{what}; its part goes on from its last checkpoint.")
 
     def _halve(self, number: int, message: str) -> None:
         part = self.manifest.part(number)
@@ -216,9 +265,12 @@ class WorkerPool:
             self._fail(f"{what} not fit into memory ({message}); free some, or use fewer --processes")
             return
         self.watcher.say(f"Memory ran out with {part.size} networks; going on with half of them.")
-        other = self.manifest.halve(number)
         self.killed.pop(number, None)
-        self.manifest.write()
+        with claims.claimed(self.config.folder, 60) if self.together else nullcontext():
+            if self.together:
+                self.manifest = open_manifest(self.config.folder)
+            other = self.manifest.halve(number)
+            self.manifest.write()
         self.outcome.halved += 1
         self.parts.append(other)
         self.waiting[:0] = [number, other]
@@ -227,3 +279,7 @@ class WorkerPool:
     def _fail(self, message: str) -> None:
         self.outcome.errors.append(message)
         self.stop.set()
+
+
+def _parts(count: int) -> str:
+    return "1 part is" if count == 1 else f"{count} parts are"

@@ -35,6 +35,9 @@ from supple.lab.study import checkpoint, files
 from supple.lab.study.run_config import PART_SIZE
 from supple.lab.study.spec import STUDIES, Study
 
+RAN = ("host", "processor", "device")
+"""What the manifest says of each machine that trained a part."""
+
 FORMAT = 1
 """Version of the folder's form; a folder of another version is refused."""
 
@@ -177,11 +180,16 @@ class ColumnRecord(_Record):
 
 
 class PartRecord(_Record):
-    """What was trained together: the number of the first run, columns by their numbers, and seeds."""
+    """What was trained together: the number of the first run, columns by their numbers, and seeds.
+
+    ``ran`` says on what: a "host", its "processor" and "device", in the order in which they had it.
+    """
 
     first: _Count
     columns: list[_Count] = Field(min_length=1)
     seeds: list[Annotated[int, Field(ge=-(2**63), lt=2**63)]] = Field(min_length=1)
+
+    ran: list[dict[str, str]] = []
 
     @property
     def size(self) -> int:

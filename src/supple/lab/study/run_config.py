@@ -70,6 +70,12 @@ class RunConfig:
         """What a problem has to know of where it is run."""
         return {"device": self.device, "graphs": self.graphs}
 
+    @property
+    def problem_options(self) -> dict[str, Any]:
+        """What :func:`supple.lab.study.problems.open_problem` takes beside the study."""
+        data_dir = None if self.data_dir is None else str(self.data_dir.absolute())
+        return {"data_dir": data_dir, "verify": self.verify, **self.runtime}
+
     @cached_property
     def process_count(self) -> int:
         """How many processes train at the same time: as many as asked for, or one a core, or one for a GPU."""

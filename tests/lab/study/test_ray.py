@@ -1,0 +1,131 @@
+"""Studies on Ray's own cluster of several nodes on this machine, with nodes that come and go."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_runs import run as command
+from cli_runs import words
+from test_running import CHECKPOINT, STUDY, TASKS, all_files
+
+from supple.lab.study import load, running
+from supple.lab.study.run_config import RunConfig
+from supple.lab.study.spec import read
+
+pytest.importorskip("ray")
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(STUDY.replace("tasks = 12", "tasks = 40"))
+    return path
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """A head without processors, on the loopback; nodes are added by the test."""
+    from ray.cluster_utils import Cluster
+
+    one = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0})
+    yield one
+    one.shutdown()
+
+
+# Else Ray takes an address on the loopback for that of the machine's other interface.
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+NODE = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 80 * 2**20}
+
+
+def start(study: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+    arguments = ("run", str(study), "--out", str(out), "--part-size", "1", "--on", "ray", *options)
+    return subprocess.Popen(
+        [sys.executable, "-m", "supple", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def whole(study: Path, folder: Path) -> dict[str, bytes]:
+    assert running.run(RunConfig(read(study), "tiny", folder, processes=2, part_size=1)).complete
+    return all_files(folder)
+
+
+def wait(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 300
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def complete(folder: Path) -> int:
+    """Parts that are complete."""
+    return 0 if not (folder / "manifest.json").exists() else int((load(folder).runs["done"] == 40).sum())
+
+
+def workers() -> list[int]:
+    """Worker processes of the cluster, which are not those of this process."""
+    found = subprocess.run(["pgrep", "-f", "supple.lab.study.worker"], capture_output=True, text=True, check=False)
+    parents = {int(one): Path(f"/proc/{one}/environ") for one in found.stdout.split()}
+    return [one for one, path in parents.items() if path.exists() and b"RAY_" in path.read_bytes()]
+
+
+@pytest.mark.usefixtures("thread_workers")
+def test_nodes_workers_and_the_driver_may_be_lost(study: Path, tmp_path: Path, cluster: Any) -> None:
+    out = tmp_path / "out"
+    nodes = [cluster.add_node(**NODE) for _ in range(2)]
+    process = start(study, out, "--address", cluster.address)
+    wait(lambda: list(out.glob(f"parts/*/{CHECKPOINT}")), process)
+    # A node joins, and two leave while they train.
+    nodes.append(cluster.add_node(**NODE))
+    wait(lambda: len(workers()) >= 3, process)
+    for node in nodes[:2]:
+        cluster.remove_node(node)
+    wait(lambda: complete(out) >= 1, process)
+    cluster.add_node(**NODE)
+    # A worker is killed.
+    wait(lambda: workers(), process)
+    os.kill(workers()[0], signal.SIGKILL)
+    wait(lambda: complete(out) >= 2, process)
+    # The driver is killed, and run again at once.
+    process.kill()
+    process.wait()
+    assert complete(out) < 6
+    process = start(study, out, "--address", cluster.address)
+    output = process.communicate(timeout=600)[0]
+    assert process.returncode == 0, output
+    assert "Done: all results are in" in output
+    assert all_files(out) == whole(study, tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("thread_workers")
+def test_a_ray_of_this_machine_and_an_interruption(study: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start(study, out, "--workers", "2")
+    wait(lambda: list(out.glob(f"parts/*/{TASKS}")), process)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 130, output
+    process = start(study, out, "--workers", "2")
+    output = process.communicate(timeout=600)[0]
+    assert process.returncode == 0, output
+    assert all_files(out) == whole(study, tmp_path / "whole")
+    parts = running.open_manifest(out).parts
+    assert all(part["ran"][0]["device"] == "CPU" for part in parts)
+
+
+def test_an_address_where_nothing_answers(study: Path, tmp_path: Path) -> None:
+    began = time.monotonic()
+    result = command("run", study, "--out", tmp_path / "out", "--on", "ray", "--address", "127.0.0.1:1")
+    assert result.exit_code == 1
+    assert "--address: nothing answers at 127.0.0.1:1" in words(result)
+    assert time.monotonic() - began < 30
+    assert not (tmp_path / "out").exists()

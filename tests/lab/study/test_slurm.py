@@ -1,0 +1,160 @@
+"""Studies on a SLURM of this machine: arrays, limits of time, members and commands that are ended."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cli_runs import run as command
+from cli_runs import words
+from test_running import CHECKPOINT, STUDY, all_files
+
+from supple.lab.study import load, running
+from supple.lab.study.run_config import RunConfig
+from supple.lab.study.spec import read
+
+pytest.importorskip("submitit")
+from supple.lab.study import slurm
+from supple.lab.study.errors import StudyError
+
+
+@pytest.fixture(scope="module")
+def engine() -> None:
+    """Skips what needs a SLURM where there is none that takes jobs."""
+    try:
+        subprocess.run(["sinfo", "--noheader"], capture_output=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        pytest.skip("there is no SLURM that takes jobs")
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(STUDY.replace("tasks = 12", "tasks = 40"))
+    return path
+
+
+def start(study: Path, out: Path, workers: int, options: str = "time=30") -> subprocess.Popen[str]:
+    arguments = ("run", str(study), "--out", str(out), "--part-size", "1", "--on", "slurm", "--slurm", options)
+    return subprocess.Popen(
+        [sys.executable, "-m", "supple", *arguments, "--workers", str(workers)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def whole(study: Path, folder: Path) -> dict[str, bytes]:
+    assert running.run(RunConfig(read(study), "tiny", folder, processes=2, part_size=1)).complete
+    return all_files(folder)
+
+
+def wait(condition: Callable[[], object], seconds: float = 300) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def job(out: Path) -> str:
+    return str(json.loads((out / slurm.JOBS / "job.json").read_text())["job"])
+
+
+@pytest.mark.slurm
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("thread_workers", "engine")
+class TestEngine:
+    def test_a_member_is_ended_and_the_command_is_killed(self, study: Path, tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        process = start(study, out, workers=2)
+        wait(lambda: list(out.glob(f"parts/*/{CHECKPOINT}")))
+        # The command that looks on is killed, and one of the two members ended.
+        process.kill()
+        process.wait()
+        number = job(out)
+        assert slurm.running_job(out) == number
+        subprocess.run(["scancel", f"{number}_1"], check=True)
+        again = start(study, out, workers=2)
+        output = again.communicate(timeout=600)[0]
+        assert again.returncode == 0, output
+        assert f"Job {number} is at work in" in output
+        assert "Done: all results are in" in output
+        assert all_files(out) == whole(study, tmp_path / "whole")
+        assert all(part["ran"] for part in running.open_manifest(out).parts)
+
+    def test_at_the_limit_of_time_a_member_writes_a_checkpoint_and_is_queued_again(
+        self, study: Path, tmp_path: Path
+    ) -> None:
+        """As SLURM does then, the signal is sent; a member that ends loses nothing that it has learned."""
+        out = tmp_path / "out"
+        process = start(study, out, workers=1)
+        wait(lambda: list(out.glob(f"parts/*/{CHECKPOINT}")))
+        number = job(out)
+        subprocess.run(["scancel", "--signal=USR1", number], check=True)
+        logs = out / slurm.JOBS
+        wait(lambda: any("Requeued job" in path.read_text() for path in logs.glob("*_log.out")))
+        assert slurm.running_job(out) == number
+        done = load(out).runs["done"].sum()
+        assert done > 0
+        output = process.communicate(timeout=600)[0]
+        assert process.returncode == 0, output
+        assert all_files(out) == whole(study, tmp_path / "whole")
+
+    def test_a_partition_that_does_not_exist(self, study: Path, tmp_path: Path) -> None:
+        began = time.monotonic()
+        out = tmp_path / "out"
+        result = command("run", study, "--out", out, "--on", "slurm", "--slurm", "partition=nowhere", "--workers", 2)
+        assert result.exit_code == 1
+        assert "--on slurm: invalid partition specified: nowhere" in words(result)
+        assert time.monotonic() - began < 30
+        assert not out.exists()
+
+
+def test_a_dry_run_prints_the_script(study: Path, tmp_path: Path) -> None:
+    options = ("--slurm", "partition=gpu,time=4:00:00,gpus_per_node=1,exclude=n1,n2", "--workers", 40, "--dry-run")
+    result = command("run", study, "--out", tmp_path / "out", "--on", "slurm", *options)
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert lines[0] == "#!/bin/bash"
+    for line in ("partition=gpu", "time=240", "gpus-per-node=1", "exclude=n1,n2", "array=0-39%40", "requeue"):
+        assert f"#SBATCH --{line}" in lines
+    assert any(re.fullmatch(r"#SBATCH --signal=USR\d@90", line) for line in lines)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [("90", 90), ("90:30", 91), ("4:00:00", 240), ("0:00:01", 1), ("1-12", 2160), ("2-0:30", 2910), ("1-1:1:1", 1502)],
+)
+def test_times_are_those_of_slurm(text: str, minutes: int) -> None:
+    assert slurm.parameters(f"time={text}", 1)["time"] == minutes
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("gpu", "'gpu' is no option with a value"),
+        ("time=soon", "time is 'soon'; write minutes"),
+        ("time=0", "time is '0'"),
+        ("partition=", "is no option of sbatch with a value"),
+        ("array=0-3", "array is set by supple"),
+        ("signal_delay_s=x", "it is a number of seconds"),
+    ],
+)
+def test_options_that_are_none(options: str, message: str) -> None:
+    with pytest.raises(StudyError, match=message):
+        slurm.parameters(options, 1)
+
+
+def test_without_slurm(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result = command("run", study, "--out", tmp_path / "out", "--on", "slurm")
+    assert result.exit_code == 1
+    assert "there is no sbatch here; run this on a login node" in words(result)
+    assert not (tmp_path / "out").exists()
