@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -132,7 +132,7 @@ def student(freedom: int, probability: float = 0.99) -> float:
     return math.sqrt(freedom) * math.tan(float(angle))
 
 
-def pairs_needed(values: Sequence[float], distance: float, single: bool = False) -> int | None:
+def pairs_needed(values: ArrayLike, distance: float, single: bool = False) -> int | None:
     """About how many pairs make the interval of the mean shorter than a distance on either side.
 
     Args:
@@ -143,6 +143,6 @@ def pairs_needed(values: Sequence[float], distance: float, single: bool = False)
     Returns:
         The number; None where it would be more than 1,000.
     """
-    spread = float(np.std(values, ddof=1))
+    spread = float(np.std(np.asarray(values), ddof=1))
     enough = (n for n in range(2, 1001) if student(min(n - 1, 100)) * spread * math.sqrt(1 / n + single) < distance)
     return next(enough, None)

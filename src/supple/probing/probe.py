@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -137,7 +137,7 @@ class Probe:
 
     # What rows of a table are made of.
 
-    def learned(self, students: dict[str, Callable[[int], nn.Module]]) -> dict[str, Array]:
+    def learned(self, students: Mapping[str, Callable[[int], nn.Module]]) -> dict[str, Array]:
         """Lets networks learn the task of each seed.
 
         Args:
@@ -150,7 +150,8 @@ class Probe:
             TypeError: if ``learn`` gives no curve.
             ValueError: if curves have other lengths, or a fresh network's is not finite.
         """
-        seeds, found = self.origin.seeds, {name: [] for name in students}
+        seeds = self.origin.seeds
+        found: dict[str, list[Array]] = {name: [] for name in students}
         progress = Progress(len(seeds) * len(students), self.progress)
         for number, seed in enumerate(seeds):
             for name, student in students.items():
@@ -331,7 +332,7 @@ def probe(
         'slower by'
     """
     many = isinstance(model, Sequence)
-    for one in model if many else [model]:  # type: ignore[union-attr, list-item]
+    for one in model if many else [model]:  # type: ignore[union-attr]
         if not isinstance(one, nn.Module):
             raise TypeError(f"model is a {type(one).__name__}; it has to be a torch.nn.Module, or several in a list")
     for name, value in (("fresh", fresh), ("optimizer", optimizer)):

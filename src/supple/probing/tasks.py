@@ -86,7 +86,7 @@ class Task:
         for chosen in self._batches(seed):
             loss = self.loss(_called(network, _chosen(self.inputs, chosen, device)), _chosen(targets, chosen, device))
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             losses.append(loss.detach())
         return torch.stack(losses)
@@ -235,10 +235,11 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     Yields:
         Nothing.
     """
-    accelerator = device is not None and device.type not in ("cpu", "meta")
+    kind = "cpu" if device is None else device.type
+    accelerator = kind not in ("cpu", "meta")
     own, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     with (
-        torch.random.fork_rng([device] if accelerator else [], device_type=device.type if accelerator else "cuda"),
+        torch.random.fork_rng([device] if accelerator else [], device_type=kind if accelerator else "cuda"),
         aside(),
     ):
         try:
