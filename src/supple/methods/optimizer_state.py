@@ -75,7 +75,9 @@ class OptimizerMemory:
         self._optimizer = optimizer
         self._replicas, self._stacked, self._method = replicas, stacked, method
         self._parameters = dict(parameters)
-        self._chances = {parameter: (seed, name) for name, parameter in parameters.items()}
+        self._chances: dict[Tensor, tuple[Tensor, str]] = {
+            parameter: (seed, name) for name, parameter in parameters.items()
+        }
         self._probes: dict[Any, Probe] = {}
         self._new: dict[Any, tuple[list[Any], dict[Path, Any]]] = {}
         self._looked: set[str] = set()

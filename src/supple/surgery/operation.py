@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 import torch
@@ -172,9 +173,7 @@ class Operation:
                 one()
             raise
         for name, (old, new) in widened.items():
-            exchange(
-                self.optimizer, old, new, lambda tensor, name=name: self._spread(tensor, name, _like_others(tensor))
-            )
+            exchange(self.optimizer, old, new, partial(self._spread_remembered, name))
         for beside, added in self._added:
             for group in [] if self.optimizer is None else unwrapped_optimizer(self.optimizer).param_groups:
                 if any(p is beside for p in group["params"]):
@@ -203,6 +202,10 @@ class Operation:
         """A weight that reads units, and the one that takes its place."""
         new = self._spread(weight.detach(), name)
         return weight, nn.Parameter(new.contiguous(), requires_grad=weight.requires_grad)
+
+    def _spread_remembered(self, name: str, tensor: Tensor) -> Tensor:
+        """Doubles what is remembered of the entries that read units; new ones have what the others have on average."""
+        return self._spread(tensor, name, _like_others(tensor))
 
     def _spread(self, tensor: Tensor, name: str, fill: float | None = None) -> Tensor:
         """Doubles the entries that read units; of what is remembered of a weight, new ones are ``fill``."""
