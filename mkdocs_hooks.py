@@ -45,10 +45,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     library = [name for name in supple.__all__ if name not in methods]
     pages = {
         "reference/library.md": _reference("The library", [f"supple.{name}" for name in library]),
-        "reference/methods.md": _reference(
-            "Every method",
-            [f"{method.__module__}.{method.__name__}" for method in METHODS.values()],
-        ),
+        "reference/methods.md": "# Every method\n\n" + "\n\n".join(map(_method, METHODS.values())) + "\n",
         "reference/laboratory.md": _reference("The laboratory", LABORATORY),
         "reference/command-line.md": _command_line(),
         "changes.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
@@ -61,6 +58,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def _reference(title: str, names: list[str]) -> str:
     return f"# {title}\n\n" + "\n\n".join(f"::: {name}" for name in names) + "\n"
+
+
+def _method(method: type[supple.Method]) -> str:
+    """What a method has beyond what every method has."""
+    own = [name for name, value in vars(method).items() if callable(value) and not name.startswith("_")]
+    own = [name for name in own if not any(hasattr(base, name) for base in method.__mro__[1:])]
+    return f"::: {method.__module__}.{method.__name__}\n    options:\n      members: [{', '.join(own)}]"
 
 
 def _command_line() -> str:
@@ -103,4 +107,4 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Shows what docstrings mark for other tools as code, and what introduces code with one colon."""
     html = re.sub(r":(?:class|meth|func|mod|data|attr|exc):<code>~?", "<code>", html)
-    return re.sub(r"::</p>", ":</p>", html)
+    return re.sub(r"::</p>", ":</p>", html.replace("<p>::</p>", ""))
