@@ -229,8 +229,8 @@ def test_frozen_and_excluded_parameters_are_no_evidence():
         supple.SWR(model, include=["1.*", "3.*"])
         backbone.requires_grad_(False)
         assert known_of_trained(supple.SWR(model)) == {
-            "1.weight": Uniform(-(32**-0.5), 32**-0.5),
-            "1.bias": Uniform(-(32**-0.5), 32**-0.5),
+            "1.weight": Uniform(-1 / math.sqrt(32), 1 / math.sqrt(32)),
+            "1.bias": Uniform(-1 / math.sqrt(32), 1 / math.sqrt(32)),
             "3.weight": Uniform(-0.25, 0.25),
             "3.bias": Uniform(-0.25, 0.25),
         }
