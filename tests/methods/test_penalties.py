@@ -176,6 +176,43 @@ def test_infer_says_which_layer_it_cannot_read():
         supple.InFeR(twice, layer="0").penalty(numbers(0, 4, 6, dtype=torch.float64))
 
 
+class Transposed(nn.Module):
+    """A layer whose weight is [inputs, outputs], as those of GPT-2 in transformers."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(6, 4))
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+class Language(nn.Module):
+    """Its output layer shares its weight with the embedding and comes last; the last weight is of another layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.up, self.down = nn.Embedding(9, 4), nn.Linear(4, 6), Transposed()
+        self.head = nn.Linear(4, 9, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, tokens):
+        return self.head(self.down(self.up(self.embedding(tokens)).relu()))
+
+
+def test_infer_reads_a_head_that_shares_its_weight():
+    network, tokens = Language(), torch.arange(9)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    method = supple.InFeR(network, optimizer, layer="head", heads=3, scale=2.0, strength=1.0)
+    assert method.reader is network.head
+    features = network.down(network.up(network.embedding(tokens)).relu())
+    given = features @ method.heads[:, :-1].T + method.heads[:, -1]
+    assert torch.allclose(method.penalty(tokens), given.square().mean())  # (given - 2 * given)^2 at the start
+    assert any(one is method.heads for one in optimizer.param_groups[0]["params"])
+    with pytest.raises(RuntimeError, match=r"Transposed whose inputs.*takes in 6 features.*is 4; choose another layer"):
+        supple.InFeR(Language()).penalty(tokens)
+
+
 @pytest.mark.parametrize("kind", [supple.CChain, supple.InFeR])
 def test_nothing_of_the_network_changes_but_gradients(kind):
     network = model()

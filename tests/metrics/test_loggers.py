@@ -118,6 +118,12 @@ def test_no_row_is_lost_when_a_write_fails(suffix: str, tmp_path: Path) -> None:
     assert table["step"].to_list() == [1, 2, 3, 4]
 
 
+def test_the_axis_of_weights_and_biases_is_that_of_the_names() -> None:
+    run = Run()
+    writer(run, "critic")
+    assert run.calls == [("critic/*", "plasticity/step")]
+
+
 def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
     path.write_text("a,b\n1,2\n")

@@ -294,6 +294,9 @@ def test_going_on_from_a_checkpoint() -> None:
         step(*one)
     assert len(watch.history) == 1
     assert watch.history == resumed.history
+    wider = supple.watch(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), x)
+    with pytest.raises(ValueError, match=r"another network: 2\.bias has 2 entries in it, and 3 here"):
+        wider.load_state_dict(watch.state_dict())
 
 
 class OnlyTraining(nn.Sequential):

@@ -87,8 +87,7 @@ class InFeR(Penalty):
         self.strength = self.setting("strength", strength, 0).to(self.device)
         number = int(self.setting("heads", heads, 1, whole=True)[0])
         self.scale = self.setting("scale", scale, -float("inf")).to(self.device)
-        weight = self._reading(layer)
-        self.reader = self.model.get_submodule(weight.rpartition(".")[0])
+        self.reader, weight = self._reading(layer)
         read = self.model.get_parameter(weight)
         features = read.shape[-1]
         bound = Uniform(-(features**-0.5), features**-0.5)
@@ -106,20 +105,22 @@ class InFeR(Penalty):
                 raise ValueError(f"the {type(self.optimizer).__name__} does not hold {weight}; give the one that does")
             groups[0]["params"].append(self.heads)
 
-    def _reading(self, layer: str | None) -> str:
-        """The name of the weight of the layer that reads the features."""
+    def _reading(self, layer: str | None) -> tuple[nn.Module, str]:
+        """The layer that reads the features, and the name of its weight, which other layers may share."""
         if layer is None:
-            names = [name for name, number in self.layer_numbers.items() if number == 1]
+            holders = {name.rpartition(".")[0] for name, number in self.layer_numbers.items() if number == 1}
         else:
             self.settings["layer"] = layer
-            names = [name for name, _ in self.model.named_parameters() if name.rpartition(".")[0] == layer]
-        names = [name for name in names if self.model.get_parameter(name).ndim - self.stacked == 2]
+            holders = {layer}
+        found = [module for name, module in self.model.named_modules() if name in holders]
+        held = {id(p): p for module in found for p in module.parameters(recurse=False) if p.ndim - self.stacked == 2}
+        names = [name for name, parameter in self.model.named_parameters() if id(parameter) in held]
         if len(names) != 1:
             raise ValueError(
                 f"InFeR reads the features that a linear layer takes in, and {layer or 'the last layer'} is none; say "
                 'which it is: InFeR(model, layer="head")'
             )
-        return names[0]
+        return found[0], names[0]
 
     def penalty(self, *inputs: Any, loss: Tensor | None = None, **keywords: Any) -> Tensor:
         """Works out the term of the loss.
@@ -133,7 +134,8 @@ class InFeR(Penalty):
             A scalar.
 
         Raises:
-            RuntimeError: if the method was closed, the model has got other parameters, or the layer did not run.
+            RuntimeError: if the method was closed, the model has got other parameters, or the layer did not run once or
+                is none whose weight is [outputs, inputs].
         """
         self._check_usable()
         read: list[Tensor] = []
@@ -146,6 +148,12 @@ class InFeR(Penalty):
         if len(read) != 2:
             raise RuntimeError("the layer whose inputs InFeR reads has to run once in a forward pass; choose another")
         first, features = read
+        if first.shape[-1] != self.heads.shape[-1] - 1:
+            raise RuntimeError(
+                f"the {type(self.reader).__name__} whose inputs InFeR reads takes in {first.shape[-1]} features, and "
+                f"the last dimension of its weight is {self.heads.shape[-1] - 1}; choose another layer: "
+                'InFeR(model, layer="head")'
+            )
         (targets,) = self.kept["targets"].values()
         scale = self.scale.view((-1, 1, 1) if self.stacked else ()).to(first.dtype)
         goal = scale * _apply(targets if self.stacked else targets[0], first)

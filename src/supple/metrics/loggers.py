@@ -36,13 +36,14 @@ class History(list[dict[str, float]]):
         return polars.DataFrame({name: [row.get(name) for row in self] for name in columns}, schema=types)
 
 
-def writer(log: Any) -> Write:
+def writer(log: Any, prefix: str = "plasticity") -> Write:
     """How to write into a logger.
 
     Args:
         log: a function of the numbers, or of them and ``step``; a TensorBoard writer, a Weights & Biases run, the
             module ``mlflow`` or a logger or Trainer of Lightning, a Trainer of transformers, an ``Accelerator``; the
             path of a .csv or .parquet file, in which rows that are there already are kept.
+        prefix: how the names of all numbers begin.
 
     Returns:
         A function of the numbers by name and of the step.
@@ -64,7 +65,7 @@ def writer(log: Any) -> Write:
     if _takes(metrics, "step"):
         return lambda values, step: metrics(dict(values), step=step)
     if isinstance(loggers := getattr(log, "loggers", None), Iterable):
-        several = [writer(one) for one in loggers]
+        several = [writer(one, prefix) for one in loggers]
 
         def write_each(values: Mapping[str, float], step: int) -> None:
             for write in several:
@@ -79,8 +80,8 @@ def writer(log: Any) -> Write:
         )
     if _takes(function, "commit"):
         # Weights & Biases. A step of one's own would be refused where other steps are counted in the run.
-        if callable(define := getattr(log, "define_metric", None)):
-            define("plasticity/*", step_metric="plasticity/step")
+        if callable(define := getattr(log, "define_metric", None)) and prefix:
+            define(f"{prefix}/*", step_metric="plasticity/step")
         return lambda values, step: function({**values, "plasticity/step": step})
     if _takes(function, "step"):
         return lambda values, step: function(dict(values), step=step)

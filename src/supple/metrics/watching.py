@@ -142,7 +142,7 @@ class Watch:
         # A loader may use its memory again.
         self._inputs = tree_map_only(Tensor, lambda tensor: tensor.detach().clone(), arguments_of(self._batch))
         self.shapes = self._shapes(activation)
-        self._write = None if log is None else writer(log)
+        self._write = None if log is None else writer(log, prefix)
         self._measuring = Measuring(
             self.model, self.units, self._call, self.shapes, self.measures, self.thresholds, sample
         )
@@ -244,7 +244,15 @@ class Watch:
 
         Args:
             state: what :meth:`state_dict` gave.
+
+        Raises:
+            ValueError: if it is of another network.
         """
+        saved, own = state["initial"], self._measuring.initial
+        for name in sorted(own and own.keys() | saved.keys()):
+            there, here = (one[name].shape[1] if name in one else 0 for one in (saved, own))
+            if there != here:
+                raise ValueError(f"the state is of another network: {name} has {there} entries in it, and {here} here")
         self.steps, self._measuring.initial = int(state["steps"]), dict(state["initial"])
 
     def __repr__(self) -> str:
