@@ -96,7 +96,7 @@ class Agent:
         """Tries how fast the actor would learn something new."""
         return supple.probe(
             actor(self.ppo),
-            lambda seed: actor(self.fresh(seed)),
+            lambda seed: actor(self.fresh(self.arguments.seed + 1 + seed)),  # others than it began as
             RandomLabels(self.states, examples=128, steps=self.arguments.budget),
             lambda parameters: torch.optim.Adam(parameters, lr=self.arguments.lr),
             seeds=self.arguments.seeds,
