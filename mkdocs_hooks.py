@@ -42,7 +42,8 @@ class Examples(griffe.Extension):
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages that are made of the code."""
     methods = {method.__name__ for method in METHODS.values()}
-    library = [name for name in supple.__all__ if name not in methods]
+    # Functions, which most readers look for, come before classes.
+    library = sorted(set(supple.__all__) - methods, key=lambda name: (name[0].isupper(), name))
     pages = {
         "reference/library.md": _reference("The library", [f"supple.{name}" for name in library]),
         "reference/methods.md": "# Every method\n\n" + "\n\n".join(map(_method, METHODS.values())) + "\n",
@@ -72,7 +73,7 @@ def _command_line() -> str:
     found = ["# Command line\n"]
     for command in [[], *([name] for name in COMMANDS), ["data", "fetch"]]:
         result = CliRunner().invoke(
-            app, [*command, "--help"], env={"COLUMNS": "100", "TERM": "dumb"}, prog_name="supple"
+            app, [*command, "--help"], env={"COLUMNS": "76", "TERM": "dumb"}, prog_name="supple"
         )
         found.append(f"## {' '.join(['supple', *command])}\n\n```text\n{result.output.strip()}\n```\n")
     return "\n".join(found)

@@ -115,6 +115,7 @@ class Ages(reference.Ages):
         return chosen
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.lists(st.booleans(), min_size=2, max_size=2), min_size=50, max_size=50),
     st.sampled_from([0, 1, 5]),
@@ -138,6 +139,7 @@ def test_counts_equal_a_simulation_with_explicit_ages(ran: Any, maturity: int, r
         schedule.advance({number for number, one in enumerate(now) if not one})
 
 
+@pytest.mark.slow
 @given(st.lists(st.booleans(), min_size=100, max_size=100), st.sampled_from([0.0007, 0.003, 0.01]))
 def test_over_time_as_many_are_replaced_as_if_the_layer_always_ran(ran: list[bool], rate: float) -> None:
     schedule = Replacements([50], torch.tensor([0]), torch.tensor([rate], dtype=torch.float64))
@@ -305,6 +307,7 @@ def test_where_it_was_used_torch_compile_is_named() -> None:
     assert is_compiled(other)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("compile_anew")
 @pytest.mark.parametrize("utility", UTILITIES)
 def test_compiled_networks_leave_layers_out_alike(utility: Any) -> None:

@@ -9,7 +9,6 @@ from torch import nn
 
 import supple
 from supple.lab.nn import MLP, StackedMLP
-from supple.lab.study.methods import method_class
 
 
 def model():
@@ -215,5 +214,8 @@ def test_a_stack_weighs_each_replica_by_its_own_loss(kind):
 
 @pytest.mark.parametrize("name", ["c_chain", "infer"])
 def test_a_study_says_that_it_gives_no_place_in_the_loss(name):
+    pytest.importorskip("polars")
+    from supple.lab.study.methods import method_class
+
     with pytest.raises(ValueError, match=f"{name} needs a place in the loss, which a study does not give it"):
         method_class(name)

@@ -102,6 +102,22 @@ def test_files_grow_take_new_columns_and_keep_what_was_there(suffix: str, tmp_pa
     assert [one.name for one in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_no_row_is_lost_when_a_write_fails(suffix: str, tmp_path: Path) -> None:
+    polars = pytest.importorskip("polars")
+    path, away = tmp_path / "there" / f"watched{suffix}", tmp_path / "away"
+    write = writer(path)
+    write({"a": 1.0}, 1)
+    path.parent.rename(away)
+    with pytest.raises(OSError, match="there"):
+        write({"a": 2.0}, 2)
+    away.rename(path.parent)
+    write({"a": 3.0}, 3)
+    write({"a": 4.0}, 4)
+    table = polars.read_parquet(path) if suffix == ".parquet" else polars.read_csv(path)
+    assert table["step"].to_list() == [1, 2, 3, 4]
+
+
 def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
     path.write_text("a,b\n1,2\n")

@@ -234,6 +234,50 @@ def test_compiled_networks_and_wrapped_optimizers() -> None:
     assert watch.steps == 4
 
 
+class Inherited(torch.optim.SGD):
+    def step(self, closure: Any = None) -> Any:
+        return super().step(closure)
+
+
+class WithoutHooks(torch.optim.Optimizer):
+    def __init__(self, inner: torch.optim.Optimizer) -> None:
+        self.param_groups, self.state = inner.param_groups, inner.state
+
+    def step(self, closure: Any = None) -> Any: ...
+
+
+def test_each_step_counts_once_however_the_optimizer_takes_it() -> None:
+    model, plain = small()
+    inherited = Inherited(model.parameters(), lr=0.1)
+    watch = supple.watch(model, torch.randn(50, 4), optimizer=inherited, every=2)
+    for _ in range(4):
+        step(model, inherited)
+    assert [row["step"] for row in watch.history] == [2, 4]
+    watch.close()
+    watch = supple.watch(model, torch.randn(50, 4), optimizer=plain, every=2)
+    compiled = torch.compile(plain.step, backend="eager")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "measuring failed")
+        for _ in range(4):
+            model(torch.randn(8, 4)).square().mean().backward()
+            compiled()
+    assert [row["step"] for row in watch.history] == [2, 4]
+    with pytest.raises(ValueError, match=r"step\(\) of this WithoutHooks calls no hooks.*watch\.measure\(\)"):
+        supple.watch(model, torch.randn(50, 4), optimizer=WithoutHooks(plain))
+
+
+def test_what_is_not_finite_is_not_called_healthy() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    with torch.no_grad():
+        model[0].weight[0, 0] = torch.nan
+    model(torch.randn(8, 4)).sum().backward()
+    numbers = supple.watch(model, torch.randn(50, 4)).measure()
+    weights = {"2/weight_magnitude", "2/distance", "2/spectral_norm", "0/gradient_magnitude"}
+    gradients = {"grama", "0/grama", "zero_gradients", "0/zero_gradients", "2/zero_gradients"}
+    known = {name.removeprefix("plasticity/") for name, number in numbers.items() if not np.isnan(number)}
+    assert known == weights | gradients
+
+
 def test_going_on_from_a_checkpoint() -> None:
     torch.manual_seed(0)
     model, optimizer = small()
@@ -259,6 +303,11 @@ class OnlyTraining(nn.Sequential):
         return self[2](self[1](self[0](x)))
 
 
+class Single(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
 def test_bad_input_is_named() -> None:
     model, optimizer = small()
     x = torch.randn(50, 4)
@@ -269,6 +318,10 @@ def test_bad_input_is_named() -> None:
     training = OnlyTraining(*small()[0])
     with pytest.raises(ValueError, match=r"OnlyTraining does not run in evaluation mode.*this one is for training"):
         supple.watch(training, supple.units(model), batch=x)
+    with pytest.raises(ValueError, match=r"no examples in the batch of shape \(0, 4\)"):
+        supple.watch(model, x, batch=torch.zeros(0, 4))
+    with pytest.raises(ValueError, match=r"(?s)no hidden units.*supple\.watch\(model, \[\]\)"):
+        supple.watch(Single(4, 2), x)
     with pytest.raises(ValueError, match="no batch to measure the units on"):
         supple.watch(model)
     with pytest.raises(ValueError, match="Did you mean 'dormant'"):

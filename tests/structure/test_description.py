@@ -1,9 +1,12 @@
 """Slices against loops over the entries of a tensor."""
 
+from xml.etree import ElementTree
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 import supple
 from supple import Consumer, Excluded, Feature, Norm, Slice, UnitGroup, Units
@@ -119,3 +122,21 @@ def test_units_are_a_sequence_and_print_as_a_table():
     columns = [table[0].index(title) for title in ("units", "features read at", "in ", "out", "normalization")]
     assert [table[1][column - 1] for column in columns] == [" "] * 5
     assert supple.Units is Units
+
+
+def test_a_notebook_shows_the_cells_of_what_is_printed() -> None:
+    class Escaped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleDict({"<b>": nn.Linear(3, 4), "out": nn.Linear(4, 2)})
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layers["out"](self.layers["<b>"](x).relu())
+
+    model = Escaped()
+    for shown in (supple.units(model, torch.rand(2, 3)), supple.initial_distributions(model)):
+        page = ElementTree.fromstring(f"<page>{shown._repr_html_()}</page>")
+        cells = [cell.text or "" for cell in page.iter() if cell.tag in ("th", "td")]
+        assert "layers.<b>" in " ".join(cells)
+        printed = repr(shown)
+        assert all(cell in printed for cell in cells if cell not in ("left out", "because"))

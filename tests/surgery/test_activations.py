@@ -390,6 +390,31 @@ def test_an_optimizer_of_another_network_is_refused():
     assert isinstance(model[0], nn.Linear)
 
 
+def test_of_factored_moments_the_changed_weight_begins_anew():
+    torch.manual_seed(0)
+    model = chain(nn.ReLU())
+    optimizer = torch.optim.Adafactor(model.parameters(), lr=0.1)
+    for _ in range(2):
+        model(torch.randn(3, 5)).sum().backward()
+        optimizer.step()
+    before = copy.deepcopy(optimizer.state[model[0].weight])
+    surgery.crelu(model, optimizer)
+    weights = [p for p in model.parameters() if p.ndim == 2]
+    assert [tuple(p.shape) for p in weights] == [(4, 5), (2, 8)]
+    assert all(torch.equal(value, before[key]) for key, value in optimizer.state[weights[0]].items())
+    model(torch.randn(3, 5)).sum().backward()
+    optimizer.step()
+    after = optimizer.state[weights[1]]
+    assert (int(after["step"]), after["row_var"].shape, after["col_var"].shape) == (1, (2, 1), (1, 8))
+
+
+def test_lbfgs_is_refused():
+    model = chain(nn.ReLU())
+    with pytest.raises(ValueError, match=r"LBFGS .* make it after the change"):
+        surgery.crelu(model, torch.optim.LBFGS(model.parameters()))
+    assert isinstance(model[0], nn.Linear)
+
+
 def test_fourier_without_an_activation_function_says_so():
     model = surgery.fourier(chain(nn.Dropout(0.5)))
     with pytest.raises(RuntimeError, match="dropout is what reads the output of the layer"):

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils.hooks import RemovableHandle
 
 from supple.functional.initial import Distribution, from_dict
 
@@ -30,8 +31,7 @@ _STEP = torch.optim.Optimizer.profile_hook_step(lambda: None).__code__
 class Attachment:
     """Lets a method act around each step of its optimizer, and its state travel with the optimizer's.
 
-    Relied on: ``step`` of the optimizer is what updates the weights. It may call the ``step`` of a base class, whose
-    hooks are called then as well; the method acts around the outermost one.
+    Relied on: ``step`` of the optimizer is what updates the weights.
 
     Args:
         method: the method.
@@ -43,9 +43,7 @@ class Attachment:
         self.optimizer = _optimizer_of(method)
         self._acting = self._skipped = False
         _check(method, self.optimizer, checkpoint)
-        # Compiled steps leave the graph here: what a method does differs from step to step.
-        before, after = torch.compiler.disable(self._before), torch.compiler.disable(self._after)
-        self._handles = [self.optimizer.register_step_pre_hook(before), self.optimizer.register_step_post_hook(after)]
+        self._handles = around_steps(self.optimizer, self._before, self._after)
         try:
             if checkpoint:
                 self._carry()
@@ -77,9 +75,10 @@ class Attachment:
     # Around a step.
 
     def _before(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if _inner(optimizer):
-            return None
-        self._skipped = _is_none(optimizer)
+        # A GradScaler lets fused optimizers see an overflow by themselves, and tells them by this. Reading it waits for
+        # the device, as the scaler itself does with all other optimizers.
+        overflow = getattr(optimizer, "found_inf", None)
+        self._skipped = overflow is not None and bool(overflow)
         if self._skipped or not self.method.acts_before_step:
             return None
         if getattr(optimizer, "grad_scale", None) is not None:
@@ -111,7 +110,7 @@ class Attachment:
         return evaluate
 
     def _after(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not self._skipped and not _inner(optimizer):
+        if not self._skipped:
             self._act(self.method.step)
 
     def _act(self, what: Callable[[], None]) -> None:
@@ -165,6 +164,39 @@ class Attachment:
         return state | {"param_groups": [{k: v for k, v in first.items() if k != KEY}, *others]}
 
 
+def around_steps(
+    optimizer: torch.optim.Optimizer, before: Callable[..., Any], after: Callable[..., None]
+) -> list[RemovableHandle]:
+    """Has something done around each step of an optimizer, once, and outside of compiled steps.
+
+    The step of an optimizer may call that of its base class, whose hooks are called then as well: the outermost one
+    counts. The step that only makes the optimizer's state is none.
+
+    Args:
+        optimizer: the optimizer.
+        before: called before a step as a hook of ``register_step_pre_hook``.
+        after: called after a step as a hook of ``register_step_post_hook``.
+
+    Returns:
+        What takes the hooks away.
+
+    Raises:
+        ValueError: if ``step`` of the optimizer calls no hooks.
+    """
+    if not (getattr(type(optimizer).step, "hooked", False) and hasattr(optimizer, "_optimizer_step_post_hooks")):
+        raise ValueError(
+            f"step() of this {type(optimizer).__name__} calls no hooks, so nothing can be attached to it; call "
+            "method.step() after it, or watch.measure()"
+        )
+
+    def only(hook: Callable[..., Any]) -> Callable[..., Any]:
+        return torch.compiler.disable(
+            lambda optimizer, args, kwargs: None if _is_none(optimizer) else hook(optimizer, args, kwargs)
+        )
+
+    return [optimizer.register_step_pre_hook(only(before)), optimizer.register_step_post_hook(only(after))]
+
+
 def saved_distributions(method: Method) -> dict[str, Distribution]:
     """The initial distributions in the state of a method that the optimizer was loaded with.
 
@@ -205,10 +237,6 @@ def _check(method: Method, optimizer: torch.optim.Optimizer, checkpoint: bool) -
         part._check_usable()
         if part.attachment is not None:
             raise RuntimeError(f"{type(part).__name__} is attached already, to the {kind}; detach() it first")
-    if not (getattr(type(optimizer).step, "hooked", False) and hasattr(optimizer, "_optimizer_step_post_hooks")):
-        raise ValueError(
-            f"step() of this {kind} calls no hooks, so nothing can be attached to it; call method.step() after it"
-        )
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     for part in method.parts:
         trained = [name for name in part._written() if part.parameters[name].requires_grad]
@@ -237,18 +265,10 @@ def _frames() -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def _inner(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a step is called by the step of a subclass, which calls the same hooks."""
-    running = (frame for frame in _frames() if frame.f_code is _STEP and frame.f_locals["args"][0] is optimizer)
-    return len(list(islice(running, 2))) > 1
-
-
 def _is_none(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a step changes nothing: the gradients overflowed, or it only makes the optimizer's state."""
-    # A GradScaler lets fused optimizers see by themselves that there is nothing to do, and tells them by this. Reading
-    # it waits for the device, as the scaler itself does with all other optimizers.
-    overflow = getattr(optimizer, "found_inf", None)
-    if overflow is not None and bool(overflow):
-        return True
+    """Whether a step is called by the step of a subclass, which calls the same hooks, or only makes the state."""
+    running = (frame for frame in _frames() if frame.f_code is _STEP and frame.f_locals["args"][0] is optimizer)
     # torch.distributed.checkpoint takes a step with gradients and step sizes of 0 to have something to load into.
-    return any(frame.f_code.co_name == "_init_optim_state" for frame in islice(_frames(), 12))
+    return len(list(islice(running, 2))) > 1 or any(
+        frame.f_code.co_name == "_init_optim_state" for frame in islice(_frames(), 12)
+    )

@@ -125,10 +125,12 @@ class _File:
     def __call__(self, values: Mapping[str, float], step: int) -> None:
         """Adds a row."""
         self._rows.append({"step": step, **values})
-        columns = self._rows.columns() if set(values) - set(self._columns) else self._columns
-        if self.path.suffix == ".csv" and columns == self._columns and self.path.exists():
+        written, self._columns = self._columns, []  # all rows are written again after a write that failed
+        columns = self._rows.columns() if set(values) - set(written) else written
+        if self.path.suffix == ".csv" and columns == written and self.path.exists():
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, columns).writerow(self._rows[-1])
+            self._columns = columns
             return
         beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         if self.path.suffix == ".parquet":

@@ -77,7 +77,8 @@ class Measuring:
                 every[name].append(values.float())
                 yield group.name, name, values.float().mean()
             if features is not None and self._wants(_RANKS):
-                yield from ((group.name, name, rank) for name, rank in self._chosen(_RANKS, ranks(features)))
+                for name, rank in self._chosen(_RANKS, ranks(features)):
+                    yield group.name, name, torch.where(features.isfinite().all(), rank, torch.nan)
         for name, several in every.items():
             yield "", name, torch.cat([values.to(several[0].device) for values in several]).mean()
         yield from self._of_weights(before)
@@ -100,17 +101,22 @@ class Measuring:
         return [_spread(torch.cat(several), self.sample) for several in calls]
 
     def _of_outputs(self, shape: Shape, features: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """What is told of each unit by its outputs, [n], by name."""
+        """What is told of each unit by its outputs, [n], by name; NaN where they are not finite."""
+        known = features.isfinite().all(dim=0)
+
+        def told(name: str, values: Tensor) -> tuple[str, Tensor]:
+            return name, torch.where(known, values, torch.nan)
+
         if "dormant" in self.measures:
             yield from self._below("dormant", dormancy(features))
         if "dead" in self.measures:
-            yield "dead", dead_units(features, shape.saturated, shape.tolerance)
+            yield told("dead", dead_units(features, shape.saturated, shape.tolerance))
         if "saturated" in self.measures:
-            yield "saturated", saturated_share(features, shape.saturated, shape.tolerance)
+            yield told("saturated", saturated_share(features, shape.saturated, shape.tolerance))
         if "linearized" in self.measures and shape.above is not None:
-            yield "linearized", linearized_units(features, shape.above, shape.below)
+            yield told("linearized", linearized_units(features, shape.above, shape.below))
         if "sign_entropy" in self.measures and shape.zero is not None:
-            yield "sign_entropy", sign_entropy(features, shape.zero)
+            yield told("sign_entropy", sign_entropy(features, shape.zero))
 
     def _of_incoming(self, group: UnitGroup) -> Iterator[tuple[str, Tensor]]:
         """What is told of each unit by the gradients of its incoming weights, [n], by name."""
@@ -127,7 +133,10 @@ class Measuring:
 
     def _below(self, name: str, scores: Tensor) -> Iterator[tuple[str, Tensor]]:
         for threshold in self.thresholds:
-            yield name if len(self.thresholds) == 1 else f"{name}_{threshold:g}", scores <= threshold
+            yield (
+                name if len(self.thresholds) == 1 else f"{name}_{threshold:g}",
+                torch.where(scores.isfinite(), scores <= threshold, torch.nan),
+            )
 
     def _of_weights(self, before: Mapping[str, Tensor]) -> Iterator[Number]:
         parameters = dict(self._parameters())
@@ -151,7 +160,8 @@ class Measuring:
                     yield layer, measure, function(*([one[name] for name in names] for one in (first, *others)))[0]
         if "spectral_norm" in self.measures:
             for name, layer in layers.items():
-                yield layer, "spectral_norm", spectral_norm(weights[name].flatten(2))[0]
+                weight = weights[name].flatten(2)
+                yield layer, "spectral_norm", torch.where(weight.isfinite().all(), spectral_norm(weight)[0], torch.nan)
         if "scale_magnitude" in self.measures:
             for layer, scale in normalization_scales(self.model).items():
                 yield layer, "scale_magnitude", mean_magnitude([gathered(scale).unsqueeze(0)])[0]

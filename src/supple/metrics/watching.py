@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from supple.methods.arguments import check_arguments
+from supple.methods.attaching import around_steps
 from supple.methods.probe import unwrapped_optimizer
 from supple.metrics.loggers import History, writer
 from supple.metrics.measuring import MEASURES, Measuring
@@ -128,10 +129,16 @@ class Watch:
             self.units = Units(example_or_units)
         else:
             example = example_or_units
-            self.units = find_units(self.model, example)
+            try:
+                self.units = find_units(self.model, example)
+            except ValueError as error:
+                hint = "Of watch they are the second argument; [] watches without units: supple.watch(model, [])"
+                raise ValueError(f"{error}. {hint}") from error
         self._example, self._batch = example, example if batch is None else batch
         if self._batch is None and len(self.units):
             raise ValueError("there is no batch to measure the units on; say batch=x, some hundred examples")
+        if (given := [*tensors_in(self._batch)]) and not any(tensor.numel() for tensor in given):
+            raise ValueError(f"there are no examples in the batch of {_sizes(self._batch)}; give some hundred")
         # A loader may use its memory again.
         self._inputs = tree_map_only(Tensor, lambda tensor: tensor.detach().clone(), arguments_of(self._batch))
         self.shapes = self._shapes(activation)
@@ -144,11 +151,7 @@ class Watch:
         self._before: dict[str, Tensor] = {}
         self._handles: list[Any] = []
         if optimizer is not None:
-            optimizer = unwrapped_optimizer(optimizer)
-            self._handles = [
-                optimizer.register_step_pre_hook(self._before_step),
-                optimizer.register_step_post_hook(self._after_step),
-            ]
+            self._handles = around_steps(unwrapped_optimizer(optimizer), self._before_step, self._after_step)
 
     def _call(self) -> None:
         inputs, keywords = self._inputs

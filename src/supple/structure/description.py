@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any, Literal
 
 import torch
@@ -284,11 +285,13 @@ class Units(Sequence[UnitGroup]):
                 rest.append(Excluded(name.removesuffix(".weight"), why(name)))
         return Units(self.groups, (*self.excluded, *rest))
 
-    def __repr__(self) -> str:
+    def _rows(self) -> list[tuple[str, ...]]:
+        """The table that is printed, with its headings."""
+
         def names(slices: Sequence[Slice | None]) -> str:
             return ", ".join(dict.fromkeys(part.tensor for part in slices if part is not None)) or "-"
 
-        rows = [("layer", "units", "features read at", "in", "out", "normalization")]
+        rows: list[tuple[str, ...]] = [("layer", "units", "features read at", "in", "out", "normalization")]
         for group in self.groups:
             rows.append(
                 (
@@ -300,9 +303,17 @@ class Units(Sequence[UnitGroup]):
                     names([part for norm in group.norms for part in (norm.scale, norm.shift)]),
                 )
             )
-        lines = [format_row(row, rows) for row in rows]
+        return rows
+
+    def __repr__(self) -> str:
+        lines = [format_row(row, rows) for rows in [self._rows()] for row in rows]
         lines += [f"excluded: {item.name}: {item.reason}" for item in self.excluded]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        left_out = html_table([("left out", "because"), *((item.name, item.reason) for item in self.excluded)])
+        return html_table(self._rows()) + (left_out if self.excluded else "")
 
 
 def format_row(row: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -317,3 +328,19 @@ def format_row(row: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """
     widths = [max(len(other[i]) for other in rows) for i in range(len(row))]
     return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def html_table(rows: Sequence[Sequence[str]]) -> str:
+    """A table as a notebook shows it.
+
+    Args:
+        rows: the cells of each row; the first row are headings.
+
+    Returns:
+        The table in HTML.
+    """
+    lines = [
+        "".join(f"<{kind} style='text-align: left'>{escape(cell)}</{kind}>" for cell in row)
+        for kind, row in zip(["th"] + ["td"] * (len(rows) - 1), rows, strict=True)
+    ]
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"

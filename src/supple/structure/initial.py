@@ -18,7 +18,7 @@ from torch.nn.parameter import is_lazy
 
 from supple.functional.initial import Constant, Distribution, Fixed, Normal, TruncatedNormal, Uniform
 from supple.functional.sharding import gathered
-from supple.structure.description import format_row
+from supple.structure.description import format_row, html_table
 from supple.structure.inference import Inference, Statement, Values, alike
 from supple.structure.overrides import Overrides, checked, nearest, resolve
 from supple.structure.rules import layer_rules, padding_rows, signs_of_training, untrained
@@ -124,13 +124,21 @@ class InitialDistributions(Mapping[str, Initial]):
         }
         return self.require(name for name in names if name not in means) | {n: means[n] for n in names if n in means}
 
-    def __repr__(self) -> str:
+    def _rows(self) -> list[tuple[str, ...]]:
+        """The table that is printed, with its headings."""
         rows = [("parameter", "shape", "distribution", "source")]
         for name, initial in self._entries.items():
             drawn = "-" if initial.distribution is None else str(initial.distribution)
             fixed = "" if initial.fixed_row is None else f", row {initial.fixed_row} fixed"
             rows.append((name, " x ".join(map(str, self._shapes[name])) or "scalar", drawn + fixed, initial.source))
-        return "\n".join(format_row(row, rows) for row in rows)
+        return rows
+
+    def __repr__(self) -> str:
+        return "\n".join(format_row(row, rows) for rows in [self._rows()] for row in rows)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return html_table(self._rows())
 
 
 def initial_distributions(

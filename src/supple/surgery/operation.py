@@ -245,7 +245,10 @@ def check(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
         )
     if any(map(is_sharded, model.parameters())):
         raise ValueError(f"the parameters of the {kind} are sharded; change it before fully_shard")
-    groups = [] if optimizer is None else unwrapped_optimizer(optimizer).param_groups
+    inner = None if optimizer is None else unwrapped_optimizer(optimizer)
+    if isinstance(inner, torch.optim.LBFGS):
+        raise ValueError("LBFGS goes on with the weights that it was made for; make it after the change")
+    groups = [] if inner is None else inner.param_groups
     if groups and {id(p) for group in groups for p in group["params"]}.isdisjoint(map(id, model.parameters())):
         raise ValueError(f"the {type(optimizer).__name__} holds no parameter of the {kind}; give the one that does")
 
@@ -327,17 +330,16 @@ def exchange(
         optimizer: the optimizer, or None.
         old: the parameter that it has.
         new: the one that it gets.
-        remembered: from what it remembers of each entry of the old one to that of the new one; None: it forgets it.
+        remembered: from what it remembers of each entry of the old one to that of the new one; None: it forgets it. It
+            also forgets what is not of entries, such as the sums over rows and columns of Adafactor.
     """
     for one in [] if optimizer is None else members(unwrapped_optimizer(optimizer)):
         for group in one.param_groups:
             group["params"] = [new if p is old else p for p in group["params"]]
-        state = one.state.pop(old, None)
-        if state is not None and remembered is not None:
-            one.state[new] = {
-                key: remembered(value) if isinstance(value, Tensor) and value.shape == old.shape else value
-                for key, value in state.items()
-            }
+        state = one.state.pop(old, {})
+        of_entries = {key: value for key, value in state.items() if isinstance(value, Tensor) and value.numel() > 1}
+        if state and remembered is not None and all(value.shape == old.shape for value in of_entries.values()):
+            one.state[new] = {**state, **{key: remembered(value) for key, value in of_entries.items()}}
 
 
 def _setter(owner: object, name: str, value: object) -> Callable[[], object]:

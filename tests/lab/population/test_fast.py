@@ -132,6 +132,7 @@ def test_fast_equals_general_for_each_architecture(options: dict[str, Any]) -> N
     assert_same({"hidden": 8, **options}, "SGDW", "SWR", steps=21)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["CBP", "ReDo"])
 @pytest.mark.parametrize(
     "options", [{"activation": "crelu"}, {"activation": "fourier"}, {"skip": "after"}, {"skip": "before"}], ids=str

@@ -293,6 +293,7 @@ def test_two_names_never_give_one_file():
     assert len(set(taken)) == len(taken)
 
 
+@pytest.mark.slow
 def test_commands_and_halves_of_characters_in_the_manifest_of_others(everything, terminals, tmp_path):
     """What a study file cannot say, the manifest of somebody's results can."""
     folder = Path(shutil.copytree(everything[1], tmp_path / "copy"))
