@@ -95,6 +95,40 @@ class Adaptive(nn.Module):
         return self.head(x + gate * self.outer(F.gelu(self.inner(h))))
 
 
+class Fourier(nn.Module):
+    """Layers of a Fourier neural operator, which transform what they read as a whole and position by position."""
+
+    def __init__(self):
+        super().__init__()
+        self.inlet, self.outlet = nn.Linear(4, 6), nn.Linear(6, 2)
+        self.own = nn.ModuleList(nn.Linear(6, 6) for _ in range(2))
+        self.spectral = nn.ParameterList(torch.randn(6, 6, 3, dtype=torch.cfloat) for _ in range(2))
+
+    def forward(self, x):
+        h = self.inlet(x)
+        for own, spectral in zip(self.own, self.spectral, strict=True):
+            modes = torch.einsum("bki,iok->bko", torch.fft.rfft(h.float(), dim=1), spectral.to(torch.cfloat))
+            h = F.gelu(own(h) + torch.fft.irfft(modes, n=h.shape[1], dim=1).to(h.dtype))
+        return self.outlet(h)
+
+
+class Spline(nn.Module):
+    """Layers of a Kolmogorov-Arnold network, with what is learned of each of its functions scaled."""
+
+    def __init__(self):
+        super().__init__()
+        self.base = nn.ModuleList([nn.Linear(4, 6), nn.Linear(6, 6)])
+        self.spline = nn.ParameterList([torch.randn(6, 4, 3), torch.randn(6, 6, 3)])
+        self.scaler = nn.ParameterList([torch.ones(6, 4), torch.ones(6, 6)])
+        self.outlet = nn.Linear(6, 2)
+
+    def forward(self, x):
+        for base, spline, scaler in zip(self.base, self.spline, self.scaler, strict=True):
+            basis = (-(x.unsqueeze(-1) - torch.linspace(-1, 1, 3).to(x)).square()).exp()
+            x = base(F.silu(x)) + F.linear(basis.flatten(1), (spline * scaler.unsqueeze(-1)).flatten(1))
+        return self.outlet(x)
+
+
 class ChannelMixing(nn.Module):
     """The receptance of RWKV gates what a perceptron puts out."""
 
@@ -108,7 +142,120 @@ class ChannelMixing(nn.Module):
         return self.head(self.norm(x))
 
 
+CLASSES = torch.tensor([3, 0, 4])
 LEFT_OUT = {
+    "an embedding whose padding has to stay 0": (
+        *by_function(
+            lambda self, h, c: self.o((self.w(h) + self.e(c)).relu()),
+            (rows(4), CLASSES),
+            **{"w": linear, "e": lambda: nn.Embedding(5, 6, padding_idx=0), "o": lambda: linear(2, 6)},
+        ),
+        {"first": 7},
+        {"w": FOREIGN, "e": "looks its entries up"},
+    ),
+    "an embedding alone": (
+        *by_function(
+            lambda self, h, c: self.o(torch.cat([h, self.e(c).relu()], -1)),
+            (rows(4), CLASSES),
+            **{"e": lambda: nn.Embedding(5, 6), "o": lambda: linear(2, 13)},
+        ),
+        {"first": 7},
+        {"e": "looks its entries up"},
+    ),
+    "an embedding that is read by its own table": (
+        *by_function(
+            lambda self, h, c: F.linear((self.w(h) + self.e(c)).relu(), self.e.weight),
+            (rows(4), CLASSES),
+            **{"w": linear, "e": lambda: nn.Embedding(5, 6)},
+        ),
+        {"first": 7},
+        {"w": "used 2 times", "e": "used 2 times"},
+    ),
+    "an embedding added to an input": (
+        *by_function(
+            lambda self, h, x, c: self.o((x + self.e(c)).relu()) + self.p(h),
+            (rows(4), rows(6), CLASSES),
+            **{"e": lambda: nn.Embedding(5, 6), "o": lambda: linear(2, 6), "p": lambda: linear(2)},
+        ),
+        {"first": 7},
+        {"e": "looks its entries up"},
+    ),
+    "codes of a codebook": (
+        *by_function(
+            lambda self, h: (lambda a: self.o(a - self.e(a.argmax(-1))))(self.a(h)),
+            **{"a": linear, "e": lambda: nn.Embedding(6, 6), "o": lambda: linear(2, 6)},
+        ),
+        {"first": 7},
+        {"a": "chooses positions by their values", "e": "looks its entries up"},
+    ),
+    "scale and shift side by side": (
+        *by_function(
+            lambda self, h, c: (lambda t: self.o((self.a(h) * t[..., 0] + t[..., 1]).relu()))(self.t(c).view(-1, 6, 2)),
+            (rows(4), rows(3)),
+            **{"a": linear, "t": lambda: linear(12, 3), "o": lambda: linear(2, 6)},
+        ),
+        {"first": 7},
+        {"a": FOREIGN, "t": "spreads them over several dimensions"},
+    ),
+    "one of two halves is written over": (
+        *by_function(
+            lambda self, h, x: (lambda t: self.o(t.mul_(x[:, None])[:, 0]))(self.t(h).view(-1, 2, 6)),
+            (rows(4), rows(6)),
+            **{"t": lambda: linear(12), "o": lambda: linear(2, 6)},
+        ),
+        {"first": 7},
+        {"t": "spreads them over several dimensions"},
+    ),
+    **{
+        how: (
+            *by_function(function, **dict.fromkeys("ab", linear), o=lambda: linear(2, 6)),
+            {"first": 7},
+            {"a": reason, "b": "mean in the model may mix them"},
+        )
+        for how, reason, function in (
+            (
+                "the mean of others is subtracted",
+                FOREIGN,
+                lambda self, h: self.o((self.a(h) - self.b(h).mean(-1, keepdim=True)).relu()),
+            ),
+            (
+                "the mean of all is subtracted",
+                "mean in the model may mix them",
+                lambda self, h: (lambda a, b: self.o((a - torch.cat([a, b], -1).mean(-1, keepdim=True)).relu()))(
+                    self.a(h), self.b(h)
+                ),
+            ),
+        )
+    },
+    "the largest is subtracted": (
+        *by_function(
+            lambda self, h: (lambda a: self.o((a - a.amax(-1, keepdim=True)).relu()))(self.a(h)),
+            **{"a": linear, "o": lambda: linear(2, 6)},
+        ),
+        {"first": 7},
+        {"a": "amax in the model may mix them"},
+    ),
+    "a mean is used": (
+        *by_function(
+            lambda self, h: (lambda a: self.o((a - a.mean(-1, keepdim=True)).relu()) * a.mean(-1, keepdim=True))(
+                self.a(h)
+            ),
+            **{"a": linear, "o": lambda: linear(2, 6)},
+        ),
+        {"first": 7},
+        {"a": "mean in the model may mix them"},
+    ),
+    "fourier": (Fourier, rows(5, 4), {}, {"inlet": "may mix them", "own.0": FOREIGN, "own.1": FOREIGN}),
+    "splines": (Spline, rows(4), {}, {"base.0": FOREIGN, "base.1": FOREIGN}),
+    "attention and a layer side by side": (
+        *by_function(
+            lambda self, h: self.o(F.scaled_dot_product_attention(h, h, h) + self.a(h)),
+            rows(5, 4),
+            **{"a": lambda: linear(7), "o": linear},
+        ),
+        {},
+        {"first": "attention", "a": FOREIGN},
+    ),
     "squeeze and excite": (Depthwise, image(), {"squeeze": 3, "project": 4}, {"dw": GROUPED, "excite": FOREIGN}),
     "behind an expansion": (
         *(lambda: Depthwise(expand=True), image(), {"squeeze": 3, "project": 4}),

@@ -51,6 +51,6 @@ def test_the_documentation_shows_what_is_found():
     text = (Path(__file__).parents[2] / "docs" / "usage.md").read_text()
     blocks = re.findall(r"```python\n(class .*?)```", text, flags=re.DOTALL)
     names = {"torch": torch, "supple": supple}
-    shown, by_hand = (exec(block, names) or dict(names) for block in blocks)
+    *_, shown, by_hand = (exec(block, names) or dict(names) for block in blocks)
     assert f"```\n{shown['units']}\n```" in text
     assert supple.units(by_hand["model"], torch.zeros(1, 4)).groups == (by_hand["torso"],)

@@ -200,8 +200,8 @@ def assert_whole(model: nn.Module, example: Any, found: Units) -> None:
         for part in group.incoming:
             part.view(model.get_parameter(part.tensor), group.size)[unit] = 0
         for part in group.bias:
-            view = part.view(model.get_parameter(part.tensor), group.size)
-            view[unit] = torch.rand(view.shape[1:], dtype=view.dtype) + 0.5
+            # A unit may have a bias for each position.
+            part.view(model.get_parameter(part.tensor), group.size)[unit] = float(torch.rand(())) + 0.5
         feature = features(model, group, example)[unit]
         spread = float(feature.amax() - feature.amin())
         assert spread < 1e-9, f"{group.name} holds features that its own weights do not make: {spread}"

@@ -59,6 +59,7 @@ class FeatureReader:
         self.rows: slice | Tensor = slice(None)
         self.feature, self._units, self._stacked, self._reduce = feature, units, stacked, reduce
         self._replicas = model.replicas if isinstance(model, Stacked) else 1
+        self._vmapped, self._turn = (model.vmapped, model.turn) if isinstance(model, Stacked) else (False, [])
         self._sum: Tensor | None = None
         self._examples: int | Tensor = 0
         self._read_forward = False
@@ -107,7 +108,16 @@ class FeatureReader:
                 return
         else:
             self._read_forward = True
+        dim = 0
+        if known and self._vmapped and _functorch.is_batchedtensor(activations):
+            dim = _functorch.maybe_get_bdim(activations)
+            activations = _functorch.get_unwrapped(activations)
         if self.on_gradient is not None and known and activations.requires_grad:
+            if self._turn:
+                raise RuntimeError(
+                    'order="in_backward" acts on all replicas at once, but these networks are computed one after the '
+                    "other, since torch.func.vmap cannot compute them; leave order out"
+                )
             activations.register_hook(self._reached)
         if self._reduce is None:
             self._examples += anything
@@ -120,7 +130,8 @@ class FeatureReader:
             )
         if not torch.compiler.is_compiling() and _functorch.is_functorch_wrapped_tensor(activations):
             self._refuse_vmap(activations)
-        self._add(activations.detach() if self._stacked else activations.detach().unsqueeze(0))
+        one = self._turn or not self._stacked
+        self._add(activations.detach().unsqueeze(0) if one else activations.detach().movedim(dim, 0))
 
     def _reached(self, gradient: Tensor) -> None:
         if self.on_gradient is not None:
@@ -151,11 +162,13 @@ class FeatureReader:
         self._add(activations[self.rows] if self._stacked else activations.unsqueeze(0))
 
     def _add(self, activations: Tensor) -> None:
-        """Adds to the sums, activations [R, B, ...] of all replicas or [rows, B, ...] of those that are wanted."""
+        """Adds to the sums, activations [R, B, ...] of all replicas or [rows, B, ...] of those that are wanted.
+
+        Where replicas take turns, they are [1, B, ...] of one, and each has a number of examples of its own.
+        """
         assert self._reduce is not None
         # No position is no example either.
         examples = min(activations.shape[1], activations.numel())
-        self._examples += examples
         layout = self.feature.layout
         features = self._reduce(precise(self.feature.view(activations, self._units, leading=1)))
         dim = layout.dim % (activations.ndim - 1) + 2
@@ -163,7 +176,14 @@ class FeatureReader:
         # The mean, but 0 where there is nothing.
         averaged = math.prod([features.shape[d] for d in others])
         mean = features.sum(dim=others) / max(averaged, 1) if others else features
-        self._sum = mean * examples if self._sum is None else self._sum + mean * examples
+        total = mean * examples
+        number: int | Tensor = examples
+        if self._turn:
+            one = torch.zeros(self._replicas, 1, 1, 1, dtype=torch.bool, device=total.device)
+            one[self._turn] = True
+            total, number = torch.where(one, total, 0), one * examples
+        self._sum = total if self._sum is None else self._sum + total
+        self._examples = self._examples + number
 
     def take(self) -> Tensor | None:
         """The means since they were last taken, and starts again."""
@@ -174,6 +194,8 @@ class FeatureReader:
         """The sum over all examples since they were last taken, and their number, and starts again."""
         total, examples = self._sum, self._examples
         self._sum, self._examples, self._read_forward = None, 0, False
+        if isinstance(examples, Tensor) and examples.ndim:
+            examples = examples[self.rows]
         # As many as there are replicas: read by hooks, or all are wanted anyway.
         return total if total is None or len(total) < self._replicas else total[self.rows], examples
 

@@ -167,8 +167,9 @@ def signs_of_training(
         concerned = set(module.parameters(recurse=False)) & matter or len(matter) == len(parameters)
         if isinstance(module, _NormBase) and module.track_running_stats and concerned:
             tracked = module.num_batches_tracked
-            if tracked is not None and int(tracked) > 0:
-                yield f"{name or 'the model'} has counted {int(tracked)} batches"
+            # Of a stacked network there is one a replica.
+            if tracked is not None and (batches := int(tracked.max())) > 0:
+                yield f"{name or 'the model'} has counted {batches} batches"
             elif not untrained(module):
                 yield f"{name or 'the model'} has a running mean that is not 0 or a running variance that is not 1"
     if optimizer is not None:
@@ -190,7 +191,7 @@ def untrained(module: nn.Module) -> bool:
         return False
     tracked, mean, variance = module.num_batches_tracked, module.running_mean, module.running_var
     return (
-        (tracked is None or int(tracked) == 0)
+        (tracked is None or not bool(tracked.any()))
         and (mean is None or not bool((mean != 0).any()))
         and (variance is None or not bool((variance != 1).any()))
     )

@@ -20,12 +20,16 @@ class Stacked(torch.nn.Module):
     Attributes:
         replicas: R.
         seeds: int64 [R].
+        vmapped: whether the modules inside are those of one network, which compute for all replicas at once within
+            ``torch.func.vmap``, or one after the other.
+        turn: the replica that they compute for, where it is one after the other, as a list of one; else empty.
 
     Raises:
         ValueError: if ``seeds`` is empty or not one row of integers.
     """
 
     seeds: Tensor
+    vmapped = False
 
     def __init__(self, seeds: Sequence[int] | Tensor) -> None:
         super().__init__()
@@ -35,4 +39,5 @@ class Stacked(torch.nn.Module):
                 f"seeds is {seeds.dtype} of shape {tuple(seeds.shape)}; give one integer a replica, such as [0, 1, 2]"
             )
         self.replicas = len(seeds)
+        self.turn: list[int] = []
         self.register_buffer("seeds", seeds.to(torch.int64, copy=True))

@@ -38,9 +38,10 @@ class Axis:
         size: number of outputs.
         incoming: their entries of the weight.
         ancestors: the outputs of earlier weights that they are computed from.
+        token: of the values that the weight produced; see :class:`State`.
 
     Attributes:
-        token: of the values that the weight produced; see :class:`State`.
+        table: how the weight is looked up, where it is a table of which each input takes a row; "" where it is not.
         noise: their entries of what is added to the weight, multiplied with random numbers.
         bias: their biases.
         direct: the biases that were added to just these values.
@@ -62,6 +63,7 @@ class Axis:
     incoming: Slice
     ancestors: frozenset[Axis] = frozenset()
     token: int = 0
+    table: str = ""
     noise: list[Slice] = field(default_factory=list)
     bias: list[Slice] = field(default_factory=list)
     direct: list[Slice] = field(default_factory=list)
@@ -140,6 +142,7 @@ class Axis:
             noise=[_shifted(noise, start) for noise in self.noise],
             bias=[_shifted(bias, start) for bias in self.bias],
             norms=[_norm_part(norm, start) for norm in self.norms],
+            table=self.table,
             output=self.output,
             whole=self,
             first=first,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from supple.structure.tracing.record import Record
-from supple.structure.tracing.values import Kind, Value, lost
+from supple.structure.tracing.values import Kind, Value, mixed
 
 
 @dataclass(frozen=True)
@@ -73,5 +73,5 @@ def attend(record: Record, call: Call) -> list[Value]:
 
 
 def _unknown(call: Call) -> list[Value]:
-    loose = lost(axis for value in call.values for axis in value.everything())
+    loose = mixed(axis for value in call.values for axis in value.everything())
     return [Value(call.kind, ((),) * out.ndim, loose) for out in call.outputs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from torch import Tensor
@@ -45,19 +46,26 @@ def pointwise(record: Record, call: Call) -> Value:
         for pieces in dims:
             loose |= _lose(pieces, f"{call.name} in {record.place} combines each of them with many others")
         dims = [()] * len(shape)
+    known = {root for _, value in activations if value.axes() for root in _roots(value.loose)}
+    normalized: set[Axis] = set()
     for tensor, value in activations:
         entering = value.loose
         for dim, pieces in enumerate(dims):
             if not pieces or value.axes():
                 continue
-            if not _scales_all(call, tensor, dim - len(shape)):
+            own = {axis.root() for piece in pieces for axis in piece.axes()}
+            alike = _alike(call, tensor, dim - len(shape))
+            if alike and call.name == "sub" and value.mean and own <= _roots(value.loose) <= own | known:
+                entering = frozenset(replace(item, centred=True) for item in entering)
+            elif not alike or not (call.name in _SCALING or tensor is call.arguments.get("condition")):
                 loose |= _lose(pieces, _others(record, call, pieces, value))
                 dims[dim] = ()
             elif value.inverse or (call.name == "div" and tensor is call.tensors[1]):
                 # Units that are divided by their own norm are normalized.
-                own = {axis.root() for piece in pieces for axis in piece.axes()}
                 entering = frozenset(item for item in entering if item.axis.root() not in own)
+                normalized |= own
         loose |= entering
+    loose -= {item for item in loose if item.centred and item.axis.root() in normalized}
     produced = {
         p.owner for pieces in dims for p in pieces if isinstance(p.owner, Axis) and p.state.token == p.owner.token
     }
@@ -81,15 +89,18 @@ def _lose(pieces: Pieces, reason: str) -> frozenset[Lost]:
     return lost((axis for piece in pieces for axis in piece.axes()), reason)
 
 
-def _scales_all(call: Call, tensor: Tensor, dim: int) -> bool:
-    """Whether an operation multiplies all units along a dimension with the same numbers of a tensor, or masks them."""
-    alike = -dim > tensor.ndim or tensor.stride(dim) == 0 or tensor.shape[dim] < call.outputs[0].shape[dim]
-    return alike and (call.name in _SCALING or tensor is call.arguments.get("condition"))
+def _roots(loose: Iterable[Lost]) -> set[Axis]:
+    return {item.axis.root() for item in loose}
+
+
+def _alike(call: Call, tensor: Tensor, dim: int) -> bool:
+    """Whether an operation combines all units along a dimension with the same numbers of a tensor."""
+    return -dim > tensor.ndim or tensor.stride(dim) == 0 or tensor.shape[dim] < call.outputs[0].shape[dim]
 
 
 def _others(record: Record, call: Call, pieces: Pieces, value: Value) -> str:
     """Why units that are combined with features that are not followed cannot be replaced."""
-    axes, others = [axis for piece in pieces for axis in piece.axes()], value.everything()
+    axes, others = [axis for piece in pieces for axis in piece.axes()], value.unmixed()
     return _reason(record, call, call.name in _ADDING and any(axis.comes_from(others) for axis in axes))
 
 

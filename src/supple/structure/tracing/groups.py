@@ -55,10 +55,13 @@ def _findings(model: nn.Module, record: Record) -> Iterator[Finding]:
     """What one pass tells."""
     places = Places(record)
     for members in _classes(record):
+        # What is looked up is an input as numbers; it is a part of units where a layer's outputs are added to it.
+        tables = all(axis.table for axis in members)
         names: dict[str, str] = {}
         for axis in members:
-            names.setdefault(_name([axis]), axis.reason)
-        yield Finding(record, places, members, names, _group(model, record, places, members))
+            names.setdefault(_name([axis]), axis.table if tables else axis.reason)
+        outcome = members[0].table if tables else _group(model, record, places, members)
+        yield Finding(record, places, members, names, outcome)
 
 
 def _classes(record: Record) -> Iterator[list[Axis]]:

@@ -17,6 +17,8 @@ def _index(record: Record, call: Call) -> list[Value] | Value:
     """x[..., i, j, ...], where the units lie along other dimensions."""
     value, over = call.values[0], _indexed(call.arguments["indices"])
     _choose(record, call.values[1:])
+    if over == [0] and (rows := looked_up(record, call)) is not None:
+        return rows
     if any(piece.axes() for d in over for piece in value.dims[d]):
         return mix(record, call)
     kept = [renewed(pieces) for d, pieces in enumerate(value.dims) if d not in over]
@@ -24,6 +26,34 @@ def _index(record: Record, call: Call) -> list[Value] | Value:
     before = over[0] if over[-1] - over[0] < len(over) else 0
     new: list[Pieces] = [()] * (call.outputs[0].ndim - len(kept))
     return Value(call.kind, (*kept[:before], *new, *kept[before:]), value.loose)
+
+
+def _embedding(record: Record, call: Call) -> list[Value] | Value:
+    """Rows of a table; but a row for padding has to stay 0, and sparse gradients tell of some rows only."""
+    _choose(record, call.values[1:])
+    followed = call.arguments["padding_idx"] < 0 and not call.arguments["sparse"]
+    rows = looked_up(record, call) if followed else None
+    return mix(record, call) if rows is None else rows
+
+
+def looked_up(record: Record, call: Call) -> Value | None:
+    """What is known of rows of a table that are looked up; None where it is no parameter of two dimensions.
+
+    They are the product of the table with what is 1 at the index and 0 elsewhere, so column i of the table makes unit
+    i; where the index does not depend on the input they are biases, of each position its own.
+    """
+    table, out = call.values[0], call.outputs[0]
+    columns = record.owner(table, 1) if len(table.dims) == 2 and table.kind == Kind.PARAMETER else None
+    if columns is None or columns.form != "itself" or columns.noise:
+        return None
+    record.used_by.setdefault(columns.tensor, (call.name, record.place))
+    before: tuple[Pieces, ...] = ((),) * (out.ndim - 1)
+    if call.kind == Kind.PARAMETER:
+        return Value(call.kind, (*before, table.dims[1]))
+    inputs = {axis for value in call.values[1:] for axis in value.everything()}
+    pieces = record.produce(columns, out.shape[-1], inputs)
+    record.axes[-1].table = f"{call.name} in {record.place} looks its entries up"
+    return Value(call.kind, (*before, pieces))
 
 
 def _gather(record: Record, call: Call) -> list[Value] | Value:
@@ -111,6 +141,7 @@ def _unpack(record: Record, call: Call) -> list[Value]:
 
 INDEXING: dict[str, Rule] = {
     "index": _index,
+    "embedding": _embedding,
     "gather": _gather,
     "index_put": _put,
     "_index_put_impl": _put,

@@ -58,7 +58,7 @@ def reshape(dims: Dims, old: Sequence[int], new: Sequence[int]) -> tuple[Dims, s
         return ((),) * len(new), {p.owner for pieces in dims for p in pieces if isinstance(p.owner, Axis)}
     result: list[Pieces] = []
     lost: set[Axis] = set()
-    for olds, news in _matching(old, new):
+    for olds, news in matching(old, new):
         merged = _merge([dims[d] for d in olds], [old[d] for d in olds])
         split = None if merged is None else _split(merged, [new[d] for d in news])
         if split is None:
@@ -67,7 +67,7 @@ def reshape(dims: Dims, old: Sequence[int], new: Sequence[int]) -> tuple[Dims, s
     return tuple(result), lost
 
 
-def _matching(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+def matching(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
     """Neighbouring dimensions of two shapes that have the same entries, as few together as possible."""
     groups: list[tuple[list[int], list[int]]] = []
     i = j = 0

@@ -8,7 +8,7 @@ from typing import Literal
 
 from supple.structure.tracing.call import Call, attend, mix
 from supple.structure.tracing.elementwise import pointwise
-from supple.structure.tracing.indexing import INDEXING
+from supple.structure.tracing.indexing import INDEXING, looked_up
 from supple.structure.tracing.record import Record, layer_name
 from supple.structure.tracing.shaping import shaping
 from supple.structure.tracing.values import Entries, Kind, Pieces, Value
@@ -46,10 +46,14 @@ def _parameters(record: Record, call: Call) -> list[Value]:
     """An operation on parameters alone, such as a parametrization."""
     if call.pointwise and (derived := _derived(call)) is not None:
         return [Value(Kind.PARAMETER, derived)]
+    if call.name == "embedding" and (rows := looked_up(record, call)) is not None:
+        return [rows]
     for value in call.values:
         record.use(value, call.name)
     if call.name in WEIGHTS:
-        for name in {name for value in call.values if len(value.dims) > 1 for name in value.parameters()}:
+        for name in {
+            name for value in call.values if len(value.dims) > 1 and all(value.dims) for name in value.parameters()
+        }:
             record.excluded.setdefault(layer_name(name), "it reads nothing that depends on the model's input")
     return [Value(Kind.PARAMETER, ((),) * out.ndim) for out in call.outputs]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from supple.structure.description import Norm, Slice
 from supple.structure.tracing.axis import Axis, Reading
 from supple.structure.tracing.layout import renewed
-from supple.structure.tracing.values import Entries, Kind, Piece, Pieces, Run, State, Value, lost, runs
+from supple.structure.tracing.values import Entries, Kind, Piece, Pieces, Run, State, Value, lost, mixed, runs
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Record:
         last: what ran last, for messages.
         quiet: whether operations are not to be noted, because they are part of one that is taken as a whole.
         left: whether values of activations have left PyTorch, so that tensors that come from outside may hold them.
+        spread: what a tensor is a view of, with its shape, where units have a place there but not in the view; by id.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -60,6 +62,7 @@ class Record:
         self.last = ""
         self.quiet = False
         self.left = False
+        self.spread: dict[int, tuple[Value, Sequence[int]]] = {}
         # The tensors are kept, so that no other gets their id.
         self._values: dict[int, tuple[Tensor, Value]] = {}
         # What lies in memory that several tensors may view.
@@ -112,10 +115,12 @@ class Record:
         """Lets go of the tensors, once the model has run."""
         self._values.clear()
         self._inside.clear()
+        self.spread.clear()
 
     def write(self, tensor: Tensor, value: Value) -> None:
         """Notes that an operation changed a tensor in place, and what is known of it now."""
         held = self.value(tensor)
+        self.spread.pop(id(tensor), None)
         before = {axis.root() for axis in held.axes()}
         if held.kind != Kind.CONSTANT and not value.statistic:
             for axis in (axis for axis in value.axes() if axis.root() not in before):
@@ -262,22 +267,14 @@ class Record:
                 self.excluded.setdefault(
                     self.place, "its weight is computed or rearranged, as by a parametrization, and no parameter"
                 )
-            return replace(self._product(x, x_dim, ()), loose=lost(x.everything()))
+            return replace(self._product(x, x_dim, ()), loose=mixed(x.everything()))
         source, target = read[0].owner, made[0].owner
         assert isinstance(source, Entries)
         assert isinstance(target, Entries)
         selected = source.selected or target.selected
-        # A product of units lies in a tensor as one of its factors.
-        ancestors = frozenset(other for axis in x.everything() for other in axis.same())
-        ancestors = ancestors.union(*(axis.ancestors for axis in ancestors))
-        incoming = Slice(target.tensor, target.dim, target.start)
-        out = Axis(layer_name(target.tensor), made[0].units * (groups if out_dim == 1 else 1), incoming, ancestors)
-        out.noise = [Slice(name, target.dim, target.start) for name in target.noise]
-        self.axes.append(out)
-        if not selected and groups == 1:
-            before = self._made.setdefault(incoming, out)
-            if before is not out and not out.comes_from(before.same()):
-                before.join(out, "")
+        size = made[0].units * (groups if out_dim == 1 else 1)
+        pieces = self.produce(target, size, x.everything(), not selected and groups == 1)
+        out = self.axes[-1]
         if selected:
             out.exclude(f"its weight is one of several in the parameter {source.tensor}")
         if groups != 1:
@@ -293,9 +290,31 @@ class Record:
             for name in (source.tensor, *source.noise):
                 part, noise = run.slice(name, source.dim, source.start), name != source.tensor
                 run.axis.readings.append(Reading(part, module, run.key, run.before_norm, out, noise))
-        state = State.new()
-        out.token = state.token
-        return self._product(x, x_dim, (Piece(out, out.size, state=state),))
+        return self._product(x, x_dim, pieces)
+
+    def produce(self, target: Entries, size: int, inputs: Iterable[Axis], again: bool = True) -> Pieces:
+        """Opens an axis for what entries of a parameter produce.
+
+        Args:
+            target: the entries.
+            size: how many outputs.
+            inputs: what they are computed from.
+            again: whether they are the same units wherever the entries produce something.
+
+        Returns:
+            What lies along the dimension of the outputs.
+        """
+        # A product of units lies in a tensor as one of its factors.
+        ancestors = frozenset(other for axis in inputs for other in axis.same())
+        ancestors = ancestors.union(*(axis.ancestors for axis in ancestors))
+        incoming, state = Slice(target.tensor, target.dim, target.start), State.new()
+        out = Axis(layer_name(target.tensor), size, incoming, ancestors, state.token)
+        out.noise = [Slice(name, target.dim, target.start) for name in target.noise]
+        self.axes.append(out)
+        before = self._made.setdefault(incoming, out) if again else out
+        if before is not out and not out.comes_from(before.same()):
+            before.join(out, "")
+        return (Piece(out, size, state=state),)
 
     def _product(self, x: Value, x_dim: int, made: Pieces) -> Value:
         dims = [renewed(pieces) for pieces in x.dims]

@@ -18,7 +18,7 @@ def _reduce(record: Record, call: Call) -> list[Value]:
     value = call.values[0]
     over = set(call.dims("dim")) if len(call.tensors) == 1 else set(range(len(call.shapes[0])))
     summed = [axis for d in over for p in value.dims[d] for axis in p.axes()]
-    loose = value.loose | lost(summed, f"{call.name} in {record.place} may mix them")
+    loose = value.loose | lost(summed, f"{call.name} in {record.place} may mix them", mixed=True)
     # Either the units are summed up or, for each of them, all else.
     known = value.statistic or not any(item.reason for item in value.loose)
     result = []
@@ -28,7 +28,8 @@ def _reduce(record: Record, call: Call) -> list[Value]:
         if out.ndim != len(dims):
             dims = [pieces for d, pieces in enumerate(dims) if d not in over]
         statistic = whole or value.statistic or (known and bool(summed) and not any(dims))
-        result.append(Value(call.kind, tuple(dims), loose, statistic))
+        mean = bool(summed) and call.name in ("mean", "var_mean", "std_mean") and out is call.outputs[-1]
+        result.append(Value(call.kind, tuple(dims), loose, statistic, mean=mean))
     return result
 
 

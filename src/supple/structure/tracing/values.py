@@ -122,18 +122,28 @@ class Lost:
         axis: the units.
         reason: why they cannot be replaced if something goes on from there; "" where that is noted already.
         rank: how good the reason is.
+        mixed: whether the tensor has but something computed of many of them, and not the units themselves.
+        centred: whether it is only their mean that was subtracted from them, as in a normalization, if they are divided
+            by their spread next.
         number: counts what was lost, so that the first reason can be told.
     """
 
     axis: Axis
     reason: str = ""
     rank: int = 1
+    mixed: bool = False
+    centred: bool = False
     number: int = field(default_factory=lambda: next(_tokens), compare=False)
 
 
-def lost(axes: Iterable[Axis], reason: str = "", rank: int = 1) -> frozenset[Lost]:
+def lost(axes: Iterable[Axis], reason: str = "", rank: int = 1, mixed: bool = False) -> frozenset[Lost]:
     """Units that have no known place any more."""
-    return frozenset(Lost(axis, reason, rank) for axis in axes)
+    return frozenset(Lost(axis, reason, rank, mixed) for axis in axes)
+
+
+def mixed(axes: Iterable[Axis]) -> frozenset[Lost]:
+    """Units of which something is computed that is not followed: new features, which others may be computed from."""
+    return lost(axes, mixed=True) | lost([Axis("features that are not followed", 0, Slice(""))])
 
 
 @dataclass(frozen=True)
@@ -147,6 +157,7 @@ class Value:
         statistic: whether it is a number that sums units up, or one for each of them that sums up all else. As long as
             no more than that is given out or kept, the units are as hidden as before.
         inverse: whether it is 1 divided by something, as what a normalization multiplies with.
+        mean: whether it is a mean over units, as what a normalization subtracts.
     """
 
     kind: Kind
@@ -154,6 +165,7 @@ class Value:
     loose: frozenset[Lost] = frozenset()
     statistic: bool = False
     inverse: bool = False
+    mean: bool = False
 
     def settled(self) -> Value:
         """The same with units that cannot be replaced at no known place, as they need not be followed."""
@@ -173,6 +185,10 @@ class Value:
     def everything(self) -> frozenset[Axis]:
         """All units in it, also those at no known place."""
         return self.axes().union(item.axis for item in self.loose)
+
+    def unmixed(self) -> frozenset[Axis]:
+        """The units in it that are there themselves, and not only what was computed of many of them."""
+        return self.axes().union(item.axis for item in self.loose if not item.mixed)
 
     def parameters(self) -> frozenset[str]:
         """Names of the parameters that lie along its dimensions."""

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
+
+from torch import Tensor
 
 from supple.structure.tracing.call import Call, Rule
-from supple.structure.tracing.layout import narrow, renewed, reshape
+from supple.structure.tracing.layout import matching, narrow, renewed, reshape
 from supple.structure.tracing.record import Record
 from supple.structure.tracing.values import Entries, Kind, Pieces, Value, lost
 
 
 def _same(record: Record, call: Call) -> Value:
+    if id(call.tensors[0]) in record.spread:
+        record.spread[id(call.outputs[0])] = record.spread[id(call.tensors[0])]
     return call.values[0]
 
 
 def _reshape(record: Record, call: Call) -> Value:
-    value, old, new = call.values[0], call.shapes[0], call.outputs[0].shape
-    dims, spread = reshape(value.dims, old, new)
+    value, shape = record.spread.get(id(call.tensors[0]), (call.values[0], call.shapes[0]))
+    return _viewed(record, call, value, shape, call.outputs[0])
+
+
+def _viewed(record: Record, call: Call, value: Value, shape: Sequence[int], out: Tensor) -> Value:
+    """What is known of a view of a tensor with this value and shape."""
+    dims, spread = reshape(value.dims, shape, out.shape)
     loose = value.loose
+    if spread:
+        record.spread[id(out)] = value, shape
     for axis in spread:
         how = "spreads them over several dimensions" if axis.size > 1 else "leaves open along which dimension it lies"
         loose |= lost([axis], f"{call.name} in {record.place} {how}", rank=0)
@@ -48,20 +61,24 @@ def _cut(record: Record, call: Call) -> list[Value]:
     """slice, select, split and unbind: parts of the entries along one dimension."""
     value, (dim,) = call.values[0], call.dims("dim")
     results = []
-    place = int(call.arguments.get("start") or 0)
+    place = int(call.arguments.get("start") or call.arguments.get("index") or 0)
     if place < 0:
         place += call.shapes[0][dim]
     for out in call.outputs:
+        length = 1 if call.name in ("select", "unbind") else out.shape[dim]
+        if (spread := _cut_spread(record, call, dim, place, length, out)) is not None:
+            results.append(spread)
+            place += length
+            continue
         dims = list(value.dims)
         loose = value.loose
         kept: Pieces = ()
         if call.name in ("select", "unbind"):
             taken = dims[dim] != ()
         else:
-            length = out.shape[dim]
             narrowed = narrow(dims[dim], place, length) if call.arguments.get("step", 1) == 1 else None
             taken, kept = narrowed is None and dims[dim] != (), narrowed or ()
-            place += length
+        place += length
         if taken:
             loose |= lost(
                 (a for p in dims[dim] for a in p.axes()), f"{call.name} in {record.place} takes some of them", 0
@@ -74,6 +91,29 @@ def _cut(record: Record, call: Call) -> list[Value]:
             dims = [_selected(pieces) for pieces in dims]
         results.append(replace(value, dims=tuple(dims), loose=loose))
     return results
+
+
+def _cut_spread(record: Record, call: Call, dim: int, place: int, length: int, out: Tensor) -> Value | None:
+    """A part of a view that spreads units over several dimensions, where it is neighbouring units: one of two halves.
+
+    None if the tensor is no such view, or the part is no such part.
+    """
+    if id(call.tensors[0]) not in record.spread or call.arguments.get("step", 1) != 1 or 0 in call.shapes[0]:
+        return None
+    value, shape = record.spread[id(call.tensors[0])]
+    sizes = call.shapes[0]
+    olds, news = next(both for both in matching(shape, sizes) if dim in both[1])
+    if len(olds) > 1 or any(sizes[d] > 1 for d in news if d < dim):
+        return None
+    each = prod(sizes[d] for d in news if d > dim)
+    pieces = value.dims[olds[0]]
+    part = narrow(pieces, place * each, length * each)
+    if part is None:
+        return None
+    dims = list(value.dims) if pieces else list(map(renewed, value.dims))
+    dims[olds[0]] = part
+    left = [length * each if d == olds[0] else size for d, size in enumerate(shape)]
+    return _viewed(record, call, replace(value, dims=tuple(dims)), left, out)
 
 
 def _selected(pieces: Pieces) -> Pieces:

@@ -9,7 +9,7 @@ from supple.structure.tracing.call import Call, Rule, attend, mix
 from supple.structure.tracing.elementwise import pointwise
 from supple.structure.tracing.layout import renewed
 from supple.structure.tracing.record import Record
-from supple.structure.tracing.values import Kind, Value
+from supple.structure.tracing.values import Kind, Value, mixed
 
 FACTORS = {
     "mm": ("self", "mat2", ""),
@@ -36,7 +36,8 @@ def _product(record: Record, call: Call) -> list[Value] | Value:
         if any(axis.size for axis in x.everything()) or any(weight.dims[:-1]):
             return attend(record, call)
         # The model's input says whose features are added up, as the edges of a graph do.
-        return Value(call.kind, tuple(map(renewed, weight.dims)), x.loose | weight.loose)
+        loose = frozenset(replace(item, mixed=True) for item in x.loose | weight.loose) | mixed([])
+        return Value(call.kind, tuple(map(renewed, weight.dims)), loose)
     if x.kind == Kind.ACTIVATION:
         result = record.contract(x, a.ndim - 1, weight, in_dim, out_dim)
     else:

@@ -1,0 +1,329 @@
+"""Any module as a population: R copies of it that are trained together."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_map
+
+from supple.functional.initial import Distribution
+from supple.structure.description import Units
+from supple.structure.find import units
+from supple.structure.initial import initial_distributions
+from supple.structure.stacked import Stacked
+
+
+class StackedModule(Stacked):
+    """R networks of one kind, computed together by ``torch.func.vmap``; made by :func:`stack`.
+
+    Parameters, buffers and modules have the names that they have in one network; parameters and buffers have a leading
+    dimension R. What a network draws while it computes, as dropout does, is another draw in each replica, from torch's
+    generator. A network that vmap cannot compute (its first forward pass tells, and a warning says so) is computed one
+    replica after the other.
+
+    Args:
+        networks: the networks, one a replica; they are copied.
+        seeds: one seed a replica, int64 [R] or integers.
+        example: what one network takes in, for :func:`supple.units`.
+    """
+
+    vmapped = True
+
+    def __init__(self, networks: Sequence[nn.Module], seeds: Sequence[int] | Tensor, example: Any = None) -> None:
+        super().__init__(seeds)
+        first = networks[0]
+        for name in (*first._modules, *first._parameters, *first._buffers):
+            if hasattr(self, name):
+                raise ValueError(f"{type(first).__name__} has {name!r}, as the stack itself has; give it another name")
+        self._example = example
+        self._initial = {name: one.distribution for name, one in initial_distributions(first).items()}
+        tensors = [dict(_tensors(network)) for network in networks]
+        stacked: dict[int, Tensor] = {}
+        for name, tensor in tensors[0].items():
+            values = torch.stack([each[name].detach() for each in tensors])
+            stacked[id(tensor)] = nn.Parameter(values, tensor.requires_grad) if _trains(tensor) else values
+        # One network whose tensors are those of all. Held in a dictionary, so that it is no module inside this one:
+        # instead both have the same modules, parameters and buffers.
+        one = copy.deepcopy(first, stacked)
+        self.__dict__["_network"] = one
+        for held in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
+            self.__dict__[held] = one.__dict__[held]
+        self.register_buffer("seeds", torch.as_tensor(seeds).to(next(iter(stacked.values())).device, torch.int64))
+        self.training = first.training
+        self._together: dict[tuple[bool, bool], bool] = {}
+
+    def forward(self, *inputs: Any, **keywords: Any) -> Any:
+        """Applies each network to its own inputs.
+
+        Args:
+            inputs: what one network takes in, with a leading dimension in each tensor: [S, ...], where S divides R and
+                replicas s * C to s * C + C - 1, with C = R / S, take entry s (S = 1: all take the same).
+            keywords: keyword arguments, likewise.
+
+        Returns:
+            What one network gives out, each tensor with a leading dimension R.
+        """
+        given = tree_map(self._for_each, (inputs, keywords))
+        mode = (self.training, torch.is_grad_enabled())
+        if mode not in self._together:
+            self._together[mode] = self._try_together(given)
+        if self._together[mode]:
+            return self._compute_together(self._one, given)
+        outputs = self._compute_in_turn(self._one, given, range(self.replicas))
+        return tree_map(lambda *leaves: torch.stack(leaves) if isinstance(leaves[0], Tensor) else leaves[0], *outputs)
+
+    def losses(self, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+        """Computes the loss of each network, to be summed before ``backward()``, so that each gets its own gradient.
+
+        Args:
+            function: the loss of one network, a scalar, such as ``torch.nn.functional.cross_entropy``.
+            tensors: its arguments with a leading dimension, as of :meth:`forward`: outputs, targets.
+
+        Returns:
+            [R].
+
+        Raises:
+            ValueError: if the loss is not a scalar a network.
+        """
+        given = [self._for_each(tensor) for tensor in tensors]
+        try:
+            losses = torch.vmap(function, randomness="different")(*given)
+        except Exception:
+            # What vmap cannot compute; what is wrong with the loss itself shows here.
+            losses = torch.stack([function(*each) for each in zip(*given, strict=True)])
+        if losses.shape != (self.replicas,):
+            raise ValueError(f"the loss of one network has shape {tuple(losses.shape[1:])}; it has to be a scalar")
+        return losses
+
+    def replica(self, i: int) -> nn.Module:
+        """Replica i as an ordinary network with a copy of its values."""
+        if not 0 <= i < self.replicas:
+            raise IndexError(f"there is no replica {i}; the stack has replicas 0 to {self.replicas - 1}")
+        values: dict[int, Any] = {}
+        for _, tensor in _tensors(self):
+            value = tensor[i].detach().clone()
+            values[id(tensor)] = nn.Parameter(value, tensor.requires_grad) if _trains(tensor) else value
+        network = copy.deepcopy(self._one, values)
+        del network._buffers["seeds"]
+        return network
+
+    def hidden_units(self) -> Units:
+        """The hidden units of one network, as :func:`supple.units` finds them with the example."""
+        try:
+            return units(self.replica(0), self._example)
+        except ValueError as error:
+            if self._example is not None:
+                raise
+            raise ValueError(
+                f"{error}\nOf a stack: stack(make, seeds, example=...), an input of one network"
+            ) from error
+
+    def initial_distributions(self) -> dict[str, Distribution]:
+        """What each parameter starts from, as the first network told before training, by name."""
+        return {name: one for name, one in self._initial.items() if one is not None}
+
+    def train(self, mode: bool = True) -> StackedModule:
+        """Sets training mode, or evaluation mode, of all modules."""
+        self._one.train(mode)
+        self.training = mode
+        return self
+
+    def extra_repr(self) -> str:
+        """The number of replicas."""
+        return f"replicas={self.replicas}"
+
+    @property
+    def _one(self) -> nn.Module:
+        network: nn.Module = self.__dict__["_network"]
+        return network
+
+    def _for_each(self, value: Any) -> Any:
+        """A tensor [S, ...] as [R, ...]; anything else as it is."""
+        if not isinstance(value, Tensor):
+            return value
+        entries = len(value) if value.ndim else 0
+        if not entries or self.replicas % entries:
+            raise ValueError(
+                f"a tensor given to {self.replicas} networks has shape {tuple(value.shape)}; its first dimension "
+                f"counts networks, and has to divide {self.replicas} (1: all take the same, as x.unsqueeze(0))"
+            )
+        if entries == 1:
+            return value.expand(self.replicas, *value.shape[1:])
+        return value if entries == self.replicas else value.repeat_interleave(self.replicas // entries, dim=0)
+
+    def _state(self, one: nn.Module) -> dict[str, Tensor]:
+        """Parameters and buffers by all of their names; those that share a tensor get the same."""
+        return {name: tensor for name, tensor in _tensors(one) if name != "seeds"}
+
+    def _compute_together(self, one: nn.Module, given: Any) -> Any:
+        state = self._state(one)
+
+        def compute(state: dict[str, Tensor], given: Any) -> tuple[Any, dict[str, Tensor]]:
+            before = dict(state)
+            output = functional_call(one, state, *given, tie_weights=False)
+            # What is changed in place is changed; what is put in the place of a buffer is written back.
+            return output, {name: tensor for name, tensor in state.items() if tensor is not before[name]}
+
+        dims = tree_map(lambda value: 0 if isinstance(value, Tensor) else None, given)
+        # Of attention's kernels for CPUs, vmap knows the one of plain products only.
+        kernels = nullcontext() if self.seeds.is_cuda else sdpa_kernel(SDPBackend.MATH)
+        with kernels:
+            output, replaced = torch.vmap(compute, (0, dims), randomness="different")(state, given)
+        for name, tensor in replaced.items():
+            state[name].copy_(tensor)
+        return output
+
+    def _compute_in_turn(self, one: nn.Module, given: Any, replicas: Iterable[int]) -> list[Any]:
+        whole = self._state(one)
+        # Gradients of what is unbound are stacked once, those of single rows would be added up.
+        rows = {name: tensor.unbind() if tensor.requires_grad else tensor for name, tensor in whole.items()}
+        outputs = []
+        for r in replicas:
+            state = {name: row[r] for name, row in rows.items()}
+            before = dict(state)
+            self.turn[:] = [r]
+            try:
+                mine = tree_map(lambda value, r=r: value[r] if isinstance(value, Tensor) else value, given)
+                outputs.append(functional_call(one, state, *mine, tie_weights=False))
+            finally:
+                self.turn.clear()
+            for name, tensor in state.items():
+                if tensor is not before[name]:
+                    whole[name][r].copy_(tensor)
+        return outputs
+
+    def _try_together(self, given: Any) -> bool:
+        """Whether vmap can compute the networks, found out with copies of the modules, whose hooks read nothing."""
+        one = copy.deepcopy(self._one, {id(parameter): parameter for parameter in self.parameters()})
+        devices = [self.seeds.device] if self.seeds.is_cuda else []
+        with torch.random.fork_rng(devices):
+            try:
+                self._compute_together(one, given)
+            except Exception as error:
+                # An input that does not fit is refused as one network refuses it.
+                self._compute_in_turn(one, given, [0])
+                reason = str(error).partition("\n")[0]
+                if False not in self._together.values():
+                    warnings.warn(
+                        f"{self.replicas} networks ({type(one).__name__}) are computed one after the other, which "
+                        f"takes longer than together: torch.func.vmap cannot compute them ({reason})",
+                        UserWarning,
+                        stacklevel=5,
+                    )
+                return False
+        return True
+
+
+def stack(make: Callable[[int], nn.Module], seeds: Sequence[int] | Tensor, example: Any = None) -> StackedModule:
+    """Makes R networks of any kind and stacks them into one module, to be trained together.
+
+    Every method of supple acts on it, with settings a replica, and so do the optimizers of :mod:`supple.optim`. A
+    replica learns as the same network does alone.
+
+    Args:
+        make: makes one network from a seed, a ``torch.nn.Module``. It is called once for each distinct seed, after
+            ``torch.manual_seed(seed)``; torch's generator is left as it was.
+        seeds: one seed a replica, int64 [R] or integers, those that are alike one behind the other: with C settings a
+            seed, ``[s for s in seeds for _ in range(C)]``.
+        example: what one network takes in, for methods on hidden units; not needed of a ``torch.nn.Sequential`` and of
+            what has ``hidden_units()``. See :func:`supple.units`.
+
+    Returns:
+        The networks, as one module that takes in and gives out tensors with a leading dimension of replicas.
+
+    Raises:
+        TypeError: if ``make`` gives no module.
+        ValueError: if the networks differ in more than values, share a parameter, have lazy parameters, or tensors of
+            their own that are neither parameters nor buffers.
+
+    Example:
+        >>> from torch import nn
+        >>> from supple.lab import stack
+        >>> from supple.optim import SGDW
+        >>> make = lambda seed: nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> networks = stack(make, seeds=[0, 0, 1, 1])
+        >>> optimizer = SGDW(networks.parameters(), lr=[0.1, 0.2, 0.1, 0.2])
+        >>> method = supple.CBP(networks, optimizer, replacement_rate=[1e-3, 1e-3, 1e-4, 1e-4])
+        >>> x, y = torch.randn(2, 16, 4), torch.randint(3, (2, 16))  # a batch a seed
+        >>> losses = networks.losses(nn.functional.cross_entropy, networks(x), y)
+        >>> losses.sum().backward()
+        >>> optimizer.step()
+        >>> method.step()
+        >>> losses.shape, networks.get_parameter("0.weight").shape
+        (torch.Size([4]), torch.Size([4, 8, 4]))
+    """
+    made: dict[int, nn.Module] = {}
+    listed = Stacked(seeds).seeds.tolist()
+    for seed in dict.fromkeys(listed):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            made[seed] = make(seed)
+        _check(made, seed)
+    return StackedModule([made[seed] for seed in listed], seeds, example)
+
+
+def _tensors(network: nn.Module) -> Iterable[tuple[str, Tensor]]:
+    yield from network.named_parameters(remove_duplicate=False)
+    yield from network.named_buffers(remove_duplicate=False)
+
+
+def _trains(tensor: Tensor) -> bool:
+    return isinstance(tensor, nn.Parameter)
+
+
+def _check(made: dict[int, nn.Module], seed: int) -> None:
+    """Refuses a network that cannot be stacked with the first."""
+    (start, first), network = next(iter(made.items())), made[seed]
+    if not isinstance(network, nn.Module) or isinstance(network, Stacked):
+        raise TypeError(f"make({seed}) gave {type(network).__name__}; it has to give one network, a torch.nn.Module")
+    for name, parameter in network.named_parameters():
+        if is_lazy(parameter):
+            raise ValueError(f"{name} of make({seed}) is lazy and has no shape yet; run one batch in make")
+    if not any(True for _ in network.parameters()):
+        raise ValueError(f"make({seed}) gave {type(network).__name__}, which has no parameters to train")
+    if network is first:
+        if seed != start:
+            raise ValueError(f"make({seed}) gave the same network as make({start}); it has to make a new one each time")
+        return
+    here, there = dict(_tensors(network)), dict(_tensors(first))
+    ours, theirs = ({n: type(m).__name__ for n, m in one.named_modules()} for one in (network, first))
+    shared = {id(tensor) for tensor in there.values() if _trains(tensor)}
+    for name in {**theirs, **ours}:
+        _same(seed, start, name or "the network", ours.get(name, "missing"), theirs.get(name, "missing"))
+    for name in {**there, **here}:
+        _same(seed, start, name, _kind(here.get(name)), _kind(there.get(name)))
+        if id(here[name]) in shared:
+            raise ValueError(f"make({seed}) and make({start}) share {name}; give each network parameters of its own")
+    loose = dict(first.named_modules())
+    for path, module in network.named_modules():
+        for name, value in vars(module).items():
+            other = vars(loose[path]).get(name)
+            if isinstance(value, Tensor) and not (isinstance(other, Tensor) and torch.equal(value, other)):
+                raise ValueError(
+                    f"{name} of {path or type(module).__name__} is a tensor that differs from network to network and "
+                    "is neither a parameter nor a buffer; register it with register_buffer"
+                )
+
+
+def _kind(tensor: Tensor | None) -> str:
+    if tensor is None:
+        return "missing"
+    frozen = ", frozen" if _trains(tensor) and not tensor.requires_grad else ""
+    return f"{tensor.dtype} of shape {tuple(tensor.shape)} on {tensor.device}{frozen}"
+
+
+def _same(seed: int, start: int, name: str, here: str, there: str) -> None:
+    if here != there:
+        raise ValueError(
+            f"networks of one stack differ in values only, but {name} is {here} in make({seed}) and {there} in "
+            f"make({start})"
+        )
