@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test test-all test-oldest lint docs docs-serve wheel bench results-report clean
+.PHONY: help demo test test-all test-oldest lint docs docs-serve wheel bench gpu results-report clean
 
 help:  ## shows this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 16
@@ -55,6 +55,9 @@ wheel: $(READY)  ## what is published, into dist, tried in empty environments
 
 bench: $(READY)  ## network steps per second of populations against plain training loops
 	$(BIN)/python benchmarks/population.py
+
+gpu: $(READY)  ## tests, speed and memory on a GPU in 8 minutes, into supple-gpu
+	$(BIN)/python benchmarks/gpu.py
 
 results-report: $(READY)  ## pages of the results of real runs, in supple-report
 	$(BIN)/supple report results/small results/small_layer_norm results/large results/large_layer_norm --out supple-report/permuted_mnist

@@ -26,7 +26,7 @@ from supple.lab.population.graphs import WARM_UP
 from supple.lab.streams import PermutedStream
 from supple.lab.study.shipped import find
 from supple.lab.study.spec import read
-from supple.methods.registry import METHODS
+from supple.methods.registry import METHODS, defaults
 from supple.optim import SGDW, AdamW
 
 BATCH = 30
@@ -53,14 +53,19 @@ def method_settings(method: str, hidden: int, optimizer: str) -> Mapping[str, An
 def action_share(method: str, hidden: int, optimizer: str) -> float:
     """Share of the steps at which a method does more than count, in the long run.
 
-    SWR and ReDo act every ``frequency`` steps. CBP replaces k = rate * (eligible units) units of a layer a step; in
+    SWR, ReDo and others act every ``frequency`` or ``interval`` steps. CBP replaces
+    k = rate * (eligible units) units of a layer a step; in
     the long run k * maturity units are not yet eligible, so k = rate * (hidden - k * maturity), that is
     k = rate * hidden / (1 + rate * maturity); and it acts at every step or, where k is below 1, every 1 / k steps.
-    What does the same at every step (base, L2, shrink and perturb) has a share of 0.
+    What does the same at every step (base, L2, shrink and perturb) has a share of 0, and so has what acts at the start
+    of a task, which is timed apart.
     """
-    settings = method_settings(method, hidden, optimizer)
-    if "frequency" in settings:
-        return 1 / settings["frequency"]
+    if method == "base" or not METHODS[method].replaces:
+        return 0.0
+    settings = {**defaults(METHODS[method]), **method_settings(method, hidden, optimizer)}
+    for name in ("frequency", "interval"):
+        if name in settings:
+            return 1 / settings[name]
     if "replacement_rate" in settings:
         rate = settings["replacement_rate"]
         return min(1.0, rate * hidden / (1 + rate * settings["maturity"]))
@@ -87,8 +92,8 @@ class Engine(Contender):
         stream: tasks of S seeds, on the device where to train.
         optimizers: names of :data:`OPTIMIZERS`.
         methods: "base", and names of methods. The first optimizer and method are in use at first.
-        precision: of matrix products.
-        graphs: whether steps with SGD are replayed as CUDA graphs.
+        steps: how steps are taken, (precision of matrix products, whether steps are replayed as CUDA graphs), the
+            first at first.
     """
 
     def __init__(
@@ -98,8 +103,7 @@ class Engine(Contender):
         stream: PermutedStream,
         optimizers: Sequence[str],
         methods: Sequence[str],
-        precision: Any = "float32",
-        graphs: bool = False,
+        steps: Sequence[tuple[Any, bool]] = (("float32", False),),
     ) -> None:
         super().__init__(stream)
         seeds = [seed for seed in stream.seeds.tolist() for _ in range(settings)]
@@ -107,27 +111,31 @@ class Engine(Contender):
         self.network = StackedMLP(seeds, stream.features, hidden, stream.classes).to(self.device)
         self.replicas = len(seeds)
         self._populations = {}
-        for name, method in itertools.product(optimizers, methods):
+        for name, method, how in itertools.product(optimizers, methods, steps):
             kind, step_size = OPTIMIZERS[name]
             # A step size a replica, as in a comparison of settings.
             step_sizes = torch.full((self.replicas,), step_size, device=self.device)
             optimizer = kind(self.network.parameters(), lr=step_sizes)
             own: Any = method_settings(method, hidden, name)
             acting = None if method == "base" else METHODS[method](self.network, optimizer, **own)
-            self._populations[name, method] = Population(
+            precision, graphs = how
+            self._populations[(name, method, *how)] = Population(
                 self.network, optimizer, stream, acting, precision=precision, graphs=graphs
             )
-        self.use(optimizers[0], methods[0])
+        self.use(optimizers[0], methods[0], *steps[0])
 
-    def use(self, optimizer: str, method: str) -> None:
-        """Trains with this optimizer and method, of those it was made with, from now on."""
+    def use(self, optimizer: str, method: str, precision: str = "float32", graphs: bool = False) -> None:
+        """Trains so from now on, of what it was made with."""
         self.action_share = action_share(method, self.hidden, optimizer)
-        self.population = self._populations[optimizer, method]
+        self.population = self._populations[optimizer, method, precision, graphs]
 
     def begin(self) -> None:
         """Starts the task; what a study measures there (dead units, ranks) is no part of the comparison."""
         self.loss = torch.zeros(self.replicas, dtype=torch.float64, device=self.device)
         self.hits = torch.zeros(self.replicas, dtype=torch.int64, device=self.device)
+        method = self.population.method
+        if method is not None and not method.loops_only:  # DASH wants the data so far
+            self.population.enter(self.tasks - 1)
 
     def train(self) -> None:
         """Takes one step of every replica."""
@@ -188,28 +196,27 @@ def make(
     device: str,
     optimizers: Sequence[str],
     methods: Sequence[str],
-    precision: str,
-    graphs: bool,
+    steps: Sequence[tuple[str, bool]],
 ) -> None:
     """Makes contenders: "engine", and of "plain", "careful" and "jax" those in ``names``, which take the first seed."""
     # What was measured before goes first, so that both are never in memory together.
     _held.clear()
     gc.collect()
     stream = PermutedStream(images(count), seeds, BATCH, device)
-    _held["engine"] = engine = Engine(hidden, settings, stream, optimizers, methods, precision, graphs)
-    for configuration in itertools.product(optimizers, methods) if graphs else ():
-        engine.use(*configuration)
+    _held["engine"] = engine = Engine(hidden, settings, stream, optimizers, methods, steps)
+    for optimizer, method, (precision, graphs) in itertools.product(optimizers, methods, steps):
+        engine.use(optimizer, method, precision, graphs)
         # The last of these steps is a replay.
-        for _ in range(WARM_UP + 2):
+        for _ in range(WARM_UP + 2 if graphs else 0):
             engine.step()
     stream = PermutedStream(images(count), seeds[:1], BATCH)
     kinds: dict[str, Any] = {"plain": PlainLoop, "careful": CarefulLoop, "jax": JaxLoop}
     _held.update({name: kinds[name](hidden, stream, device) for name in names})
 
 
-def measure_held(name: str, seconds: float, optimizer: str = "", method: str = "") -> dict[str, float]:
-    """Measures a contender that was made; the engine with this optimizer and method."""
+def measure_held(name: str, seconds: float, *configuration: Any) -> dict[str, float]:
+    """Measures a contender that was made; the engine as it is to be used."""
     contender = _held[name]
     if isinstance(contender, Engine):
-        contender.use(optimizer, method)
+        contender.use(*configuration)
     return measure(contender, seconds)

@@ -151,7 +151,7 @@ def tasks(quick: bool) -> dict[str, Task]:
     Returns:
         Tasks by name.
     """
-    width, images = (16, 8) if quick else (64, 32)
+    width, images = (8, 4) if quick else (64, 32)
     small = {"width": 64, "depth": 2, "heads": 2} if quick else {}
     texts = 2 if quick else 8
 

@@ -8,6 +8,7 @@ a machine that does nothing else.
 
     python benchmarks/population.py --quick --json -
     python benchmarks/population.py --width 100 --method swr shrink_and_perturb --repeats 5
+    python benchmarks/population.py --device cuda --precision float32 tf32 bfloat16 --graphs --replicas 1024
 """
 
 from __future__ import annotations
@@ -58,8 +59,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--settings", type=int, default=32, help="of them share a seed (default: %(default)s)")
     parser.add_argument("--images", type=int, default=60_000, help="images a task (default: %(default)s)")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the populations' products")
-    parser.add_argument("--graphs", action="store_true", help="replay steps with SGD as CUDA graphs (on a GPU)")
+    parser.add_argument(
+        "--precision", nargs="+", choices=PRECISIONS, default=["float32"], help="of the populations' products"
+    )
+    parser.add_argument("--graphs", action="store_true", help="also replay steps with SGD as CUDA graphs (on a GPU)")
     parser.add_argument("--quick", action="store_true", help="half a minute instead of minutes; less exact")
     parser.add_argument(
         "--scaling", action="store_true", help="also time and memory for 32 to 256 networks and one and two tasks"
@@ -79,7 +82,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"--settings is {options.settings}; with --scaling it has to divide {SCALING[0]}")
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no CUDA device on this machine; use --device cpu")
-    if options.precision == "tf32" and options.device != "cuda":
+    if "tf32" in options.precision and options.device != "cuda":
         parser.error("--precision tf32 is for GPUs; choose float32 or bfloat16, or --device cuda")
     if options.graphs and options.device != "cuda":
         parser.error("--graphs are replayed on GPUs; leave it out, or choose --device cuda")
@@ -87,9 +90,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options.method = list(dict.fromkeys(["base", *options.method]))
     options.footprint = None if options.quick else 100
     options.scaling = SCALING if options.scaling else ()
-    options.loops = ["plain"]
-    if options.device == "cpu":
-        options.loops += ["careful"] + ["jax"] * (importlib.util.find_spec("jax") is not None)
+    options.precision = list(dict.fromkeys(options.precision))
+    options.loops = ["plain", "careful"]
+    if options.device == "cpu" and importlib.util.find_spec("jax") is not None:
+        options.loops.append("jax")
     return options
 
 
@@ -106,6 +110,12 @@ def part(options: argparse.Namespace, hidden: int) -> tuple[int, int]:
     return tuple(some.stop - some.start for some in cut(seeds, options.settings, cached(weights))[0])
 
 
+def named(configuration: tuple[str, str, str, bool]) -> str:
+    """What a population trains with, in words."""
+    optimizer, method, precision, graphs = configuration
+    return f"{optimizer} {method}, {precision}{', graphs' * graphs}"
+
+
 def step_flops(hidden: int) -> int:
     """Operations of the matrix products of one training step of one network; a multiply-add is two."""
     return 2 * engine.BATCH * Architecture(784, hidden, 10, 3).multiply_adds
@@ -114,23 +124,28 @@ def step_flops(hidden: int) -> int:
 def measure_width(options: argparse.Namespace, hidden: int, processes: Workers, tick: Tick) -> dict[str, Any]:
     """Measures all contenders at one width, in turns."""
     seeds, settings = part(options, hidden)
-    configurations = list(itertools.product(options.optimizer, options.method))
+    steps = list(itertools.product(options.precision, [False, True] if options.graphs else [False]))
+    configurations = [
+        # Only steps with SGD are recorded; and methods follow base, with which they are compared.
+        (optimizer, method, *how)
+        for optimizer, how, method in itertools.product(options.optimizer, steps, options.method)
+        if optimizer == "sgd" or not how[1]
+    ]
     tick(f"width {hidden}: making networks")
     common = (settings, options.images, options.device, options.optimizer, options.method)
     own = [range(n * seeds, (n + 1) * seeds) for n in range(len(processes))]
-    last = (options.precision, options.graphs)
-    ask(processes, engine.make, [(options.loops, hidden, numbers, *common, *last) for numbers in own])
+    ask(processes, engine.make, [(options.loops, hidden, numbers, *common, steps) for numbers in own])
     turns: dict[Any, list[list[dict[str, float]]]] = {key: [] for key in (*options.loops, *configurations)}
-    peaks = []
+    peaks: dict[str, list[float]] = {precision: [] for precision in ("float32", *options.precision)}
     for _ in range(options.repeats):
         for name in options.loops:
             tick(f"width {hidden}: {name}")
             turns[name].append(ask(processes, engine.measure_held, [(name, options.seconds)] * len(processes)))
         tick(f"width {hidden}: peak")
-        peaks.append(peak(options.device))
-        # The methods follow base, with which they are compared.
+        for precision, found in peaks.items():
+            found.append(peak(options.device, precision=precision))
         for configuration in configurations:
-            tick(f"width {hidden}: engine {' '.join(configuration)}")
+            tick(f"width {hidden}: engine {named(configuration)}")
             arguments = ("engine", options.seconds, *configuration)
             turns[configuration].append(ask(processes, engine.measure_held, [arguments] * len(processes)))
 
@@ -138,7 +153,7 @@ def measure_width(options: argparse.Namespace, hidden: int, processes: Workers, 
         """Network steps a second of all processes together, one a turn."""
         return [sum(replicas / one["step"] for one in turn) for turn in turns[key]]
 
-    def row(key: Any, replicas: int) -> dict[str, Any]:
+    def row(key: Any, replicas: int, precision: str = "float32") -> dict[str, Any]:
         gflops = [rate * step_flops(hidden) / 1e9 for rate in rates(key, replicas)]
         return {
             "hidden": hidden,
@@ -146,25 +161,25 @@ def measure_width(options: argparse.Namespace, hidden: int, processes: Workers, 
             "replicas": replicas,
             "steps_per_second": spread(rates(key, replicas)),
             "gflops": spread(gflops),
-            "of_peak": spread(ratios(gflops, peaks)),
+            "of_peak": spread(ratios(gflops, peaks[precision])),
         }
 
-    def engine_row(optimizer: str, method: str) -> dict[str, Any]:
-        key, count = (optimizer, method), seeds * settings
-        found = row(key, count)
-        base = rates((optimizer, "base"), count)
+    def engine_row(optimizer: str, method: str, precision: str, graphs: bool) -> dict[str, Any]:
+        key, count = (optimizer, method, precision, graphs), seeds * settings
+        found = row(key, count, precision)
+        base = rates((optimizer, "base", precision, graphs), count)
         overhead = [ratio - 1 for ratio in ratios(base, found["steps_per_second"]["values"])]
         means = {
             f"{kind}_seconds": spread([sum(one[kind] for one in turn) / len(turn) for turn in turns[key]])
             for kind in ("quiet", "acting", "start")
         }
-        names = {"optimizer": optimizer, "method": method}
+        names = {"optimizer": optimizer, "method": method, "precision": precision, "graphs": graphs}
         own = {"settings": dict(engine.method_settings(method, hidden, optimizer)), "overhead": spread(overhead)}
         return names | found | own | {"action_share": engine.action_share(method, hidden, optimizer)} | means
 
-    base = rates(("sgd", "base"), seeds * settings)
+    base = rates(configurations[0], seeds * settings)
     return {
-        "peaks": peaks,
+        "peaks": peaks["float32"],
         "engine": [engine_row(*configuration) for configuration in configurations],
         "contenders": [
             {"name": name} | row(name, 1) | {"engine_over": spread(ratios(base, rates(name, 1)))}
@@ -229,7 +244,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     # Numbers on standard output are for programs; tables then go beside them.
     console = Console(stderr=options.json is sys.stdout)
-    turns = options.repeats * (len(options.optimizer) * len(options.method) + len(options.loops) + 1) + 1
+    ways = len(options.method) * len(options.precision)
+    ways *= len(options.optimizer) + options.graphs
+    turns = options.repeats * (ways + len(options.loops) + 1) + 1
     total = len(options.width) * turns + 2 * bool(options.footprint) + len(options.scaling)
     try:
         with Progress(console=Console(stderr=True), transient=True) as bar:

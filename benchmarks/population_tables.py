@@ -22,10 +22,8 @@ def show(found: dict[str, Any], console: Console) -> None:
         f"Large matrix products in float32: {found['peak']['median']:.0f} GFLOP/s ({ends(found['peak'], '{:.0f}')})",
         highlight=False,
     )
-    if plan["precision"] != "float32":
-        console.print(f"Products of the populations in {plan['precision']}; loops, memory and scaling in float32")
-    if plan["graphs"]:
-        console.print("Steps of the populations with SGD replayed as CUDA graphs; AdamW, memory and scaling without")
+    if plan["precision"] != ["float32"]:
+        console.print("Loops, memory and scaling in float32; peak is that of the precision")
     tables = [_engine(found["engine"]), _contenders(found["contenders"])]
     tables += [_memory(found["footprints"])] if found["footprints"] else []
     tables += [_scaling(found["scaling"])] if found["scaling"] else []
@@ -56,12 +54,17 @@ def _engine(rows: list[dict[str, Any]]) -> Table:
         "over repeats. overhead: by how much a step takes longer than one of base, actions included as often as they "
         "come in a long run."
     )
-    found = table(("h", "optimizer", "method"), ("networks", "steps/s", "±", "GFLOP/s", "peak", "overhead"), caption)
+    plain = all(row["precision"] == "float32" and not row["graphs"] for row in rows)
+    how = () if plain else ("products",)
+    found = table(
+        ("h", "optimizer", *how, "method"), ("networks", "steps/s", "±", "GFLOP/s", "peak", "overhead"), caption
+    )
     for row in rows:
         over = spread([100 * value for value in row["overhead"]["values"]])
         found.add_row(
             str(row["hidden"]),
             {"sgd": "SGD", "adamw": "AdamW"}[row["optimizer"]],
+            *(row["precision"] + ", graphs" * row["graphs"] for _ in how),
             _label(row["method"]),
             f"{row['workers']} x {row['replicas']}",
             *_rate(row),

@@ -1,46 +1,69 @@
-"""What each method adds to a training step: time on average, time of the step at which it acts, and memory.
+"""What each method adds to training steps of ordinary networks: time, and memory that it keeps.
 
-A ResNet-18 for 32 x 32 images (11 million parameters) and a transformer on bytes (25 million), at the settings of the
-paper, each method on a network of its own. Steps are taken in turns, plain and with each method, and medians count, so
-that a busy moment of the machine falls on all of them. A method's time on average is
+A ResNet-18 for 32 x 32 images and a transformer on bytes (25 million), with every method of the package: those of the
+study at the settings of the paper, the others at their defaults. Each method has a network of its own, which takes
+turns with a plain one, and medians count, so that a busy moment of the machine falls on both. A method's time on
+average is
 
-    (1 - f) * (its step when it does nothing) + f * (its step when it acts + what reading features adds to training)
+    (1 - f) * (what it adds to a step at which it does not act) + f * (what it adds to one at which it acts)
 
-with f the share of steps at which it acts. That share is known: 1/2048 for SWR, 1/16 for ReDo; for CBP it is that of a
-layer's replacements once the units are older than the 500 steps of maturity, which are left out here (maturity 0).
+with f the share of steps at which it acts: 1/2048 for SWR, 1/16 for ReDo, 1 for what does the same at every step, 0 for
+what acts only where the data change, which is then timed as its acting step; for CBP it is that of a layer's
+replacements once the units are older than the 500 steps of maturity, which are left out here (maturity 0). What a
+method adds is its own step and, where it reads features, has a term of the loss or works before the optimizer, what
+that adds to training.
 
     python benchmarks/training_step.py --quick    # small networks, some seconds
+    python benchmarks/training_step.py --method swr cbp --mode eager autocast --device cuda
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import statistics
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import networks
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import supple
+from supple.methods.penalty import Penalty
+from supple.methods.registry import METHODS
 
-Make = Callable[[Any, torch.optim.Optimizer], supple.Method]
+SETTINGS: dict[str, dict[str, float]] = {
+    "swr": {"frequency": 2048, "factor": 1e-5},
+    "cbp": {"maturity": 0, "replacement_rate": 1e-4},
+    "redo": {"frequency": 16, "threshold": 1e-4},
+    "l2": {"l2": 1e-5},
+    "shrink_and_perturb": {"l2": 1e-5, "variance": 1e-8},
+}
+"""Where they are not a method's defaults."""
+MODES = ("eager", "compiled", "autocast")
 
 
-@dataclass(frozen=True)
-class Contender:
-    """A method as the benchmark runs it.
+def make(name: str, model: Any, optimizer: torch.optim.Optimizer) -> Any:
+    """A method as the benchmark runs it."""
+    takes_units = "units" in inspect.signature(METHODS[name]).parameters
+    units = {"units": model.units()} if takes_units else {}
+    return METHODS[name](model, optimizer, **SETTINGS.get(name, {}), **units)
 
-    Args:
-        make: makes it for a network and its optimizer.
-        share: share of steps at which it acts.
-    """
 
-    make: Make
-    share: Callable[[supple.Method], float]
+def share(method: Any) -> float:
+    """The share of steps at which a method acts in the long run."""
+    if isinstance(method, supple.CBP):
+        # All layers fill their accumulators with the same part of their size a step, so each is due about once in
+        # 1 / (rate * size) steps; layers of one size are due together.
+        return sum(min(1.0, method.settings["replacement_rate"] * size) for size in {g.size for g in method.units})
+    if method.acts_at_boundary and not method.settings.get("every"):
+        return 0.0
+    period = method.settings.get("frequency", method.settings.get("interval", 1))
+    return 1 / period if method.replaces else 1.0
 
 
 def skip_to_action(method: Any) -> None:
@@ -49,59 +72,80 @@ def skip_to_action(method: Any) -> None:
         method.step()
 
 
-def _cbp_share(method: Any) -> float:
-    # All layers fill their accumulators with the same part of their size a step, so each is due about once in 1 / (rate
-    # * size) steps; layers of one size are due together.
-    return sum(min(1.0, 1e-4 * size) for size in {group.size for group in method.units})
-
-
-SETTINGS = {
-    "SWR": Contender(lambda m, o: supple.SWR(m, o, frequency=2048, factor=1e-5), lambda method: 1 / 2048),
-    "CBP": Contender(lambda m, o: supple.CBP(m, o, maturity=0, replacement_rate=1e-4, units=m.units()), _cbp_share),
-    "ReDo": Contender(
-        lambda m, o: supple.ReDo(m, o, frequency=16, threshold=1e-4, units=m.units()), lambda method: 1 / 16
-    ),
-    "L2": Contender(lambda m, o: supple.L2(m, o, l2=1e-5), lambda method: 1.0),
-    "shrink and perturb": Contender(
-        lambda m, o: supple.ShrinkAndPerturb(m, o, l2=1e-5, variance=1e-8), lambda method: 1.0
-    ),
-}
-
-
 @dataclass
 class Run:
-    """One network in training, and the seconds it took."""
+    """One network in training, and the seconds it took.
 
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    method: supple.Method | None
-    training: list[float] = field(default_factory=list)
-    reading: list[float] = field(default_factory=list)
-    idle: list[float] = field(default_factory=list)
-    acting: list[float] = field(default_factory=list)
+    Args:
+        task: what is trained.
+        mode: one of :data:`MODES`.
+        device: where.
+        name: of the method; "" for none.
 
-    def step(self, task: networks.Task, x: Tensor, y: Tensor, acts: bool, wait: Callable[[], None]) -> None:
-        """One training step, timed in its two parts.
+    Attributes:
+        training: seconds of a step without the method's own, by whether the method changes it and whether it acts.
+        own: seconds of the method's own step, by the same.
+    """
 
-        Args:
-            task: what is trained.
-            x: inputs.
-            y: labels.
-            acts: whether the method acts at this step.
-            wait: waits for the device.
-        """
-        reads = self.method is not None and bool(self.method.needs().readers)
-        start = time.perf_counter()
+    task: networks.Task
+    mode: str
+    device: str
+    name: str = ""
+    training: dict[tuple[bool, bool], list[float]] = field(default_factory=lambda: defaultdict(list))
+    own: dict[tuple[bool, bool], list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def __post_init__(self) -> None:
+        torch.manual_seed(0)
+        self.model = self.task.network().to(self.device)
+        self.called = torch.compile(self.model) if self.mode == "compiled" else self.model
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
+        self.method = make(self.name, self.model, self.optimizer) if self.name else None
+
+    def wait(self) -> float:
+        """The time, once the device has done everything."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def step(self, x: Tensor, y: Tensor, acts: bool = False) -> None:
+        """One training step, timed in its two parts; ``acts`` says whether the method acts at it."""
+        method, term = self.method, isinstance(self.method, Penalty)
+        before = method is not None and method.acts_before_step
+        kind = method is not None and (term or before or bool(method.needs().readers)), acts
+        start = self.wait()
         self.optimizer.zero_grad()
-        task.loss(self.model, x, y).backward()
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.mode == "autocast"):
+            loss = self.task.loss(self.called, x, y)
+            if term:
+                loss = loss + method.penalty(x, loss=loss)
+        loss.backward()
+        if before:
+            method.before_step()
         self.optimizer.step()
-        wait()
-        middle = time.perf_counter()
-        if self.method is not None:
-            self.method.step()
-            wait()
-            (self.acting if acts else self.idle).append(time.perf_counter() - middle)
-        (self.reading if reads else self.training).append(middle - start)
+        middle = self.wait()
+        self.training[kind].append(middle - start)
+        if method is not None:
+            method.step()
+            self.own[kind].append(self.wait() - middle)
+
+    def boundary(self, x: Tensor, y: Tensor) -> None:
+        """Lets the method act as where the data change, timed."""
+        data = [((x, y),), lambda model, batch: self.task.loss(model, *batch)] if self.name == "dash" else []
+        start = self.wait()
+        self.method.boundary(*data)
+        self.own[False, True].append(self.wait() - start)
+
+    def forget(self) -> None:
+        """Forgets the seconds so far."""
+        self.training.clear(), self.own.clear()
+
+    def added(self, acts: bool, plain: float) -> float:
+        """Seconds that the method adds to a plain step of so many, where it acts or where it does not."""
+        found = []
+        for kind in (kind for kind in self.own if kind[1] == acts):
+            changed = statistics.median(self.training[kind]) - plain if kind[0] else 0.0
+            found += [seconds + max(0.0, changed) for seconds in self.own[kind]]
+        return statistics.median(found) if found else 0.0
 
 
 def kept_bytes(method: supple.Method) -> int:
@@ -127,57 +171,76 @@ def kept_bytes(method: supple.Method) -> int:
     return sum(seen.values())
 
 
-def measure(task: networks.Task, rounds: int, device: str) -> None:
-    """Trains and prints a table."""
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    runs: dict[str, Run] = {}
-    for name in ("plain", *SETTINGS):
-        torch.manual_seed(0)
-        model = task.network().to(device)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-        runs[name] = Run(model, optimizer, SETTINGS[name].make(model, optimizer) if name in SETTINGS else None)
+def compare(task: networks.Task, plain: Run, name: str, rounds: int) -> dict[str, Any]:
+    """Trains a network with a method in turns with a plain one.
+
+    Returns:
+        Seconds of a plain step; what the method adds to it on average, as a share of it; seconds that it adds to a step
+        at which it acts and to others; bytes that it keeps.
+    """
+    run = Run(task, plain.mode, plain.device, name)
+    part = share(run.method)
     for number in range(-1, rounds):
-        x, y = (part.to(device) for part in task.batch())
-        for name, run in runs.items():
-            for acts in (False, True) if run.method else (False,):
-                # L2 and shrink and perturb do the same at every step.
-                if acts and SETTINGS[name].share(run.method) < 1:
-                    skip_to_action(run.method)
-                run.step(task, x, y, acts, wait)
-            if number < 0:  # the first round warms up
-                run.training.clear(), run.reading.clear(), run.idle.clear(), run.acting.clear()
-    size = sum(p.numel() for p in runs["plain"].model.parameters())
-    plain = statistics.median(runs["plain"].training)
-    print(f"{size / 1e6:.1f} million parameters; a plain step takes {plain * 1e3:.1f} ms")
-    print(f"{'':20}{'on average':>12}{'acting step':>13}{'acts itself':>13}{'idle':>10}{'kept':>12}")
-    for name, setting in SETTINGS.items():
-        run = runs[name]
-        assert run.method is not None
-        share = setting.share(run.method)
-        # L2 and shrink and perturb act at every step.
-        acting = statistics.median(run.acting + (run.idle if share == 1 else []))
-        idle = acting if share == 1 else statistics.median(run.idle)
-        read = max(0.0, statistics.median(run.reading) - statistics.median(run.training)) if run.reading else 0.0
-        average = ((1 - share) * idle + share * (acting + read)) / plain
-        print(
-            f"{name:20}{average:>+12.3%}{1 + (acting + read) / plain:>12.2f}x{acting * 1e3:>10.2f} ms"
-            f"{idle * 1e6:>7.0f} us{kept_bytes(run.method) / 2**20:>8.3f} MiB"
-        )
+        x, y = (tensor.to(plain.device) for tensor in task.batch())
+        plain.step(x, y)
+        run.step(x, y, acts=part == 1)
+        if part == 0:
+            run.boundary(x, y)
+        elif part < 1:
+            skip_to_action(run.method)
+            run.step(x, y, acts=True)
+        if number < 0:  # the first round warms up
+            plain.forget(), run.forget()
+    seconds = statistics.median(plain.training[False, False])
+    acting, idle = (run.added(acts, seconds) for acts in (True, False))
+    return {
+        "plain": seconds,
+        "share": part,
+        "overhead": (part * acting + (1 - part) * idle) / seconds,
+        "acting": acting,
+        "idle": idle,
+        "kept": kept_bytes(run.method),
+    }
+
+
+def measure(
+    quick: bool, rounds: int, device: str, modes: Sequence[str] = MODES[:1], methods: Sequence[str] = tuple(METHODS)
+) -> Iterator[dict[str, Any]]:
+    """Compares methods with plain training on both networks; a method that fails has an "error" instead of numbers."""
+    for mode in modes:
+        plains = {network: Run(task, mode, device) for network, task in networks.tasks(quick).items()}
+        for name, (network, plain) in ((name, pair) for name in methods for pair in plains.items()):
+            row = {"network": network, "mode": mode, "method": name}
+            try:
+                yield row | compare(plain.task, plain, name, rounds)
+            except Exception as error:  # the others are to be measured all the same
+                yield row | {"error": f"{type(error).__name__}: {error}".partition("\n")[0]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small networks and few steps")
     parser.add_argument("--rounds", type=int, help="steps of each kind; default: 7, with --quick 3")
+    parser.add_argument("--method", nargs="+", choices=METHODS, default=list(METHODS), help="default: all")
+    parser.add_argument("--mode", nargs="+", choices=MODES, default=["eager"], help="default: eager")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, help="threads of torch; default: torch's own choice")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     rounds = options.rounds or (3 if options.quick else 7)
-    for name, task in networks.tasks(options.quick).items():
-        print(f"{name}, {options.device}, {torch.get_num_threads()} threads")
-        measure(task, rounds, options.device)
+    print(f"{options.device}, {torch.get_num_threads()} threads; what methods add to a step")
+    print(f"{'':41}{'plain step':>13}{'on average':>12}{'where acting':>15}{'idle':>12}{'kept':>13}")
+    for row in measure(options.quick, rounds, options.device, options.mode, options.method):
+        print(f"{row['network']:12}{row['mode']:10}{row['method']:19}", end="")
+        if "error" in row:
+            print(f" failed: {row['error']}", flush=True)
+            continue
+        print(
+            f"{row['plain'] * 1e3:>10.1f} ms{row['overhead']:>+12.3%}{row['acting'] * 1e3:>12.2f} ms"
+            f"{row['idle'] * 1e6:>9.0f} us{row['kept'] / 2**20:>9.3f} MiB",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
