@@ -1,8 +1,9 @@
 """A network that has lost plasticity: how much, in which layer, and what would help?
 
-A perceptron learns the images of MNIST task after task with Adam; in each task all pixels are in a new order. Then it
-is probed: how fast does it learn random labels, and one more task, compared with fresh networks? Which layer holds it
-back, and which method helps? At the end it goes on with the best one, and is probed again.
+A perceptron learns the images of MNIST task after task with Adam; in each task all pixels are in a new order. Its units
+are watched meanwhile. Then it is probed: how fast does it learn one more task, and random labels, compared with fresh
+networks? Which layer holds it back, and which method helps? At the end it goes on with the best one, and is probed
+again.
 
     python examples/lost_plasticity.py --tasks 40
 """
@@ -41,20 +42,30 @@ def fresh() -> nn.Module:
 
 
 class Learner:
-    """Learns the tasks of a stream one after the other."""
+    """Learns the tasks of a stream one after the other, and is watched."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         torch.manual_seed(arguments.seed)
-        self.model, self.lr, self.steps = fresh(), arguments.lr, arguments.steps
-        self.optimizer = self.make_optimizer(self.model.parameters())
+        self.lr, self.steps = arguments.lr, arguments.steps
         self.stream = PermutedStream(mnist10k(), seeds=[arguments.seed], batch_size=32)
+        # The task that comes after all others, which it is not to learn.
+        self.images, self.classes = (part[0] for part in self.stream.task(2 * arguments.tasks).examples(2000))
+        self.take(fresh())
         self.began, self.learned = time.perf_counter(), 0
+
+    def take(self, model: nn.Module) -> None:
+        """Goes on with a network and a new optimizer."""
+        self.model, self.optimizer = model, self.make_optimizer(model.parameters())
+        measures = ["dead", "effective_rank", "update_ratio"]
+        self.watch = supple.watch(
+            model, self.images[:500], optimizer=self.optimizer, every=self.steps, measures=measures, prefix=""
+        )
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, lr=self.lr)
 
     def learn(self, tasks: int) -> None:
-        """Learns so many more tasks, and says of some how many of the images it told before it learned from them."""
+        """Learns so many more tasks, and says of some how many images it told before it learned from them, and more."""
         for number in range(self.learned, self.learned + tasks):
             task, hits = self.stream.task(number), 0.0
             for step in range(min(self.steps, len(task))):
@@ -65,8 +76,12 @@ class Learner:
                 self.optimizer.step()
                 hits += float((logits.argmax(dim=1) == y[0]).float().mean()) / min(self.steps, len(task))
             if number % 5 == 0 or number == self.learned + tasks - 1:
-                passed = time.perf_counter() - self.began
-                print(f"task {number + 1}: {hits:.1%} right; {passed:.0f} s", flush=True)
+                seen, passed = self.watch.history[-1], time.perf_counter() - self.began
+                print(
+                    f"task {number + 1}: {hits:.1%} right, {seen['dead']:.0%} of the units dead, effective rank "
+                    f"{seen['4/effective_rank']:.1f}, update {seen['update_ratio']:.1e}; {passed:.0f} s",
+                    flush=True,
+                )
         self.learned += tasks
 
 
@@ -75,7 +90,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)  # products as small as these are faster without sharing them out
     learner = Learner(arguments)
     learner.learn(arguments.tasks)
-    x, y = (part[0] for part in learner.stream.task(learner.learned).examples(2000))
     makers = {
         "SWR": lambda model, optimizer: supple.SWR(model, optimizer, frequency=50, factor=1e-3, seed=arguments.seed),
         "FIRE": lambda model, optimizer: supple.FIRE(model, optimizer, seed=arguments.seed),
@@ -85,11 +99,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     def probed(task: Task) -> supple.Probe:
         return supple.probe(learner.model, fresh, task, learner.make_optimizer, seeds=arguments.seeds)
 
-    by_heart = RandomLabels(x, examples=320, steps=arguments.budget)
-    next_task = Task(x, y, steps=arguments.budget)
-    print(f"\nrandom labels:\n{probed(by_heart)}", flush=True)
-    probe = probed(next_task)
-    print(f"\nthe next task:\n{probe}", flush=True)
+    # Others for each seed, so that a method that has to learn for a while has not seen those of the probe.
+    by_heart = RandomLabels(learner.images, examples=320, steps=arguments.budget)
+    next_task = Task(learner.images, learner.classes, steps=arguments.budget)
+    before = probed(next_task)
+    print(f"\nthe next task:\n{before}", flush=True)
+    probe = probed(by_heart)
+    print(f"\nrandom labels:\n{probe}", flush=True)
     print(f"\none layer fresh at a time:\n{probe.by_layer()}", flush=True)
     cures = probe.cures(makers)
     best = next(row.name for row in cures.rows if row.name in makers)
@@ -97,8 +113,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     # The method is made for a network that was not trained yet, whose values tell what they were drawn from.
     torch.manual_seed(arguments.seed + 1)
-    trained, learner.model = learner.model, fresh()
-    learner.optimizer = learner.make_optimizer(learner.model.parameters())
+    trained = learner.model
+    learner.take(fresh())
     method = makers[best](learner.model, learner.optimizer)
     learner.model.load_state_dict(trained.state_dict())
     if method.acts_at_boundary:
@@ -106,8 +122,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     method.attach()
     learner.learn(max(1, arguments.tasks // 10))
     method.close()
-    print(f"\nthe next task, plain and with {best}")
-    print(f"{'before':8}{probe.verdict}\n{'after':8}{probed(next_task).verdict}")
+    print(f"\nbefore, and with {best}")
+    for name, old, task in (("the next task", before, next_task), ("random labels", probe, by_heart)):
+        print(f"{name}, before: {old.verdict}\n{name}, after: {probed(task).verdict}")
 
 
 if __name__ == "__main__":

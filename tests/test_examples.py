@@ -68,7 +68,27 @@ def test_a_network_is_probed_and_treated(capsys: pytest.CaptureFixture[str]) -> 
     for heading in ("random labels:", "the next task:", "one layer fresh at a time:", "after a method:"):
         assert heading in text
     assert [line.split()[0] for line in text.splitlines() if " fresh  " in line][-4:] == ["0", "2", "4", "6"]
-    assert re.search(r"^before .*\nafter ", text, flags=re.MULTILINE)
+    assert re.search(r"task 2: \d.* dead, effective rank \d", text)
+    for task in ("the next task", "random labels"):
+        assert re.search(f"^{task}, before: .*\n{task}, after: ", text, flags=re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_an_agent_is_watched_and_probed(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("stable_baselines3")
+    small = ["--phases", "2", "--phase", "128", "--rollout", "128", "--epochs", "20", "--frequency", "20"]
+    threads = torch.get_num_threads()
+    try:
+        load("probed_control").main([*small, "--budget", "8", "--seeds", "2"])
+    finally:
+        torch.set_num_threads(threads)
+    text = capsys.readouterr().out
+    assert re.search(r"phase 2: return plain \d.* dead, update \d.*, SWR \d", text)
+    verdicts = re.findall(r"^(\w+) after phase (\d): \w", text, flags=re.MULTILINE)
+    assert verdicts == [("plain", "1"), ("SWR", "1"), ("plain", "2"), ("SWR", "2")]
+    found = re.search(r"^(\d+) weights drawn anew", text, flags=re.MULTILINE)
+    assert found, text
+    assert int(found[1]) > 0
 
 
 def test_every_subject_has_text() -> None:
@@ -115,8 +135,10 @@ def test_two_processes_end_with_the_same_network(how: str, method: str) -> None:
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_help_shows_an_example(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    if path.stem == "changing_control":
+    if path.stem.endswith("_control"):
         pytest.importorskip("gymnasium")
+    if path.stem == "probed_control":
+        pytest.importorskip("stable_baselines3")
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as ended:
         load(path.stem).main(["--help"])

@@ -11,6 +11,7 @@ from torch import nn
 from supple.methods.base import Method
 from supple.probing.curves import Interval
 from supple.probing.tasks import seeded
+from supple.structure.description import format_row
 from supple.structure.wrapping import unwrapped
 
 if TYPE_CHECKING:
@@ -48,13 +49,12 @@ class Variants(NamedTuple):
     rows: list[Variant]
 
     def __str__(self) -> str:
-        width = max(len(row.name) for row in self.rows) + 2
-        lines = [f"{'':{width}}{'steps, as it is 100%':25}compared with fresh"]
+        cells = [("", "steps, as it is 100%", "compared with fresh")]
         for row in self.rows:
             mean, low, high = (f"{100 * (1 + end):.0f}" for end in row.change)
             change = "100%" if row.name == AS_IT_IS else f"{mean}% ({low} to {high}%)"
-            lines.append(f"{row.name:{width}}{change:25}{row.verdict}")
-        return "\n".join(lines)
+            cells.append((row.name, change, row.verdict))
+        return "\n".join(format_row(row, cells) for row in cells)
 
 
 def by_layer(probe: Probe, blocks: Iterable[str] | None = None) -> Variants:

@@ -25,10 +25,10 @@ def units(model: nn.Module, example: Any = None) -> Units:
     With an example, of any model: it is traced (:mod:`supple.structure.tracing`), and the outputs of a Linear or Conv
     are hidden units when only Linears and Convs read them, through operations that keep units apart: activations,
     dropout, normalization, pooling, reshaping, concatenation, and products and sums of several (gated layers, layers of
-    two inputs, a layer and an embedding), which are one group with the weights of all of them. Left out, with the reason, are units that are
-    added to or multiplied with features that their own weights do not make (a residual stream, an input, a state), that
-    go into attention or a recurrent layer, whose weights are used for something else, or that something unknown may
-    mix; and every other parameter of two dimensions or more, such as an embedding alone.
+    two inputs, a layer and an embedding), which are one group with the weights of all of them. Left out, with the
+    reason, are units that are added to or multiplied with features that their own weights do not make (a residual
+    stream, an input, a state), that go into attention or a recurrent layer, whose weights are used for something else,
+    or that something unknown may mix; and every other parameter of two dimensions or more, such as an embedding alone.
 
     Without one, of a ``torch.nn.Sequential`` (nested ones too, but no subclass with a forward of its own).
 
