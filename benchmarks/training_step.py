@@ -204,11 +204,21 @@ def compare(task: networks.Task, plain: Run, name: str, rounds: int) -> dict[str
 
 
 def measure(
-    quick: bool, rounds: int, device: str, modes: Sequence[str] = MODES[:1], methods: Sequence[str] = tuple(METHODS)
+    quick: bool,
+    rounds: int,
+    device: str,
+    modes: Sequence[str] = MODES[:1],
+    methods: Sequence[str] = tuple(METHODS),
+    only: str = "",
 ) -> Iterator[dict[str, Any]]:
-    """Compares methods with plain training on both networks; a method that fails has an "error" instead of numbers."""
+    """Compares methods with plain training on both networks, or on ``only`` one.
+
+    A method that fails has an "error" instead of numbers.
+    """
     for mode in modes:
-        plains = {network: Run(task, mode, device) for network, task in networks.tasks(quick).items()}
+        plains = {
+            network: Run(task, mode, device) for network, task in networks.tasks(quick).items() if only in ("", network)
+        }
         for name, (network, plain) in ((name, pair) for name in methods for pair in plains.items()):
             row = {"network": network, "mode": mode, "method": name}
             try:

@@ -126,7 +126,7 @@ class InitialDistributions(Mapping[str, Initial]):
 
     def _rows(self) -> list[tuple[str, ...]]:
         """The table that is printed, with its headings."""
-        rows = [("parameter", "shape", "distribution", "source")]
+        rows: list[tuple[str, ...]] = [("parameter", "shape", "distribution", "source")]
         for name, initial in self._entries.items():
             drawn = "-" if initial.distribution is None else str(initial.distribution)
             fixed = "" if initial.fixed_row is None else f", row {initial.fixed_row} fixed"
