@@ -1,9 +1,9 @@
 """How fast any module is trained as a population here, against one network a process on the same cores.
 
-Network steps a second of ``supple.lab.stack`` and of a careful loop of plain PyTorch, for a convolutional network of the
-size of LeNet-5 (images of 28 x 28, batch 32) and a GPT of 100,000 parameters (16 sequences of 32 tokens). Each contender
-has one process a core, with one thread; a stack has the replicas divided by the cores in each. Both take turns, and
-ratios are formed within a turn, so that a busy moment of the machine falls on both.
+Network steps a second of ``supple.lab.stack`` and of a careful loop of plain PyTorch, for a convolutional network of
+the size of LeNet-5 (images of 28 x 28, batch 32) and a GPT of 100,000 parameters (16 sequences of 32 tokens). Each
+contender has one process a core, with one thread; a stack has the replicas divided by the cores in each. Both take
+turns, and ratios are formed within a turn, so that a busy moment of the machine falls on both.
 
     python benchmarks/stacked.py --quick
     python benchmarks/stacked.py --network lenet --replicas 8 --profile
