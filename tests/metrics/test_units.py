@@ -32,7 +32,7 @@ def test_dead_units_against_a_loop() -> None:
     assert dead_units(features, (-1.0, 1.0), 0.01).tolist() == expected
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", [one for one in ACTIVATIONS if one != "fourier"])  # which has no flat part
 def test_units_driven_into_saturation_are_dead(activation: str) -> None:
     network = MLP(inputs=6, hidden=4, depth=2, activation=activation, seed=3)
     x = torch.rand(20, 6)

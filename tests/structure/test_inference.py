@@ -243,6 +243,7 @@ def test_a_few_entries_are_told_by_an_initializer_that_fits(shape, fill):
         assert not found.doubt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fill", [lambda w: init.normal_(w, 0, 0.0037), lambda w: init.uniform_(w, -0.0037, 0.0037)])
 def test_small_samples_are_rarely_taken_for_the_other_family(fill):
     normal = fill(torch.empty(2000)).abs().max() > 0.004
@@ -256,6 +257,7 @@ def test_small_samples_are_rarely_taken_for_the_other_family(fill):
     assert isinstance(inferred((200,), fill).distribution, Normal if normal else Uniform)
 
 
+@pytest.mark.slow
 def test_a_normal_sample_is_not_turned_down():
     found = [inferred((20, 15), lambda w: init.normal_(w, 0.1, 0.37), seed).distribution for seed in range(300)]
     assert sum(distribution is None for distribution in found) == 0

@@ -106,12 +106,13 @@ def assert_same(architecture: dict[str, Any], optimizer: str, method: str, steps
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("layer_norm", [None, "after"])
+@pytest.mark.parametrize("layer_norm", [pytest.param(None, marks=pytest.mark.slow), "after"])
 def test_fast_equals_general_for_each_method(method: str, layer_norm: str | None) -> None:
     count = assert_same({"hidden": 10, "layer_norm": layer_norm}, "SGDW", method)
     assert (count > 0) is (method not in ("base", "L2", "S&P"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("method", ["base", "SWR", "CBP", "ReDo", "SWR average"])
 def test_fast_equals_general_for_each_optimizer(optimizer: str, method: str) -> None:

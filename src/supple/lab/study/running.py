@@ -136,9 +136,8 @@ def join(
     """
     watcher, stop = watcher or Watcher(), stop or threading.Event()
     which, count = shard
-    with emptied(config.folder):
-        with claims.claimed(config.folder, _MANIFEST_WAIT):
-            manifest, parts = prepare(config, joining=True)
+    with emptied(config.folder), claims.claimed(config.folder, _MANIFEST_WAIT):
+        manifest, parts = prepare(config, joining=True)
         fitness.compare(manifest.sessions[-1].get("versions", {}))
     first = (
         parts[len(parts) * which // count :] + parts[: len(parts) * which // count] if whole else parts[which::count]
