@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
-from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
+
+from supple.functional.generators import generators_kept
 
 
 @contextmanager
@@ -34,8 +32,10 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     buffers = [dict(module._buffers) for module in modules]
     copies = {id(b): b.clone() for group in buffers for b in group.values() if b is not None}
     with ExitStack() as stack:
-        for put_back in _generators(model):
-            stack.callback(put_back)
+        stack.enter_context(generators_kept({parameter.device for parameter in model.parameters()}))
+        for own in (value for module in modules for value in vars(module).values()):
+            if isinstance(own, torch.Generator):
+                stack.callback(own.set_state, own.get_state())
         stack.enter_context(torch.no_grad())
         device = next((p.device.type for p in model.parameters()), "cpu")
         if torch.is_autocast_enabled(device):
@@ -57,19 +57,3 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
                 if any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__):
                     # Else the next forward pass would take the weights that were gathered, and not those of then.
                     module.reshard()  # type: ignore[operator]
-
-
-def _generators(model: nn.Module) -> Iterator[Callable[[], Any]]:
-    """Functions that put the random generators back into their present states."""
-    yield partial(torch.set_rng_state, torch.get_rng_state())
-    yield partial(random.setstate, random.getstate())
-    yield partial(np.random.set_state, np.random.get_state())  # noqa: NPY002
-    for device in {p.device for p in model.parameters()}:
-        if device.type not in ("cpu", "meta"):
-            there = torch.get_device_module(device)
-            where = () if device.type == "mps" else (device,)
-            yield partial(there.set_rng_state, there.get_rng_state(*where), *where)
-    for module in model.modules():
-        for own in vars(module).values():
-            if isinstance(own, torch.Generator):
-                yield partial(own.set_state, own.get_state())

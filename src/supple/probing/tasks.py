@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from supple.functional.generators import generators_kept
 from supple.functional.random import purpose, uniform, words
 from supple.methods.seeds import aside
 
@@ -235,21 +236,11 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     Yields:
         Nothing.
     """
-    kind = "cpu" if device is None else device.type
-    accelerator = kind not in ("cpu", "meta")
-    own, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with (
-        torch.random.fork_rng([device] if accelerator else [], device_type=kind if accelerator else "cuda"),
-        aside(),
-    ):
-        try:
-            torch.manual_seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002
-            random.seed(seed)
-            yield
-        finally:
-            random.setstate(own)
-            np.random.set_state(of_numpy)  # noqa: NPY002
+    with generators_kept([] if device is None else [device]), aside():
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        random.seed(seed)
+        yield
 
 
 def made(factory: Factory, seed: int) -> nn.Module:
