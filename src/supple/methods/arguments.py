@@ -48,9 +48,15 @@ def refuse_unknown(kind: type, unknown: Mapping[str, Any]) -> None:
     """Raises a TypeError for keyword arguments that a method does not take."""
     for name in unknown:
         known = [one for one in inspect.signature(kind).parameters if one not in ("model", "optimizer")]
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise TypeError(f"{kind.__name__} has no argument {name!r}.{hint} It has {', '.join(known)}")
+        raise TypeError(
+            f"{kind.__name__} has no argument {name!r}.{did_you_mean(name, known)} It has {', '.join(known)}"
+        )
+
+
+def did_you_mean(name: str, known: Iterable[str], alike: float = 0.5) -> str:
+    """Such as " Did you mean 'swr'?"; empty where none of the known names is so much alike."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=alike)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def chosen_parameters(

@@ -90,11 +90,11 @@ class CChain(Penalty):
     ) -> None:
         super().__init__(model, optimizer, **shared)
         self.strength = self.setting("strength", strength, 0).float().to(self.device)
-        self.ratio = self.setting("ratio", ratio, 0).float().to(self.device)
+        ratio = self.setting("ratio", ratio, 0)
+        self.ratio, self._weighs = ratio.float().to(self.device), bool((ratio > 0).any())
         self.warm_up = self.setting("warm_up", warm_up, 1, whole=True).to(self.device)
         window = int(self.setting("window", window, 1, whole=True)[0])
         self.outputs = outputs
-        self._weighs = bool((self.setting("ratio", ratio, 0) > 0).any())
         self._taken: list[Tensor] = []
         now = {name: self.stack(parameter) for name, parameter in self.parameters.items()}
         # Of the loss and the churn at each of the last updates; -1 where nothing is known.

@@ -5,13 +5,13 @@ A method states in its class what there is to know of it (:class:`supple.methods
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import warnings
 from importlib.metadata import entry_points
 from typing import Any
 
+from supple.methods.arguments import did_you_mean
 from supple.methods.base import Method
 from supple.methods.c_chain import CChain
 from supple.methods.cbp import CBP
@@ -109,8 +109,7 @@ def find(name: str) -> type[Method]:
         return METHODS[name]
     module, colon, attribute = name.partition(":")
     if not colon:
-        near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.4)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, METHODS, alike=0.4)
         raise ValueError(
             f"there is no method {name!r}.{hint} There are {', '.join(METHODS)}; one of your own is "
             "named package.module:Class"

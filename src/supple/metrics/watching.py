@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from supple.methods.arguments import check_arguments
+from supple.methods.arguments import check_arguments, did_you_mean
 from supple.methods.attaching import around_steps
 from supple.methods.probe import unwrapped_optimizer
 from supple.metrics.loggers import History, writer
@@ -272,9 +271,9 @@ def _known(measures: Iterable[str]) -> tuple[str, ...]:
     chosen = (measures,) if isinstance(measures, str) else tuple(measures)
     for name in chosen:
         if name not in MEASURES:
-            near = difflib.get_close_matches(name, MEASURES, n=1, cutoff=0.5)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"there is no measure {name!r}.{hint} There are {', '.join(MEASURES)}")
+            raise ValueError(
+                f"there is no measure {name!r}.{did_you_mean(name, MEASURES)} There are {', '.join(MEASURES)}"
+            )
     return chosen
 
 
