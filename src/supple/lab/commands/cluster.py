@@ -56,16 +56,19 @@ def status_command(
             found = look(folder, watch)
 
 
-def run_on_slurm(
-    config: RunConfig, options: str, workers: int, dry_run: bool, console: Console, stop: threading.Event
-) -> None:
+def print_slurm_script(config: RunConfig, options: str, workers: int, console: Console) -> None:
+    """Prints the script of the array that :func:`run_on_slurm` would submit."""
+    from supple.lab.study import slurm
+
+    text = slurm.script(slurm.parameters(options, workers), config.folder, workers)
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def run_on_slurm(config: RunConfig, options: str, workers: int, console: Console, stop: threading.Event) -> None:
     """Submits an array of jobs that train, unless one is at work already, and shows how far they are."""
     from supple.lab.study import slurm
 
     given = slurm.parameters(options, workers)
-    if dry_run:
-        console.print(slurm.script(given, config.folder, workers), highlight=False, markup=False, soft_wrap=True)
-        return
     slurm.check_there()
     job = slurm.running_job(config.folder)
     if job is None:

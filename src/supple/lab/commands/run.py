@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import threading
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
@@ -16,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from supple.lab.commands.cluster import run_on_slurm
+from supple.lab.commands.cluster import print_slurm_script, run_on_slurm
 from supple.lab.commands.options import (
     DataDir,
     DataName,
@@ -185,7 +184,7 @@ def run_command(
             command=shlex.join(["supple", *sys.argv[1:]]),
         )
         if dry_run:
-            run_on_slurm(config, slurm, workers or 1, dry_run, console, threading.Event())
+            print_slurm_script(config, slurm, workers or 1, console)
             return
         was_there = folder.exists()
         writable(folder)
@@ -199,7 +198,7 @@ def run_command(
         )
         with interruptible() as stop:
             if on is On.slurm:
-                run_on_slurm(config, slurm, workers or 1, dry_run, console, stop)
+                run_on_slurm(config, slurm, workers or 1, console, stop)
                 return
             with Bars(console) if console.is_terminal else Lines(console) as watcher:
                 if share is not None:

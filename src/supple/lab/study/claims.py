@@ -104,10 +104,9 @@ class Watch:
         self._seen[folder] = claim.text, since
         return now - since
 
-    def may_take(self, folder: Path) -> bool:
-        """Whether a folder has no claim, or one that may be taken over."""
-        claim = read(folder)
-        return claim is None or claim.free or self.silent(folder, claim) >= LOST_AFTER
+    def lost(self, folder: Path, claim: Claim) -> bool:
+        """Whether a claim that is not free has been silent for so long that it may be taken over."""
+        return not claim.free and self.silent(folder, claim) >= LOST_AFTER
 
 
 class Holder:
@@ -198,7 +197,7 @@ def claimed(folder: Path, wait: float = 0.0) -> AbstractContextManager[Holder]:
     end, watch = time.monotonic() + wait, Watch()
     while True:
         claim = read(folder)
-        if claim is None or claim.free or watch.silent(folder, claim) >= LOST_AFTER:
+        if claim is None or claim.free or watch.lost(folder, claim):
             with suppress(Busy):
                 return _given_back(Holder(folder, claim, {}))
         if time.monotonic() >= end:

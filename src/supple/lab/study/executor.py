@@ -91,14 +91,12 @@ class Processes(Executor):
 
     def start(self, number: int, options: Mapping[str, Any]) -> None:
         """Starts a process."""
-        # Methods of one's own are found where the command found them.
-        path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), os.getcwd())))
         process = Popen(
             WORKER,
             stdin=PIPE,
             stdout=PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": path},
+            env={**os.environ, **environment()},
             # Ctrl-C reaches all processes of a session; what becomes of a worker is decided here.
             start_new_session=True,
         )
@@ -135,6 +133,12 @@ class Processes(Executor):
             process.kill()
             process.wait()
         self._processes.clear()
+
+
+def environment() -> dict[str, str]:
+    """What a worker's environment has beside its machine's: methods of one's own are found where the command does."""
+    path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), os.getcwd())))
+    return {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": path}
 
 
 def memory_kills() -> int:

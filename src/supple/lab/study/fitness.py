@@ -53,7 +53,7 @@ def compare(versions: Mapping[str, str]) -> None:
     """ValueError if other versions are installed here than on the machine that asks."""
     here = installed()
     other = [
-        f"{name} {here[name]} instead of {value}" for name, value in versions.items() if here.get(name, value) != value
+        f"{name} {here.get(name)} instead of {value}" for name, value in versions.items() if here.get(name) != value
     ]
     if other:
         raise ValueError(f"{socket.gethostname()} has {', '.join(other)}; install the same versions on all machines")
@@ -80,12 +80,7 @@ def check(
         raise ValueError(
             f"{host} does not see the folder {folder}; give one with --out that lies on storage all machines share"
         )
-    here = installed()
-    other = [
-        f"{name} {here.get(name)} instead of {value}" for name, value in versions.items() if here.get(name) != value
-    ]
-    if other:
-        raise ValueError(f"{host} has {', '.join(other)}; install the same versions on all machines")
+    compare(versions)
     if study is None:
         return
     if (problem or {}).get("device", "cpu") != "cpu" and not torch.cuda.is_available():

@@ -185,7 +185,7 @@ class WorkerPool:
         for part in list(self.waiting):
             folder = part_folder(self.config.folder, part)
             claim = claims.read(folder)
-            lost = claim is not None and not claim.free and self._claims.silent(folder, claim) >= claims.LOST_AFTER
+            lost = claim is not None and self._claims.lost(folder, claim)
             if claim is not None and not claim.free and not lost:
                 self._elsewhere.add(part)
                 continue

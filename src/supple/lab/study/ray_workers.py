@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import socket
 import threading
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from supple.lab.study.errors import StudyError
-from supple.lab.study.executor import Ending, Executor, Processes
+from supple.lab.study.executor import Ending, Executor, Processes, environment
 from supple.lab.study.limits import cores
 from supple.lab.study.manifest import Manifest
 from supple.lab.study.problems import open_problem
@@ -78,8 +77,9 @@ class RayWorkers(Executor):
         """Connects, and asks every node whether it is fit."""
         self._connect(config)
         study = config.study.model_dump(mode="json")
-        images = open_problem(config.study, **{**config.problem_options, "device": "cpu", "graphs": False}).identity
-        arguments = {**token, "study": study, "problem": config.problem_options, "identity": images}
+        self._problem = open_problem(config.study, **{**config.problem_options, "device": "cpu", "graphs": False})
+        identity = self._problem.identity
+        arguments = {**token, "study": study, "problem": config.problem_options, "identity": identity}
         asked = {
             _examine.options(
                 num_cpus=0,
@@ -108,17 +108,16 @@ class RayWorkers(Executor):
 
     def prepare(self, config: RunConfig, manifest: Manifest) -> None:
         """Asks for the memory of the largest part, as ``supple plan`` has it, for each worker."""
-        problem = open_problem(config.study, **{**config.problem_options, "device": "cpu", "graphs": False})
         sizes = {
             (manifest.columns[part["columns"][0]].text, len(part["seeds"]), len(part["columns"])): part["columns"][0]
             for part in manifest.parts
         }
         most = max(
-            problem.part_memory(manifest.columns[column], seeds, columns)
+            self._problem.part_memory(manifest.columns[column], seeds, columns)
             for (_, seeds, columns), column in sizes.items()
         )
         if config.device == "cpu":
-            self._demand["memory"] = _BASE + problem.images_memory + most
+            self._demand["memory"] = _BASE + self._problem.images_memory + most
         self._counted = float("-inf")
         if not self.capacity():
             raise StudyError(
@@ -172,7 +171,6 @@ class RayWorkers(Executor):
                     f"--address: nothing answers at {address} ({error}); ray start --head prints the "
                     "address of a cluster"
                 ) from error
-        path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), os.getcwd())))
         options: dict[str, Any] = {"address": "local", "num_cpus": self.count or cores()} if address is None else {}
         if address is None:
             options |= {"object_store_memory": _OBJECTS, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
@@ -184,7 +182,7 @@ class RayWorkers(Executor):
         try:
             ray.init(
                 **options,
-                runtime_env={"env_vars": {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}},
+                runtime_env={"env_vars": environment()},
                 namespace="supple",
                 logging_level=logging.ERROR,
                 log_to_driver=False,

@@ -32,13 +32,13 @@ _MANIFEST_WAIT = 120.0
 """Seconds to wait for others that write the manifest."""
 
 
-def prepare(config: RunConfig, joining: bool = False) -> tuple[Manifest, list[int]]:
-    """Finds out what is to be trained, as :func:`plan` does, and writes the manifest into the folder.
+def prepare(config: RunConfig) -> tuple[Manifest, list[int]]:
+    """Finds out what is to be trained beside others, as :func:`plan` does, and writes what the manifest lacks.
 
-    The folder has to be claimed. Who is ``joining`` others leaves a manifest that has all parts as it is.
+    The folder has to be claimed. A manifest that has all parts stays as it is.
     """
     manifest, parts, new = plan(config)
-    if new or not joining:
+    if new:
         manifest.sessions.append(session(config))
         manifest.write()
     return manifest, parts
@@ -96,7 +96,7 @@ def run(
     with the results that it would have given without, bit for bit on the same kind of processor.
 
     :class:`supple.lab.study.claims.Busy` if another process writes into the folder; else it raises what
-    :func:`prepare` and the executor do.
+    :func:`plan` and the executor do.
     """
     watcher, stop = watcher or Watcher(), stop or threading.Event()
     executor = executor or Processes(config.process_count)
@@ -137,7 +137,7 @@ def join(
     watcher, stop = watcher or Watcher(), stop or threading.Event()
     which, count = shard
     with emptied(config.folder), claims.claimed(config.folder, _MANIFEST_WAIT):
-        manifest, parts = prepare(config, joining=True)
+        manifest, parts = prepare(config)
         fitness.compare(manifest.sessions[-1].get("versions", {}))
     first = (
         parts[len(parts) * which // count :] + parts[: len(parts) * which // count] if whole else parts[which::count]
