@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 import torch
+from classifier import BATCH, Model, body, data
 from torch import Tensor, nn
 
 import supple
 
-EXAMPLES, BATCH, CUT, STEPS = 48, 8, 6, 12
-"""Six batches an epoch, and an interruption after the first one."""
+CUT, STEPS = 6, 12
+"""An interruption after the first epoch of six batches."""
 
 
 class ByHand(torch.optim.Adam):
@@ -50,26 +51,6 @@ def methods(model: nn.Module, optimizer: torch.optim.Optimizer, how: str) -> sup
         return made.attach(checkpoint=True)
     made.optimizer.method = made  # type: ignore[union-attr, assignment]
     return made
-
-
-def body() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 2))
-
-
-class Model(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = body()
-
-    def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        logits = self.body(x)
-        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
-
-
-def data() -> list[dict[str, Any]]:
-    x = torch.randn(EXAMPLES, 5, generator=torch.Generator().manual_seed(1))
-    return [{"x": row, "labels": int(row[0] > 0)} for row in x]
 
 
 Found = tuple[nn.Module, supple.Method]

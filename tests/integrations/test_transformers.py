@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from classifier import BATCH, Model, data
+from torch import nn
 
 import supple
 
@@ -26,23 +27,7 @@ METHODS = {
         supple.SWR(model, optimizer, frequency=3, factor=0.3, utility="magnitude", reinit="initial"),
     ),
 }
-LR, EXAMPLES, BATCH = 0.02, 48, 8
-
-
-class Model(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.body = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 2))
-
-    def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        logits = self.body(x)
-        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
-
-
-def data() -> list[dict[str, Any]]:
-    x = torch.randn(EXAMPLES, 5, generator=torch.Generator().manual_seed(1))
-    return [{"x": row, "labels": int(row[0] > 0)} for row in x]
+LR = 0.02
 
 
 class InOrder(transformers.Trainer):
