@@ -271,7 +271,11 @@ def test_counts_equal_what_changed_and_nothing_else_changes(variant, factor, dec
         if step % frequency or factor == 0:
             assert changed == 0
         elif pruning == "proportional":
-            expected = [factor * 24, factor * 18]
+            # A layer whose utilities are all 0 stays as it is: where all weights are equal, the layer norm stops gradients.
+            some = {"0.weight": True, "3.weight": True}
+            if utility == "gradient":
+                some = {name: bool(p.grad.any()) for name, p in model.named_parameters() if p.grad is not None}
+            expected = [factor * size for name, size in (("0.weight", 24), ("3.weight", 18)) if some[name]]
             assert sum(map(math.floor, expected)) <= changed <= sum(math.floor(e) + 1 for e in expected)
         total += changed
     assert int(method.reinitialized.total) == total
