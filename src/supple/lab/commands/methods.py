@@ -73,7 +73,7 @@ def documented() -> str:
         cells = [
             f"`supple.{method.__name__}`",
             about.title,
-            _acts_on(method),
+            acts_on(method),
             about.needs,
             about.keeps,
             ", ".join(f"`{name}={value!r}`" for name, value in defaults(method).items() if name != "optimizer_state"),
@@ -84,7 +84,8 @@ def documented() -> str:
     return _PAGE + "\n".join(rows)
 
 
-def _acts_on(method: type[Method]) -> str:
+def acts_on(method: type[Method]) -> str:
+    """What a method changes, in words."""
     if issubclass(method, UnitMethod):
         return "hidden units"
     if issubclass(method, BoundaryMethod | DASH):
