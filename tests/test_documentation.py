@@ -70,12 +70,20 @@ def test_code_for_a_trainer_runs(package: str, tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", sorted((ROOT / "docs" / "tutorials").glob("*.py")), ids=lambda page: page.stem)
 def test_notebooks_run_in_two_minutes(page: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    environment = os.environ | {"MPLBACKEND": "agg", "OMP_NUM_THREADS": "2"}
-    subprocess.run([sys.executable, page], check=True, timeout=120, cwd=tmp_path, env=environment)
+    resource = pytest.importorskip("resource")  # seconds at work, which other programs on the machine do not lengthen
+
+    def seconds() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return float(used.ru_utime + used.ru_stime)
+
+    before = seconds()
+    environment = os.environ | {"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, page], check=True, cwd=tmp_path, env=environment)
+    assert seconds() - before < 120
 
 
 @pytest.mark.slow
