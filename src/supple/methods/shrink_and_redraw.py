@@ -87,8 +87,11 @@ class ShrinkAndRedraw(BoundaryMethod):
         self.perturb = self.setting("perturb", perturb, 0).to(self.device)
         self.toward = self.option("toward", toward, ("fresh", "start"))
         self.statistics = self.switch("statistics", statistics)
-        start = self.parameters if toward == "start" else {}
-        self.kept = {"start": {name: self.stack(parameter).clone() for name, parameter in start.items()}}
+        self.take_up()
+
+    def keep(self, w: Weights) -> dict[str, Tensor]:
+        """Keeps one parameter as it is, where it has to be known."""
+        return {"start": w.value.clone()} if self.toward == "start" else {}
 
     def _act_at_boundary(self) -> None:
         super()._act_at_boundary()
