@@ -329,9 +329,9 @@ class WeightMethod(Method):
     """A method with a rule for one parameter of the replicas that are due.
 
     A method of one's own writes :meth:`rule`, :meth:`rule_before_step` or :meth:`rule_at_boundary`. They are not called
-    for parameters that are frozen at the time. One that keeps something of each parameter writes :meth:`keep`, and calls
-    :meth:`take_up` at the end of its constructor; if that has to be what it was when the method was made, it sets
-    ``takes_up`` to False: then it acts on those only that train when it is made.
+    for parameters that are frozen at the time. One that keeps something of each parameter writes :meth:`keep`, and
+    calls :meth:`take_up` at the end of its constructor. If that has to be what it was when the method was made, the
+    method sets ``takes_up`` to False: then it acts on those only that train when it is made.
     """
 
     takes_up = True
