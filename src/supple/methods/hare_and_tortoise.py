@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from supple.functional.utility import precise
-from supple.methods.base import About, Required, SharedReplacing
+from supple.methods.base import Required
+from supple.methods.settings import About, SharedReplacing
 from supple.methods.weights import WeightMethod, Weights
 from supple.methods.when import Every
 from supple.optim.replicated import Setting

@@ -10,8 +10,8 @@ from typing_extensions import Unpack
 
 from supple.functional.utility import precise
 from supple.methods.arguments import is_normalization
-from supple.methods.base import About, Shared
 from supple.methods.regularizer import Regularizer
+from supple.methods.settings import About, Shared
 from supple.methods.weights import Weights
 from supple.optim.replicated import Setting
 

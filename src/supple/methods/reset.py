@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from supple.methods.arguments import choice, in_range, one_a_replica
-from supple.methods.base import About, Required, SharedInitial
+from supple.methods.base import Required
 from supple.methods.boundary import BoundaryMethod
+from supple.methods.settings import About, SharedInitial
 from supple.methods.weights import Weights
 from supple.optim.replicated import Setting
 

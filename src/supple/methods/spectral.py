@@ -12,8 +12,8 @@ from supple.functional import random
 from supple.functional.matrices import as_matrices, top_singular
 from supple.functional.utility import precise
 from supple.methods.arguments import is_embedding, is_matrix, is_normalization, matrices_in
-from supple.methods.base import About, Shared
 from supple.methods.regularizer import Regularizer
+from supple.methods.settings import About, Shared
 from supple.methods.weights import Weights
 from supple.optim.replicated import Setting
 

@@ -12,7 +12,8 @@ from typing_extensions import Unpack
 from supple.functional.initial import Fixed
 from supple.functional.utility import below_threshold, proportional_count, weight_gradient, weight_magnitude
 from supple.methods.arguments import choice
-from supple.methods.base import About, Required, SharedReplacing
+from supple.methods.base import Required
+from supple.methods.settings import About, SharedReplacing
 from supple.methods.weights import New, WeightMethod, Weights
 from supple.methods.when import Every
 from supple.optim.replicated import Setting

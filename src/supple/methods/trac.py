@@ -12,8 +12,8 @@ from typing_extensions import Unpack
 
 from supple.functional.utility import precise
 from supple.methods.arguments import restore
-from supple.methods.base import About, Shared
 from supple.methods.reshaping import Reshaping
+from supple.methods.settings import About, Shared
 from supple.methods.weights import Weights
 
 _TERMS = 120

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from supple.functional.utility import precise
-from supple.methods.base import About, Shared
 from supple.methods.noise import StepNoise, noise_of
 from supple.methods.reshaping import Reshaping
+from supple.methods.settings import About, Shared
 from supple.methods.weights import Weights
 from supple.methods.when import ALL
 from supple.optim.replicated import Setting

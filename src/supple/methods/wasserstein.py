@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from supple.functional.utility import precise
-from supple.methods.base import About, Shared
 from supple.methods.regularizer import Regularizer
+from supple.methods.settings import About, Shared
 from supple.methods.weights import Weights
 from supple.optim.replicated import Setting
 
