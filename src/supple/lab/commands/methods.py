@@ -106,8 +106,8 @@ _PAGE = """# The methods
 Made by `supple methods --markdown`. Besides what *needs* says, every method needs `step()` after
 `optimizer.step()`, but for those that act at a boundary only. Methods that replace values also have
 `optimizer_state`, whose default depends on the optimizer ([what optimizers remember](optimizers.md)). What each does
-exactly, with its rule, is in its docstring: `supple methods NAME`. What each *costs* is the time that it adds on average to
-a training step of a ResNet-18 and to one of a transformer with 25 million parameters, on two cores of a CPU
+exactly, with its rule, is in its docstring: `supple methods NAME`. What each *costs* is the time that it adds on
+average to a training step of a ResNet-18 and to one of a transformer with 25 million parameters, on two cores of a CPU
 ([how it was measured](performance.md#what-a-method-costs)).
 
 """
