@@ -60,7 +60,7 @@ def _table(methods: list[type[Method]]) -> Table:
             f"{setting}={default!r}{'*' if setting in about.strength else ''}"
             for setting, default in defaults(method).items()
         ]
-        told = f"acts on {_acts_on(method)}; needs {about.needs}; keeps {about.keeps}; costs {_cost(method)}"
+        told = f"acts on {acts_on(method)}; needs {about.needs}; keeps {about.keeps}; costs {_cost(method)}"
         text = shown(f"{about.label}: {about.title}. {about.source}\n{told}; since {about.since}\n")
         text += shown("  ".join(settings), "dim")
         table.add_row(shown(about.name), text)
