@@ -2,8 +2,8 @@
 
 Networks 784-10-10-10-10 learn task after task, at the settings of the study, all at once: several without a method, and
 as many that begin alike and have SWR. Then they are probed: how many more steps do the ones need than the others, and
-than fresh networks, for the task that would come next, and for random labels? And can two halves of one kind be told
-apart, which they should not?
+than fresh networks, for the task that would come next, and for random labels? And is a network told from the others of
+its kind, which it should not be?
 
     python examples/probed_study.py --data mnist --tasks 200
 """
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, supple.Probe]:
     arguments = read_arguments(argv)
     torch.set_num_threads(1)  # products as small as these are faster without sharing them out
     images, seeds, budget = load(arguments.data, arguments.data_dir), arguments.seeds, arguments.budget
-    base, swr = trained(images, arguments.tasks, 2 * seeds)
+    base, swr = trained(images, arguments.tasks, seeds)
     x, y = PermutedStream(images, range(seeds), BATCH).task(9999).examples(min(len(images), BATCH * budget))
 
     def next_task(network: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> torch.Tensor:
@@ -87,17 +87,21 @@ def main(argv: Sequence[str] | None = None) -> dict[str, supple.Probe]:
         return RandomLabels(x[seed], examples=300, steps=budget, batch_size=BATCH)(network, optimizer, seed)
 
     pairs = {
-        "without a method against with SWR": (base[:seeds], among(swr)),
-        "without a method against fresh": (base[:seeds], fresh),
-        "with SWR against fresh": (swr[:seeds], fresh),
-        "without a method against others without": (base[:seeds], among(base[seeds:])),
-        "with SWR against others with": (swr[:seeds], among(swr[seeds:])),
+        "without a method against with SWR": (base, among(swr)),
+        "without a method against fresh": (base, fresh),
+        "with SWR against fresh": (swr, fresh),
     }
     found = {}
     for name, (networks, others) in pairs.items():
         for what, learn in (("the next task", next_task), ("random labels", random_labels)):
             found[f"{what}, {name}"] = probe = supple.probe(networks, others, learn, sgd)
             print(f"\n{what}, {name}:\n{probe}", flush=True)
+    print("\nrandom labels, one against the others of its kind:")
+    for name, networks in (("without a method", base), ("with SWR", swr)):
+        for i in range(seeds):
+            others = among(networks[:i] + networks[i + 1 :])
+            found[f"{i} {name}"] = probe = supple.probe(networks[i], others, random_labels, sgd, seeds=seeds - 1)
+            print(f"{name}, network {i}: {probe.verdict}", flush=True)
     return found
 
 
