@@ -109,7 +109,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         seen = supple.watch(learner.model, x, measures=["dead", "feature_rank"], sample=10**6, prefix="").measure()
         count = 0 if learner.method is None else int(learner.method.reinitialized.total)
         means = f"{first:<12.2%}{last:<12.2%}" if name != "fresh" else f"{'-':12}{'-':12}"
-        print(f"{name:8}{means}{learner.accuracies[-1]:<8.2%}{seen['dead']:<12.1%}{seen['5/feature_rank']:<6.0f}{count}")
+        print(
+            f"{name:8}{means}{learner.accuracies[-1]:<8.2%}{seen['dead']:<12.1%}{seen['5/feature_rank']:<6.0f}{count}"
+        )
 
 
 if __name__ == "__main__":
