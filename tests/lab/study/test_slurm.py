@@ -15,6 +15,7 @@ from cli_runs import run as command
 from cli_runs import words
 from test_running import CHECKPOINT, STUDY, all_files
 
+from supple.lab.commands.run import scale
 from supple.lab.study import load, running
 from supple.lab.study.run_config import RunConfig
 from supple.lab.study.spec import read
@@ -40,8 +41,8 @@ def study(tmp_path: Path) -> Path:
     return path
 
 
-def start(study: Path, out: Path, workers: int, options: str = "time=30") -> subprocess.Popen[str]:
-    arguments = ("run", str(study), "--out", str(out), "--part-size", "1", "--on", "slurm", "--slurm", options)
+def start(study: Path, out: Path, workers: int, options: str = "time=30", *more: str) -> subprocess.Popen[str]:
+    arguments = ("run", str(study), "--out", str(out), "--part-size", "1", *more, "--on", "slurm", "--slurm", options)
     return subprocess.Popen(
         [sys.executable, "-m", "supple", *arguments, "--workers", str(workers)],
         stdout=subprocess.PIPE,
@@ -60,6 +61,13 @@ def wait(condition: Callable[[], object], seconds: float = 300) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.1)
+
+
+def requeued(out: Path, number: str) -> bool:
+    """Whether a member was queued again; SLURM would let it wait for two minutes then, and is told not to."""
+    if not any("Requeued job" in path.read_text() for path in (out / slurm.JOBS).glob("*_log.out")):
+        return False
+    return subprocess.run(["scontrol", "update", f"JobId={number}", "StartTime=now"], check=False).returncode == 0
 
 
 def job(out: Path) -> str:
@@ -97,14 +105,34 @@ class TestEngine:
         wait(lambda: list(out.glob(f"parts/*/{CHECKPOINT}")))
         number = job(out)
         subprocess.run(["scancel", "--signal=USR1", number], check=True)
-        logs = out / slurm.JOBS
-        wait(lambda: any("Requeued job" in path.read_text() for path in logs.glob("*_log.out")))
+        wait(lambda: requeued(out, number))
         assert slurm.running_job(out) == number
         done = load(out).runs["done"].sum()
         assert done > 0
         output = process.communicate(timeout=600)[0]
         assert process.returncode == 0, output
         assert all_files(out) == whole(study, tmp_path / "whole")
+
+    def test_a_limit_of_time_that_is_waited_out(self, tmp_path: Path) -> None:
+        """SLURM ends the member after its minute, and the next goes on where it was."""
+        study, out = tmp_path / "long.toml", tmp_path / "out"
+        study.write_text(STUDY.replace("tasks = 12", "tasks = 20_000").replace("seeds = 2", "seeds = 1"))
+        process = start(study, out, 1, "time=1,signal_delay_s=20", "--methods", "swr")
+        wait(lambda: list(out.glob(f"parts/*/{CHECKPOINT}")))
+        number = job(out)
+        wait(lambda: requeued(out, number))
+        first = load(out).runs["done"].sum()
+        wait(lambda: load(out).runs["done"].sum() > first)
+        # Enough is seen.
+        subprocess.run(["scancel", number], check=True)
+        output = process.communicate(timeout=300)[0]
+        assert process.returncode == 1, output
+        assert "the same command goes on where it was" in output
+        tasks = load(out).runs["done"].sum()
+        study.write_text(study.read_text().replace("tasks = 20_000", f"tasks = {tasks}"))
+        chosen = scale(read(study), methods="swr")
+        assert running.run(RunConfig(chosen, "long", tmp_path / "whole", part_size=1)).complete
+        assert all_files(out) == all_files(tmp_path / "whole")
 
     def test_a_partition_that_does_not_exist(self, study: Path, tmp_path: Path) -> None:
         began = time.monotonic()
