@@ -222,9 +222,7 @@ def measure(
     A method that fails has an "error" instead of numbers.
     """
     for mode in modes:
-        plains = {
-            network: Run(task, mode, device, backend=backend) for network, task in networks.tasks(quick).items()
-        }
+        plains = {network: Run(task, mode, device, backend=backend) for network, task in networks.tasks(quick).items()}
         for name, (network, plain) in ((name, pair) for name in methods for pair in plains.items()):
             row = {"network": network, "mode": mode, "method": name}
             try:

@@ -2,7 +2,9 @@
 
 The pool, the executor's contract and the claims are those of ``supple run``; only the workers are threads that sleep
 and tell how far they are, and a tenth of them dies within a part without a word, as with a machine that is lost. Then
-its claim is taken over when it has been silent for long enough. Run: python benchmarks/workers.py --workers 1000 --parts 4000 --seconds 60
+its claim is taken over when it has been silent for long enough.
+
+    python benchmarks/workers.py --workers 1000 --parts 4000 --seconds 60
 """
 
 from __future__ import annotations

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
 from cli_runs import run as command
-from cli_runs import words
-from test_running import CHECKPOINT, STUDY, all_files
+from cli_runs import words, write_images
+from test_running import CHECKPOINT, STUDY, all_files, config
 
 from supple.lab.commands.run import scale
 from supple.lab.study import load, running
+from supple.lab.study.results import part_folder
 from supple.lab.study.run_config import RunConfig
 from supple.lab.study.spec import read
 
@@ -114,10 +117,10 @@ class TestEngine:
         assert all_files(out) == whole(study, tmp_path / "whole")
 
     def test_a_limit_of_time_that_is_waited_out(self, tmp_path: Path) -> None:
-        """SLURM ends the member after its minute, and the next goes on where it was."""
+        """SLURM tells the member that its time is over, and the next goes on where it was."""
         study, out = tmp_path / "long.toml", tmp_path / "out"
         study.write_text(STUDY.replace("tasks = 12", "tasks = 20_000").replace("seeds = 2", "seeds = 1"))
-        process = start(study, out, 1, "time=1,signal_delay_s=20", "--methods", "swr")
+        process = start(study, out, 1, "time=2,signal_delay_s=60", "--methods", "swr")
         wait(lambda: list(out.glob(f"parts/*/{CHECKPOINT}")))
         number = job(out)
         wait(lambda: requeued(out, number))
@@ -133,6 +136,23 @@ class TestEngine:
         chosen = scale(read(study), methods="swr")
         assert running.run(RunConfig(chosen, "long", tmp_path / "whole", part_size=1)).complete
         assert all_files(out) == all_files(tmp_path / "whole")
+
+    def test_workers_without_the_images(self, tmp_path: Path) -> None:
+        study, out, data = tmp_path / "tiny.toml", tmp_path / "out", tmp_path / "data"
+        data.mkdir()
+        write_images(data)
+        study.write_text(STUDY.replace("mnist10k", "mnist").replace("500", "40"))
+        # The node has them no more when its turn comes.
+        options = ("--data-dir", str(data), "--no-verify")
+        process = start(study, out, 1, "time=5,begin=now+5", *options)
+        wait(lambda: (out / slurm.JOBS / "job.json").exists())
+        shutil.rmtree(data)
+        output = process.communicate(timeout=300)[0]
+        assert process.returncode == 1, output
+        assert "no worker of job" in output
+        assert re.search(rf"Error: .*{data.name}", output.replace("\n", "")), output
+        assert "is as it was" in output
+        assert not out.exists()
 
     def test_a_partition_that_does_not_exist(self, study: Path, tmp_path: Path) -> None:
         began = time.monotonic()
@@ -185,4 +205,70 @@ def test_without_slurm(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     result = command("run", study, "--out", tmp_path / "out", "--on", "slurm")
     assert result.exit_code == 1
     assert "there is no sbatch here; run this on a login node" in words(result)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("thread_workers")
+class TestWhatNoMemberBegan:
+    """A folder after an array of which no member has begun a part."""
+
+    def submitted(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str | None:
+        """As after sbatch has taken an array."""
+
+        class Submitted(slurm.SlurmExecutor):
+            def submit(self, *_: object) -> Job:  # type: ignore[override]
+                (self.folder / "7_submission.sh").touch()
+                return Job()
+
+            def batch(self, *_: object) -> AbstractContextManager[None]:  # type: ignore[override]
+                return nullcontext()
+
+        class Job:
+            job_id = "7_0"
+
+        monkeypatch.setattr(slurm, "SlurmExecutor", Submitted)
+        return slurm.start(config(folder), slurm.parameters("", 2), 2)
+
+    def test_a_new_one_is_gone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        folder = tmp_path / "out"
+        assert self.submitted(folder, monkeypatch) == "7"
+        assert load(folder).runs["done"].sum() == 0
+        assert "do not see the folder" in slurm.last_words(folder, "7")
+        assert slurm.withdraw(folder)
+        assert not folder.exists()
+
+    def test_other_files_stay(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "notes.txt").touch()
+        self.submitted(tmp_path, monkeypatch)
+        assert slurm.withdraw(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+    def test_results_that_were_there_stay(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert running.run(config(tmp_path, methods={"base": {}})).complete
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix in (".json", ".parquet")}
+        assert len(before) == 3
+        self.submitted(tmp_path, monkeypatch)
+        assert len(load(tmp_path).runs) == 4
+        assert slurm.withdraw(tmp_path)
+        assert {name: (tmp_path / name).read_bytes() for name in before} == before
+        assert len(load(tmp_path).runs) == 2
+
+    def test_what_was_begun_stays(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.submitted(tmp_path, monkeypatch)
+        part_folder(tmp_path, 0).mkdir(parents=True)
+        assert not slurm.withdraw(tmp_path)
+        assert load(tmp_path).runs["done"].sum() == 0
+
+
+@pytest.mark.parametrize(("on", "module", "extra"), [("ray", "ray", "ray"), ("slurm", "submitit", "slurm")])
+def test_an_engine_that_is_not_installed(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on: str, module: str, extra: str
+) -> None:
+    for name in ("ray_workers", "slurm"):
+        monkeypatch.delitem(sys.modules, f"supple.lab.study.{name}", raising=False)
+        monkeypatch.delattr(f"supple.lab.study.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, module, None)
+    result = command("run", study, "--out", tmp_path / "out", "--on", on)
+    assert result.exit_code == 1
+    assert f'which is not installed: pip install "supple[{extra}]"' in words(result)
     assert not (tmp_path / "out").exists()

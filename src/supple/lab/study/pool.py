@@ -255,7 +255,8 @@ class WorkerPool:
         elif ending.code is None or ending.code in _KILLED:
             self._killed(part, ending)
         else:
-            self._fail(f"a worker process ended with code {ending.code}; what it printed stands above")
+            said = f"it said: {ending.said}" if ending.said else "what it printed stands above"
+            self._fail(f"a worker process ended with code {ending.code}; {said}")
 
     def _killed(self, part: int | None, ending: Ending) -> None:
         """Lets the part of a worker that was killed go on; None: it was still starting.

@@ -11,7 +11,9 @@ import subprocess
 import sys
 import threading
 import uuid
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -22,6 +24,7 @@ from rich.console import Console
 from supple.lab.study import claims, files, fitness
 from supple.lab.study.errors import StudyError
 from supple.lab.study.progress import Lines
+from supple.lab.study.results import MANIFEST, RUNS, part_folder
 from supple.lab.study.run_config import RunConfig
 from supple.lab.study.running import emptied, join, plan, session
 from supple.lab.study.status import look
@@ -36,6 +39,9 @@ JOBS = "slurm"
 """Folder within the results for what submitit writes: scripts, logs, and what members are told."""
 
 _JOB = "job.json"
+
+_DESCRIPTION = MANIFEST, RUNS, files.DIGESTS
+"""What is written before the first part is trained."""
 
 _SIGNAL = 90
 """Seconds before the limit of time at which SLURM tells a member that it will end."""
@@ -160,13 +166,42 @@ def start(config: RunConfig, given: Mapping[str, Any], workers: int) -> str | No
         manifest, _, new = plan(config)
         if not new and look(config.folder, claims.Watch()).complete:
             return None
-        job = _submit(config, given, workers)
+        job = _submit(config, given, workers, _keep(config.folder))
         manifest.sessions.append(session(config))
         manifest.write()
     return job
 
 
-def _submit(config: RunConfig, given: Mapping[str, Any], workers: int) -> str:
+def withdraw(folder: Path) -> bool:
+    """Puts a folder back as it was before its array, if no member has begun a part; whether it did."""
+    before = json.loads((folder / JOBS / _JOB).read_text())["before"]
+    if _parts(folder) > before["parts"]:
+        return False
+    for name in _DESCRIPTION:
+        if name in before:
+            files.replace(folder / name, b64decode(before[name]))
+        else:
+            (folder / name).unlink()
+    if MANIFEST not in before:
+        shutil.rmtree(folder / JOBS)
+        for path in folder.glob(".claim-*"):
+            path.unlink()
+        with suppress(OSError):  # there are other files
+            folder.rmdir()
+    return True
+
+
+def _keep(folder: Path) -> dict[str, Any]:
+    """What :func:`withdraw` needs to know of a folder."""
+    there = [name for name in _DESCRIPTION if (folder / name).exists()]
+    return {"parts": _parts(folder), **{name: b64encode((folder / name).read_bytes()).decode() for name in there}}
+
+
+def _parts(folder: Path) -> int:
+    return len(list(part_folder(folder, 0).parent.glob("*")))
+
+
+def _submit(config: RunConfig, given: Mapping[str, Any], workers: int, before: Mapping[str, Any]) -> str:
     """Submits the array, and returns the number of its job; StudyError with what sbatch says if it refuses."""
     folder = config.folder.absolute()
     here = replace(config, folder=folder, data_dir=None if config.data_dir is None else config.data_dir.absolute())
@@ -186,7 +221,7 @@ def _submit(config: RunConfig, given: Mapping[str, Any], workers: int) -> str:
         if not was_there:
             shutil.rmtree(folder / JOBS, ignore_errors=True)
         raise StudyError(f"--on slurm: {_said(error)}") from error
-    files.replace(folder / JOBS / _JOB, json.dumps({"job": number, "workers": workers}).encode())
+    files.replace(folder / JOBS / _JOB, json.dumps({"job": number, "workers": workers, "before": before}).encode())
     return number
 
 
@@ -219,7 +254,7 @@ def check_there() -> None:
 
 
 def last_words(folder: Path, job: str) -> str:
-    """The end of the log of a member that failed."""
+    """What the last member that failed has said; "" if none has."""
     logs = sorted((folder / JOBS).glob(f"{job}_*_log.out"), key=lambda path: path.stat().st_mtime)
     for path in reversed(logs):
         lines = [
@@ -227,7 +262,7 @@ def last_words(folder: Path, job: str) -> str:
         ]
         if lines:
             return lines[-1]
-    return ""
+    return "" if logs else "No node has written a log there, as where nodes do not see the folder; see --out"
 
 
 def _minutes(text: str) -> int:

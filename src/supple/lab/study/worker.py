@@ -33,7 +33,7 @@ class Worker:
     """What a worker process does.
 
     Its options are "folder", "tasks", "every" (seconds between two reports of steps), as "problem" the arguments of
-    :func:`open_problem`, and as "fitness" those of :func:`supple.lab.study.fitness.check`, if anything is to be checked.
+    :func:`open_problem`, and as "fitness" those of :func:`supple.lab.study.fitness.check`, if anything is checked.
     """
 
     def __init__(self, options: dict[str, Any], requests: TextIO, answers: TextIO) -> None:
