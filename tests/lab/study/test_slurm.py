@@ -68,7 +68,8 @@ def wait(condition: Callable[[], object], seconds: float = 300) -> None:
 
 def requeued(out: Path, number: str) -> bool:
     """Whether a member was queued again; SLURM would let it wait for two minutes then, and is told not to."""
-    if not any("Requeued job" in path.read_text() for path in (out / slurm.JOBS).glob("*_log.out")):
+    logs = (out / slurm.JOBS).glob("*_log.out")
+    if slurm.members(number) != {"PENDING": 1} or not any("Requeued job" in path.read_text() for path in logs):
         return False
     return subprocess.run(["scontrol", "update", f"JobId={number}", "StartTime=now"], check=False).returncode == 0
 
@@ -120,7 +121,7 @@ class TestEngine:
         """SLURM tells the member that its time is over, and the next goes on where it was."""
         study, out = tmp_path / "long.toml", tmp_path / "out"
         study.write_text(STUDY.replace("tasks = 12", "tasks = 20_000").replace("seeds = 2", "seeds = 1"))
-        process = start(study, out, 1, "time=2,signal_delay_s=60", "--methods", "swr")
+        process = start(study, out, 1, "time=3,signal_delay_s=30", "--methods", "swr")
         wait(lambda: list(out.glob(f"parts/*/{CHECKPOINT}")))
         number = job(out)
         wait(lambda: requeued(out, number))
@@ -181,7 +182,7 @@ def test_a_dry_run_prints_the_script(study: Path, tmp_path: Path) -> None:
     [("90", 90), ("90:30", 91), ("4:00:00", 240), ("0:00:01", 1), ("1-12", 2160), ("2-0:30", 2910), ("1-1:1:1", 1502)],
 )
 def test_times_are_those_of_slurm(text: str, minutes: int) -> None:
-    assert slurm.parameters(f"time={text}", 1)["time"] == minutes
+    assert slurm.parameters(f"time={text},signal_delay_s=30", 1)["time"] == minutes
 
 
 @pytest.mark.parametrize(
@@ -190,6 +191,7 @@ def test_times_are_those_of_slurm(text: str, minutes: int) -> None:
         ("gpu", "'gpu' is no option with a value"),
         ("time=soon", "time is 'soon'; write minutes"),
         ("time=0", "time is '0'"),
+        ("time=1", "time is 1 min, and workers are told 90 s before the end"),
         ("partition=", "is no option of sbatch with a value"),
         ("array=0-3", "array is set by supple"),
         ("signal_delay_s=x", "it is a number of seconds"),

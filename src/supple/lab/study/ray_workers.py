@@ -31,6 +31,9 @@ except ModuleNotFoundError as error:
 _ANSWER = 180.0
 """Seconds within which each node has to say whether it is fit; on some, torch is slow to import."""
 
+_GREETING = 5.0
+"""Seconds within which a cluster greets at its address."""
+
 _BASE = 400_000_000
 """Bytes that Python and torch take in a worker."""
 
@@ -229,7 +232,7 @@ def _see_that_it_answers(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
     try:
-        with socket.create_connection((host, int(port)), timeout=5) as there:
+        with socket.create_connection((host, int(port)), timeout=_GREETING) as there:
             # Every server of gRPC greets with a frame of type 4; through TLS it would not be seen.
             there.sendall(hello)
             if os.environ.get("RAY_USE_TLS", "0") == "0" and there.recv(9)[3:4] != b"\x04":

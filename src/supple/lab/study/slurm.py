@@ -138,6 +138,11 @@ def parameters(text: str, workers: int) -> dict[str, Any]:
     whole: dict[str, Any] = {name: int(value) if value.isdigit() else value for name, value in found.items()}
     if "time" in found:
         whole["time"] = _minutes(found["time"])
+        if 60 * whole["time"] <= int(delay):
+            raise StudyError(
+                f"--slurm: time is {whole['time']} min, and workers are told {delay} s before the end (signal_delay_s); "
+                "give more time"
+            )
     return {
         "job_name": "supple",
         "time": 60,
