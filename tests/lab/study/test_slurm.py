@@ -191,7 +191,7 @@ def test_times_are_those_of_slurm(text: str, minutes: int) -> None:
         ("gpu", "'gpu' is no option with a value"),
         ("time=soon", "time is 'soon'; write minutes"),
         ("time=0", "time is '0'"),
-        ("time=1", "time is 1 min, and workers are told 90 s before the end"),
+        ("time=1", "time is 1 min, and workers are told 90 s before"),
         ("partition=", "is no option of sbatch with a value"),
         ("array=0-3", "array is set by supple"),
         ("signal_delay_s=x", "it is a number of seconds"),

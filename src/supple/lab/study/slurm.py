@@ -140,7 +140,7 @@ def parameters(text: str, workers: int) -> dict[str, Any]:
         whole["time"] = _minutes(found["time"])
         if 60 * whole["time"] <= int(delay):
             raise StudyError(
-                f"--slurm: time is {whole['time']} min, and workers are told {delay} s before the end (signal_delay_s); "
+                f"--slurm: time is {whole['time']} min, and workers are told {delay} s before (signal_delay_s); "
                 "give more time"
             )
     return {
