@@ -17,7 +17,7 @@ from cli_runs import run as command
 from cli_runs import words, write_images
 from test_running import CHECKPOINT, STUDY, all_files, config
 
-from supple.lab.commands.run import scale
+from supple.lab.commands.scale import scale
 from supple.lab.study import load, running
 from supple.lab.study.results import part_folder
 from supple.lab.study.run_config import RunConfig
