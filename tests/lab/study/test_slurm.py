@@ -18,7 +18,7 @@ from cli_runs import words, write_images
 from test_running import CHECKPOINT, STUDY, all_files, config
 
 from supple.lab.commands.scale import scale
-from supple.lab.study import load, running
+from supple.lab.study import claims, load, running
 from supple.lab.study.results import part_folder
 from supple.lab.study.run_config import RunConfig
 from supple.lab.study.spec import read
@@ -258,8 +258,24 @@ class TestWhatNoMemberBegan:
     def test_what_was_begun_stays(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.submitted(tmp_path, monkeypatch)
         part_folder(tmp_path, 0).mkdir(parents=True)
+        with claims.take(part_folder(tmp_path, 0), None):
+            pass
         assert not slurm.withdraw(tmp_path)
         assert load(tmp_path).runs["done"].sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "states"),
+    [("error: Invalid job id specified", {}), ("error: Unable to contact slurm controller", {"UNKNOWN": 1})],
+)
+def test_members_where_squeue_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, states: dict[str, int]
+) -> None:
+    squeue = tmp_path / "squeue"
+    squeue.write_text(f"#!/bin/sh\necho 'slurm_load_jobs {said}' >&2\nexit 1\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert slurm.members("7") == states
 
 
 @pytest.mark.parametrize(("on", "module", "extra"), [("ray", "ray", "ray"), ("slurm", "submitit", "slurm")])

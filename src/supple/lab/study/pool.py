@@ -24,7 +24,7 @@ _KILLED = {-getattr(signal, name, 0) for name in ("SIGKILL", "SIGTERM", "SIGHUP"
 """What a process ends with that somebody else has ended."""
 
 _REPORTS = 500
-"""How many reports of steps all workers together make in a second, at most; some 50 us each."""
+"""How many reports of steps all workers together make in a second, at most."""
 
 _PATIENCE = 5
 """How often a worker may be killed at one point of its part before the run ends."""

@@ -180,7 +180,7 @@ def start(config: RunConfig, given: Mapping[str, Any], workers: int) -> str | No
 def withdraw(folder: Path) -> bool:
     """Puts a folder back as it was before its array, if no member has begun a part; whether it did."""
     before = json.loads((folder / JOBS / _JOB).read_text())["before"]
-    if _parts(folder) > before["parts"]:
+    if _claims(folder) != before["claims"]:
         return False
     for name in _DESCRIPTION:
         if name in before:
@@ -199,11 +199,12 @@ def withdraw(folder: Path) -> bool:
 def _keep(folder: Path) -> dict[str, Any]:
     """What :func:`withdraw` needs to know of a folder."""
     there = [name for name in _DESCRIPTION if (folder / name).exists()]
-    return {"parts": _parts(folder), **{name: b64encode((folder / name).read_bytes()).decode() for name in there}}
+    return {"claims": _claims(folder), **{name: b64encode((folder / name).read_bytes()).decode() for name in there}}
 
 
-def _parts(folder: Path) -> int:
-    return len(list(part_folder(folder, 0).parent.glob("*")))
+def _claims(folder: Path) -> list[str]:
+    """Names of the claims of all parts, of which there is a new one whenever somebody begins a part."""
+    return sorted(str(path.relative_to(folder)) for path in part_folder(folder, 0).parent.glob("*/.claim-*"))
 
 
 def _submit(config: RunConfig, given: Mapping[str, Any], workers: int, before: Mapping[str, Any]) -> str:
@@ -240,7 +241,10 @@ def running_job(folder: Path) -> str | None:
 
 
 def members(job: str) -> dict[str, int]:
-    """How many members of an array are in each state, such as "RUNNING"; those that have ended are left out."""
+    """How many members of an array are in each state, such as "RUNNING"; those that have ended are left out.
+
+    Where SLURM does not answer, they are in the state "UNKNOWN".
+    """
     done = subprocess.run(
         ["squeue", "--noheader", "--array", "--format=%T", "--jobs", job],
         capture_output=True,
@@ -248,7 +252,9 @@ def members(job: str) -> dict[str, int]:
         timeout=30,
         check=False,
     )
-    states = done.stdout.split() if done.returncode == 0 else []
+    if done.returncode and "Invalid job id" not in done.stderr:
+        return {"UNKNOWN": 1}
+    states = done.stdout.split()
     return {state: states.count(state) for state in dict.fromkeys(states)}
 
 
