@@ -60,11 +60,15 @@ class Actor:
     def __init__(self, made: Any) -> None:
         self.made = made
         self.asked: list[futures.Future[Any]] = []
+        self.lost = False
 
     def __getattr__(self, name: str) -> Remote:
         def ask(*arguments: Any) -> futures.Future[Any]:
-            self.asked.append(call(getattr(self.made, name), *arguments))
-            return self.asked[-1]
+            answer = call(getattr(self.made, name), *arguments)
+            self.asked.append(answer)
+            if self.lost:
+                self.lose()
+            return answer
 
         asked = Remote(None)
         asked.remote = ask  # type: ignore[method-assign]
@@ -72,6 +76,7 @@ class Actor:
 
     def lose(self) -> None:
         """As where its node is lost."""
+        self.lost = True
         for answer in list(self.asked):
             set_answer(answer, error=RayError("the actor died"))
         for process in list(self.made._processes._processes.values()):
