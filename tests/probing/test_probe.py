@@ -293,6 +293,10 @@ def test_nothing_learned_is_told():
     assert found.verdict == "cannot tell: nothing was learned in 10 steps; give more, or another step size"
 
 
+def test_equal_curves_are_as_fast():
+    assert told([line(400)] * 5, line(400)).verdict == "learns as fast as fresh"
+
+
 def test_progress_is_shown_in_place(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     supple.probe(make(), make, task(3), seeds=2)

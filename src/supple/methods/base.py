@@ -25,8 +25,8 @@ from supple.methods.arguments import (
     refuse_unknown,
 )
 from supple.methods.attaching import Attachment, saved_distributions
+from supple.methods.optimizer_parts import members, unwrapped_optimizer
 from supple.methods.optimizer_state import OptimizerMemory, OptimizerState
-from supple.methods.probe import members, unwrapped_optimizer
 from supple.methods.seeds import common_seed, note_first_step, processes
 from supple.methods.settings import About, Settings
 from supple.methods.state import State

@@ -10,7 +10,7 @@ from torch import nn
 
 from supple.methods.base import Method
 from supple.probing.curves import Interval
-from supple.probing.tasks import seeded
+from supple.probing.networks import seeded
 from supple.structure.description import format_row
 from supple.structure.wrapping import unwrapped
 
@@ -117,7 +117,7 @@ def _student(probe: Probe, make: Make | None) -> Callable[[int], nn.Module]:
         else:
             if method is not None:
                 method.attach()
-            probe.curve(probe.learn(network, optimizer, -1 - probe.origin.seeds[number]))
+            probe.learning.curve(network, optimizer, -1 - probe.origin.seeds[number])
         if method is not None:
             method.close()
         return network
@@ -128,7 +128,7 @@ def _student(probe: Probe, make: Make | None) -> Callable[[int], nn.Module]:
 def _made(probe: Probe, make: Make | None, number: int) -> tuple[nn.Module, Method | None, torch.optim.Optimizer]:
     """A fresh network of a seed, a method for it, if one is wanted, and its optimizer."""
     network = probe.origin.fresh(number)
-    optimizer = probe.optimizer(network.parameters())
+    optimizer = probe.learning.optimizer(network.parameters())
     if make is None:
         return network, None, optimizer
     with seeded(probe.origin.seeds[number]):
@@ -140,12 +140,12 @@ def _made(probe: Probe, make: Make | None, number: int) -> tuple[nn.Module, Meth
 
 def _table(probe: Probe, students: dict[str, Callable[[int], nn.Module]]) -> Variants:
     """Probes changed networks, after a row for the network as it is."""
-    losses = {AS_IT_IS: probe.losses["model"]} | probe.learned(students)
-    rows = []
+    losses = {AS_IT_IS: probe.losses["model"]} | probe.learning.losses(students)
+    judge, rows = probe.judge, []
     for name, ours in losses.items():
-        against = probe.change(ours, probe.losses["fresh"])
-        change = probe.share(probe.change(ours, losses[AS_IT_IS]), single=False)
-        rows.append(Variant(name, probe.share(against), change, probe.said(against)))
+        against = judge.change(ours, probe.losses["fresh"])
+        change = judge.share(judge.change(ours, losses[AS_IT_IS]), single=False)
+        rows.append(Variant(name, judge.share(against), change, judge.verdict(against, probe.budget)))
     return Variants(rows)
 
 
