@@ -17,7 +17,8 @@ def summary_of(results: Results) -> list[tuple[str, ...]]:
     accuracy = dict(late.group_by("method").agg(pl.mean("accuracy")).iter_rows())
     found: list[tuple[str, ...]] = [("method", "runs", "tasks", "accuracy in the last tenth")]
     for (method,), some in runs.group_by("method", maintain_order=True):
-        least, most = some["done"].min(), some["done"].max()
+        done = some["done"].to_list()
+        least, most = min(done), max(done)
         tasks = f"{most} of {results.study.run.tasks}" if least == most else f"{least} to {most}"
         found.append((str(method), str(len(some)), tasks, f"{accuracy[method]:.1%}" if method in accuracy else "-"))
     return found
