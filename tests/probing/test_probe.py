@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 import sys
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -286,6 +287,16 @@ def test_a_network_that_diverges_is_told():
     found = supple.probe(network, make, task(100), sgd, seeds=8)
     assert found.verdict.startswith("slower by")
     assert str(found).endswith("; its loss was not finite with 8 of 8 seeds")
+
+
+def test_a_notebook_shows_the_cells_of_what_is_printed():
+    probe = supple.probe(make(), make, task(5), sgd, seeds=2)
+    for shown in (probe, probe.by_layer(["0"])):
+        page = ElementTree.fromstring(f"<page>{shown._repr_html_()}</page>")
+        cells = [cell.text or "" for cell in page.iter() if cell.tag in ("th", "td")]
+        assert len(cells) >= 9
+        assert all(cell in str(shown) for cell in cells)
+    assert probe.verdict in "".join(ElementTree.fromstring(f"<page>{probe._repr_html_()}</page>").itertext())
 
 
 def test_nothing_learned_is_told():

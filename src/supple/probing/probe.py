@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from html import escape
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from supple.probing.learning import Learn, Learning
 from supple.probing.networks import Factory, Origin
 from supple.probing.tasks import Data, RandomLabels
 from supple.probing.variants import Make, Variants, by_layer, cures
+from supple.structure.description import html_table
 
 
 class Comparison(NamedTuple):
@@ -131,16 +133,29 @@ class Probe:
         """
         return cures(self, methods)
 
-    def __str__(self) -> str:
-        rows = [f"{'':24}{'yours':>10}{'fresh':>10}   difference"]
-        steps = f"steps to {self.level:.4g}"
+    def _rows(self) -> list[tuple[str, ...]]:
+        """The table that is printed, with its headings."""
         kind = "score" if self.higher else "loss"
-        for name, one in ((f"mean {kind}", self.area), (steps, self.steps), (f"final {kind}", self.final)):
-            rows.append(f"{name:24}{one.model:10.4g}{one.fresh:10.4g}   {_signed(one.difference)}")
-        verdict = self.verdict
-        if self.diverged:
-            verdict += f"; its {kind} was not finite with {self.diverged} of {len(self.origin.seeds)} seeds"
-        return "\n".join([*rows, verdict])
+        numbers = {f"mean {kind}": self.area, f"steps to {self.level:.4g}": self.steps, f"final {kind}": self.final}
+        found: list[tuple[str, ...]] = [("", "yours", "fresh", "difference")]
+        for name, one in numbers.items():
+            found.append((name, f"{one.model:.4g}", f"{one.fresh:.4g}", _signed(one.difference)))
+        return found
+
+    def _said(self) -> str:
+        """The verdict, and what did not go well."""
+        if not self.diverged:
+            return self.verdict
+        kind = "score" if self.higher else "loss"
+        return f"{self.verdict}; its {kind} was not finite with {self.diverged} of {len(self.origin.seeds)} seeds"
+
+    def __str__(self) -> str:
+        rows = [f"{name:24}{model:>10}{fresh:>10}   {difference}" for name, model, fresh, difference in self._rows()]
+        return "\n".join([*rows, self._said()])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return f"{html_table(self._rows())}<p>{escape(self._said())}</p>"
 
     def __repr__(self) -> str:
         return f"<Probe of {self.budget} steps with {len(self.origin.seeds)} seeds: {self.verdict}>"

@@ -11,7 +11,7 @@ from torch import nn
 from supple.methods.base import Method
 from supple.probing.curves import Interval
 from supple.probing.networks import seeded
-from supple.structure.description import format_row
+from supple.structure.description import format_row, html_table
 from supple.structure.wrapping import unwrapped
 
 if TYPE_CHECKING:
@@ -48,13 +48,22 @@ class Variants(NamedTuple):
 
     rows: list[Variant]
 
-    def __str__(self) -> str:
-        cells = [("", "steps, as it is 100%", "compared with fresh")]
+    def _cells(self) -> list[tuple[str, ...]]:
+        """The table that is printed, with its headings."""
+        cells: list[tuple[str, ...]] = [("", "steps, as it is 100%", "compared with fresh")]
         for row in self.rows:
             mean, low, high = (f"{100 * (1 + end):.0f}" for end in row.change)
             change = "100%" if row.name == AS_IT_IS else f"{mean}% ({low} to {high}%)"
             cells.append((row.name, change, row.verdict))
+        return cells
+
+    def __str__(self) -> str:
+        cells = self._cells()
         return "\n".join(format_row(row, cells) for row in cells)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return html_table(self._cells())
 
 
 def by_layer(probe: Probe, blocks: Iterable[str] | None = None) -> Variants:

@@ -60,7 +60,7 @@ def _table(methods: list[type[Method]]) -> Table:
             f"{setting}={default!r}{'*' if setting in about.strength else ''}"
             for setting, default in defaults(method).items()
         ]
-        told = f"acts on {_acts_on(method)}; needs {about.needs}; keeps {about.keeps}; costs {_cost(method)}"
+        told = f"acts on {acts_on(method)}; needs {about.needs}; keeps {about.keeps}; costs {_cost(method)}"
         text = shown(f"{about.label}: {about.title}. {about.source}\n{told}; since {about.since}\n")
         text += shown("  ".join(settings), "dim")
         table.add_row(shown(about.name), text)
@@ -75,7 +75,7 @@ def documented() -> str:
         cells = [
             f"`supple.{method.__name__}`",
             about.title,
-            _acts_on(method),
+            acts_on(method),
             about.needs,
             about.keeps,
             _cost(method),
@@ -87,7 +87,8 @@ def documented() -> str:
     return _PAGE + "\n".join(rows)
 
 
-def _acts_on(method: type[Method]) -> str:
+def acts_on(method: type[Method]) -> str:
+    """What a method changes, in words."""
     if issubclass(method, UnitMethod):
         return "hidden units"
     if issubclass(method, BoundaryMethod | DASH):
