@@ -173,12 +173,13 @@ class Method(Settings, State):
         self.when: Any = Every(every, every > 0, self.device)
         if optimizer_state is not None:
             choice("optimizer_state", optimizer_state, ("keep", "fresh", "mean"))
-        self.memory = self._memory(optimizer_state)
         self.distributions: dict[str, Distribution] = {}
         self.fixed_rows: dict[str, int] = {}
         self._stated: set[str] = set()
         if knows_initial:
             self._take_initial(initial)
+        # With what is frozen yet, which is known only now.
+        self.memory = self._memory(optimizer_state)
         self._start_counting()
 
     def _memory(self, optimizer_state: str | None) -> OptimizerMemory | None:

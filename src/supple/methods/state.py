@@ -118,6 +118,8 @@ class State(ABC):
         if self.memory is not None:
             born = self.memory.born
             state["births"] = {n: self.blocks[n].join(self.stack(tensor).clone()) for n, tensor in born.items()}
+        # Of what was frozen all the time nothing is kept yet.
+        state["waiting"] = list(self._waiting) if self.kept else []
         for kind, tensors in self.kept.items():
             assert kind not in state, f"{kind} is a name that every state has; keep it under another"
             state[kind] = {name: self._joined(name, tensor.clone()) for name, tensor in tensors.items()}
@@ -147,14 +149,21 @@ class State(ABC):
         absent["seed"] = torch.zeros_like(self.seed)
         for kind in self.kept.keys() & {"behind", "since"}:
             absent[kind] = {name: torch.zeros_like(one) for name, one in self.kept[kind].items()}
+        absent["waiting"] = []
         state = {**absent, **nothing_kept, **state}
+        waiting = state["waiting"]
+        if not isinstance(waiting, list | tuple) or not all(isinstance(name, str) for name in waiting):
+            raise TypeError("waiting of the state is no list of names")
+        for kind in self.kept.keys() & state.keys():
+            if isinstance(state[kind], Mapping):
+                state[kind] = {**{n: own[kind][n] for n in waiting if n in own[kind]}, **state[kind]}
         missing = [key for key in own if key not in state]
         if missing:
             raise ValueError(f"the state is not complete; it has no {', '.join(missing)}")
         _check_alike(own, state, "")
         self._check_network(own, state)
         for key, value in own.items():
-            if key not in ("shapes", "initial", "births"):
+            if key not in ("shapes", "initial", "births", "waiting"):
                 _check_alike(value, state[key], key)
         try:
             self._take(state)
@@ -163,6 +172,11 @@ class State(ABC):
             if isinstance(error, ValueError):
                 raise
             raise ValueError(f"the state is damaged: {error}") from error
+        # What was frozen then and trains now is taken up in the next step.
+        self._waiting = list(dict.fromkeys([*self._waiting, *(name for name in waiting if name in self.parameters)]))
+        for tensors in self.kept.values():
+            for name in waiting:
+                tensors.pop(name, None)
 
     def _check_network(self, own: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         """Raises if a state is of another network, or one of its initial distributions is none."""

@@ -415,11 +415,11 @@ class UnitMethod(Method):
         groups = [group for group in self._units or () if self._drawn_of([group]).keys() <= self.distributions.keys()]
         self.layers = [Layer(self, number, group) for number, group in enumerate(groups)]
         for group in groups:
-            for part in (*group.incoming, *(consumer.weight for consumer in group.consumers)):
+            for part in group.parts():
                 name = self.names[part.tensor]
-                if name not in self.parameters:
-                    parameter = self.tensors[name]
-                    self.parameters[name] = parameter  # type: ignore[assignment]
+                parameter = self.tensors[name]
+                if name not in self.parameters and isinstance(parameter, nn.Parameter):
+                    self.parameters[name] = parameter
                     self.blocks[name] = block_of(parameter.detach()[0] if self.stacked else parameter)
 
     def _written(self) -> set[str]:

@@ -64,8 +64,12 @@ def mix(record: Record, call: Call, reason: str | None = None) -> list[Value]:
 def attend(record: Record, call: Call) -> list[Value]:
     """An operation of attention, which multiplies activations with each other."""
     name = "scaled_dot_product_attention" if "scaled_dot_product" in call.name else call.name
-    whole = name.endswith(("attention", "softmax"))
-    how = "they go into attention" if whole else "they are multiplied with other features, as in attention"
+    if name.endswith("attention"):
+        how = "they go into attention"
+    elif name.endswith("softmax"):
+        how = "they are weighed against each other, as in attention"
+    else:
+        how = "they are multiplied with other features, as in attention"
     for value in call.values:
         for axis in value.everything():
             axis.exclude(f"{how} ({name} in {record.place})", rank=2)
