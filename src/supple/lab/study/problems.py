@@ -11,27 +11,37 @@ import torch
 from supple.lab import data
 from supple.lab.data import DATA_SETS, LabelledImages
 from supple.lab.study.class_incremental import ClassIncrementalProblem
+from supple.lab.study.own import open_own
 from supple.lab.study.permuted import PermutedProblem
-from supple.lab.study.problem import Problem
-from supple.lab.study.spec import Study
+from supple.lab.study.problem import StudyProblem
+from supple.lab.study.spec import OwnStudy, Study
 
-PROBLEMS: Mapping[str, type[Problem]] = {"permuted": PermutedProblem, "class_incremental": ClassIncrementalProblem}
+PROBLEMS: Mapping[str, type[StudyProblem]] = {"permuted": PermutedProblem, "class_incremental": ClassIncrementalProblem}
 
 
 def open_problem(
-    study: Study, data_dir: str | PathLike[str] | None = None, verify: bool = True, **runtime: Any
-) -> Problem:
+    study: Study,
+    data_dir: str | PathLike[str] | None = None,
+    verify: bool = True,
+    given: Any = None,
+    **runtime: Any,
+) -> StudyProblem:
     """The problem of a study with its images, from a folder, or from the cache or supple itself where that is None.
 
-    OSError if the images cannot be read, ValueError if they are damaged or not the right ones.
+    ``given`` is the problem of a study of kind "own". OSError if the images cannot be read, ValueError if they are
+    damaged or not the right ones.
     """
+    if isinstance(study, OwnStudy):
+        return open_own(study, given, **runtime)
     kind, name = PROBLEMS[study.problem.kind], study.problem.data
     images = [data.load(name, data_dir, train=part == "train", verify=verify) for part in kind.sets]
     return kind(study, *images, **runtime)
 
 
-def noise_problem(study: Study, **runtime: Any) -> Problem:
-    """The problem of a study with noise in place of its images, for measuring what it takes."""
+def noise_problem(study: Study, **runtime: Any) -> StudyProblem:
+    """The problem of a study, with noise in place of images, for measuring what it takes."""
+    if isinstance(study, OwnStudy):
+        return open_own(study, **runtime)
     kind = PROBLEMS[study.problem.kind]
     return kind(study, *(_noise(study.problem.data, part == "test") for part in kind.sets), **runtime)
 
