@@ -85,7 +85,9 @@ class AnyPopulation(Learner):
         for step, (x, y) in enumerate(chain(ahead, batches), start=1):
             try:
                 loss, value = self.step(x, y)
-            except (IndexError, KeyError, TypeError, ValueError) as error:
+            except (LookupError, RuntimeError, TypeError, ValueError) as error:
+                if "memory" in str(error):
+                    raise
                 raise ValueError(f"task {index}, batch {step - 1}: {error}") from error
             if step == 1:
                 gradients = self._magnitude(p.grad for p in self.network.parameters() if p.grad is not None)
@@ -225,7 +227,7 @@ class AnyPopulation(Learner):
         if self.method is None:
             replicas = 1 if self.stacked is None else self.stacked.replicas
             return torch.zeros(replicas, dtype=torch.int64, device=self.device)
-        return self.method.reinitialized.total
+        return self.method.reinitialized.total.reshape(-1)
 
 
 def usual_metric(output: Any, targets: Tensor) -> Metric:

@@ -96,7 +96,7 @@ class SeedStream:
         with generator.used():
             made = self._stream(self.seed) if callable(self._stream) else self._stream
         self._tasks: Any = _Passes(made) if isinstance(made, Dataset | DataLoader) else made
-        if not callable(self._stream) and iter(self._stream) is self._stream:
+        if not callable(self._stream) and hasattr(self._stream, "__next__"):
             raise ValueError("the stream is an iterator, which can be read once; give a function of the seed")
         self._iterator: Iterator[Any] = iter(()) if self.indexed else iter(self._tasks)
         self._next, self._latest = 0, TaskBatches((), None, generator)
@@ -113,11 +113,16 @@ class TaskBatches:
     ``length`` is their number, None where only reading them tells.
     """
 
+    length: int | None
+
     def __init__(self, batches: Any, test: Any, generator: Generator) -> None:
         self._generator = generator
         with generator.used():
             self._iterator = iter(batches)
-        self.length = len(batches) if hasattr(batches, "__len__") else None
+        try:
+            self.length = len(batches)
+        except TypeError:
+            self.length = None
         self.test = None if test is None else _Reading(test, generator)
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:

@@ -60,7 +60,7 @@ def compare(
         network: what ``problem.network`` is called with by name, beside the seed.
         optimizer: what ``problem.optimizer`` is called with by name, beside the parameters.
         arguments: what a factory is called with by name.
-        examples: on about so many of a task's first examples dead units and ranks are measured.
+        examples: on about so many of a task's first examples dead units and ranks are measured; 0: not at all.
         device: where to train.
         processes: how many train at the same time, where the problem is named; None: one a core.
         part_size: runs that are trained together at most; None: as the folder says, else 24.

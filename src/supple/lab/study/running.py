@@ -52,6 +52,7 @@ def plan(config: RunConfig) -> tuple[Manifest, list[int], bool]:
     """
     study = config.study
     problem = open_problem(study, **config.problem_options)
+    problem.check(study.run.tasks, study.columns, study.run.seeds)
     identity = problem.identity
     if holds_results(config.folder):
         manifest = open_manifest(config.folder)
@@ -68,7 +69,6 @@ def plan(config: RunConfig) -> tuple[Manifest, list[int], bool]:
     else:
         manifest, before = Manifest(config.folder, config.name, study, [], identity, {}, usual_part_size(config)), None
         manifest.outcome = problem.outcome.model_dump()
-    problem.check(manifest.study.run.tasks, study.columns, manifest.study.run.seeds)
     manifest.steps = problem.steps(manifest.study.run.tasks, manifest.study.run.seeds)
     manifest.scaled = scaled(config.original or study, manifest.study)
     limits.check_disk(config.folder, len(study.columns) * len(study.run.seeds) * study.run.tasks)

@@ -309,6 +309,12 @@ class Measure(Section):
     disturbances: Whole = Field(default=0, ge=0)
 
 
+class MeasureOwn(Section):
+    """On how many examples of a task, about, dead units and ranks are measured at its start; 0: not at all."""
+
+    examples: Whole = Field(default=1500, ge=0)
+
+
 class MeasureAdditions(Section):
     """What to measure beside accuracy and loss where classes are added, on how many images of old and of new ones."""
 

@@ -58,6 +58,7 @@ from supple.lab.study.schema import (
     Length,
     Measure,
     MeasureAdditions,
+    MeasureOwn,
     Network,
     Optimizer,
     Own,
@@ -121,7 +122,7 @@ class Study(Section):
     network: Network | Transformer | Settings
     optimizer: Optimizer | CycledSGD | Settings
     run: Length
-    measure: Measure | MeasureAdditions
+    measure: Measure | MeasureAdditions | MeasureOwn
     methods: dict[str, dict[str, Any]] = Field(min_length=1)
 
     @cached_property
@@ -211,7 +212,7 @@ class OwnStudy(Study):
     problem: Own
     network: Settings = Settings()
     optimizer: Settings = Settings()
-    measure: Measure = Measure()
+    measure: MeasureOwn = MeasureOwn()
 
     @model_validator(mode="before")
     @classmethod
