@@ -39,8 +39,8 @@ from supple.lab.study.problems import noise_problem
 from supple.lab.study.progress import Bars, Lines, duration, pace
 from supple.lab.study.run_config import PART_SIZE, RunConfig
 from supple.lab.study.running import join, run
-from supple.lab.study.schema import Transformer
-from supple.lab.study.spec import Study, from_dict, read
+from supple.lab.study.schema import Settings, Transformer
+from supple.lab.study.spec import OwnStudy, Study, from_dict, read
 from supple.methods.registry import METHODS
 
 
@@ -320,6 +320,10 @@ def scale(
 ) -> Study:
     """Cuts a study down to what the command line asks for; StudyError if the study does not have that."""
     content = study.model_dump(mode="json")
+    given = {"--data": data_name, "--epochs": epochs, "--precision": precision}
+    if isinstance(study, OwnStudy) and any(given.values()):
+        name = next(name for name, value in given.items() if value)
+        raise StudyError(f"{name}: this problem is one of your own, whose settings its file says; leave it out")
     if tasks is not None:
         content["run"]["tasks"] = tasks
     if seeds is not None:
@@ -390,6 +394,9 @@ def _table(found: list[Estimate], config: RunConfig) -> Table:
 def _network(one: Estimate) -> str:
     """Such as "3 x 100 relu, layer_norm after, adamw", or "8 x 384 transformer, reparameterized, sgd"."""
     network, optimizer = one.network, one.optimizer
+    if isinstance(network, Settings) or isinstance(optimizer, Settings):
+        sections = [section.values for section in (network, optimizer) if isinstance(section, Settings)]
+        return ", ".join(f"{name} {value}" for values in sections for name, value in values.items()) or "its own"
     precision = [network.precision] * (network.precision != "float32")
     if isinstance(network, Transformer):
         options = ["reparameterized"] * network.reparameterized

@@ -111,34 +111,45 @@ class AnyPopulation(Learner):
         """Learns one batch of each seed, [S, B, ...]: loss and metric before it, each [R]."""
         self.optimizer.zero_grad()
         output = self._outputs(x)
-        losses = self._each(self.loss, output, y)
+        losses = self._each(self.loss, output, y=y)
         losses.sum().backward()  # type: ignore[no-untyped-call]
+        output, losses = tree_map(_detached, output), losses.detach()
         with torch.no_grad():
-            value = self._metric(tree_map(_detached, output), y, losses.detach())
+            value = self._metric(output, y, losses)
         self.optimizer.step()
         if self.method is not None:
             self.method.step()
-        return losses.detach(), value
+        if value is None:
+            with torch.no_grad():
+                value = self._metric(output, y, losses, self._outputs(x))
+            assert value is not None
+        return losses, value
 
     def _outputs(self, x: Any) -> Any:
         arguments, keywords = arguments_of(x if self.stacked is not None else tree_map(_first, x))
         return self.network(*arguments, **keywords)
 
-    def _each(self, function: Callable[[Any, Tensor], Tensor], output: Any, y: Tensor) -> Tensor:
-        """A function of each network's output and its targets, [R]; ValueError if it is not a scalar a network."""
+    def _each(self, function: Callable[..., Tensor], *outputs: Any, y: Tensor) -> Tensor:
+        """A function of each network's outputs and its targets, [R]; ValueError if it is not a scalar a network."""
         if self.stacked is not None:
-            return self.stacked.losses(function, output, y)
-        found = function(output, y[0])
+            return self.stacked.losses(function, *outputs, y)
+        found = function(*outputs, y[0])
         if found.shape != ():
             raise ValueError(f"the loss of one network has shape {tuple(found.shape)}; it has to be a scalar")
         return found.unsqueeze(0)
 
-    def _metric(self, output: Any, y: Tensor, losses: Tensor) -> Tensor:
+    def _metric(self, output: Any, y: Tensor, losses: Tensor, after: Any = None) -> Tensor | None:
+        """The metric of each network, [R]; None where it needs what the step will have changed."""
         if self.metric is None:
             one = output if self.stacked is None else tree_map(_first, output)
             self.metric = usual_metric(one, y[0])
         function = self.metric.function
-        return losses if function is None else self._each(function, output, y).to(losses.dtype)
+        if function is None:
+            return losses
+        if self.metric.after and after is None:
+            return None
+        outputs = (output, after) if self.metric.after else (output,)
+        return self._each(function, *outputs, y=y).to(losses.dtype)
 
     @torch.no_grad()
     def _test(self, index: int, tasks: Sequence[TaskBatches]) -> Tensor:
@@ -148,8 +159,8 @@ class AnyPopulation(Learner):
         total, count = torch.zeros(()), 0
         for x, y in self._together(index, [task.test for task in tasks]):
             output = self._outputs(x)
-            losses = self._each(self.loss, output, y)
-            total = total + y.shape[1] * self._metric(output, y, losses)
+            value = self._metric(output, y, self._each(self.loss, output, y=y), output)
+            total = total + y.shape[1] * value
             count += y.shape[1]
         self.network.train(training)
         return total / count

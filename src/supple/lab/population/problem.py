@@ -22,12 +22,14 @@ class Metric:
             averaged over the batches of a task.
         lower: whether lower is better.
         share: whether it is a share, from 0 to 1, that is shown in per cent.
+        after: whether the function takes also the output for the same inputs after the step, between the two.
     """
 
     name: str
-    function: Callable[[Any, Tensor], Tensor] | None
+    function: Callable[..., Tensor] | None
     lower: bool = False
     share: bool = False
+    after: bool = False
 
 
 def accuracy(output: Tensor, targets: Tensor) -> Tensor:

@@ -186,21 +186,51 @@ def number(seed: int, purpose: int, index: int) -> int:
 def _in_batches(data: Any, size: int) -> Any:
     """What has batches as it is, and of a data set batches in a random order."""
     if isinstance(data, TensorDataset):
-        return _Shuffled(data.tensors, size)
+        return Shuffled(data.tensors, size)
     if isinstance(data, IterableDataset):
         return DataLoader(data, size, drop_last=True)
     return DataLoader(data, size, shuffle=True, drop_last=True) if isinstance(data, Dataset) else data
 
 
-class _Shuffled:
-    """Batches of tensors in a random order, which are gathered at once."""
+class Made:
+    """Batches that are made one by one, when they are asked for.
 
-    def __init__(self, tensors: Sequence[Tensor], size: int) -> None:
-        self._tensors, self._size = tensors, size
+    Args:
+        count: how many there are.
+        make: makes the batch of a number.
+    """
+
+    def __init__(self, count: int, make: Callable[[int], tuple[Any, Tensor]]) -> None:
+        self._count, self._make = count, make
 
     def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
+        return map(self._make, range(self._count))
+
+
+class Shuffled:
+    """Batches of tensors in a random order, another in each pass over them; a last incomplete batch is left out.
+
+    Args:
+        tensors: inputs and targets, each with the examples along its first dimension.
+        batch_size: examples a batch.
+        passes: how often all examples come.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], batch_size: int, passes: int = 1) -> None:
+        self._tensors, self._size, self._passes = tensors, batch_size, passes
+
+    @property
+    def _each(self) -> int:
         return len(self._tensors[0]) // self._size
 
+    def __len__(self) -> int:
+        return self._each * self._passes
+
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        order = torch.randperm(len(self._tensors[0]))
-        return (tuple(each[some] for each in self._tensors) for some in order.split(self._size)[: len(self)])
+        for _ in range(self._passes):
+            order = torch.randperm(len(self._tensors[0]))
+            for some in order.split(self._size)[: self._each]:
+                yield tuple(each[some] for each in self._tensors)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
@@ -48,9 +49,12 @@ _CHECKED = 2
 """So many tasks, and batches of each, are looked at before anything is trained."""
 
 
-def open_own(study: OwnStudy, given: Any = None, **runtime: Any) -> StudyProblem:
-    """The problem of a study: what was given, or what the factory makes that the study names. StudyError if it cannot
-    be made.
+def open_own(
+    study: OwnStudy, given: Any = None, files: Mapping[str, Any] | None = None, **runtime: Any
+) -> StudyProblem:
+    """The problem of a study: what was given, or what the factory makes that the study names.
+
+    ``files``, where its data are, is told to a factory that asks for it. StudyError if it cannot be made.
     """
     kind = study.problem.kind
     if given is None:
@@ -65,7 +69,9 @@ def open_own(study: OwnStudy, given: Any = None, **runtime: Any) -> StudyProblem
         except (ImportError, AttributeError) as error:
             raise StudyError(f"problem {kind!r} cannot be imported: {error}") from error
         try:
-            given = factory(**study.problem.arguments)
+            asked = inspect.signature(factory).parameters
+            more = {name: value for name, value in (files or {}).items() if name in asked}
+            given = factory(**{**more, **study.problem.arguments})
         except TypeError as error:
             raise StudyError(f"problem {kind!r} cannot be made: {error}") from error
     if callable(given):
@@ -228,7 +234,7 @@ class OwnProblem(StudyProblem):
             if not loss.requires_grad:
                 raise StudyError(f"{place}: the loss {what} does not depend on the network's parameters")
             if self.metric.function is not None:
-                value = self.metric.function(output, targets)
+                value = self.metric.function(*[output] * (1 + self.metric.after), targets)
                 if not isinstance(value, Tensor) or value.shape != ():
                     raise StudyError(
                         f"{place}: the metric {self.metric.name} is {_shown(value)}; it has to be a scalar"

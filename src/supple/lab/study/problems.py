@@ -32,7 +32,7 @@ def open_problem(
     damaged or not the right ones.
     """
     if isinstance(study, OwnStudy):
-        return open_own(study, given, **runtime)
+        return open_own(study, given, {"data_dir": data_dir, "verify": verify}, **runtime)
     kind, name = PROBLEMS[study.problem.kind], study.problem.data
     images = [data.load(name, data_dir, train=part == "train", verify=verify) for part in kind.sets]
     return kind(study, *images, **runtime)

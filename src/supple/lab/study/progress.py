@@ -19,9 +19,9 @@ _SHOWN = 12
 
 
 class Watcher:
-    """What follows a run; this one says nothing. What runs are compared by may be no share of 1 (``share``)."""
+    """What follows a run; this one says nothing. What runs are compared by may be no share (``per_cent``)."""
 
-    share = True
+    per_cent = True
 
     def start(self, parts: Mapping[int, tuple[int, float]], steps: Sequence[int]) -> None:
         """Called when it is known what is to be trained, and again where a part was halved.
@@ -117,7 +117,7 @@ class Tally(Watcher):
 
     def value(self, value: float) -> str:
         """An accuracy, or what else runs are compared by, as text."""
-        return f"{100 * value:.1f}%" if self.share else f"{value:.4g}"
+        return f"{100 * value:.1f}%" if self.per_cent else f"{value:.4g}"
 
     def line(self) -> str:
         """All of it in one line."""
