@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import inspect
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -20,12 +18,21 @@ from torch.utils.flop_counter import FlopCounterMode
 from supple.lab.nn.stack import stack
 from supple.lab.population import AnyPopulation
 from supple.lab.population.any_module import usual_metric
-from supple.lab.population.problem import ACCURACY, LOSS, Curve, Metric, Problem
+from supple.lab.population.problem import ACCURACY, LOSS, Metric, Problem
 from supple.lab.streams.tasks import SeedStream
 from supple.lab.study.assembly import methods_of
-from supple.lab.study.curve import CurveProblem
 from supple.lab.study.errors import StudyError
 from supple.lab.study.limits import ROW_IN_MEMORY
+from supple.lab.study.own_checks import (
+    check_lengths,
+    check_loss,
+    check_metric,
+    check_same_network,
+    check_stream,
+    explained,
+    length,
+    undisturbed,
+)
 from supple.lab.study.population_trainer import PopulationTrainer
 from supple.lab.study.problem import StudyProblem
 from supple.lab.study.results import OWN_SCHEMA, SCHEMAS
@@ -49,43 +56,6 @@ _CHECKED = 2
 """So many tasks, and batches of each, are looked at before anything is trained."""
 
 
-def open_own(
-    study: OwnStudy, given: Any = None, files: Mapping[str, Any] | None = None, **runtime: Any
-) -> StudyProblem:
-    """The problem of a study: what was given, or what the factory makes that the study names.
-
-    ``files``, where its data are, is told to a factory that asks for it. StudyError if it cannot be made.
-    """
-    kind = study.problem.kind
-    if given is None:
-        module, colon, name = kind.partition(":")
-        if not colon:
-            raise StudyError(
-                "its problem was given in a call of supple.lab.compare; call that again to go on, or name a factory "
-                'in a file: problem = "package.module:factory"'
-            )
-        try:
-            factory = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as error:
-            raise StudyError(f"problem {kind!r} cannot be imported: {error}") from error
-        try:
-            asked = inspect.signature(factory).parameters
-            more = {name: value for name, value in (files or {}).items() if name in asked}
-            given = factory(**{**more, **study.problem.arguments})
-        except TypeError as error:
-            raise StudyError(f"problem {kind!r} cannot be made: {error}") from error
-    if callable(given):
-        given = Curve(given)
-    if isinstance(given, Curve):
-        return CurveProblem(study, given, **runtime)
-    if not isinstance(given, Problem):
-        raise StudyError(
-            f"problem {kind!r} is {type(given).__name__}; it has to be a supple.lab.Problem, or of training that goes "
-            "by itself a supple.lab.Curve"
-        )
-    return OwnProblem(study, given, **runtime)
-
-
 class OwnProblem(StudyProblem):
     """Networks, optimizer, stream and loss of one's own; a stage is a task."""
 
@@ -99,14 +69,14 @@ class OwnProblem(StudyProblem):
 
     def stream(self, seed: int) -> SeedStream:
         """The stream of a seed."""
-        with _explained(f"stream of seed {seed}"):
+        with explained(f"stream of seed {seed}"):
             return SeedStream(self.problem.stream, seed, self.problem.batch_size)
 
     def first(self, seed: int) -> list[list[tuple[Any, Tensor]]]:
         """The first batches of the first tasks of a seed; those of one task where the stream has only one."""
         stream, found = self.stream(seed), []
         for task in range(_CHECKED):
-            with _explained(f"stream of seed {seed}, task {task}"):
+            with explained(f"stream of seed {seed}, task {task}"):
                 try:
                     found.append(list(itertools.islice(stream.task(task), _CHECKED)))
                 except ValueError:
@@ -132,7 +102,7 @@ class OwnProblem(StudyProblem):
             return self.problem.metric
         network, _ = self._sample(self.study.columns[0])
         (arguments, keywords), targets = arguments_of(self._example[0]), self._example[1]
-        with _undisturbed(), torch.no_grad():
+        with undisturbed(), torch.no_grad():
             return usual_metric(network(*arguments, **keywords), targets)
 
     @property
@@ -159,94 +129,38 @@ class OwnProblem(StudyProblem):
     def check(self, tasks: int, columns: Sequence[Column], seeds: Sequence[int]) -> None:
         """Looks at the stream, the networks, the loss and the methods; StudyError names what is wrong."""
         for seed in seeds[:2]:
-            self._check_stream(seed)
-        self._check_lengths(tasks, seeds)
+            check_stream(seed, self.first(seed), self.first(seed))
+        check_lengths([self.stream(seed) for seed in seeds], self.steps(tasks, seeds[:1]))
         for column in {_section_text(column): column for column in columns}.values():
             self._check_network(column, seeds)
         for column in {column.method: column for column in reversed(columns)}.values():
-            with _explained(f"methods.{column.method}"):
+            with explained(f"methods.{column.method}"):
                 population = self._population([column], seeds[:1])
                 if population.method is not None:
                     population.method.close()
 
-    def _check_stream(self, seed: int) -> None:
-        """Asks for the first batches of a seed twice."""
-        for task, (once, again) in enumerate(zip(self.first(seed), self.first(seed), strict=True)):
-            same = len(once) == len(again)
-            for step, pair in enumerate(zip(once, again, strict=False)):
-                leaves = [tree_leaves(batch) for batch in pair]
-                if not (same and len(leaves[0]) == len(leaves[1]) and all(map(_equal, *leaves))):
-                    raise StudyError(
-                        f"task {task}, batch {step} of seed {seed} is another when the stream is asked for it again; "
-                        "everything random in it has to come from the seed (torch's own generator does, Python's and "
-                        "numpy's do not)"
-                    )
-            if not same:
-                raise StudyError(f"task {task} of seed {seed} has other batches when the stream is asked for it again")
-
-    def _check_lengths(self, tasks: int, seeds: Sequence[int]) -> None:
-        expected = self.steps(tasks, seeds[:1])
-        for seed in seeds[1:]:
-            stream = self.stream(seed)
-            for task in range(tasks if stream.indexed and seed == seeds[1] else 1):
-                length = _length(stream, task)
-                if length != expected[task]:
-                    raise StudyError(
-                        f"task {task} has {expected[task]} batches with seed {seeds[0]} and {length} with seed {seed}; "
-                        "networks of several seeds are trained together, so all seeds need as many"
-                    )
-
     def _check_network(self, column: Column, seeds: Sequence[int]) -> None:
-        """Makes networks of two seeds, the first one twice, and computes the loss of one on the first batches."""
-        seed = seeds[0]
-        with _explained("network"):
-            first, again = (stack(self._make(column), [seed]).state_dict() for _ in range(2))
-            for name, value in first.items():
-                if value.shape != again[name].shape:
-                    raise StudyError(
-                        f"network: {name} of seed {seed} has shape {tuple(value.shape[1:])}, and "
-                        f"{tuple(again[name].shape[1:])} when it is made again"
-                    )
-                if not _equal(value, again[name]):
-                    raise StudyError(f"network: {name} of seed {seed} has other values when it is made again")
+        """Makes networks of two seeds, the first one twice, and computes loss and metric on the first batches."""
+        with explained("network"):
+            again = [stack(self._make(column), seeds[:1]).state_dict() for _ in range(2)]
+            check_same_network(seeds[0], *again)
             stack(self._make(column), seeds[:2])
         network, _ = self._sample(column)
-        for task, batches in enumerate(self.first(seed)):
+        for task, batches in enumerate(self.first(seeds[0])):
             for step, (inputs, targets) in enumerate(batches):
-                self._check_loss(network, inputs, targets, f"task {task}, batch {step} of seed {seed}")
-
-    def _check_loss(self, network: nn.Module, inputs: Any, targets: Tensor, place: str) -> None:
-        inputs, targets = tree_map(self._here, inputs), targets.to(self.device)
-        shapes = ", ".join(_shown(leaf) for leaf in tree_leaves(inputs))
-        arguments, keywords = arguments_of(inputs)
-        with _undisturbed():
-            try:
-                output = network(*arguments, **keywords)
-            except Exception as error:
-                raise StudyError(f"{place}: the network does not take inputs {shapes}: {error}") from error
-            what = f"of outputs {', '.join(_shown(leaf) for leaf in tree_leaves(output))} and targets {_shown(targets)}"
-            try:
-                loss = self.problem.loss(output, targets)
-            except Exception as error:
-                raise StudyError(f"{place}: the loss {what} cannot be computed: {error}") from error
-            if not isinstance(loss, Tensor) or loss.shape != ():
-                raise StudyError(f"{place}: the loss {what} is {_shown(loss)}; it has to be a scalar")
-            if not loss.requires_grad:
-                raise StudyError(f"{place}: the loss {what} does not depend on the network's parameters")
-            if self.metric.function is not None:
-                value = self.metric.function(*[output] * (1 + self.metric.after), targets)
-                if not isinstance(value, Tensor) or value.shape != ():
-                    raise StudyError(
-                        f"{place}: the metric {self.metric.name} is {_shown(value)}; it has to be a scalar"
-                    )
+                place = f"task {task}, batch {step} of seed {seeds[0]}"
+                inputs, targets = tree_map(self._here, inputs), targets.to(self.device)
+                with undisturbed():
+                    output = check_loss(place, network, self.problem.loss, inputs, targets)
+                    check_metric(place, self.metric, output, targets)
 
     def steps(self, tasks: int, seeds: Sequence[int]) -> list[int]:
         """Batches of each task of the first seed; StudyError if it has fewer tasks."""
         stream = self.stream(seeds[0])
-        with _explained(f"stream of seed {seeds[0]}"):
+        with explained(f"stream of seed {seeds[0]}"):
             if stream.indexed and hasattr(stream._tasks, "__len__") and len(stream) < tasks:
                 raise StudyError(f"run.tasks is {tasks}, but the stream of seed {seeds[0]} has {len(stream)} tasks")
-            found = [_length(stream, task) for task in range(tasks)]
+            found = [length(stream, task) for task in range(tasks)]
         if 0 in found:
             raise StudyError(f"task {found.index(0)} of seed {seeds[0]} has no batches")
         return found
@@ -262,7 +176,7 @@ class OwnProblem(StudyProblem):
             return tensor
 
         (arguments, keywords), targets = arguments_of(self._example[0]), self._example[1]
-        with _undisturbed(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        with undisturbed(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             self.problem.loss(network(*arguments, **keywords), targets)
         batch = sum(_bytes(leaf) for leaf in tree_leaves(self._example))
         ahead = max(1, -(-self.study.measure.examples // max(1, len(targets)))) * batch
@@ -279,7 +193,7 @@ class OwnProblem(StudyProblem):
         """Multiply-adds of a training step, as torch counts them."""
         network, _ = self._sample(column)
         (arguments, keywords), targets = arguments_of(self._example[0]), self._example[1]
-        with _undisturbed(), FlopCounterMode(display=False) as counter:
+        with undisturbed(), FlopCounterMode(display=False) as counter:
             self.problem.loss(network(*arguments, **keywords), targets).backward()
         network.zero_grad()
         return int(counter.get_total_flops()) // 2
@@ -336,9 +250,9 @@ class OwnProblem(StudyProblem):
         """A network of the first seed, with its optimizer, to try things with."""
         key = _section_text(column)
         if key not in self._samples:
-            with _explained("network"):
+            with explained("network"):
                 network = self._one(column, self.study.run.seeds[0]).to(self.device)
-            with _explained("optimizer"):
+            with explained("optimizer"):
                 self._samples[key] = network, self._optimizer(column, network)
         return self._samples[key]
 
@@ -372,30 +286,6 @@ class _Enough(Exception):
     """Measured for long enough."""
 
 
-@contextmanager
-def _explained(place: str) -> Iterator[None]:
-    """Makes a StudyError with its place of what goes wrong in a program of somebody's own."""
-    try:
-        yield
-    except StudyError:
-        raise
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise StudyError(f"{place}: {error}") from error
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-
-
-def _length(stream: SeedStream, index: int) -> int:
-    """The number of batches of a task, which are counted where it does not say."""
-    task = stream.task(index)
-    return sum(1 for _ in task) if task.length is None else task.length
-
-
 def _settings(section: Any) -> dict[str, Any]:
     assert isinstance(section, Settings)
     return section.values
@@ -405,25 +295,9 @@ def _section_text(column: Column) -> str:
     return f"{column.network!r} {column.optimizer!r}"
 
 
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.shape == other.shape and bool(torch.equal(one.nan_to_num(), other.nan_to_num()))
-    return bool(one == other)
-
-
 def _bytes(leaf: Any) -> int:
     return leaf.numel() * leaf.element_size() if isinstance(leaf, Tensor) else 0
 
 
 def _name(thing: Any) -> str:
     return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', type(thing).__qualname__)}"
-
-
-def _shown(value: Any) -> str:
-    """A tensor in words, such as "int64 [30] from 0 to 9"."""
-    if not isinstance(value, Tensor):
-        return f"{value!r:.80}"
-    kind = str(value.dtype).removeprefix("torch.")
-    whole = not value.is_floating_point() and not value.is_complex() and value.numel() and value.dtype != torch.bool
-    ends = f" from {value.min()} to {value.max()}" if whole else ""
-    return f"{kind} {list(value.shape)}{ends}"
