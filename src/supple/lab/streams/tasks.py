@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from supple.functional import random
 
-Stream = Callable[[int], Iterable[Any]] | Iterable[Any]
+Stream = Callable[[int], Any] | Iterable[Any]
 """A function from a seed to tasks, or tasks that are the same for all seeds but for the order that their loaders draw.
 """
 
@@ -55,6 +55,8 @@ class SeedStream:
     Raises:
         ValueError: if the stream is an iterator, which can be read only once.
     """
+
+    _latest: TaskBatches
 
     def __init__(self, stream: Stream, seed: int, batch_size: int = 32) -> None:
         self.seed, self.batch_size, self._stream = seed, batch_size, stream

@@ -66,6 +66,7 @@ class OwnProblem(StudyProblem):
         super().__init__(study, **runtime)
         self.problem = problem
         self._samples: dict[str, tuple[nn.Module, torch.optim.Optimizer]] = {}
+        self._first: dict[int, list[list[tuple[Any, Tensor]]]] = {}
 
     def stream(self, seed: int) -> SeedStream:
         """The stream of a seed."""
@@ -73,7 +74,13 @@ class OwnProblem(StudyProblem):
             return SeedStream(self.problem.stream, seed, self.problem.batch_size)
 
     def first(self, seed: int) -> list[list[tuple[Any, Tensor]]]:
-        """The first batches of the first tasks of a seed; those of one task where the stream has only one."""
+        """The first batches of the first tasks of a seed, as the stream gave them when it was asked first."""
+        if seed not in self._first:
+            self._first[seed] = self._ask(seed)
+        return self._first[seed]
+
+    def _ask(self, seed: int) -> list[list[tuple[Any, Tensor]]]:
+        """Asks the stream for the first batches of the first tasks; those of one task where it has only one."""
         stream, found = self.stream(seed), []
         for task in range(_CHECKED):
             with explained(f"stream of seed {seed}, task {task}"):
@@ -115,11 +122,16 @@ class OwnProblem(StudyProblem):
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """A digest of the first batches, of the shapes of the network, and of what optimizer, loss and metric are."""
-        network, optimizer = self._sample(self.study.columns[0])
-        shapes = [(name, str(p.dtype), tuple(p.shape)) for name, p in network.named_parameters()]
-        named = [_name(self.problem.loss), self.metric.name, _name(type(optimizer)), sorted(optimizer.defaults.items())]
-        digest = hashlib.sha256(repr((shapes, named)).encode())
+        """A digest of the first batches of seed 0, of network and optimizer as they are without any settings, where
+        they can be without, and of what loss and metric are.
+        """
+        parts: list[Any] = [_name(self.problem.loss), self.metric.name]
+        with suppress(TypeError), undisturbed():
+            network = self.problem.network(0)
+            parts.append([(name, str(p.dtype), tuple(p.shape)) for name, p in network.named_parameters()])
+            optimizer = self.problem.optimizer(network.parameters())
+            parts += [_name(type(optimizer)), sorted(optimizer.defaults.items())]
+        digest = hashlib.sha256(repr(parts).encode())
         for batch in itertools.chain(*self.first(0)):
             for leaf in tree_leaves(batch):
                 content = leaf.detach().cpu().contiguous().numpy().tobytes() if isinstance(leaf, Tensor) else repr(leaf)
@@ -129,7 +141,7 @@ class OwnProblem(StudyProblem):
     def check(self, tasks: int, columns: Sequence[Column], seeds: Sequence[int]) -> None:
         """Looks at the stream, the networks, the loss and the methods; StudyError names what is wrong."""
         for seed in seeds[:2]:
-            check_stream(seed, self.first(seed), self.first(seed))
+            check_stream(seed, self.first(seed), self._ask(seed))
         check_lengths([self.stream(seed) for seed in seeds], self.steps(tasks, seeds[:1]))
         for column in {_section_text(column): column for column in columns}.values():
             self._check_network(column, seeds)
@@ -231,7 +243,8 @@ class OwnProblem(StudyProblem):
         else:
             network = self._one(first, replicas[0])
             more["seed"] = replicas[0]
-            if any("units" in getattr(column, "kind", "") for column in columns):
+            # A method that needs units says itself that there are none.
+            with suppress(ValueError):
                 more["units"] = units(network, example)
         network = network.to(self.device)
         optimizer = self._optimizer(first, network)
