@@ -28,6 +28,7 @@ from typing import Any
 
 import incremental
 import population
+import stacked as modules
 import torch
 import training_step
 from timing import machine, peak
@@ -135,12 +136,10 @@ def methods(device: str) -> Iterator[Row]:
 
 def drop_in(device: str, mode: str) -> Iterator[Row]:
     """What each method adds to a step of ResNet-18 and of a transformer."""
-    chosen = list(METHODS)
-    if device == "cpu":
-        chosen = {"eager": chosen, "autocast": ["swr"], "compiled": ["l2"]}[mode]
-    # Compiling takes minutes of a small machine's time.
-    only = "transformer" if (device, mode) == ("cpu", "compiled") else ""
-    for one in training_step.measure(device == "cpu", 7 if device == "cuda" else 1, device, [mode], chosen, only):
+    small = device == "cpu"
+    # Compiling for a CPU takes minutes; what is compiled there is run as it is.
+    backend = "eager" if small else "inductor"
+    for one in training_step.measure(small, 1 if small else 7, device, [mode], backend=backend):
         if "error" in one:
             said = f"failed: {one['error']}"
         else:
@@ -161,8 +160,20 @@ def vision_transformer(device: str) -> Iterator[Row]:
 
 
 def stacked(device: str) -> Iterator[Row]:
-    """Stacked convolutions and small GPTs."""
-    yield row("stacked convolution and small GPT", "left out: this script does not measure them yet")
+    """Stacked convolutions and small GPTs against one network after another."""
+    seconds, turns = (0.5, 3) if device == "cuda" else (0.02, 1)
+    for kind, replicas in itertools.product(modules.NETWORKS, (32, 256) if device == "cuda" else (2,)):
+
+        def rate_of(number: int, kind: str = kind) -> float:
+            return modules.rate(kind, number, seconds, device)
+
+        try:
+            found = modules.compare(rate_of, replicas, turns)
+        except Exception as error:
+            yield row(f"{kind}, R = {replicas}", f"failed: {type(error).__name__}: {error}", failed=True)
+            continue
+        rate, over = found["stacked"]["median"], found["ratio"]["median"]
+        yield row(f"{kind}, R = {replicas}", f"{rate:,.0f} network steps/s, {over:.2f} x one network", **found)
 
 
 def study(device: str) -> Iterator[Row]:
@@ -190,7 +201,7 @@ PARTS: dict[str, tuple[float, Callable[[str], Iterator[Row]]]] = {
     "transformer": (50, vision_transformer),
     "drop-in, autocast": (50, lambda device: drop_in(device, "autocast")),
     "study": (40, study),
-    "stacked": (5, stacked),
+    "stacked": (25, stacked),
     "drop-in, compiled": (90, lambda device: drop_in(device, "compiled")),
 }
 """Parts by name, the most important first: the seconds that one has on a GPU, and what it does."""
@@ -290,6 +301,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     end = time.monotonic() + options.budget
     rows: list[Row] = []
+    took: dict[str, float] = {}
     options.out.mkdir(parents=True, exist_ok=True)
     for name in (name for name in PARTS if name in options.only):
         left = end - time.monotonic()
@@ -299,9 +311,12 @@ def main(arguments: list[str] | None = None) -> None:
         if seconds < 3:
             rows.append(row(name, "left out: the budget was spent", failed=True, part=name))
             continue
+        began = time.monotonic()
         rows += run_part(name, options.device, seconds)
+        took[name] = round(time.monotonic() - began, 1)
         # What is there is kept if the rest is interrupted.
-        found = {"device": options.device, "budget": options.budget, "rows": targets(rows, options.device) + rows}
+        found = {"device": options.device, "budget": options.budget, "seconds": took}
+        found["rows"] = targets(rows, options.device) + rows
         (options.out / "gpu.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
         (options.out / "gpu.md").write_text(table(found), encoding="utf-8")
     print(table({"rows": targets(rows, options.device) + rows}))

@@ -16,6 +16,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -81,12 +82,12 @@ def loss_of(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(outputs.flatten(0, -2), targets.flatten())
 
 
-def training_step(kind: str, replicas: int) -> Callable[[], None]:
+def training_step(kind: str, replicas: int, device: str = "cpu") -> Callable[[], None]:
     """A step of a stack of so many replicas; of one network without a stack where there are 0."""
     make, draw = NETWORKS[kind]
-    x, y = draw(max(replicas, 1))
+    x, y = (one.to(device) for one in draw(max(replicas, 1)))
     if replicas:
-        networks = stack(make, range(replicas))
+        networks = stack(make, range(replicas)).to(device)
         optimizer: torch.optim.Optimizer = SGDW(networks.parameters(), lr=0.01)
 
         def step() -> None:
@@ -94,7 +95,7 @@ def training_step(kind: str, replicas: int) -> Callable[[], None]:
             networks.losses(loss_of, networks(x), y).sum().backward()
             optimizer.step()
     else:
-        network, x, y = make(0), x[0], y[0]
+        network, x, y = make(0).to(device), x[0], y[0]
         optimizer = torch.optim.SGD(network.parameters(), lr=0.01, foreach=True)
 
         def step() -> None:
@@ -106,16 +107,21 @@ def training_step(kind: str, replicas: int) -> Callable[[], None]:
     return step
 
 
-CONTENDERS: dict[tuple[str, int], Callable[[], None]] = {}
-"""Of a worker process, made once."""
+# Made once in a process.
+_step = cache(training_step)
 
 
-def rate(kind: str, replicas: int, seconds: float) -> float:
-    """Network steps a second; what a worker process does."""
-    if (kind, replicas) not in CONTENDERS:
-        CONTENDERS[kind, replicas] = training_step(kind, replicas)
-    found = timer("step()", step=CONTENDERS[kind, replicas]).blocked_autorange(min_run_time=seconds)
+def rate(kind: str, replicas: int, seconds: float, device: str = "cpu") -> float:
+    """Network steps a second of one process."""
+    found = timer("step()", step=_step(kind, replicas, device)).blocked_autorange(min_run_time=seconds)
     return max(replicas, 1) / found.median
+
+
+def compare(rate_of: Callable[[int], float], replicas: int, turns: int) -> dict[str, dict[str, Any]]:
+    """Rates of a stack of so many replicas and of one network alone, which take turns, and their ratio."""
+    rates = [(rate_of(replicas), rate_of(0)) for _ in range(turns)]
+    stacked, alone = map(list, zip(*rates, strict=True))
+    return {"stacked": spread(stacked), "alone": spread(alone), "ratio": spread(ratios(stacked, alone))}
 
 
 def show_profile(kind: str, replicas: int) -> None:
@@ -150,15 +156,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     shown = table(["network"], ["stacked", "one a process", "ratio", "range"], "network steps a second, all cores")
     with workers([[core] for core in cores()]) as processes:
         for kind in options.network:
-            rates: dict[str, list[float]] = {"stacked": [], "alone": []}
-            for turn in range(options.repeats):
-                print(f"{kind}: turn {turn + 1} of {options.repeats}", file=sys.stderr)
-                for name, number in (("stacked", each), ("alone", 0)):
-                    answers = ask(processes, rate, [(kind, number, options.seconds)] * len(processes))
-                    rates[name].append(sum(answers))
-            measured = {name: spread(values) for name, values in rates.items()}
-            measured["ratio"] = spread(ratios(rates["stacked"], rates["alone"]))
-            found["networks"][kind] = measured
+            print(f"{kind}: {options.repeats} turns", file=sys.stderr)
+
+            def rate_of(number: int, kind: str = kind) -> float:
+                return sum(ask(processes, rate, [(kind, number, options.seconds)] * len(processes)))
+
+            measured = found["networks"][kind] = compare(rate_of, each, options.repeats)
             medians = [f"{measured[name]['median']:,.0f}" for name in ("stacked", "alone")]
             shown.add_row(kind, *medians, f"{measured['ratio']['median']:.2f}", ends(measured["ratio"], "{:.2f}"))
     if options.json:

@@ -45,6 +45,10 @@ SETTINGS: dict[str, dict[str, float]] = {
 }
 """Where they are not a method's defaults."""
 MODES = ("eager", "compiled", "autocast")
+# Networks of one class share what was compiled, also where a method listens to one of them, unless hooks are looked at.
+torch._dynamo.config.skip_nnmodule_hook_guards = False
+# Else what is compiled too often runs uncompiled.
+torch._dynamo.config.fail_on_recompile_limit_hit = True
 
 
 def make(name: str, model: Any, optimizer: torch.optim.Optimizer) -> Any:
@@ -81,6 +85,7 @@ class Run:
         mode: one of :data:`MODES`.
         device: where.
         name: of the method; "" for none.
+        backend: of compiling.
 
     Attributes:
         training: seconds of a step without the method's own, by whether the method changes it and whether it acts.
@@ -91,13 +96,14 @@ class Run:
     mode: str
     device: str
     name: str = ""
+    backend: str = "inductor"
     training: dict[tuple[bool, bool], list[float]] = field(default_factory=lambda: defaultdict(list))
     own: dict[tuple[bool, bool], list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def __post_init__(self) -> None:
         torch.manual_seed(0)
         self.model = self.task.network().to(self.device)
-        self.called = torch.compile(self.model) if self.mode == "compiled" else self.model
+        self.called = torch.compile(self.model, backend=self.backend) if self.mode == "compiled" else self.model
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
         self.method = make(self.name, self.model, self.optimizer) if self.name else None
 
@@ -178,7 +184,7 @@ def compare(task: networks.Task, plain: Run, name: str, rounds: int) -> dict[str
         Seconds of a plain step; what the method adds to it on average, as a share of it; seconds that it adds to a step
         at which it acts and to others; bytes that it keeps.
     """
-    run = Run(task, plain.mode, plain.device, name)
+    run = Run(task, plain.mode, plain.device, name, plain.backend)
     part = share(run.method)
     for number in range(-1, rounds):
         x, y = (tensor.to(plain.device) for tensor in task.batch())
@@ -209,16 +215,14 @@ def measure(
     device: str,
     modes: Sequence[str] = MODES[:1],
     methods: Sequence[str] = tuple(METHODS),
-    only: str = "",
+    backend: str = "inductor",
 ) -> Iterator[dict[str, Any]]:
-    """Compares methods with plain training on both networks, or on ``only`` one.
+    """Compares methods with plain training on both networks, which ``backend`` compiles.
 
     A method that fails has an "error" instead of numbers.
     """
     for mode in modes:
-        plains = {
-            network: Run(task, mode, device) for network, task in networks.tasks(quick).items() if only in ("", network)
-        }
+        plains = {network: Run(task, mode, device, backend=backend) for network, task in networks.tasks(quick).items()}
         for name, (network, plain) in ((name, pair) for name in methods for pair in plains.items()):
             row = {"network": network, "mode": mode, "method": name}
             try:

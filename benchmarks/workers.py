@@ -1,8 +1,10 @@
 """How a thousand workers share the parts of a study, where training is sleeping: what is lost to giving them out.
 
-The pool, the executor's contract and the claims are those of ``supple run``; only the workers are threads that sleep,
-and a tenth of them dies within a part without a word, as with a machine that is lost. Then its claim is taken over when
-it has been silent for long enough. Run: python benchmarks/workers.py --workers 1000 --parts 4000 --seconds 60
+The pool, the executor's contract and the claims are those of ``supple run``; only the workers are threads that sleep
+and tell how far they are, and a tenth of them dies within a part without a word, as with a machine that is lost. Then
+its claim is taken over when it has been silent for long enough.
+
+    python benchmarks/workers.py --workers 1000 --parts 4000 --seconds 60
 """
 
 from __future__ import annotations
@@ -32,12 +34,14 @@ from supple.lab.study.spec import from_dict
 class Log:
     """What the workers did: how often each part was completed, seconds slept, and seconds between two parts.
 
-    ``pool`` is the seconds of a processor core that giving them out took, without the workers.
+    ``waited`` are the seconds that some waited until parts of the dead could be taken over, and ``pool`` those of a
+    processor core that giving parts out took, without the workers.
     """
 
     completed: Counter[int] = field(default_factory=Counter)
     slept: float = 0.0
     between: float = 0.0
+    waited: float = 0.0
     deaths: int = 0
     pool: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -59,7 +63,7 @@ class Sleepers(Executor):
     def start(self, number: int, options: Mapping[str, Any]) -> None:
         """Starts a thread."""
         self._requests[number] = queue.SimpleQueue()
-        threading.Thread(target=self._work, args=(number, Path(options["folder"])), daemon=True).start()
+        threading.Thread(target=self._work, args=(number, options), daemon=True).start()
 
     def send(self, number: int, request: Mapping[str, Any]) -> None:
         """Puts it into the queue of the thread."""
@@ -73,21 +77,28 @@ class Sleepers(Executor):
         """Threads that are left end with the program."""
         return
 
-    def _work(self, number: int, folder: Path) -> None:
+    def _work(self, number: int, options: Mapping[str, Any]) -> None:
         self.events.put((number, {"event": "ready"}))
         since = time.monotonic()
         while "part" in (request := self._requests[number].get()):
             part = request["part"]
             try:
-                place = part_folder(folder, part)
+                place = part_folder(Path(options["folder"]), part)
                 place.mkdir(parents=True, exist_ok=True)
                 with claims.take(place, request["lost"]) as holder:
                     between, dies = time.monotonic() - since, number in self.dying
-                    time.sleep(self.seconds / 2 if dies else self.seconds)
+                    seconds = self.seconds / 2 if dies else self.seconds
+                    end = time.monotonic() + seconds
+                    while (left := end - time.monotonic()) > 0:
+                        time.sleep(min(left, options["every"]))
+                        self.events.put((number, {"event": "step", "part": part, "task": 0, "step": 1}))
                     since = time.monotonic()
                     with self.log.lock:
-                        self.log.slept += self.seconds / 2 if dies else self.seconds
-                        self.log.between += between
+                        self.log.slept += seconds
+                        if request["lost"]:
+                            self.log.waited += between
+                        else:
+                            self.log.between += between
                         self.log.deaths += dies
                         self.log.completed[part] += not dies
                     if dies:
@@ -146,8 +157,9 @@ def main() -> None:
         f"{sum(count == 1 for count in log.completed.values())} completed once, "
         f"{sum(count > 1 for count in log.completed.values())} more than once, "
         f"{options.parts - len(log.completed)} lost\n"
-        f"between two parts {1000 * log.between / (options.parts + log.deaths):.0f} ms, "
-        f"{100 * log.between / log.slept:.2f}% of the time at work; in all {took:.0f} s, at least {ideal:.0f} s; "
+        f"between two parts {1000 * log.between / options.parts:.0f} ms, "
+        f"{100 * log.between / log.slept:.2f}% of the time at work, and {log.waited:.0f} s until the parts of the dead "
+        f"were taken over; in all {took:.0f} s, at least {ideal:.0f} s; "
         f"{1000 * cpu / options.parts:.1f} ms of a processor core a part, "
         f"{1000 * log.pool / options.parts:.1f} of them in the pool"
     )

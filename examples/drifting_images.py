@@ -19,7 +19,6 @@ from torch import Tensor, nn
 import supple
 from supple.lab.data import mnist10k
 from supple.lab.streams import PermutedStream
-from supple.metrics import dead_units, feature_rank, unit_features
 
 Make = Callable[[nn.Module, torch.optim.Optimizer], supple.Method | None]
 
@@ -65,12 +64,6 @@ class Learner:
         self.optimizer.step()
         return float((logits.argmax(dim=1) == y).float().mean())
 
-    def state(self, x: Tensor) -> tuple[float, int]:
-        """Share of dead hidden units, and the rank of the last hidden layer, on some images."""
-        features = unit_features(self.model, supple.units(self.model), x)
-        dead = torch.cat([dead_units(layer, saturated=[0.0], tolerance=0.0) for layer in features])
-        return float(dead.float().mean()), int(feature_rank(features[-1]))
-
 
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = read_arguments(argv)
@@ -112,10 +105,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     x = stream.task(arguments.tasks - 1).examples(1000)[0].view(-1, 1, 28, 28)
     for name, learner in learners.items():
         first, last = (sum(part) / len(part) for part in (learner.accuracies[:share], learner.accuracies[-share:]))
-        dead, rank = learner.state(x)
+        # On all of the images and positions; the last hidden layer is number 5.
+        seen = supple.watch(learner.model, x, measures=["dead", "feature_rank"], sample=10**6, prefix="").measure()
         count = 0 if learner.method is None else int(learner.method.reinitialized.total)
         means = f"{first:<12.2%}{last:<12.2%}" if name != "fresh" else f"{'-':12}{'-':12}"
-        print(f"{name:8}{means}{learner.accuracies[-1]:<8.2%}{dead:<12.1%}{rank:<6}{count}")
+        print(
+            f"{name:8}{means}{learner.accuracies[-1]:<8.2%}{seen['dead']:<12.1%}{seen['5/feature_rank']:<6.0f}{count}"
+        )
 
 
 if __name__ == "__main__":

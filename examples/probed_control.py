@@ -2,11 +2,11 @@
 
 PPO of Stable-Baselines3 on gymnasium's CartPole. Every ``--phase`` steps the sensors change: what is observed comes in
 another order and with other signs, which the agent is not told. One agent learns as it is, another with SWR attached to
-its optimizer. Their units are watched, and after the first and the last phase they are probed: how fast would the actor
-learn decisions drawn at random, compared with fresh ones?
+its optimizer, and a fresh one begins in each phase. Their units are watched; after the first and the last phase the
+two are probed: how fast would the actor learn decisions drawn at random, compared with fresh ones?
 
     pip install stable-baselines3
-    python examples/probed_control.py --phases 5
+    python examples/probed_control.py --phases 20
 """
 
 from __future__ import annotations
@@ -20,20 +20,23 @@ import numpy as np
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 
 import supple
 from supple.probing import RandomLabels
 
+CARTS = 8
+
 
 def read_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     example = "example: python examples/probed_control.py --phases 10 --seeds 10"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=example)
-    parser.add_argument("--phases", type=int, default=5, help="how often the sensors are others (%(default)s)")
+    parser.add_argument("--phases", type=int, default=20, help="how often the sensors are others (%(default)s)")
     parser.add_argument("--phase", type=int, default=4096, help="steps of the environment a phase (%(default)s)")
     parser.add_argument("--rollout", type=int, default=512, help="steps from one update to the next (%(default)s)")
     parser.add_argument("--epochs", type=int, default=10, help="how often an update sees its steps (%(default)s)")
-    parser.add_argument("--lr", type=float, default=1e-3, help="Adam's step size (%(default)s)")
+    parser.add_argument("--lr", type=float, default=3e-3, help="Adam's step size (%(default)s)")
     parser.add_argument("--frequency", type=int, default=640, help="SWR: steps between two times (%(default)s)")
     parser.add_argument("--factor", type=float, default=1e-3, help="SWR: share of the mean utility (%(default)s)")
     parser.add_argument("--budget", type=int, default=500, help="steps that a probe learns (%(default)s)")
@@ -51,17 +54,22 @@ def cart(seed: int, phase: int) -> Monitor:
     return Monitor(seen)
 
 
+def carts(seed: int, phase: int) -> DummyVecEnv:
+    """Several of them, which act at once."""
+    return DummyVecEnv([lambda: cart(seed, phase)] * CARTS)
+
+
 def actor(ppo: PPO) -> nn.Module:
     """The part of a policy that decides: from observations [N, 4] to two preferences [N, 2]."""
     return nn.Sequential(ppo.policy.mlp_extractor.policy_net, ppo.policy.action_net)
 
 
 class Agent:
-    """PPO that is watched and can be probed."""
+    """PPO that is watched and can be probed; of the seed of the arguments, and others for agents that begin later."""
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
+    def __init__(self, arguments: argparse.Namespace, later: int = 0) -> None:
         self.arguments = arguments
-        self.ppo = self.fresh(arguments.seed)
+        self.ppo = self.fresh(arguments.seed + later)
         self.policy, self.optimizer = self.ppo.policy, self.ppo.policy.optimizer
         # What may be observed. Orders and signs change, so it is alike for all sensors.
         self.states = torch.randn(500, 4, generator=torch.Generator().manual_seed(arguments.seed))
@@ -73,9 +81,9 @@ class Agent:
         """PPO that has not learned anything."""
         return PPO(
             "MlpPolicy",
-            cart(self.arguments.seed, 0),
+            carts(self.arguments.seed, 0),
             learning_rate=self.arguments.lr,
-            n_steps=self.arguments.rollout,
+            n_steps=self.arguments.rollout // CARTS,
             batch_size=64,
             n_epochs=self.arguments.epochs,
             policy_kwargs={"activation_fn": nn.ReLU, "net_arch": [64, 64]},
@@ -85,12 +93,14 @@ class Agent:
 
     def live(self, phase: int) -> float:
         """Acts and learns for a phase, and gives the mean return of the episodes that end in its second half."""
-        episodes = cart(self.arguments.seed, phase)
-        self.ppo.set_env(episodes)
+        together = carts(self.arguments.seed, phase)
+        self.ppo.set_env(together)
         self.ppo.learn(self.arguments.phase)
-        ends = np.cumsum(episodes.get_episode_lengths())
-        returns = np.array(episodes.get_episode_rewards())[ends >= self.arguments.phase / 2]
-        return float(returns.mean()) if len(returns) else float(self.arguments.phase)
+        each, returns = self.arguments.phase / CARTS, []
+        for episodes in together.envs:
+            ends = np.cumsum(episodes.get_episode_lengths())
+            returns += [r for r, end in zip(episodes.get_episode_rewards(), ends, strict=True) if end >= each / 2]
+        return float(np.mean(returns)) if returns else each
 
     def probe(self) -> supple.Probe:
         """Tries how fast the actor would learn something new."""
@@ -118,18 +128,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         seed=arguments.seed,
     ).attach()
     verdicts, began = [], time.perf_counter()
+    means: dict[str, list[float]] = {name: [] for name in (*agents, "fresh")}
     for phase in range(arguments.phases):
         found = []
-        for name, agent in agents.items():
-            mean = agent.live(phase)
+        for name, agent in (*agents.items(), ("fresh", Agent(arguments, 1000 + phase))):
+            means[name].append(agent.live(phase))
             seen = agent.watch.history[-1]
-            found.append(f"{name} {mean:.0f} ({seen['dead']:.0%} dead, update {seen['update_ratio']:.1e})")
+            found.append(f"{name} {means[name][-1]:.0f} ({seen['dead']:.0%} dead, update {seen['update_ratio']:.1e})")
         print(f"phase {phase + 1}: return {', '.join(found)}; {time.perf_counter() - began:.0f} s", flush=True)
         if phase in (0, arguments.phases - 1):
             for name, agent in agents.items():
                 print(f"\n{name}, random decisions after phase {phase + 1}:\n{(probe := agent.probe())}\n")
                 verdicts.append(f"{name} after phase {phase + 1}: {probe.verdict}")
+    half = arguments.phases // 2
+    late = ", ".join(f"{name} {np.mean(values[half:]):.0f}" for name, values in means.items())
     print("\n".join(verdicts))
+    print(f"mean return from phase {half + 1} on: {late}")
     print(f"{int(method.reinitialized.total)} weights drawn anew by SWR")
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -16,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 
 NAMES = [
-    *("index", "guide", "choosing", "usage", "watching", "probing", "incremental"),
+    *("index", "guide", "choosing", "checkpoints", "usage", "watching", "probing", "incremental"),
     *("tutorials/reinforcement", "tutorials/fine_tuning"),
 ]
 PAGES = ["README.md", *(f"docs/{name}.md" for name in NAMES)]
@@ -65,15 +69,46 @@ def test_code_for_a_trainer_runs(package: str, tmp_path: Path, monkeypatch: pyte
     run(found, tmp_path)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "tutorials").glob("*.py")), ids=lambda page: page.stem)
+def test_notebooks_run_in_two_minutes(page: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    resource = pytest.importorskip("resource")  # seconds at work, which other programs on the machine do not lengthen
+
+    def seconds() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return float(used.ru_utime + used.ru_stime)
+
+    before = seconds()
+    environment = os.environ | {"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, page], check=True, cwd=tmp_path, env=environment)
+    assert seconds() - before < 120
+
+
+@pytest.mark.slow
+def test_every_method_has_a_drawing_in_the_colour_of_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    from mkdocs_drawings import drawings
+
+    found = drawings()
+    assert set(found) == {method.__name__ for method in METHODS.values()}
+    for drawing in found.values():
+        svg = ElementTree.fromstring(drawing.svg())
+        assert svg.get("aria-label") == drawing.caption
+        paints = {part.get(key) for part in svg.iter() for key in ("fill", "stroke")}
+        assert paints <= {"currentColor", "none", None}
+
+
 def anchors(page: Path) -> set[str]:
     """What the headings of a page are called in links to it."""
     headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), flags=re.MULTILINE)
     return {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", ["docs/guide.md", "docs/choosing.md", "docs/usage.md", "docs/watching.md"])
+@pytest.mark.parametrize("page", ["guide", "choosing", "checkpoints", "several-gpus", "usage", "watching"])
 def test_links_lead_somewhere(page: str) -> None:
-    here = ROOT / page
+    here = ROOT / "docs" / f"{page}.md"
     links = re.findall(r"\]\((?!https?:)([^)]*)\)", here.read_text())
     assert links
     for link in links:

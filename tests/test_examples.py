@@ -83,7 +83,7 @@ def test_an_agent_is_watched_and_probed(capsys: pytest.CaptureFixture[str]) -> N
     finally:
         torch.set_num_threads(threads)
     text = capsys.readouterr().out
-    assert re.search(r"phase 2: return plain \d.* dead, update \d.*, SWR \d", text)
+    assert re.search(r"phase 2: return plain \d.* dead, update \d.*, SWR \d.*, fresh \d", text)
     verdicts = re.findall(r"^(\w+) after phase (\d): \w", text, flags=re.MULTILINE)
     assert verdicts == [("plain", "1"), ("SWR", "1"), ("plain", "2"), ("SWR", "2")]
     found = re.search(r"^(\d+) weights drawn anew", text, flags=re.MULTILINE)

@@ -73,8 +73,8 @@ cured, method = train(lambda model, optimizer: supple.SWR(model, optimizer, freq
 print(f"last ten tasks: plain {sum(plain[-10:]) / 10:.1%}, with SWR {sum(cured[-10:]) / 10:.1%}")
 
 # %%
-plt.plot(plain, label="Adam", color="#7f7f7f")
-plt.plot(cured, label="Adam with SWR", color="#1b9e77")
+plt.plot(plain, "--", label="Adam", color="#5f6670")
+plt.plot(cured, label="Adam with SWR", color="#d55e00")
 plt.xlabel("task")
 plt.ylabel("accuracy on new data")
 plt.legend()

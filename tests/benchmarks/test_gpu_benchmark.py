@@ -73,8 +73,10 @@ def test_every_part_on_a_cpu(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
     assert list(dict.fromkeys(one["part"] for one in rows)) == ["target", *gpu.PARTS]
     assert [one for one in rows if one.get("failed")] == []
-    eager = {(one["network"], one["method"]) for one in rows if one["part"] == "drop-in, eager"}
-    assert eager == {(network, method) for network in ("ResNet-18", "transformer") for method in METHODS}
+    for mode in ("eager", "autocast", "compiled"):
+        measured = {(one["network"], one["method"]) for one in rows if one["part"] == f"drop-in, {mode}"}
+        assert measured == {(network, method) for network in ("ResNet-18", "transformer") for method in METHODS}
+    assert {one["what"] for one in rows if one["part"] == "stacked"} == {"lenet, R = 2", "gpt, R = 2"}
     able = {name for name, method in METHODS.items() if not method.loops_only}
     assert able | {"base"} == {one["method"] for one in rows if one["part"] == "methods" and "method" in one}
     assert (tmp_path / "gpu.md").read_text() in result.stdout

@@ -1,4 +1,4 @@
-"""A method attached in one of two processes that train one network together: what test_attach.py compares."""
+"""One of two processes that train one network together, with a method attached or watched: what tests compare."""
 
 from __future__ import annotations
 
@@ -46,6 +46,21 @@ def train(
     return values, [int(method.reinitialized.total), *(part.steps for part in method.parts)]
 
 
+def watched(how: str) -> tuple[tuple[dict[str, Tensor], list[int]], list[dict[str, float]]]:
+    """Watched with every measure; only the first process has a log."""
+    model, optimizer, method = made(how, attached=True)
+    lines: list[dict[str, float]] = []
+    examples = torch.randn(50, 6, generator=torch.Generator().manual_seed(99))
+    log = lines.append if dist.get_rank() == 0 else None
+    # Of a sharded network they are found before it is.
+    units = supple.units(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)), examples)
+    watch = supple.watch(model, units, batch=examples, optimizer=optimizer, every=2, log=log)
+    found = train(model, optimizer, method, range(STEPS))
+    assert [row["step"] for row in watch.history] == [2, 4, 6, 8]
+    assert len(lines) == (4 if dist.get_rank() == 0 else 0)
+    return found, list(watch.history)
+
+
 def resumed(how: str, folder: Path) -> tuple[dict[str, Tensor], list[int]]:
     """Saved in pieces by all processes together, and loaded into what was made anew."""
     model, optimizer, method = made(how, attached=True)
@@ -72,6 +87,7 @@ if __name__ == "__main__":
     for how in ("parallel", "sharded"):
         found[f"{how}, attached"] = train(*made(how, attached=True), range(STEPS))
         found[f"{how}, by hand"] = train(*made(how, attached=False), range(STEPS))
+        found[f"{how}, watched"], found[f"{how}, history"] = watched(how)
         found[f"{how}, resumed"] = resumed(how, folder)
     torch.save(found, folder / f"{rank}.pt")
     dist.barrier()

@@ -327,12 +327,18 @@ def test_two_processes_end_with_the_weights_of_the_three_lines(tmp_path: Path) -
     ]
     problems = [process.communicate(timeout=280)[1] for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0], "\n".join(problems)
-    for rank in range(2):
-        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+    both = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    for found in both:
         for how in ("parallel", "sharded"):
             values, counts = found[f"{how}, by hand"]
             assert counts[0] > 0
-            for other in ("attached", "resumed"):
+            for other in ("attached", "watched", "resumed"):
                 theirs, their_counts = found[f"{how}, {other}"]
                 assert their_counts == counts, (how, other)
                 assert all(torch.equal(value, theirs[name]) for name, value in values.items()), (how, other)
+        # What is watched is the whole network, whether a process holds all of it or half.
+        for whole, part in zip(found["parallel, history"], found["sharded, history"], strict=True):
+            assert whole.keys() > {"plasticity/0/dormant", "plasticity/0/grama", "plasticity/2/update_ratio"}
+            assert part == pytest.approx(whole, rel=1e-4, abs=1e-6)
+    for how in ("parallel", "sharded"):
+        assert both[0][f"{how}, history"] == both[1][f"{how}, history"]

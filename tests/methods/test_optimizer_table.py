@@ -13,7 +13,8 @@ import pytest
 import torch
 
 import supple
-from supple.methods.probe import Probe, like, tensors_of
+from supple.methods.optimizer_parts import like, tensors_of
+from supple.methods.probe import Probe
 from supple.optim import SGDW, AdamW
 
 lion_pytorch: Any = pytest.importorskip("lion_pytorch")

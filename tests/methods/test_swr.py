@@ -271,7 +271,7 @@ def test_counts_equal_what_changed_and_nothing_else_changes(variant, factor, dec
         if step % frequency or factor == 0:
             assert changed == 0
         elif pruning == "proportional":
-            # A layer whose utilities are all 0 stays as it is: where all weights are equal, the layer norm stops gradients.
+            # A layer whose utilities are all 0 stays as it is: the layer norm of equal features has no gradient.
             some = {"0.weight": True, "3.weight": True}
             if utility == "gradient":
                 some = {name: bool(p.grad.any()) for name, p in model.named_parameters() if p.grad is not None}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import supple
-from supple.methods.probe import follows
+from supple.methods.optimizer_parts import follows
 
 pytorch_optimizer = pytest.importorskip("pytorch_optimizer")
 schedulefree = pytest.importorskip("schedulefree")

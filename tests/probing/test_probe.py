@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 import sys
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -288,9 +289,23 @@ def test_a_network_that_diverges_is_told():
     assert str(found).endswith("; its loss was not finite with 8 of 8 seeds")
 
 
+def test_a_notebook_shows_the_cells_of_what_is_printed():
+    probe = supple.probe(make(), make, task(5), sgd, seeds=2)
+    for shown in (probe, probe.by_layer(["0"])):
+        page = ElementTree.fromstring(f"<page>{shown._repr_html_()}</page>")
+        cells = [cell.text or "" for cell in page.iter() if cell.tag in ("th", "td")]
+        assert len(cells) >= 9
+        assert all(cell in str(shown) for cell in cells)
+    assert probe.verdict in "".join(ElementTree.fromstring(f"<page>{probe._repr_html_()}</page>").itertext())
+
+
 def test_nothing_learned_is_told():
     found = supple.probe(make(), make, lambda *_: [1.0] * 10, seeds=3)
     assert found.verdict == "cannot tell: nothing was learned in 10 steps; give more, or another step size"
+
+
+def test_equal_curves_are_as_fast():
+    assert told([line(400)] * 5, line(400)).verdict == "learns as fast as fresh"
 
 
 def test_progress_is_shown_in_place(monkeypatch, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from functools import wraps
 from itertools import islice
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -189,10 +190,16 @@ def around_steps(
             "method.step() after it, or watch.measure()"
         )
 
+    # Of a class whose base class has a step of its own, too.
+    nests = sum("step" in vars(kind) for kind in type(optimizer).__mro__) > 2
+
     def only(hook: Callable[..., Any]) -> Callable[..., Any]:
-        return torch.compiler.disable(
-            lambda optimizer, args, kwargs: None if _is_none(optimizer) else hook(optimizer, args, kwargs)
-        )
+        @wraps(hook)  # by whose name the compiler says what it cannot take into one graph
+        def outermost(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
+            none = (nests and _is_within_a_step(optimizer)) or _only_makes_state()
+            return None if none else hook(optimizer, args, kwargs)
+
+        return torch.compiler.disable(outermost)
 
     return [optimizer.register_step_pre_hook(only(before)), optimizer.register_step_post_hook(only(after))]
 
@@ -265,10 +272,14 @@ def _frames() -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def _is_none(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a step is called by the step of a subclass, which calls the same hooks, or only makes the state."""
+def _is_within_a_step(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a step is called by the step of a subclass, which calls the same hooks."""
     running = (frame for frame in _frames() if frame.f_code is _STEP and frame.f_locals["args"][0] is optimizer)
-    # torch.distributed.checkpoint takes a step with gradients and step sizes of 0 to have something to load into.
-    return len(list(islice(running, 2))) > 1 or any(
+    return len(list(islice(running, 2))) > 1
+
+
+def _only_makes_state() -> bool:
+    """Whether ``torch.distributed.checkpoint`` takes a step with gradients of 0, to have something to load into."""
+    return "torch.distributed.checkpoint.state_dict" in sys.modules and any(
         frame.f_code.co_name == "_init_optim_state" for frame in islice(_frames(), 12)
     )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,18 +20,17 @@ from supple.methods.arguments import (
     check_arguments,
     choice,
     chosen_parameters,
-    in_range,
     layers_from_last,
     one_a_replica,
     refuse_unknown,
 )
 from supple.methods.attaching import Attachment, saved_distributions
+from supple.methods.optimizer_parts import members, unwrapped_optimizer
 from supple.methods.optimizer_state import OptimizerMemory, OptimizerState
-from supple.methods.probe import members, unwrapped_optimizer
 from supple.methods.seeds import common_seed, note_first_step, processes
+from supple.methods.settings import About, Settings
 from supple.methods.state import State
 from supple.methods.when import ALL, Every, Rows
-from supple.optim.replicated import Setting
 from supple.structure.initial import initial_distributions
 from supple.structure.overrides import Overrides
 from supple.structure.rules import padding_rows
@@ -45,37 +42,6 @@ if TYPE_CHECKING:
 
 
 Required = Literal["distributions", "means", "nothing"]
-
-
-@dataclass(frozen=True)
-class About:
-    """What studies, reports and the documentation need to know of a method; stated in its class as ``about``.
-
-    Args:
-        name: as study files name it, such as "swr".
-        label: as figures and tables name it, such as "SWR".
-        title: its name in full.
-        colour: of its lines on a light background, as "#rrggbb".
-        dark: the same on a dark background.
-        strength: the settings that switch it off where they are all 0.
-        source: where it is from: paper and section.
-        needs: what its step needs besides :meth:`Method.step`: gradients, features, a call of its own.
-        keeps: the memory that it keeps beside the network.
-        since: the version of supple that has it first.
-        common: settings that are numbers and yet the same for all replicas of one population.
-    """
-
-    name: str
-    label: str
-    title: str
-    colour: str
-    dark: str
-    strength: tuple[str, ...]
-    source: str
-    needs: str = "nothing"
-    keeps: str = "nothing"
-    since: str = "0.2"
-    common: tuple[str, ...] = ()
 
 
 class Needs(NamedTuple):
@@ -91,27 +57,7 @@ class Needs(NamedTuple):
     readers: list[FeatureReader]
 
 
-class Shared(TypedDict, total=False):
-    """The keyword arguments that methods share; :class:`Method` describes them."""
-
-    include: Selectors | None
-    exclude: Selectors | None
-    seed: int | Sequence[int] | Tensor | None
-
-
-class SharedInitial(Shared, total=False):
-    """Those that methods share that have to know initial distributions."""
-
-    initial: Overrides | None
-
-
-class SharedReplacing(SharedInitial, total=False):
-    """Those that methods share that replace values."""
-
-    optimizer_state: OptimizerState | None
-
-
-class Method(State):
+class Method(Settings, State):
     """A method that acts on a network while it is trained.
 
     Call :meth:`step` after ``optimizer.step()`` and before the gradients are cleared. The network is an ordinary
@@ -154,7 +100,6 @@ class Method(State):
     """
 
     about: ClassVar[About]
-    __signature__: ClassVar[inspect.Signature]
     sharded = False
     _later: Iterable[str] = ()  # parameters that are frozen yet, whose distributions are kept if they are known
     takes_up = False
@@ -178,20 +123,6 @@ class Method(State):
     """Whether it takes the optimizer's step anew, from the weights and gradients with which the step began."""
     required: Required = "distributions"
     """What a method that replaces has to know of initial values: of trained parameters only the means can be told."""
-
-    def __init_subclass__(cls, **arguments: Any) -> None:
-        """Shows the arguments that a method shares with others in its signature, with its own."""
-        super().__init_subclass__(**arguments)
-        own = [*inspect.signature(cls.__init__).parameters.values()][1:]
-        if own and own[-1].kind is inspect.Parameter.VAR_KEYWORD:
-            names = {one.name for one in own} | (set() if cls.replaces else {"optimizer_state"})
-            names |= set() if cls.replaces or cls.knows_initial else {"initial"}
-            # A method made from another has that one's settings only where it says so.
-            base = next(one for one in cls.__mro__[1:] if "about" not in vars(one))
-            inherited = inspect.signature(base).parameters.values()
-            shared = [one for one in inherited if one.kind is inspect.Parameter.KEYWORD_ONLY and one.name not in names]
-            own[-1:] = [] if own[-1].name == "unknown" else shared
-        cls.__signature__ = inspect.Signature(own)
 
     def __init__(
         self,
@@ -387,9 +318,6 @@ class Method(State):
         """Whether :meth:`boundary` does something."""
         return False
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={_show(value)}' for name, value in self.settings.items())})"
-
     # What a program asks that computes training steps by itself.
 
     def needs(self) -> Needs:
@@ -407,63 +335,6 @@ class Method(State):
         return active if self.replaces else torch.zeros_like(active)
 
     # What methods share.
-
-    def setting(self, name: str, value: Setting, low: float, high: float = float("inf"), whole: bool = False) -> Tensor:
-        """Checks a numeric setting and keeps it for ``repr``.
-
-        Args:
-            name: name of the setting, for the message.
-            value: a number, or one a replica.
-            low: the smallest value allowed.
-            high: the largest value allowed.
-            whole: whether it has to be a whole number.
-
-        Returns:
-            float64 [R] on the CPU (int64 where ``whole``).
-
-        Raises:
-            TypeError: if it is no number.
-            ValueError: if it is out of range.
-        """
-        self.settings[name] = value
-        numbers = one_a_replica(name, value, self.replicas if self.stacked else None, "number")
-        return in_range(name, numbers, low, high, whole).expand(self.replicas)
-
-    def option(self, name: str, value: str, allowed: Iterable[str]) -> str:
-        """Checks a setting that is one of several words and keeps it for ``repr``.
-
-        Args:
-            name: name of the setting, for the message.
-            value: the word.
-            allowed: the words allowed.
-
-        Returns:
-            The word.
-
-        Raises:
-            ValueError: if it is none of them.
-        """
-        self.settings[name] = choice(name, value, tuple(allowed))
-        return value
-
-    def switch(self, name: str, value: bool) -> bool:
-        """Checks a setting that is on or off and keeps it for ``repr``.
-
-        Args:
-            name: name of the setting, for the message.
-            value: True or False.
-
-        Returns:
-            The value.
-
-        Raises:
-            TypeError: if it is neither.
-        """
-        # "false" and 0 are neither.
-        if not isinstance(value, bool):
-            raise TypeError(f"{name} is {value!r}; it has to be True or False")
-        self.settings[name] = value
-        return value
 
     @cached_property
     def layer_numbers(self) -> dict[str, int]:
@@ -633,11 +504,3 @@ class Method(State):
                 if name in self.parameters and not self.parameters[name].requires_grad:
                     del self.parameters[name], self.blocks[name]
         self.fixed_rows = {name: entry.fixed_row for name, entry in initial.items() if entry.fixed_row is not None}
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return str(value.tolist())
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_show, value))}]"
-    return value.__name__ if isinstance(value, type) else repr(value)

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from typing_extensions import Unpack
 
-from supple.methods.base import SharedReplacing
+from supple.methods.settings import SharedReplacing
 from supple.methods.weights import WeightMethod, Weights
 from supple.methods.when import Every
 from supple.optim.replicated import Setting

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from supple.functional.utility import precise
-from supple.methods.base import About, Shared
 from supple.methods.penalty import Penalty
+from supple.methods.settings import About, Shared
 from supple.optim.replicated import Setting
 
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from supple.functional import random
-from supple.methods.base import About
 from supple.methods.layer import Layer
+from supple.methods.settings import About
 from supple.methods.units import SharedUnits, UnitMethod, UnitUtility
 from supple.methods.when import Replacements, Rows, rows_of
 from supple.optim.replicated import Setting

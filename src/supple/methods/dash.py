@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 
 from supple.functional.utility import precise
 from supple.methods.arguments import is_embedding, is_normalization
-from supple.methods.base import About, Shared
+from supple.methods.settings import About, Shared
 from supple.methods.weights import WeightMethod, Weights
 from supple.optim.replicated import Setting
 

@@ -13,8 +13,9 @@ from typing_extensions import Unpack
 from supple.functional.matrices import newton_schulz
 from supple.functional.utility import precise
 from supple.methods.arguments import is_matrix, matrices_in
-from supple.methods.base import About, Required, SharedReplacing
+from supple.methods.base import Required
 from supple.methods.boundary import BoundaryMethod
+from supple.methods.settings import About, SharedReplacing
 from supple.methods.weights import Weights
 from supple.optim.replicated import Setting
 

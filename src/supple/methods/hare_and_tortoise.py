@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from supple.functional.utility import precise
-from supple.methods.base import About, Required, SharedReplacing
+from supple.methods.base import Required
+from supple.methods.settings import About, SharedReplacing
 from supple.methods.weights import WeightMethod, Weights
 from supple.methods.when import Every
 from supple.optim.replicated import Setting
@@ -57,7 +58,6 @@ class HareAndTortoise(WeightMethod):
     replaces = True
     reads_gradients = False
     watches = True
-    takes_up = False
     required: Required = "nothing"
     about = About(
         "hare_and_tortoise",
@@ -83,7 +83,11 @@ class HareAndTortoise(WeightMethod):
         self.momentum = self.setting("momentum", momentum, 0, 1 - 2.0**-24).to(self.device)
         period = self.setting("interval", interval, 1, whole=True)
         self.when = Every(period, period > 0, self.device)
-        self.kept = {"average": {n: precise(self.stack(p)).clone() for n, p in self.parameters.items()}}
+        self.take_up()
+
+    def keep(self, w: Weights) -> dict[str, Tensor]:
+        """Keeps one parameter as it is, as its average."""
+        return {"average": precise(w.value).clone()}
 
     def watch(self, w: Weights) -> None:
         """Lets the average of one parameter follow."""
@@ -101,12 +105,13 @@ class HareAndTortoise(WeightMethod):
         Yields:
             The network.
         """
-        fast = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+        averages = {self.parameters[name]: average for name, average in self.kept["average"].items()}
+        fast = {parameter: parameter.detach().clone() for parameter in averages}
         with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                self.stack(parameter).copy_(self.kept["average"][name])
+            for parameter, average in averages.items():
+                self.stack(parameter).copy_(average)
             try:
                 yield self.model
             finally:
-                for name, parameter in self.parameters.items():
-                    parameter.copy_(fast[name])
+                for parameter, value in fast.items():
+                    parameter.copy_(value)

@@ -10,8 +10,8 @@ from typing_extensions import Unpack
 
 from supple.functional import random
 from supple.functional.initial import Uniform, sample
-from supple.methods.base import About, Shared
 from supple.methods.penalty import Penalty
+from supple.methods.settings import About, Shared
 from supple.optim.replicated import Setting
 
 

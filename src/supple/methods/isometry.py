@@ -11,8 +11,8 @@ from typing_extensions import Unpack
 from supple.functional.matrices import as_matrices, isometry_gradient
 from supple.functional.utility import precise
 from supple.methods.arguments import is_matrix, matrices_in
-from supple.methods.base import About, Shared
 from supple.methods.regularizer import Regularizer
+from supple.methods.settings import About, Shared
 from supple.methods.weights import Weights
 from supple.optim.replicated import Setting
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from supple.functional.rounding import precise_type
-from supple.methods.base import About, Shared
+from supple.methods.settings import About, Shared
 from supple.methods.weights import WeightMethod, Weights
 from supple.methods.when import Every, rows_of
 from supple.optim.replicated import Setting

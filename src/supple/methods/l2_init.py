@@ -10,8 +10,8 @@ from typing_extensions import Unpack
 
 from supple.functional.utility import precise
 from supple.methods.arguments import is_normalization
-from supple.methods.base import About, Shared
 from supple.methods.regularizer import Regularizer
+from supple.methods.settings import About, Shared
 from supple.methods.weights import Weights
 from supple.optim.replicated import Setting
 
@@ -58,7 +58,6 @@ class L2Init(Regularizer):
     (CoLLAs 2024, arXiv 2308.11958), equation 1 with the factor 1/2 of the authors' code.
     """
 
-    takes_up = False
     about = About(
         "l2_init",
         label="L2 Init",
@@ -83,7 +82,11 @@ class L2Init(Regularizer):
     ) -> None:
         super().__init__(model, optimizer, strength=strength, decoupled=decoupled, **shared)
         self.norm = self.option("norm", norm, ("l2", "l1", "huber"))
-        self.kept = {"start": {name: self.stack(p).clone() for name, p in self.parameters.items()}}
+        self.take_up()
+
+    def keep(self, w: Weights) -> dict[str, Tensor]:
+        """Keeps one parameter as it is."""
+        return {"start": w.value.clone()}
 
     def usual(self, name: str, module: nn.Module, parameter: Tensor) -> bool:
         """Says that it acts on all but normalization layers."""

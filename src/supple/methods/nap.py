@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from supple.functional.utility import precise
 from supple.methods.arguments import is_matrix, is_normalization
-from supple.methods.base import About, Shared
+from supple.methods.settings import About, Shared
 from supple.methods.weights import WeightMethod, Weights
 from supple.methods.when import Every
 from supple.optim.replicated import Setting
@@ -63,7 +63,6 @@ class NaP(WeightMethod):
     """
 
     reads_gradients = False
-    takes_up = False
     about = About(
         "nap",
         label="NaP",
@@ -92,8 +91,11 @@ class NaP(WeightMethod):
         self.norms = self.option("norms", norms, ("keep", "project"))
         self.switch("last_layer", last_layer)
         self.when = Every(period, period > 0, self.device)
-        matrices = {n: p for n, p in self.parameters.items() if p.ndim - self.stacked > 1}
-        self.kept = {"norm": {n: Weights(self, n).norm(precise(self.stack(p))) for n, p in matrices.items()}}
+        self.take_up()
+
+    def keep(self, w: Weights) -> dict[str, Tensor]:
+        """Keeps the norm of a matrix."""
+        return {"norm": w.norm(precise(w.value))} if w.value.ndim > 2 else {}
 
     def usual(self, name: str, module: nn.Module, parameter: Tensor) -> bool:
         """Says that it acts on weight matrices but the last, and on normalization layers where they are projected."""
@@ -103,7 +105,7 @@ class NaP(WeightMethod):
 
     def rule(self, w: Weights) -> None:
         """Projects one parameter; a normalization's shift with its scale."""
-        if w.name in self.kept["norm"]:
+        if w.value.ndim > 2:
             self._project(w, [w], w.kept("norm"))
         elif self.norms == "project" and w.name.endswith("weight"):
             parts = [w]

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from supple.functional.sharding import is_sharded, local
 from supple.methods.ages import Ages, ages_of, forget_ages
-from supple.methods.probe import Path, Probe, follows, held_aside, like, members, stand_in, tensors_of
+from supple.methods.optimizer_parts import Path, follows, held_aside, like, members, tensors_of
+from supple.methods.probe import Probe
+from supple.methods.twin import stand_in
 
 OptimizerState = Literal["keep", "fresh", "mean"]
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from supple.functional.matrices import isometry_gradient
-from supple.methods.base import About, Shared
 from supple.methods.isometry import Isometry
+from supple.methods.settings import About, Shared
 from supple.optim.replicated import Setting
 
 

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from typing_extensions import Unpack
 
 from supple.functional.utility import precise
-from supple.methods.base import Shared
+from supple.methods.settings import Shared
 from supple.methods.weights import WeightMethod
 
 

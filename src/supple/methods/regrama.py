@@ -7,8 +7,8 @@ from torch import nn
 from typing_extensions import Unpack
 
 from supple.functional.utility import below_threshold, lowest
-from supple.methods.base import About
 from supple.methods.layer import Layer
+from supple.methods.settings import About
 from supple.methods.units import SharedUnits, UnitMethod
 from supple.methods.when import Every
 from supple.optim.replicated import Setting

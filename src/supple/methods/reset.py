@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from supple.methods.arguments import choice, in_range, one_a_replica
-from supple.methods.base import About, Required, SharedInitial
+from supple.methods.base import Required
 from supple.methods.boundary import BoundaryMethod
+from supple.methods.settings import About, SharedInitial
 from supple.methods.weights import Weights
 from supple.optim.replicated import Setting
 
@@ -91,8 +92,11 @@ class Reset(BoundaryMethod):
         super().__init__(model, optimizer, every=every, optimizer_state=optimizer_state, **shared)
         self.settings["layers"] = layers
         self.to = self.option("to", to, ("fresh", "start", "same"))
-        start = self.parameters if to == "start" else {}
-        self.kept = {"start": {name: self.stack(parameter).clone() for name, parameter in start.items()}}
+        self.take_up()
+
+    def keep(self, w: Weights) -> dict[str, Tensor]:
+        """Keeps one parameter as it is, where it has to be known."""
+        return {"start": w.value.clone()} if self.to == "start" else {}
 
     def usual(self, name: str, module: nn.Module, parameter: Tensor) -> bool:
         """Says that it acts on the last layers."""

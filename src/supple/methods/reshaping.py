@@ -14,7 +14,6 @@ class Reshaping(WeightMethod):
         before: the weights before the step, by name [R, ...], from :meth:`before_step` to :meth:`step`.
     """
 
-    takes_up = False
     before: dict[str, Tensor]
     reshapes = True
 

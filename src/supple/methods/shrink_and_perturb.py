@@ -7,9 +7,9 @@ from torch import nn
 from typing_extensions import Unpack
 
 from supple.functional.rounding import HALF, perturbation
-from supple.methods.base import About, Shared
 from supple.methods.l2 import L2
 from supple.methods.noise import StepNoise, noise_of
+from supple.methods.settings import About, Shared
 from supple.methods.weights import Weights
 from supple.methods.when import rows_of
 from supple.optim.replicated import Setting

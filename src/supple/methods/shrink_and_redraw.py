@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from supple.functional.utility import precise
 from supple.methods.arguments import choice
-from supple.methods.base import About, Required, SharedReplacing
+from supple.methods.base import Required
 from supple.methods.boundary import BoundaryMethod
+from supple.methods.settings import About, SharedReplacing
 from supple.methods.weights import Weights
 from supple.optim.replicated import Setting
 
@@ -87,8 +88,11 @@ class ShrinkAndRedraw(BoundaryMethod):
         self.perturb = self.setting("perturb", perturb, 0).to(self.device)
         self.toward = self.option("toward", toward, ("fresh", "start"))
         self.statistics = self.switch("statistics", statistics)
-        start = self.parameters if toward == "start" else {}
-        self.kept = {"start": {name: self.stack(parameter).clone() for name, parameter in start.items()}}
+        self.take_up()
+
+    def keep(self, w: Weights) -> dict[str, Tensor]:
+        """Keeps one parameter as it is, where it has to be known."""
+        return {"start": w.value.clone()} if self.toward == "start" else {}
 
     def _act_at_boundary(self) -> None:
         super()._act_at_boundary()

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from supple.methods.base import About
 from supple.methods.layer import Layer
+from supple.methods.settings import About
 from supple.methods.units import SharedUnits, UnitMethod
 from supple.optim.replicated import Setting
 

@@ -12,8 +12,8 @@ from supple.functional import random
 from supple.functional.matrices import as_matrices, top_singular
 from supple.functional.utility import precise
 from supple.methods.arguments import is_embedding, is_matrix, is_normalization, matrices_in
-from supple.methods.base import About, Shared
 from supple.methods.regularizer import Regularizer
+from supple.methods.settings import About, Shared
 from supple.methods.weights import Weights
 from supple.optim.replicated import Setting
 
@@ -67,7 +67,6 @@ class Spectral(Regularizer):
     and the terms of biases and normalizations were not checked against the paper.
     """
 
-    takes_up = False
     about = About(
         "spectral",
         label="spectral",
@@ -104,19 +103,21 @@ class Spectral(Regularizer):
             name: p for name, p in self.parameters.items() if p.ndim - self.stacked > 1 and name not in self._scales
         }
         self.matrices_in = matrices_in(self.model, matrices, blocks)
-        self.kept = {"right": {name: self._first(Weights(self, name)) for name in matrices}}
+        self.take_up()
 
     def usual(self, name: str, module: nn.Module, parameter: Tensor) -> bool:
         """Says that it acts on weight matrices, biases and normalizations."""
         return is_matrix(name, module, parameter) or (parameter.ndim == 1 and not is_embedding(module))
 
-    def _first(self, w: Weights) -> Tensor:
-        """The right singular vectors of each matrix of a weight at the start, nearly: [R, blocks, in]."""
+    def keep(self, w: Weights) -> dict[str, Tensor]:
+        """Keeps the right singular vector of each matrix of a weight, nearly: [R, blocks, in]."""
+        if w.name not in self.matrices_in:
+            return {}
         matrices = as_matrices(w.whole(precise(w.value)), self.matrices_in[w.name])
         width, blocks = matrices.shape[-1], self.matrices_in[w.name]
         key = random.purpose(type(self).__name__, "start", w.name)
         start = random.uniform(self.seed, key, 0, blocks * width).view(-1, width).to(matrices.dtype) - 0.5
-        return top_singular(matrices, start, _START)[2].view(-1, blocks, width).contiguous()
+        return {"right": top_singular(matrices, start, _START)[2].view(-1, blocks, width).contiguous()}
 
     def gradient(self, w: Weights) -> Tensor:
         """Works out dR/dw of a weight, a bias or a scale."""

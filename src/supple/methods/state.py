@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -56,6 +56,7 @@ class State(ABC):
     def _start_counting(self) -> None:
         """Starts at step 0, and keeps where the model holds the parameters, to notice when it has got others."""
         self.kept: dict[str, dict[str, Tensor]] = {}
+        self._waiting: list[str] = list(self.parameters)  # parameters of which nothing is kept yet
         self.steps = self.boundaries = self.misses = 0
         self.moment: tuple[str, ...] = (type(self).__name__,)
         self.time = 0
@@ -136,13 +137,16 @@ class State(ABC):
         """
         self._check_usable()
         check_kind(state, type(self).__name__)
+        # What is frozen now may have trained then.
+        trained = {name for kind in self.kept if isinstance(state.get(kind), Mapping) for name in state[kind]}
+        self._take_up(trained.intersection(self._waiting))
         own = {"births": {}, **self.state_dict()}
         nothing_kept: dict[str, Any] = {kind: {} for kind, tensors in self.kept.items() if not tensors}
         absent = {"skipped": torch.zeros_like(self._skipped), "misses": 0, "boundaries": 0, "births": {}}
         # Versions that saved no seed had 0 where none was stated.
         absent["seed"] = torch.zeros_like(self.seed)
-        if "behind" in self.kept:
-            absent["behind"] = {name: torch.zeros_like(one) for name, one in self.kept["behind"].items()}
+        for kind in self.kept.keys() & {"behind", "since"}:
+            absent[kind] = {name: torch.zeros_like(one) for name, one in self.kept[kind].items()}
         state = {**absent, **nothing_kept, **state}
         missing = [key for key in own if key not in state]
         if missing:
@@ -267,6 +271,10 @@ class State(ABC):
         """Makes anew what follows from the seed, after a state brought another."""
         return
 
+    def _take_up(self, names: Collection[str]) -> None:
+        """Keeps what is needed of some parameters of which nothing is kept yet."""
+        return
+
     def _public(self, counts: Tensor) -> Tensor:
         return counts.clone() if self.stacked else counts[0].clone()
 
@@ -307,7 +315,7 @@ def check_kind(state: Any, name: str, what: str | None = None) -> None:
         raise ValueError(f"this is the state of {method!s:.60}, not of {what or name}")
 
 
-_AT_LEAST_0 = ("steps", "boundaries", "misses", "last", "total", "skipped", "born", "schedule", "behind")
+_AT_LEAST_0 = ("steps", "boundaries", "misses", "last", "total", "skipped", "born", "schedule", "behind", "since")
 _STEPS = 2**32
 """Random numbers are functions of steps below this."""
 

@@ -12,7 +12,8 @@ from typing_extensions import Unpack
 from supple.functional.initial import Fixed
 from supple.functional.utility import below_threshold, proportional_count, weight_gradient, weight_magnitude
 from supple.methods.arguments import choice
-from supple.methods.base import About, Required, SharedReplacing
+from supple.methods.base import Required
+from supple.methods.settings import About, SharedReplacing
 from supple.methods.weights import New, WeightMethod, Weights
 from supple.methods.when import Every
 from supple.optim.replicated import Setting
@@ -134,7 +135,7 @@ class SWR(WeightMethod):
         if reinit == "initial" and shared.get("initial") is not None:
             raise ValueError('initial=... means nothing with reinit="initial", which goes back to the values at start')
         self.required = REQUIRED[choice("reinit", reinit, tuple(REQUIRED))]
-        self.takes_up = reinit != "initial" and isinstance(decay, float | int) and not decay
+        self.takes_up = reinit != "initial"
         super().__init__(model, optimizer, **shared)
         period = self.setting("frequency", frequency, 1, whole=True)
         factors = self.setting("factor", factor, 0, 1.0 if pruning == "proportional" else math.inf)
@@ -148,13 +149,15 @@ class SWR(WeightMethod):
         self._most = (_LATEST // period).clamp(min=1).to(self.device)
         self.reads_gradients = utility == "gradient"
         self.watches = bool((self.decay > 0).any())
-        values = {name: self.stack(parameter) for name, parameter in self.parameters.items()}
-        self.kept = {
-            "average": {n: weight_magnitude(v).zero_().contiguous() for n, v in values.items() if self.watches},
-            "start": {n: v.clone() for n, v in values.items() if reinit == "initial"},
-            # How many turns each has missed.
-            "behind": {n: torch.zeros_like(self._most) for n in values if self.reads_gradients},
-        }
+        self.kept = {"average": {}, "start": {}, "behind": {}}
+        self.take_up()
+
+    def keep(self, w: Weights) -> dict[str, Tensor]:
+        """Keeps an average of utilities, the values themselves, and how many turns were missed, as far as needed."""
+        kept = {"behind": torch.zeros_like(self._most)} if self.reads_gradients else {}
+        if self.watches:
+            kept["average"] = weight_magnitude(w.value).zero_().contiguous()
+        return kept | ({"start": w.value.clone()} if self.reinit == "initial" else {})
 
     def _utilities(self, w: Weights) -> Tensor:
         """Works out how useful each entry is: [rows, ...]."""

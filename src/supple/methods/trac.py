@@ -12,8 +12,8 @@ from typing_extensions import Unpack
 
 from supple.functional.utility import precise
 from supple.methods.arguments import restore
-from supple.methods.base import About, Shared
 from supple.methods.reshaping import Reshaping
+from supple.methods.settings import About, Shared
 from supple.methods.weights import Weights
 
 _TERMS = 120
@@ -98,9 +98,13 @@ class TRAC(Reshaping):
         self.betas = torch.tensor(betas, dtype=torch.float64, device=self.device)
         self.first = float(self.setting("first", first, torch.finfo(torch.float64).tiny)[0])
         self.eps = float(self.setting("eps", eps, torch.finfo(torch.float64).tiny)[0])
-        self.kept = {"start": {name: self.stack(p).clone() for name, p in self.parameters.items()}}
         zeros = torch.zeros(self.replicas, len(betas), dtype=torch.float64, device=self.device)
         self.tuners = {"variance": zeros, "sigma": torch.full_like(zeros, 1e-8), "scale": zeros.clone()}
+        self.take_up()
+
+    def keep(self, w: Weights) -> dict[str, Tensor]:
+        """Keeps one parameter as it is."""
+        return {"start": w.value.clone()}
 
     def _act_before_step(self) -> None:
         self._gone: list[Tensor] = []

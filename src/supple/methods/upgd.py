@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Literal
 
 import torch
@@ -9,9 +10,9 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from supple.functional.utility import precise
-from supple.methods.base import About, Shared
 from supple.methods.noise import StepNoise, noise_of
 from supple.methods.reshaping import Reshaping
+from supple.methods.settings import About, Shared
 from supple.methods.weights import Weights
 from supple.methods.when import ALL
 from supple.optim.replicated import Setting
@@ -96,7 +97,7 @@ class UPGD(Reshaping):
         **shared: Unpack[Shared],
     ) -> None:
         super().__init__(model, optimizer, **shared)
-        for parameter in self.parameters.values():
+        for parameter in filter(attrgetter("requires_grad"), self.parameters.values()):
             self.step_size(parameter)
         self.std = self.setting("std", std, 0).to(self.device)
         self.decay = self.setting("decay", decay, 0, 1 - 2.0**-24).to(self.device)
@@ -105,8 +106,11 @@ class UPGD(Reshaping):
         self.protect = self.switch("protect", protect)
         self.factor = self.setting("factor", factor, 2.0**-24).to(self.device)
         self._follow_seed()
-        values = {name: self.stack(parameter) for name, parameter in self.parameters.items()}
-        self.kept = {"utility": {name: torch.zeros_like(precise(value)) for name, value in values.items()}}
+        self.take_up()
+
+    def keep(self, w: Weights) -> dict[str, Tensor]:
+        """Keeps a utility of one parameter, and the step after which it is followed."""
+        return {"utility": torch.zeros_like(precise(w.value)), "since": torch.full_like(self.seed, self.steps)}
 
     def _follow_seed(self) -> None:
         sizes = {name: block.whole.numel() for name, block in self.blocks.items()}
@@ -145,7 +149,7 @@ class UPGD(Reshaping):
         if w.name not in self.before:
             return
         start, size = precise(self.before[w.name]), self.step_size(w.parameter)
-        utility = w.kept("utility") / w.each(1 - self.decay**self.steps)
+        utility = w.kept("utility") / w.each(1 - self.decay ** (self.steps - w.kept("since")))
         if self.scaling == "local":
             whole = w.whole(utility)
             scaled = w.part(nn.functional.normalize(whole, dim=-1) if whole.ndim > 1 else whole.sign())

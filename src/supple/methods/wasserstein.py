@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from supple.functional.utility import precise
-from supple.methods.base import About, Shared
 from supple.methods.regularizer import Regularizer
+from supple.methods.settings import About, Shared
 from supple.methods.weights import Weights
 from supple.optim.replicated import Setting
 
@@ -52,7 +52,6 @@ class Wasserstein(Regularizer):
     plasticity" (arXiv 2312.00246); written from its description, no official code was found.
     """
 
-    takes_up = False
     about = About(
         "wasserstein",
         label="Wasserstein",
@@ -75,10 +74,11 @@ class Wasserstein(Regularizer):
         **shared: Unpack[Shared],
     ) -> None:
         super().__init__(model, optimizer, strength=strength, decoupled=decoupled, **shared)
-        self.kept = {"sorted": {}}
-        for name, parameter in self.parameters.items():
-            whole = Weights(self, name).whole(self.stack(parameter))
-            self.kept["sorted"][name] = whole.reshape(self.replicas, -1).sort(dim=1).values
+        self.take_up()
+
+    def keep(self, w: Weights) -> dict[str, Tensor]:
+        """Keeps the entries of one parameter in order."""
+        return {"sorted": w.whole(w.value).reshape(self.replicas, -1).sort(dim=1).values}
 
     def gradient(self, w: Weights) -> Tensor:
         """Works out each entry's difference from the one of its rank at the start."""

@@ -12,7 +12,8 @@ from typing_extensions import Unpack
 from supple.functional.initial import Constant, Distribution, Fixed, Uniform
 from supple.functional.utility import precise
 from supple.methods.arguments import choice, is_embedding, is_normalization
-from supple.methods.base import About, Required, SharedInitial
+from supple.methods.base import Required
+from supple.methods.settings import About, SharedInitial
 from supple.methods.weights import WeightMethod, Weights
 from supple.optim.replicated import Setting
 from supple.structure.named import fans

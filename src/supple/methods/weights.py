@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -329,11 +329,31 @@ class WeightMethod(Method):
     """A method with a rule for one parameter of the replicas that are due.
 
     A method of one's own writes :meth:`rule`, :meth:`rule_before_step` or :meth:`rule_at_boundary`. They are not called
-    for parameters that are frozen at the time. One that keeps something of each parameter sets ``takes_up`` to False:
-    then it acts on those only that train when it is made.
+    for parameters that are frozen at the time. One that keeps something of each parameter writes :meth:`keep`, and
+    calls :meth:`take_up` at the end of its constructor. If that has to be what it was when the method was made, the
+    method sets ``takes_up`` to False: then it acts on those only that train when it is made.
     """
 
     takes_up = True
+
+    def keep(self, w: Weights) -> dict[str, Tensor]:
+        """Works out what is kept of one parameter, before it is acted on for the first time.
+
+        Returns:
+            By kind a tensor [R, ...] that :meth:`Weights.kept` gives from then on; it is saved and loaded.
+        """
+        return {}
+
+    def take_up(self) -> None:
+        """Keeps what :meth:`keep` says of each parameter that trains and of which nothing is kept yet."""
+        self._take_up([name for name in self._waiting if self.parameters[name].requires_grad])
+
+    def _take_up(self, names: Collection[str]) -> None:
+        if names:
+            self._waiting = [name for name in self._waiting if name not in names]
+        for name in names:
+            for kind, tensor in self.keep(Weights(self, name)).items():
+                self.kept.setdefault(kind, {})[name] = tensor
 
     def rule(self, w: Weights) -> None:
         """Acts on one parameter after the optimizer's step."""
@@ -375,6 +395,8 @@ class WeightMethod(Method):
         self.parameters = kept
 
     def _act(self) -> None:
+        if self._waiting:
+            self.take_up()
         if not self.watches and type(self).rule is WeightMethod.rule:
             return
         rows = self.when.rows(self.steps)
@@ -384,6 +406,8 @@ class WeightMethod(Method):
             self._each(self.rule, rows, self.reads_gradients)
 
     def _act_before_step(self) -> None:
+        if self._waiting:
+            self.take_up()
         if self.acts_before_step:
             self._each(self.rule_before_step, self.when.rows(self.steps + 1), True)
 

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map_only
 
 from supple.methods.arguments import check_arguments, did_you_mean
 from supple.methods.attaching import around_steps
-from supple.methods.probe import unwrapped_optimizer
+from supple.methods.optimizer_parts import unwrapped_optimizer
 from supple.metrics.loggers import History, writer
 from supple.metrics.measuring import MEASURES, Measuring
 from supple.metrics.shapes import SHAPES, UNKNOWN, Shape

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from inspect import Parameter, signature
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from supple.functional.generators import generators_kept
 from supple.functional.sharding import is_sharded
-from supple.probing.tasks import Factory, made
+from supple.methods.seeds import aside
 from supple.structure.wrapping import unwrapped
+
+Factory = Callable[..., nn.Module]
+"""Makes a network from torch's random numbers, or from a seed if it has to be given one."""
 
 
 class Origin:
@@ -144,3 +152,47 @@ def check_alike(trained: dict[str, Tensor], fresh: dict[str, Tensor]) -> None:
             raise ValueError(
                 f"{name} is frozen in the {frozen} network and not in the {trains} one; both have to learn alike"
             )
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Seeds the random numbers of torch, numpy and Python for a while, and puts them back where they were.
+
+    Methods that are made meanwhile do not count for the seeds of later ones.
+
+    Args:
+        seed: any integer.
+        device: an accelerator whose random numbers are seeded and put back, too.
+
+    Yields:
+        Nothing.
+    """
+    with generators_kept([] if device is None else [device]), aside():
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        random.seed(seed)
+        yield
+
+
+def made(factory: Factory, seed: int) -> nn.Module:
+    """Makes a network of a seed.
+
+    Args:
+        factory: makes it; is given the seed if it has an argument without a default.
+        seed: the seed, which torch's random numbers have meanwhile.
+
+    Returns:
+        The network.
+
+    Raises:
+        TypeError: if the factory makes none.
+    """
+    with seeded(seed):
+        wanted = any(
+            one.default is Parameter.empty and one.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+            for one in signature(factory).parameters.values()
+        )
+        network = factory(seed) if wanted else factory()
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"fresh gave a {type(network).__name__}; it has to make a torch.nn.Module")
+    return network

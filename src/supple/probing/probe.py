@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from supple.probing.curves import Array, Interval, interval, pairs_needed, points, steps_needed, steps_to
-from supple.probing.networks import Origin
-from supple.probing.tasks import Data, Factory, RandomLabels, seeded
+from supple.probing.curves import Array, Interval, interval, steps_to
+from supple.probing.judging import Judge
+from supple.probing.learning import Learn, Learning
+from supple.probing.networks import Factory, Origin
+from supple.probing.tasks import Data, RandomLabels
 from supple.probing.variants import Make, Variants, by_layer, cures
-
-Learn = Callable[[nn.Module, torch.optim.Optimizer, int], Any]
-"""Lets a network learn a seed's task with an optimizer, and gives the curve: the loss before each step."""
+from supple.structure.description import html_table
 
 
 class Comparison(NamedTuple):
@@ -62,18 +61,17 @@ class Probe:
         margin: float = 0.1,
         progress: bool = True,
     ) -> None:
-        self.origin = Origin(model, fresh, seeds)
-        self.learn, self.optimizer = learn, optimizer
-        self.higher, self.margin, self.progress = higher, margin, progress
-        self.budget = 0
-        names = {"model": self.origin.trained, "fresh": self.origin.fresh}
-        self.losses = self.learned(names)
+        self.origin, self.higher = Origin(model, fresh, seeds), higher
+        self.learning = Learning(self.origin, learn, optimizer, higher, progress)
+        self.losses = self.learning.losses({"model": self.origin.trained, "fresh": self.origin.fresh})
+        self.budget = self.learning.budget
+        self.judge = Judge(self.losses["fresh"][:, 0], self.origin.single, margin)
         sign = -1 if higher else 1
         self.curves = {name: sign * curves for name, curves in self.losses.items()}
         ours, theirs = self.losses.values()
         self.diverged = int((~np.isfinite(ours).all(axis=1)).sum())
-        self._change = self.change(ours, theirs)
-        self.slowdown = self.share(self._change)
+        change = self.judge.change(ours, theirs)
+        self.slowdown = self.judge.share(change)
         scale = self.budget / ours.shape[1]
         middle = float(np.minimum.accumulate(theirs, axis=1).mean(axis=0)[theirs.shape[1] // 2])
         self.level = sign * middle if level is None else level
@@ -81,7 +79,7 @@ class Probe:
         self.area = _compared(sign * ours.mean(axis=1), sign * theirs.mean(axis=1))
         self.steps = _compared(*(scale * steps_to(each, sign * self.level) for each in (ours, theirs)))
         self.final = _compared(sign * ours[:, -last:].mean(axis=1), sign * theirs[:, -last:].mean(axis=1))
-        self.verdict = self.said(self._change)
+        self.verdict = self.judge.verdict(change, self.budget)
 
     def by_layer(self, blocks: Iterable[str] | None = None) -> Variants:
         """Probes the network with one block at a time replaced by a fresh one: where was plasticity lost?
@@ -135,132 +133,29 @@ class Probe:
         """
         return cures(self, methods)
 
-    # What rows of a table are made of.
+    def _rows(self) -> list[tuple[str, ...]]:
+        """The table that is printed, with its headings."""
+        kind = "score" if self.higher else "loss"
+        numbers = {f"mean {kind}": self.area, f"steps to {self.level:.4g}": self.steps, f"final {kind}": self.final}
+        found: list[tuple[str, ...]] = [("", "yours", "fresh", "difference")]
+        for name, one in numbers.items():
+            found.append((name, f"{one.model:.4g}", f"{one.fresh:.4g}", _signed(one.difference)))
+        return found
 
-    def learned(self, students: Mapping[str, Callable[[int], nn.Module]]) -> dict[str, Array]:
-        """Lets networks learn the task of each seed.
-
-        Args:
-            students: by name, what makes a network from the number of the seed.
-
-        Returns:
-            Losses [seeds, points] by name; of scores, their negative.
-
-        Raises:
-            TypeError: if ``learn`` gives no curve.
-            ValueError: if curves have other lengths, or a fresh network's is not finite.
-        """
-        seeds = self.origin.seeds
-        found: dict[str, list[Array]] = {name: [] for name in students}
-        progress = Progress(len(seeds) * len(students), self.progress)
-        for number, seed in enumerate(seeds):
-            for name, student in students.items():
-                with seeded(seed, self.origin.device):
-                    network = student(number)
-                with seeded(seed, self.origin.device):
-                    curve = self.curve(self.learn(network, self.optimizer(network.parameters()), seed))
-                if name == "fresh" and not np.isfinite(curve).all():
-                    step = int(np.flatnonzero(~np.isfinite(curve))[0])
-                    raise ValueError(
-                        f"the fresh network of seed {seed} has a loss of {curve[step]} at step {step}, so nothing is "
-                        "there to compare with; the step size may be too large: give another optimizer="
-                    )
-                found[name].append((-1 if self.higher else 1) * points(curve))
-                progress.done()
-        return {name: np.stack(curves) for name, curves in found.items()}
-
-    def curve(self, given: Any) -> Array:
-        """Checks what ``learn`` gave.
-
-        Args:
-            given: numbers, or tensors of one.
-
-        Returns:
-            Them as an array [steps].
-
-        Raises:
-            TypeError: if it is no curve.
-            ValueError: if it has another length than the first one.
-        """
-        need = "it has to return the curve: the loss (or with higher=True the score) before each step"
-        if given is None or isinstance(given, str):
-            raise TypeError(f"learn(network, optimizer, seed) returned {given!r}; {need}")
-        try:
-            numbers = np.array([float(one) for one in (given.tolist() if isinstance(given, Tensor) else given)])
-        except (TypeError, ValueError):
-            raise TypeError(f"learn(network, optimizer, seed) returned a {type(given).__name__}; {need}") from None
-        if len(numbers) < 2:
-            raise ValueError(
-                f"learn(network, optimizer, seed) returned {len(numbers)} numbers; a curve needs two or more"
-            )
-        self.budget = self.budget or len(numbers)
-        if len(numbers) != self.budget:
-            raise ValueError(
-                f"learn(network, optimizer, seed) returned {len(numbers)} numbers, and {self.budget} the time before; "
-                "curves are compared at equal budgets"
-            )
-        return numbers
-
-    def change(self, ours: Array, theirs: Array) -> Array:
-        """Says by which factor one learner needs more steps than the other.
-
-        Args:
-            ours: losses [seeds, points].
-            theirs: the other's.
-
-        Returns:
-            Its logarithm [seeds]; 0 where neither learned anything.
-        """
-        mine, other = steps_needed(ours, theirs, self.losses["fresh"][:, 0])
-        return cast(Array, np.nan_to_num(np.log(mine / other)))
-
-    def share(self, change: Array, single: bool | None = None) -> Interval:
-        """Gives the mean of factors less one, and its interval.
-
-        Args:
-            change: logarithms of factors [seeds].
-            single: as for :func:`supple.probing.curves.interval`; None: whether one network is probed.
-
-        Returns:
-            The interval.
-        """
-        found = interval(change, self.origin.single if single is None else single)
-        return Interval(*(float(np.expm1(end)) for end in found))
-
-    def said(self, change: Array) -> str:
-        """Gives the verdict on a network.
-
-        Args:
-            change: logarithms of the factors by which it needs more steps than the fresh ones [seeds].
-
-        Returns:
-            The verdict.
-        """
-        mean, low, high = self.share(change)
-        if not change.any():
-            return f"cannot tell: nothing was learned in {self.budget} steps; give more, or another step size"
-        if -self.margin <= low and high <= self.margin:
-            return "learns as fast as fresh"
-        if low > 0:
-            return f"slower by {_percent(mean)} ({_percent(low, '')} to {_percent(high)})"
-        if high < 0:
-            return f"faster by {_percent(-mean)} ({_percent(-high, '')} to {_percent(-low)})"
-        distance = max(abs(float(change.mean())), float(np.log1p(self.margin)))
-        more = pairs_needed(change, distance, self.origin.single)
-        if more is None:
-            return "cannot tell: fresh networks differ as much from each other; probe several networks trained alike"
-        return f"cannot tell: more seeds (about {more})"
+    def _said(self) -> str:
+        """The verdict, and what did not go well."""
+        if not self.diverged:
+            return self.verdict
+        kind = "score" if self.higher else "loss"
+        return f"{self.verdict}; its {kind} was not finite with {self.diverged} of {len(self.origin.seeds)} seeds"
 
     def __str__(self) -> str:
-        rows = [f"{'':24}{'yours':>10}{'fresh':>10}   difference"]
-        steps = f"steps to {self.level:.4g}"
-        kind = "score" if self.higher else "loss"
-        for name, one in ((f"mean {kind}", self.area), (steps, self.steps), (f"final {kind}", self.final)):
-            rows.append(f"{name:24}{one.model:10.4g}{one.fresh:10.4g}   {_signed(one.difference)}")
-        verdict = self.verdict
-        if self.diverged:
-            verdict += f"; its {kind} was not finite with {self.diverged} of {len(self.origin.seeds)} seeds"
-        return "\n".join([*rows, verdict])
+        rows = [f"{name:24}{model:>10}{fresh:>10}   {difference}" for name, model, fresh, difference in self._rows()]
+        return "\n".join([*rows, self._said()])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return f"{html_table(self._rows())}<p>{escape(self._said())}</p>"
 
     def __repr__(self) -> str:
         return f"<Probe of {self.budget} steps with {len(self.origin.seeds)} seeds: {self.verdict}>"
@@ -362,37 +257,8 @@ def probe(
     )
 
 
-class Progress:
-    """Says on standard error how many networks have learned: in place on a terminal, elsewhere now and then.
-
-    Args:
-        total: how many there are.
-        shown: whether to say anything.
-    """
-
-    def __init__(self, total: int, shown: bool) -> None:
-        self.total, self.shown, self.count = total, shown, 0
-        self.began = self.last = time.monotonic()
-
-    def done(self) -> None:
-        """Says that one more has."""
-        self.count += 1
-        now, terminal = time.monotonic(), sys.stderr.isatty()
-        if not self.shown or (not terminal and (now - self.last < 30 or self.count == self.total)):
-            return
-        self.last = now
-        left = (now - self.began) / self.count * (self.total - self.count)
-        line = f"probe: {self.count} of {self.total} networks have learned, {left:.0f} s left"
-        end = "\n" if not terminal or self.count == self.total else ""
-        print(f"\r{line:60}" if terminal else line, end=end, file=sys.stderr, flush=True)
-
-
 def _compared(ours: Array, theirs: Array) -> Comparison:
     return Comparison(float(ours.mean()), float(theirs.mean()), interval(ours - theirs))
-
-
-def _percent(share: float, unit: str = "%") -> str:
-    return f"{100 * share:.0f}{unit}"
 
 
 def _signed(one: Interval) -> str:

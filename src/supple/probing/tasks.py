@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from inspect import Parameter, signature
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from supple.functional.generators import generators_kept
 from supple.functional.random import purpose, uniform, words
-from supple.methods.seeds import aside
+from supple.metrics.undisturbed import undisturbed
+from supple.probing.networks import Factory, made
 
 Data = Any
 """A tensor whose first dimension counts examples; or a tuple or a dict of such, for a network that takes several."""
-Factory = Callable[..., nn.Module]
-"""Makes a network from torch's random numbers, or from a seed if it has to be given one."""
 
 _LABELS, _TEACHER = purpose("probe", "labels"), purpose("probe", "teacher")
 
@@ -223,50 +217,6 @@ class RandomTeacher(Task):
         return torch.where(spread > 1e-6, targets / spread, 0.0)
 
 
-@contextmanager
-def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Seeds the random numbers of torch, numpy and Python for a while, and puts them back where they were.
-
-    Methods that are made meanwhile do not count for the seeds of later ones.
-
-    Args:
-        seed: any integer.
-        device: an accelerator whose random numbers are seeded and put back, too.
-
-    Yields:
-        Nothing.
-    """
-    with generators_kept([] if device is None else [device]), aside():
-        torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
-        random.seed(seed)
-        yield
-
-
-def made(factory: Factory, seed: int) -> nn.Module:
-    """Makes a network of a seed.
-
-    Args:
-        factory: makes it; is given the seed if it has an argument without a default.
-        seed: the seed, which torch's random numbers have meanwhile.
-
-    Returns:
-        The network.
-
-    Raises:
-        TypeError: if the factory makes none.
-    """
-    with seeded(seed):
-        wanted = any(
-            one.default is Parameter.empty and one.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-            for one in signature(factory).parameters.values()
-        )
-        network = factory(seed) if wanted else factory()
-    if not isinstance(network, nn.Module):
-        raise TypeError(f"fresh gave a {type(network).__name__}; it has to make a torch.nn.Module")
-    return network
-
-
 def _tensors(data: Data) -> Iterator[Tensor]:
     parts = data.values() if isinstance(data, Mapping) else data if isinstance(data, tuple | list) else [data]
     for part in parts:
@@ -293,14 +243,11 @@ def _called(network: nn.Module, inputs: Data) -> Any:
     return network(*inputs) if isinstance(inputs, tuple) else network(inputs)
 
 
-@torch.no_grad()
 def _outputs(network: nn.Module, inputs: Data) -> torch.Size:
     """The shape of what a network gives for two examples, or for one where there is one."""
-    modes = {module: module.training for module in network.modules()}
     device = next(network.parameters()).device
-    outputs = _called(network.eval(), _chosen(inputs, torch.arange(min(2, len(next(_tensors(inputs))))), device))
-    for module, mode in modes.items():
-        module.training = mode
+    with undisturbed(network):
+        outputs = _called(network, _chosen(inputs, torch.arange(min(2, len(next(_tensors(inputs))))), device))
     if not isinstance(outputs, Tensor):
         raise TypeError(
             f"the network gives a {type(outputs).__name__}, and the tasks of supple.probing need a tensor; write "

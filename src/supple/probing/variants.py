@@ -10,8 +10,8 @@ from torch import nn
 
 from supple.methods.base import Method
 from supple.probing.curves import Interval
-from supple.probing.tasks import seeded
-from supple.structure.description import format_row
+from supple.probing.networks import seeded
+from supple.structure.description import format_row, html_table
 from supple.structure.wrapping import unwrapped
 
 if TYPE_CHECKING:
@@ -48,13 +48,22 @@ class Variants(NamedTuple):
 
     rows: list[Variant]
 
-    def __str__(self) -> str:
-        cells = [("", "steps, as it is 100%", "compared with fresh")]
+    def _cells(self) -> list[tuple[str, ...]]:
+        """The table that is printed, with its headings."""
+        cells: list[tuple[str, ...]] = [("", "steps, as it is 100%", "compared with fresh")]
         for row in self.rows:
             mean, low, high = (f"{100 * (1 + end):.0f}" for end in row.change)
             change = "100%" if row.name == AS_IT_IS else f"{mean}% ({low} to {high}%)"
             cells.append((row.name, change, row.verdict))
+        return cells
+
+    def __str__(self) -> str:
+        cells = self._cells()
         return "\n".join(format_row(row, cells) for row in cells)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return html_table(self._cells())
 
 
 def by_layer(probe: Probe, blocks: Iterable[str] | None = None) -> Variants:
@@ -117,7 +126,7 @@ def _student(probe: Probe, make: Make | None) -> Callable[[int], nn.Module]:
         else:
             if method is not None:
                 method.attach()
-            probe.curve(probe.learn(network, optimizer, -1 - probe.origin.seeds[number]))
+            probe.learning.curve(network, optimizer, -1 - probe.origin.seeds[number])
         if method is not None:
             method.close()
         return network
@@ -128,7 +137,7 @@ def _student(probe: Probe, make: Make | None) -> Callable[[int], nn.Module]:
 def _made(probe: Probe, make: Make | None, number: int) -> tuple[nn.Module, Method | None, torch.optim.Optimizer]:
     """A fresh network of a seed, a method for it, if one is wanted, and its optimizer."""
     network = probe.origin.fresh(number)
-    optimizer = probe.optimizer(network.parameters())
+    optimizer = probe.learning.optimizer(network.parameters())
     if make is None:
         return network, None, optimizer
     with seeded(probe.origin.seeds[number]):
@@ -140,12 +149,12 @@ def _made(probe: Probe, make: Make | None, number: int) -> tuple[nn.Module, Meth
 
 def _table(probe: Probe, students: dict[str, Callable[[int], nn.Module]]) -> Variants:
     """Probes changed networks, after a row for the network as it is."""
-    losses = {AS_IT_IS: probe.losses["model"]} | probe.learned(students)
-    rows = []
+    losses = {AS_IT_IS: probe.losses["model"]} | probe.learning.losses(students)
+    judge, rows = probe.judge, []
     for name, ours in losses.items():
-        against = probe.change(ours, probe.losses["fresh"])
-        change = probe.share(probe.change(ours, losses[AS_IT_IS]), single=False)
-        rows.append(Variant(name, probe.share(against), change, probe.said(against)))
+        against = judge.change(ours, probe.losses["fresh"])
+        change = judge.share(judge.change(ours, losses[AS_IT_IS]), single=False)
+        rows.append(Variant(name, judge.share(against), change, judge.verdict(against, probe.budget)))
     return Variants(rows)
 
 

@@ -15,7 +15,7 @@ from supple.functional import random
 from supple.functional.initial import Distribution, Fixed, sample
 from supple.functional.sharding import is_sharded
 from supple.methods.arguments import is_normalization
-from supple.methods.probe import members, unwrapped_optimizer
+from supple.methods.optimizer_parts import members, unwrapped_optimizer
 from supple.structure.description import Slice, UnitGroup, Units
 from supple.structure.find import units as find_units
 from supple.structure.initial import initial_distributions

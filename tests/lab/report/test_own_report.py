@@ -73,6 +73,12 @@ def test_nothing_is_called_a_per_cent(folder: Path) -> None:
     assert facts["Problem"] == "given in a call of supple.lab.compare"
 
 
+def test_what_the_folder_shows_of_itself_is_not_called_a_per_cent(folder: Path) -> None:
+    text = repr(load(folder))
+    assert "mean error in the last tenth" in text
+    assert "%" not in text
+
+
 def test_no_claims_of_a_paper_are_tested_on_it(folder: Path) -> None:
     def refuse(measured: Any) -> Any:
         raise AssertionError("claims were asked for")

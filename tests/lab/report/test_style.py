@@ -51,7 +51,7 @@ def test_variants_are_told_from_all_others():
 
 MINE = """
 import supple
-from supple.methods.base import About
+from supple.methods.settings import About
 
 
 class Mine(supple.L2):

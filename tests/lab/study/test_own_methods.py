@@ -21,7 +21,7 @@ from supple.lab.study.spec import parse
 
 MODULE = '''
 import supple
-from supple.methods.base import About
+from supple.methods.settings import About
 
 
 class Halving(supple.L2):

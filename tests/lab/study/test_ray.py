@@ -8,14 +8,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cli_runs import run as command
-from cli_runs import words
+from cli_runs import words, write_images
 from test_running import CHECKPOINT, STUDY, TASKS, all_files
 
+import supple
 from supple.lab.study import load, running
 from supple.lab.study.run_config import RunConfig
 from supple.lab.study.spec import read
@@ -120,6 +122,57 @@ def test_a_ray_of_this_machine_and_an_interruption(study: Path, tmp_path: Path) 
     assert all_files(out) == whole(study, tmp_path / "whole")
     parts = running.open_manifest(out).parts
     assert all(part["ran"][0]["device"] == "CPU" for part in parts)
+
+
+@contextmanager
+def other_node(address: str, script: str) -> Iterator[None]:
+    """A node that sees other files, as a script of mounts says; skips where that is not allowed."""
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("it takes root to give a node files of its own")
+    given = {**NODE, "gcs_address": address, "min_worker_port": 0, "max_worker_port": 0, "node_manager_port": 0}
+    program = (
+        "from ray._private.node import Node; from ray._private.parameter import RayParams; "
+        f"Node(RayParams(include_log_monitor=False, **{given}), head=False, shutdown_at_exit=True); input()"
+    )
+    command = ["unshare", "--mount", "sh", "-ec", f'{script}\nexec "$0" -c "$1"', sys.executable, program]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.communicate()
+
+
+def test_nodes_that_are_not_fit(tmp_path: Path, cluster: Any) -> None:
+    shared, data, version = tmp_path / "shared", tmp_path / "data", tmp_path / "version.py"
+    shared.mkdir()
+    data.mkdir()
+    write_images(data)
+    study = tmp_path / "tiny.toml"
+    study.write_text(STUDY.replace("mnist10k", "mnist").replace("500", "40"))
+    package = Path(supple.__file__)
+    version.write_text(package.read_text() + '\n__version__ = "0.0.1"\n')
+    for script, said in (
+        (f"mount -t tmpfs none {shared}", f"does not see the folder {shared}"),
+        (f"mount -t tmpfs none {data}", "does not have the images: "),
+        (f"mount --bind {version} {package}", f"has supple 0.0.1 instead of {supple.__version__}; install the same"),
+    ):
+        with other_node(cluster.address, script):
+            wait_for_nodes(cluster, 2)
+            began = time.monotonic()
+            process = start(study, shared / "out", "--address", cluster.address, "--data-dir", str(data), "--no-verify")
+            output = process.communicate(timeout=120)[0]
+            print(f"{said}: {time.monotonic() - began:.0f} s")
+        assert process.returncode == 1, output
+        assert said.replace(" ", "") in "".join(output.split()), output
+        assert not (shared / "out").exists()
+        wait_for_nodes(cluster, 1)
+
+
+def wait_for_nodes(cluster: Any, count: int) -> None:
+    end = time.monotonic() + 120
+    while sum(one["Alive"] for one in cluster.global_state.node_table()) != count:
+        assert time.monotonic() < end
+        time.sleep(0.2)
 
 
 def test_an_address_where_nothing_answers(study: Path, tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import polars as pl
 import pytest
@@ -117,6 +119,47 @@ def test_an_earlier_copy_is_replaced_and_a_run_is_not(folder: Path, tmp_path: Pa
     with pytest.raises(ValueError, match="holds results that supple run goes on from; give another folder"):
         export(tmp_path / "copy", folder)
     assert supple.lab.load(folder).name == "tiny"
+
+
+def test_a_copy_for_other_programs(folder: Path, tmp_path: Path) -> None:
+    result = command("export", folder, tmp_path, "--csv")
+    assert result.exit_code == 0, result.output
+    results = supple.lab.load(tmp_path)
+    assert same(results, supple.lab.load(folder))
+    with open(tmp_path / "tasks.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["accuracy"]) for row in rows] == pytest.approx(results.tasks["accuracy"].to_list())
+    with open(tmp_path / "disturbances.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    changes = [[float(number) for number in row["mean_change"].split()] for row in rows]
+    for found, expected in zip(changes, results.disturbances["mean_change"], strict=True):
+        assert found == pytest.approx(expected.to_list(), rel=1e-5)
+    export(folder, tmp_path)
+    assert not list(tmp_path.glob("*.csv"))
+
+
+def test_pandas(folder: Path) -> None:
+    pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    results = supple.lab.load(folder)
+    frame = results.tasks.to_pandas().merge(results.runs.to_pandas(), on="run")
+    expected = results.tasks.join(results.runs, on="run").group_by("method").agg(pl.mean("accuracy"))
+    assert frame.groupby("method")["accuracy"].mean().to_dict() == pytest.approx(dict(expected.iter_rows()))
+
+
+def test_what_is_printed_and_shown_in_a_notebook(folder: Path, tmp_path: Path) -> None:
+    results = supple.lab.load(folder)
+    late = results.tasks.filter(pl.col("task") == 1).join(results.runs, on="run")
+    page = ElementTree.fromstring(f"<page>{results._repr_html_()}</page>")
+    cells = [cell.text or "" for cell in page.iter() if cell.tag in ("th", "td")]
+    assert cells[:4] == ["method", "runs", "tasks", "accuracy in the last tenth"]
+    for method in ("base", "swr"):
+        accuracy = late.filter(pl.col("method") == method)["accuracy"].mean()
+        assert [method, "2", "2 of 2", f"{accuracy:.1%}"] in [cells[k : k + 4] for k in range(0, len(cells), 4)]
+    assert all(cell in repr(results) for cell in cells)
+    begun = shutil.copytree(folder, tmp_path / "begun")
+    shutil.rmtree(begun / "parts" / "0001")
+    assert re.search(r"2 +0 of 2 +-$", repr(supple.lab.load(begun)), flags=re.MULTILINE)
 
 
 def test_a_run_does_not_go_on_in_a_copy(folder: Path, tmp_path: Path) -> None:

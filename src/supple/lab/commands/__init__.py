@@ -24,7 +24,7 @@ COMMANDS = {
 }
 """The commands with the first lines of their help, so that ``supple --help`` imports none of them."""
 
-_PLACES = {"plan": "run", "status": "cluster"}
+_PLACES = {"status": "cluster"}
 """The modules of commands that are in another than that of their name."""
 
 

@@ -93,10 +93,11 @@ def run_on_slurm(config: RunConfig, options: str, workers: int, console: Console
             say(f"Done: all results are in {config.folder}.", console)
             return
         if not states:
-            say_error(
-                f"no worker of job {job} is left, and not all is done. {slurm.last_words(config.folder, job)}".strip()
-            )
-            say("Not complete; the same command goes on where it was.", console)
+            said = slurm.last_words(config.folder, job)
+            say_error(f"no worker of job {job} is left, and not all is done. {said}".strip())
+            back = slurm.withdraw(config.folder)
+            then = f"{config.folder} is as it was" if back else "the same command goes on where it was"
+            say(f"Not complete; {then}.", console)
             raise typer.Exit(1)
         stop.wait(5)
     say(f"Job {job} goes on; the same command looks on again, and scancel {job} ends it.", console)

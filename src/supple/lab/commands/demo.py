@@ -87,7 +87,7 @@ def demo_command(
     [dim]$[/] supple demo --data-dir ~/datasets/mnist
     """
     from supple.lab import demo as lab
-    from supple.lab.commands.run import scale
+    from supple.lab.commands.scale import scale
     from supple.lab.report.page import make_report
     from supple.lab.study import shipped
     from supple.lab.study.problems import open_problem

@@ -1,4 +1,4 @@
-"""``supple run``: a study, or what is missing of it; ``supple plan``: what that will take."""
+"""``supple run``: a study, or what is missing of it, on this machine or on a cluster."""
 
 from __future__ import annotations
 
@@ -13,16 +13,12 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from supple.lab.commands.cluster import print_slurm_script, run_on_slurm
 from supple.lab.commands.options import (
     DataDir,
-    DataName,
     Device,
-    ProductPrecision,
     Verify,
-    Where,
     interruptible,
     plain_errors,
     say,
@@ -30,18 +26,28 @@ from supple.lab.commands.options import (
     there,
     writable,
 )
-from supple.lab.escaping import short, shown
+from supple.lab.commands.scale import (
+    Data,
+    Epochs,
+    Graphs,
+    Memory,
+    Methods,
+    PartSize,
+    Precision,
+    Processes,
+    Seeds,
+    StudyName,
+    Tasks,
+    in_bytes,
+    scale,
+)
+from supple.lab.escaping import short
 from supple.lab.study import shipped
-from supple.lab.study.errors import StudyError, nearest
-from supple.lab.study.estimate import Estimate, estimate, makespan
 from supple.lab.study.executor import Executor
-from supple.lab.study.problems import noise_problem
-from supple.lab.study.progress import Bars, Lines, duration, pace
-from supple.lab.study.run_config import PART_SIZE, RunConfig
+from supple.lab.study.progress import Bars, Lines
+from supple.lab.study.run_config import RunConfig
 from supple.lab.study.running import join, run
-from supple.lab.study.schema import Settings, Transformer
-from supple.lab.study.spec import OwnStudy, Study, from_dict, read
-from supple.methods.registry import METHODS
+from supple.lab.study.spec import read
 
 
 class On(str, Enum):
@@ -50,44 +56,6 @@ class On(str, Enum):
     local = "local"
     ray = "ray"
     slurm = "slurm"
-
-
-StudyName = Annotated[str, typer.Argument(help="A study file, or the name of a study that comes with supple.")]
-Tasks = Annotated[int | None, typer.Option(min=1, help="Tasks of each run.", show_default="as the study")]
-Epochs = Annotated[
-    int | None, typer.Option(min=1, help="Epochs of each task, where classes are added.", show_default="as the study")
-]
-Seeds = Annotated[
-    str | None,
-    typer.Option(
-        help="How many seeds, or which: 5, or 0,3,7, or 3, with a comma for one.", show_default="as the study"
-    ),
-]
-Methods = Annotated[
-    str | None,
-    typer.Option(help="Only these methods, of the study or of the package, such as swr,fire.", show_default="all"),
-]
-Data = Annotated[DataName | None, typer.Option("--data", help="Other images.", show_default="as the study")]
-Precision = Annotated[
-    ProductPrecision | None, typer.Option(help="Of the products in training.", show_default="as the study")
-]
-Graphs = Annotated[bool, typer.Option("--graphs/--no-graphs", help="Replay equal steps on a GPU as a CUDA graph.")]
-Processes = Annotated[
-    int | None,
-    typer.Option(min=1, help="Processes that train at the same time.", show_default="one a core; one for a GPU"),
-]
-Memory = Annotated[
-    float | None,
-    typer.Option(help="GB that a process may take.", show_default="3/4 of what is free, shared by the processes"),
-]
-PartSize = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Runs that are trained together at most; fewer keep more processes busy, and results differ in rounding.",
-        show_default=f"as the folder, else {PART_SIZE}; on a GPU all",
-    ),
-]
 
 
 def run_command(
@@ -156,7 +124,7 @@ def run_command(
     [dim]$[/] supple run my-study.toml --shard 3/16
     """
     console = Console()
-    allowed = _bytes(memory)
+    allowed = in_bytes(memory)
     share = _where(on, workers, address, slurm, dry_run, shard)
     if on is On.local or device is Device.cpu:
         there(device)
@@ -259,147 +227,3 @@ def _executor(on: On, address: str | None, workers: int | None) -> Executor | No
     from supple.lab.study.ray_workers import RayWorkers
 
     return RayWorkers(address, workers)
-
-
-def plan_command(
-    study: StudyName,
-    tasks: Tasks = None,
-    seeds: Seeds = None,
-    methods: Methods = None,
-    epochs: Epochs = None,
-    data_name: Data = None,
-    precision: Precision = None,
-    device: Where = Device.cpu,
-    graphs: Graphs = False,
-    processes: Processes = None,
-    part_size: PartSize = None,
-    memory: Memory = None,
-) -> None:
-    """Say what running a study will take here: runs, parts, memory and time, from a measurement of seconds.
-
-    Takes the options of [bold]supple run[/]. Nothing is downloaded and nothing
-    is kept.
-
-    [bold]Examples[/]
-
-    [dim]$[/] supple plan permuted_mnist/small
-
-    [dim]$[/] supple plan permuted_mnist/sweeps/large --methods swr --seeds 3 --tasks 100
-    """
-    allowed = _bytes(memory)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with plain_errors():
-            path, name = shipped.find(study)
-            chosen = scale(read(path), tasks, seeds, methods, data_name, epochs, precision)
-            config = RunConfig(
-                chosen,
-                name,
-                Path(),
-                device=device.value,
-                graphs=graphs,
-                processes=processes,
-                memory=allowed,
-                part_size=part_size,
-            )
-            found = estimate(config, noise_problem(chosen, **config.runtime))
-    finally:
-        torch.set_num_threads(threads)
-    Console().print(_table(found, config))
-
-
-def scale(
-    study: Study,
-    tasks: int | None = None,
-    seeds: str | None = None,
-    methods: str | None = None,
-    data_name: DataName | None = None,
-    epochs: int | None = None,
-    precision: ProductPrecision | None = None,
-) -> Study:
-    """Cuts a study down to what the command line asks for; StudyError if the study does not have that."""
-    content = study.model_dump(mode="json")
-    given = {"--data": data_name, "--epochs": epochs, "--precision": precision}
-    if isinstance(study, OwnStudy) and any(given.values()):
-        name = next(name for name, value in given.items() if value)
-        raise StudyError(f"{name}: this problem is one of your own, whose settings its file says; leave it out")
-    if tasks is not None:
-        content["run"]["tasks"] = tasks
-    if seeds is not None:
-        try:
-            numbers = [int(part) for part in seeds.split(",") if part.strip()]
-        except ValueError as error:
-            raise StudyError(
-                f"--seeds is {seeds!r}; give how many, such as 5, or which, such as 0,3,7 or 3,"
-            ) from error
-        content["run"]["seeds"] = numbers if "," in seeds else numbers[0] if numbers else 0
-    if methods is not None:
-        chosen = [part.strip() for part in methods.split(",") if part.strip()]
-        # A method that the study says nothing of has its defaults, its paper's settings.
-        others: dict[str, dict[str, object]] = {
-            name: {} for name in chosen if name in METHODS and name not in study.methods
-        }
-        known = {**content["methods"], **others}
-        for name in chosen:
-            if name not in known:
-                raise StudyError(f"--methods: {nearest(name, {**study.methods, **METHODS})}")
-        if not chosen:
-            raise StudyError(f"--methods is {methods!r}; give some of {', '.join(study.methods)}, or leave it out")
-        content["methods"] = {name: entry for name, entry in known.items() if name in chosen}
-    if data_name is not None:
-        content["problem"]["data"] = data_name.value
-    if epochs is not None:
-        if "epochs" not in content["problem"]:
-            raise StudyError("--epochs: a task of permuted images is one pass over them; leave it out, or give --tasks")
-        content["problem"]["epochs"] = epochs
-    if precision is not None:
-        content["network"]["precision"] = precision.value
-    return from_dict(content, "command line")
-
-
-def _bytes(memory: float | None) -> int | None:
-    """A memory in GB, if it may be one, in bytes; None where nothing was said."""
-    if memory is not None and not 0 < memory < 1e6:
-        raise typer.BadParameter(f"it is {memory:g}; it has to be above 0, in GB.", param_hint="--memory")
-    return None if memory is None else int(memory * 1e9)
-
-
-def _table(found: list[Estimate], config: RunConfig) -> Table:
-    runs, steps = sum(one.runs for one in found), sum(one.runs * one.steps for one in found)
-    count, parts = config.process_count, sum(one.parts for one in found)
-    idle = f" There are parts for {parts}; a smaller --part-size makes more." if parts < min(count, runs) else ""
-    table = Table(
-        caption=f"{runs:,} runs of {found[0].steps:,} steps, {steps:,} network steps in all, "
-        f"{sum(one.flops for one in found) / 1e15:.3g} PFLOP. About {duration(makespan(found, config))} with {count} "
-        f"process{'es' if count > 1 else ''}.{idle}",
-        caption_justify="left",
-    )
-    headings = ("network", "methods", "runs", "parts", "runs a part", "memory a process", "steps/s a process")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("network", "methods") else "right")
-    for one in found:
-        table.add_row(
-            _network(one),
-            shown(", ".join(map(short, one.methods))),
-            f"{one.runs:,}",
-            f"{one.parts:,}",
-            f"{one.part:,}",
-            f"{one.memory / 1e6:,.0f} MB",
-            pace(one.rate),
-        )
-    return table
-
-
-def _network(one: Estimate) -> str:
-    """Such as "3 x 100 relu, layer_norm after, adamw", or "8 x 384 transformer, reparameterized, sgd"."""
-    network, optimizer = one.network, one.optimizer
-    if isinstance(network, Settings) or isinstance(optimizer, Settings):
-        sections = [section.values for section in (network, optimizer) if isinstance(section, Settings)]
-        return ", ".join(f"{name} {value}" for values in sections for name, value in values.items()) or "its own"
-    precision = [network.precision] * (network.precision != "float32")
-    if isinstance(network, Transformer):
-        options = ["reparameterized"] * network.reparameterized
-        return ", ".join([f"{network.depth} x {network.width} transformer", *options, *precision, optimizer.name])
-    options = [f"{name} {value}" for name in ("skip", "layer_norm") if (value := getattr(network, name))]
-    return ", ".join([f"{network.depth} x {network.hidden} {network.activation}", *options, *precision, optimizer.name])

@@ -10,7 +10,7 @@ import math
 import re
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -172,7 +172,7 @@ def curves(
     rows = -(-len(panels) // beside)
     drawing, grid = subplots(canvas, rows, beside)
     for k, (one, axes) in enumerate(zip(panels, grid, strict=False)):
-        _curve_panel(canvas, axes, one, styles, 2.0 if alone else 1.6)
+        _curve_panel(canvas, axes, one, styles, alone)
         axis(axes, canvas)
         if k + beside < len(panels):
             axes.set_xlabel("")
@@ -190,31 +190,40 @@ def curves(
         ends = dict(last.iter_rows())
         shown = dict(sorted(shown.items(), key=lambda one: -ends.get(one[0], -math.inf)))
     handles = [
-        Line2D([], [], color=canvas.theme.of(style), linestyle=style.dash, linewidth=2, label=style.label)
+        Line2D(
+            [], [], color=canvas.theme.of(style), linestyle=style.dash, linewidth=2, label=style.label,
+            marker=style.marker if alone else "", markersize=5,
+        )
         for style in shown.values()
-    ]
+    ]  # fmt: skip
     if alone and not canvas.narrow:
         drawing.legend(handles=handles, loc="outside right upper")
         handles = []
     return finish(canvas, drawing, title, reading, rows * tall, handles)
 
 
-def _curve_panel(canvas: Canvas, axes: Axes, one: Panel, styles: Mapping[str, Style], width: float) -> None:
+def _curve_panel(canvas: Canvas, axes: Axes, one: Panel, styles: Mapping[str, Style], large: bool) -> None:
+    """Draws the lines of one panel; in a large one, markers tell them apart for who sees no colours."""
     found = one.intervals
     logarithmic = one.logarithmic and spans_decades(one.values["value"])
     if logarithmic:
         found = found.filter(pl.col("mean") > 0)
-    for (name,), line in found.group_by("line", maintain_order=True):
+    lines = found.group_by("line", maintain_order=True)
+    for place, ((name,), line) in enumerate(lines):
         style, colour = styles[str(name)], canvas.theme.of(styles[str(name)])
         x, mean = line["x"].to_numpy(), line["mean"].to_numpy()
         low, high = line["low"].to_numpy(), line["high"].to_numpy()
         axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0, zorder=2)
-        marker = style.marker if len(x) == 1 else ""
-        axes.plot(x, mean, color=colour, linewidth=width, linestyle=style.dash, marker=marker, zorder=3)
+        marker = style.marker if large or len(x) == 1 else ""
+        every = max(1, len(x) // 8)  # of other points on each line, so that none hides another
+        axes.plot(
+            x, mean, color=colour, linewidth=2.0 if large else 1.6, linestyle=style.dash, zorder=3,
+            marker=marker, markersize=5, markevery=(place % every, every),
+        )  # fmt: skip
     if logarithmic:
         powers_of_ten(axes.yaxis)
         return
-    axes.yaxis.set_major_locator(MaxNLocator(6 if width == 2 else 4, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(6 if large else 4, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(one.label)
     # A band may take as much room above and below as the lines take: that of a method of which one run failed would
     # leave them none. A line at the very edge would be cut in half.
@@ -333,11 +342,15 @@ def to_file(drawing: Drawing, form: str) -> bytes:
     return content.getvalue()
 
 
-def to_themed_svg(drawing: Drawing, styles: Sequence[Style]) -> bytes:
+def to_themed_svg(drawing: Drawing, styles: Iterable[Style]) -> bytes:
     """A figure in the light theme, as SVG that follows the reader's choice of a light or dark one."""
+    return themed(to_file(drawing, "svg").decode(), styles).encode()
+
+
+def themed(svg: str, styles: Iterable[Style]) -> str:
+    """What :func:`to_themed_svg` makes of a figure in the light theme that is SVG already."""
     pairs = colour_pairs(styles)
     names = {light: f"--c{k}" for k, light in enumerate(pairs)}
-    svg = to_file(drawing, "svg").decode()
     # Hundredths of a point are enough for a line; the digits that follow make half of the file.
     svg = re.sub(r' d="[^"]+"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg)
     svg = re.sub(
@@ -348,4 +361,4 @@ def to_themed_svg(drawing: Drawing, styles: Sequence[Style]) -> bytes:
         return "svg{" + ";".join(f"{names[pair[0]]}:{pair[theme]}" for pair in pairs.items()) + "}"
 
     style = f"<style>{rule(0)}@media(prefers-color-scheme:dark){{{rule(1)}}}</style>"
-    return re.sub(r"(<svg\b[^>]*>)", rf"\1{style}", svg, count=1).encode()
+    return re.sub(r"(<svg\b[^>]*>)", rf"\1{style}", svg, count=1)

@@ -73,7 +73,9 @@ def own_style(kind: str) -> Style | None:
         about = registry.find(kind).about
     except ValueError:
         return None
-    return Style(about.label, about.title, about.colour, about.dark)
+    number = [*registry.METHODS].index(about.name) if about.name in registry.METHODS else 0
+    dash = ("-", *_DASHES)[number // len(_MARKERS)]
+    return Style(about.label, about.title, about.colour, about.dark, dash, _MARKERS[number % len(_MARKERS)])
 
 
 def label_of(kind: str) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import PIPE, Popen
-from typing import Any
+from typing import IO, Any
 
 from supple.lab.study.manifest import Manifest
 from supple.lab.study.run_config import RunConfig
@@ -28,11 +28,13 @@ WORKER = [sys.executable, "-m", "supple.lab.study.worker"]
 class Ending:
     """How a worker ended: the code of its process, or None where its machine was lost.
 
-    ``starved``: meanwhile the kernel of its machine has killed a process because memory ran out.
+    ``starved``: meanwhile the kernel of its machine has killed a process because memory ran out. ``said``: the last
+    line that it printed, where it does not stand on the terminal.
     """
 
     code: int | None
     starved: bool = False
+    said: str = ""
 
 
 class Executor(ABC):
@@ -77,11 +79,11 @@ class Executor(ABC):
 
 
 class Processes(Executor):
-    """At most so many worker processes on this machine."""
+    """At most so many worker processes on this machine; what they print goes to a file, or where it always goes."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, printed: IO[bytes] | None = None) -> None:
         super().__init__()
-        self.count = count
+        self.count, self._printed = count, printed
         self._processes: dict[int, Popen[str]] = {}
         self._memory_kills = memory_kills()
 
@@ -95,6 +97,7 @@ class Processes(Executor):
             WORKER,
             stdin=PIPE,
             stdout=PIPE,
+            stderr=self._printed,
             text=True,
             env={**os.environ, **environment()},
             # Ctrl-C reaches all processes of a session; what becomes of a worker is decided here.
@@ -125,7 +128,14 @@ class Processes(Executor):
         """Waits for the process; who killed it does not tell, but the kernel counts whom it kills for memory."""
         code = self._processes.pop(number).wait()
         count, self._memory_kills = self._memory_kills, memory_kills()
-        return Ending(code, self._memory_kills > count)
+        return Ending(code, self._memory_kills > count, self._last_line())
+
+    def _last_line(self) -> str:
+        if self._printed is None:
+            return ""
+        self._printed.seek(0)
+        lines = self._printed.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else ""
 
     def close(self) -> None:
         """Kills the processes that are left."""

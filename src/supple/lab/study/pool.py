@@ -23,6 +23,9 @@ from supple.lab.study.run_config import RunConfig
 _KILLED = {-getattr(signal, name, 0) for name in ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT")} - {0}
 """What a process ends with that somebody else has ended."""
 
+_REPORTS = 500
+"""How many reports of steps all workers together make in a second, at most."""
+
 _PATIENCE = 5
 """How often a worker may be killed at one point of its part before the run ends."""
 
@@ -77,37 +80,43 @@ class WorkerPool:
         self.busy: dict[int, int] = {}
         self.killed: dict[int | None, tuple[float, list[bool]]] = {}
         self._numbers, self._unfit = itertools.count(), 0
-        self._claims, self._elsewhere = claims.Watch(), set[int]()
+        self._claims, self.elsewhere = claims.Watch(), list[int]()
         self._looked, self._idle_since, self._leaving = 0.0, float("inf"), False
 
     def train(self) -> Outcome:
         """Trains all parts; when this returns or raises, there are no workers any more."""
-        stopped = None
+        stopped, told = None, None
         try:
             self._start_workers()
             # Workers that are still starting are not waited for.
-            while self.workers and (self.busy or (self.waiting and not self.stop.is_set() and not self._leaving)):
+            while self.workers and (self.busy or (self._missing and not self.stop.is_set() and not self._leaving)):
                 if self.stop.is_set():
                     stopped = stopped or time.monotonic()
-                    hard = time.monotonic() - stopped >= self.grace
-                    for number in self.workers:
-                        self.executor.send(number, {"stop": True if hard else "soon"})
+                    how = True if time.monotonic() - stopped >= self.grace else "soon"
+                    for number in self.workers if how != told else ():
+                        self.executor.send(number, {"stop": how})
+                    told = how
                 with suppress(queue.Empty):
                     self._handle(*self.executor.events.get(timeout=0.2))
                 self._look_again()
                 self._start_workers()
         finally:
             self.executor.close()
-        self.outcome.left = len(self._elsewhere & set(self.waiting))
-        self.outcome.complete = not self.waiting and not self.outcome.errors
+        self.outcome.left = len(self.elsewhere)
+        self.outcome.complete = not self._missing and not self.outcome.errors
         return self.outcome
+
+    @property
+    def _missing(self) -> int:
+        """How many parts no worker of this run has."""
+        return len(self.waiting) + len(self.elsewhere)
 
     def _start_workers(self) -> None:
         """Starts as many workers as there may be, and as there are parts for."""
         spare = len(self.workers) - len(self.busy)
         while (
             not self.stop.is_set()
-            and spare < len(self.waiting)
+            and spare < self._missing
             and len(self.workers) < self.executor.capacity() - self._unfit
         ):
             number = next(self._numbers)
@@ -123,6 +132,7 @@ class WorkerPool:
             "problem": self.config.problem_options,
             "fitness": self.fitness,
             "patient": self.grace > 0,
+            "every": max(0.2, self.executor.capacity() / _REPORTS),
         }
 
     def _complete(self, number: int) -> bool:
@@ -176,36 +186,49 @@ class WorkerPool:
         if taken is not None:
             self.busy[number], self._idle_since = taken["part"], float("inf")
             self.executor.send(number, taken)
-        elif not self.waiting or self.stop.is_set():
+        elif not self._missing or self.stop.is_set():
             self.executor.send(number, {"stop": True})
         else:
             self.idle.add(number)
 
     def _take(self) -> dict[str, Any] | None:
-        """The next part that nobody has, as a request to train it; those that others have completed are left out."""
-        for part in list(self.waiting):
+        """The next part that nobody has, as a request to train it.
+
+        Those that others have are put aside, and those that others have completed left out.
+        """
+        while self.waiting:
+            part = self.waiting.pop(0)
             folder = part_folder(self.config.folder, part)
             claim = claims.read(folder)
             lost = claim is not None and self._claims.lost(folder, claim)
             if claim is not None and not claim.free and not lost:
-                self._elsewhere.add(part)
-                continue
-            self.waiting.remove(part)
-            if (self.together or part in self._elsewhere) and claim is not None and self._complete(part):
+                self.elsewhere.append(part)
+            elif claim is not None and self._complete(part):
                 self.watcher.step(part, self.tasks - 1, self.manifest.steps[-1])
-                continue
-            self._elsewhere.discard(part)
-            return {"part": part, "lost": claims.mark(claim) if claim is not None and lost else None}
+            else:
+                return {"part": part, "lost": claims.mark(claim) if claim is not None and lost else None}
         return None
 
     def _look_again(self) -> None:
-        """Sees every second whether there is a part for workers that wait for one."""
+        """Sees from time to time which parts that others had nobody has now; they are the next that are given out.
+
+        With workers that wait for one it looks every second, but at no more than a hundred parts a second.
+        """
         now = time.monotonic()
-        if not self.idle or now - self._looked < 1:
+        if now - self._looked < (max(1.0, len(self.elsewhere) / 100) if self.idle else claims.LOST_AFTER / 2):
             return
-        self._looked, self._idle_since = now, min(now, self._idle_since)
-        if self._idle_since == now:
-            self.watcher.say(f"{_parts(len(self.waiting))} with other workers; waiting in case they are lost.")
+        self._looked = now
+        for part in list(self.elsewhere):
+            folder = part_folder(self.config.folder, part)
+            claim = claims.read(folder)
+            if claim is None or claim.free or self._claims.lost(folder, claim):
+                self.elsewhere.remove(part)
+                self.waiting.insert(0, part)
+        if not self.idle:
+            return
+        if self._idle_since == float("inf"):
+            self._idle_since = now
+            self.watcher.say(f"{_parts(self._missing)} with other workers; waiting in case they are lost.")
         if self.shared:
             self._see_new_parts()
         for number in list(self.idle):
@@ -233,7 +256,8 @@ class WorkerPool:
         elif ending.code is None or ending.code in _KILLED:
             self._killed(part, ending)
         else:
-            self._fail(f"a worker process ended with code {ending.code}; what it printed stands above")
+            said = f"it said: {ending.said}" if ending.said else "what it printed stands above"
+            self._fail(f"a worker process ended with code {ending.code}; {said}")
 
     def _killed(self, part: int | None, ending: Ending) -> None:
         """Lets the part of a worker that was killed go on; None: it was still starting.

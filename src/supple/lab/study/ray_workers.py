@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -29,6 +31,9 @@ except ModuleNotFoundError as error:
 _ANSWER = 180.0
 """Seconds within which each node has to say whether it is fit; on some, torch is slow to import."""
 
+_GREETING = 5.0
+"""Seconds within which a cluster greets at its address."""
+
 _BASE = 400_000_000
 """Bytes that Python and torch take in a worker."""
 
@@ -40,7 +45,7 @@ class Relay:
     """The actor of a worker: starts its process on the node, and passes on what is said."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self._processes = Processes(1)
+        self._processes = Processes(1, tempfile.TemporaryFile())  # noqa: SIM115
         self._processes.start(0, options)
 
     def send(self, request: Mapping[str, Any]) -> None:
@@ -163,14 +168,7 @@ class RayWorkers(Executor):
     def _connect(self, config: RunConfig) -> None:
         address = self.address
         if address not in (None, "auto"):
-            host, _, port = str(address).removeprefix("ray://").rpartition(":")
-            try:
-                socket.create_connection((host, int(port)), timeout=5).close()
-            except (OSError, ValueError) as error:
-                raise StudyError(
-                    f"--address: nothing answers at {address} ({error}); ray start --head prints the "
-                    "address of a cluster"
-                ) from error
+            _see_that_it_answers(str(address))
         options: dict[str, Any] = {"address": "local", "num_cpus": self.count or cores()} if address is None else {}
         if address is None:
             options |= {"object_store_memory": _OBJECTS, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
@@ -227,6 +225,22 @@ class RayWorkers(Executor):
                 self._endings[number] = ending
         if ending is not None:
             self.events.put((number, None))
+
+
+def _see_that_it_answers(address: str) -> None:
+    """StudyError if nothing answers at an address as Ray does, which Ray itself would wait for without end."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+    try:
+        with socket.create_connection((host, int(port)), timeout=_GREETING) as there:
+            # Every server of gRPC greets with a frame of type 4; through TLS it would not be seen.
+            there.sendall(hello)
+            if os.environ.get("RAY_USE_TLS", "0") == "0" and there.recv(9)[3:4] != b"\x04":
+                raise ConnectionError("what is there is no Ray")
+    except (OSError, ValueError) as error:
+        raise StudyError(
+            f"--address: nothing answers at {address} ({error}); ray start --head prints the address of a cluster"
+        ) from error
 
 
 def _alive() -> list[dict[str, Any]]:

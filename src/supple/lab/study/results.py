@@ -35,6 +35,8 @@ from supple.lab.study import checkpoint, files
 from supple.lab.study.run_config import PART_SIZE
 from supple.lab.study.schema import Outcome
 from supple.lab.study.spec import Study, kind_of, study_class
+from supple.lab.study.summary import summary_of
+from supple.structure.description import format_row, html_table
 
 RAN = ("host", "processor", "device")
 """What the manifest says of each machine that trained a part."""
@@ -239,9 +241,9 @@ class ManifestRecord(_Record):
         return self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Results:
-    """What a folder holds.
+    """What a folder holds; printed, and in a notebook, as a row a method.
 
     ``study`` is as it was run: ``study.run.tasks`` is how many tasks a run has when it is complete; ``steps`` are the
     optimizer steps of each task. ``scaled`` is what was changed on the command line ("tasks", "seeds" and the like),
@@ -286,6 +288,14 @@ class Results:
     def epochs(self) -> pl.DataFrame:
         """A row a run and epoch, sorted by both, where tasks are additions of classes; :data:`EPOCHS_SCHEMA`."""
         return self.tables[EPOCHS].collect()
+
+    def __repr__(self) -> str:
+        rows = summary_of(self)
+        return "\n".join([f"{self.study.title} ({self.folder})", *(format_row(row, rows) for row in rows)])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return html_table(summary_of(self))
 
 
 def load(folder: str | PathLike[str]) -> Results:
@@ -342,10 +352,11 @@ def scan(folder: str | PathLike[str]) -> Results:
     )
 
 
-def export(folder: str | PathLike[str], out: str | PathLike[str]) -> Results:
+def export(folder: str | PathLike[str], out: str | PathLike[str], *, csv: bool = False) -> Results:
     """Copies results into a small folder: a file a table instead of a file a part, and no checkpoints.
 
-    :func:`load` reads the copy like the original; ``supple run`` cannot go on from it.
+    :func:`load` reads the copy like the original; ``supple run`` cannot go on from it. With ``csv`` each table is there
+    as text as well, lists of numbers in one cell, with spaces between them.
 
     ValueError if ``out`` holds results that ``supple run`` can go on from; an earlier copy there is replaced.
     """
@@ -362,10 +373,21 @@ def export(folder: str | PathLike[str], out: str | PathLike[str]) -> Results:
         TASKS: results.tasks,
     }
     kept = {name: dump_table(table, 22) for name, table in tables.items() if len(table) or name == TASKS}
-    for name in tables.keys() - kept.keys():
+    texts = {_csv(name): _flat(tables[name]).write_csv().encode() for name in kept if csv}
+    for name in {*tables, *map(_csv, tables)} - {*kept, *texts}:
         (out / name).unlink(missing_ok=True)
-    files.write(out, {**kept, MANIFEST: text})
+    files.write(out, {**kept, **texts, MANIFEST: text})
     return results
+
+
+def _csv(name: str) -> str:
+    """What the file of a table is called as text."""
+    return f"{Path(name).stem}.csv"
+
+
+def _flat(table: pl.DataFrame) -> pl.DataFrame:
+    """A table without lists, which CSV has none of."""
+    return table.with_columns(pl.col(pl.List(pl.Float32)).cast(pl.List(pl.String)).list.join(" "))
 
 
 def is_export(folder: Path) -> bool:

@@ -11,7 +11,9 @@ import subprocess
 import sys
 import threading
 import uuid
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -22,6 +24,7 @@ from rich.console import Console
 from supple.lab.study import claims, files, fitness
 from supple.lab.study.errors import StudyError
 from supple.lab.study.progress import Lines
+from supple.lab.study.results import MANIFEST, RUNS, part_folder
 from supple.lab.study.run_config import RunConfig
 from supple.lab.study.running import emptied, join, plan, session
 from supple.lab.study.status import look
@@ -36,6 +39,9 @@ JOBS = "slurm"
 """Folder within the results for what submitit writes: scripts, logs, and what members are told."""
 
 _JOB = "job.json"
+
+_DESCRIPTION = MANIFEST, RUNS, files.DIGESTS
+"""What is written before the first part is trained."""
 
 _SIGNAL = 90
 """Seconds before the limit of time at which SLURM tells a member that it will end."""
@@ -132,6 +138,11 @@ def parameters(text: str, workers: int) -> dict[str, Any]:
     whole: dict[str, Any] = {name: int(value) if value.isdigit() else value for name, value in found.items()}
     if "time" in found:
         whole["time"] = _minutes(found["time"])
+        if 60 * whole["time"] <= int(delay):
+            raise StudyError(
+                f"--slurm: time is {whole['time']} min, and workers are told {delay} s before (signal_delay_s); "
+                "give more time"
+            )
     return {
         "job_name": "supple",
         "time": 60,
@@ -160,13 +171,43 @@ def start(config: RunConfig, given: Mapping[str, Any], workers: int) -> str | No
         manifest, _, new = plan(config)
         if not new and look(config.folder, claims.Watch()).complete:
             return None
-        job = _submit(config, given, workers)
+        job = _submit(config, given, workers, _keep(config.folder))
         manifest.sessions.append(session(config))
         manifest.write()
     return job
 
 
-def _submit(config: RunConfig, given: Mapping[str, Any], workers: int) -> str:
+def withdraw(folder: Path) -> bool:
+    """Puts a folder back as it was before its array, if no member has begun a part; whether it did."""
+    before = json.loads((folder / JOBS / _JOB).read_text())["before"]
+    if _claims(folder) != before["claims"]:
+        return False
+    for name in _DESCRIPTION:
+        if name in before:
+            files.replace(folder / name, b64decode(before[name]))
+        else:
+            (folder / name).unlink()
+    if MANIFEST not in before:
+        shutil.rmtree(folder / JOBS)
+        for path in folder.glob(".claim-*"):
+            path.unlink()
+        with suppress(OSError):  # there are other files
+            folder.rmdir()
+    return True
+
+
+def _keep(folder: Path) -> dict[str, Any]:
+    """What :func:`withdraw` needs to know of a folder."""
+    there = [name for name in _DESCRIPTION if (folder / name).exists()]
+    return {"claims": _claims(folder), **{name: b64encode((folder / name).read_bytes()).decode() for name in there}}
+
+
+def _claims(folder: Path) -> list[str]:
+    """Names of the claims of all parts, of which there is a new one whenever somebody begins a part."""
+    return sorted(str(path.relative_to(folder)) for path in part_folder(folder, 0).parent.glob("*/.claim-*"))
+
+
+def _submit(config: RunConfig, given: Mapping[str, Any], workers: int, before: Mapping[str, Any]) -> str:
     """Submits the array, and returns the number of its job; StudyError with what sbatch says if it refuses."""
     folder = config.folder.absolute()
     here = replace(config, folder=folder, data_dir=None if config.data_dir is None else config.data_dir.absolute())
@@ -186,7 +227,7 @@ def _submit(config: RunConfig, given: Mapping[str, Any], workers: int) -> str:
         if not was_there:
             shutil.rmtree(folder / JOBS, ignore_errors=True)
         raise StudyError(f"--on slurm: {_said(error)}") from error
-    files.replace(folder / JOBS / _JOB, json.dumps({"job": number, "workers": workers}).encode())
+    files.replace(folder / JOBS / _JOB, json.dumps({"job": number, "workers": workers, "before": before}).encode())
     return number
 
 
@@ -200,7 +241,10 @@ def running_job(folder: Path) -> str | None:
 
 
 def members(job: str) -> dict[str, int]:
-    """How many members of an array are in each state, such as "RUNNING"; those that have ended are left out."""
+    """How many members of an array are in each state, such as "RUNNING"; those that have ended are left out.
+
+    Where SLURM does not answer, they are in the state "UNKNOWN".
+    """
     done = subprocess.run(
         ["squeue", "--noheader", "--array", "--format=%T", "--jobs", job],
         capture_output=True,
@@ -208,7 +252,9 @@ def members(job: str) -> dict[str, int]:
         timeout=30,
         check=False,
     )
-    states = done.stdout.split() if done.returncode == 0 else []
+    if done.returncode and "Invalid job id" not in done.stderr:
+        return {"UNKNOWN": 1}
+    states = done.stdout.split()
     return {state: states.count(state) for state in dict.fromkeys(states)}
 
 
@@ -219,7 +265,7 @@ def check_there() -> None:
 
 
 def last_words(folder: Path, job: str) -> str:
-    """The end of the log of a member that failed."""
+    """What the last member that failed has said; "" if none has."""
     logs = sorted((folder / JOBS).glob(f"{job}_*_log.out"), key=lambda path: path.stat().st_mtime)
     for path in reversed(logs):
         lines = [
@@ -227,7 +273,7 @@ def last_words(folder: Path, job: str) -> str:
         ]
         if lines:
             return lines[-1]
-    return ""
+    return "" if logs else "No node has written a log there, as where nodes do not see the folder; see --out"
 
 
 def _minutes(text: str) -> int:

@@ -28,19 +28,17 @@ from supple.lab.study.part import Stopped
 from supple.lab.study.problems import open_problem
 from supple.lab.study.run_config import out_of_memory
 
-_EVERY = 0.2
-"""Seconds between two reports of steps."""
-
 
 class Worker:
     """What a worker process does.
 
-    Its options are "folder", "tasks", as "problem" the arguments of :func:`open_problem`, and as "fitness" those of
-    :func:`supple.lab.study.fitness.check`, if anything is to be checked.
+    Its options are "folder", "tasks", "every" (seconds between two reports of steps), as "problem" the arguments of
+    :func:`open_problem`, and as "fitness" those of :func:`supple.lab.study.fitness.check`, if anything is checked.
     """
 
     def __init__(self, options: dict[str, Any], requests: TextIO, answers: TextIO) -> None:
         self.folder, self.tasks = Path(options["folder"]), options["tasks"]
+        self._every = options["every"]
         self._requests, self._answers = requests, answers
         self._parts: queue.Queue[tuple[int, str | None] | None] = queue.Queue()
         self._stop, self._ending = threading.Event(), threading.Event()
@@ -82,7 +80,7 @@ class Worker:
             if self._stop.is_set():
                 raise Stopped
             now = time.monotonic()
-            if now - told >= _EVERY:
+            if now - told >= self._every:
                 told = now
                 self._tell("step", part=number, task=task, step=step)
                 taken = before[task] + step
