@@ -112,7 +112,7 @@ class AnyPopulation(Learner):
         self.optimizer.zero_grad()
         output = self._outputs(x)
         losses = self._each(self.loss, output, y=y)
-        losses.sum().backward()  # type: ignore[no-untyped-call]
+        losses.sum().backward()
         output, losses = tree_map(_detached, output), losses.detach()
         with torch.no_grad():
             value = self._metric(output, y, losses)
@@ -160,6 +160,7 @@ class AnyPopulation(Learner):
         for x, y in self._together(index, [task.test for task in tasks]):
             output = self._outputs(x)
             value = self._metric(output, y, self._each(self.loss, output, y=y), output)
+            assert value is not None
             total = total + y.shape[1] * value
             count += y.shape[1]
         self.network.train(training)
@@ -205,11 +206,7 @@ class AnyPopulation(Learner):
         for r in range(replicas):
             if self.stacked is not None:
                 _load(one, self.stacked, r)
-            each = len(self.streams) * r // replicas
-            arguments, keywords = arguments_of(tree_map(lambda leaf, each=each: leaf[each], x))
-            features = [
-                torch.cat(calls) for calls in read_units(one, found, lambda a=arguments, k=keywords: one(*a, **k), flat)
-            ]
+            features = _features(one, found, x, len(self.streams) * r // replicas)
             dying = [
                 dead_units(some, shape.saturated, shape.tolerance) for some, shape in zip(features, shapes, strict=True)
             ]
@@ -248,6 +245,12 @@ def usual_metric(output: Any, targets: Tensor) -> Metric:
         return LOSS
     shapes = (output.shape[:-1], (*output.shape[:1], *output.shape[2:]))
     return ACCURACY if targets.shape in shapes else LOSS
+
+
+def _features(one: nn.Module, found: Any, x: Any, seed: int) -> list[Tensor]:
+    """What the hidden units of a network put out on the examples of one of the seeds, [E, n] a group."""
+    arguments, keywords = arguments_of(tree_map(lambda leaf: leaf[seed], x))
+    return [torch.cat(calls) for calls in read_units(one, found, lambda: one(*arguments, **keywords), flat)]
 
 
 def _load(one: nn.Module, stacked: StackedModule, r: int) -> None:

@@ -95,12 +95,13 @@ class View:
     def facts(self) -> Facts:
         """What exactly was run; what is not known is left out."""
         results, study = self.measured.results, self.measured.study
+        problem: Any = study.problem
         found = [
             ("Study", results.name),
             *self.problem_facts(),
             ("Data", data_text(results, self.images_of)),
             ("Network", self.network_text()),
-            ("Optimizer", optimizer_text(study.optimizer, self.schedule, study.problem.batch_size)),
+            ("Optimizer", optimizer_text(study.optimizer, self.schedule, problem.batch_size)),
             ("Length", self.length_text()),
             *run_facts(self.measured),
         ]
@@ -172,7 +173,8 @@ class View:
     @cached_property
     def over_tasks(self) -> pl.DataFrame:
         """The curves of :attr:`measures` over tasks."""
-        return self.measured.curves(self.comparison.runs, dict.fromkeys([*self.measures, self.measured.outcome.column]))
+        columns = list(dict.fromkeys([*self.measures, self.measured.outcome.column]))
+        return self.measured.curves(self.comparison.runs, columns)
 
     def curves(self, lines: Sequence[Line]) -> Iterator[Curves]:
         """The figures of curves of some lines."""

@@ -81,9 +81,10 @@ def assemble(
 def _optimizer(network: StackedMLP, columns: Sequence[Column], seeds: int) -> torch.optim.Optimizer:
     first = columns[0].optimizer
     assert isinstance(first, Optimizer)
+    settings: list[Any] = [column.optimizer for column in columns]
     replicated: dict[str, Any] = {
-        "lr": _one_a_replica([column.optimizer.step_size for column in columns], seeds),
-        "weight_decay": _one_a_replica([column.optimizer.weight_decay for column in columns], seeds),
+        "lr": _one_a_replica([one.step_size for one in settings], seeds),
+        "weight_decay": _one_a_replica([one.weight_decay for one in settings], seeds),
     }
     if first.name == "adamw":
         return AdamW(network.parameters(), betas=first.betas, **replicated)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 from supple.lab.nn import Architecture
 from supple.lab.population import Population
@@ -46,7 +47,8 @@ class PermutedProblem(StudyProblem):
         """Bytes of weights, gradients and averages, of the examples, and of what the networks make of them."""
         network, images = _network(column), self.images[0]
         examples = min(self.study.measure.examples, len(images))
-        run = self._weights(column) * _COPIES[column.optimizer.name]
+        optimizer: Any = column.optimizer
+        run = self._weights(column) * _COPIES[optimizer.name]
         made = _MEASURING * examples * network.hidden * network.depth
         rows = ROW_IN_MEMORY * self.study.run.tasks
         each = columns * (run + made + rows) + 2 * 4 * examples * images.images[0].numel()

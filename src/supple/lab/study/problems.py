@@ -38,8 +38,9 @@ def open_problem(
     """
     if isinstance(study, OwnStudy):
         return _own(study, given, {"data_dir": data_dir, "verify": verify}, **runtime)
-    kind, name = PROBLEMS[study.problem.kind], study.problem.data
-    images = [data.load(name, data_dir, train=part == "train", verify=verify) for part in kind.sets]
+    problem: Any = study.problem
+    kind = PROBLEMS[problem.kind]
+    images = [data.load(problem.data, data_dir, train=part == "train", verify=verify) for part in kind.sets]
     return kind(study, *images, **runtime)
 
 
@@ -47,8 +48,9 @@ def noise_problem(study: Study, **runtime: Any) -> StudyProblem:
     """The problem of a study, with noise in place of images, for measuring what it takes."""
     if isinstance(study, OwnStudy):
         return _own(study, **runtime)
-    kind = PROBLEMS[study.problem.kind]
-    return kind(study, *(_noise(study.problem.data, part == "test") for part in kind.sets), **runtime)
+    problem: Any = study.problem
+    kind = PROBLEMS[problem.kind]
+    return kind(study, *(_noise(problem.data, part == "test") for part in kind.sets), **runtime)
 
 
 def _own(study: OwnStudy, given: Any = None, files: Mapping[str, Any] | None = None, **runtime: Any) -> StudyProblem:
