@@ -1,4 +1,5 @@
 import os
+from collections import Counter
 from collections.abc import Iterator
 
 # Threads of a product wait for each other by spinning, which takes minutes where other programs use the cores. It is
@@ -24,7 +25,13 @@ def seed_of_methods() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    seen = Counter[str]()
     for item in items:
+        if part := item.get_closest_marker("one_in"):
+            name = item.nodeid.partition("[")[0]
+            if seen[name] % part.args[0]:
+                item.add_marker("slow")
+            seen[name] += 1
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.timeout(900))
     if not torch.cuda.is_available():

@@ -106,6 +106,7 @@ def test_in_a_population(method: Any) -> None:
     assert learned.accuracy[0] > learned.accuracy[1] > 0.05
 
 
+@pytest.mark.slow
 def test_in_a_study_and_its_report(method: Any, tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text(STUDY)
     done = run("run", "own.toml", "--out", "results", "--processes", "1")

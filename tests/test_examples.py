@@ -41,6 +41,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_an_example_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     if name == "changing_control":
@@ -99,6 +100,7 @@ def test_every_subject_has_text() -> None:
         assert not torch.equal(text, example.corpus(subject, seed=0, number=1))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
 @pytest.mark.parametrize(
     ("how", "method"), [("sharded", "SWR"), pytest.param("parallel", "CBP", marks=pytest.mark.slow)]

@@ -162,6 +162,7 @@ def test_methods_that_do_the_same_at_every_step_have_no_share() -> None:
         assert action_share(method, 100, "sgd") == 0
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("method", ["base", *METHODS])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_method_trains(method: str, optimizer: str) -> None:

@@ -105,6 +105,7 @@ def assert_same(one: nn.Module, other: nn.Module) -> None:
     assert all(torch.equal(value, theirs[key]) for key, value in one.state_dict().items())
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(("accumulate", "manual"), [(1, False), (3, False), (1, True)])
 @pytest.mark.parametrize("name", METHODS)
 def test_fitting_is_a_plain_loop(name: str, accumulate: int, manual: bool, tmp_path: Path) -> None:
@@ -117,6 +118,7 @@ def test_fitting_is_a_plain_loop(name: str, accumulate: int, manual: bool, tmp_p
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", METHODS)
 def test_going_on_from_a_checkpoint_is_as_never_having_stopped(name: str, tmp_path: Path) -> None:
     whole, expected = fit(name, tmp_path / "whole", 3)

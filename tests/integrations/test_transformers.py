@@ -100,6 +100,7 @@ def assert_same(one: nn.Module, other: nn.Module) -> None:
     assert all(torch.equal(value, theirs[key]) for key, value in one.state_dict().items())
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("name", METHODS)
 def test_training_is_a_plain_loop(name: str, accumulate: int, tmp_path: Path) -> None:
@@ -111,6 +112,7 @@ def test_training_is_a_plain_loop(name: str, accumulate: int, tmp_path: Path) ->
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_going_on_from_a_checkpoint_is_as_never_having_stopped(name: str, tmp_path: Path) -> None:
     whole, expected = fit(name, tmp_path / "whole", 9)
@@ -144,6 +146,7 @@ def test_a_loop_of_accelerate_is_a_plain_loop(name: str) -> None:
     assert_same(model, expected)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_anywhere_has_the_state_and_one_without_it_is_refused(tmp_path: Path) -> None:
     fit("SWR", tmp_path / "part", 4)
     checkpoint = tmp_path / "part" / "checkpoint-4"
@@ -157,6 +160,7 @@ def test_a_checkpoint_anywhere_has_the_state_and_one_without_it_is_refused(tmp_p
         fit("SWR", tmp_path / "other", 5, resume=str(checkpoint))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The model looks trained already")
 def test_a_training_that_failed_leaves_no_hooks_in_the_next(tmp_path: Path) -> None:
     class Failing(transformers.TrainerCallback):

@@ -103,6 +103,7 @@ def test_report_stands_alone_and_says_what_was_run(finished):
     assert "What the paper claims" not in page.said
 
 
+@pytest.mark.slow
 def test_ctrl_c_reports_what_was_learned(folder, tmp_path, monkeypatch):
     train = demo.train
 

@@ -138,6 +138,7 @@ def run(loop: str, method: str, attached: bool) -> tuple[nn.Module, supple.Metho
     return model, made
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("loop", LOOPS)
 def test_attached_is_as_called_by_hand(loop: str, method: str) -> None:

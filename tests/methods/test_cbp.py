@@ -36,6 +36,7 @@ def equal(model, expected):
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("name", CASES)
 @every_utility
 def test_training_equals_a_loop_over_units(name, utility):
@@ -68,6 +69,7 @@ def test_training_equals_a_loop_over_units(name, utility):
     assert total >= 10
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", ["sequential", "convolutional", "mlp crelu, norm after", "two readers"])
 @every_utility
 def test_moving_average_equals_the_weighted_history_of_each_unit(name, utility):

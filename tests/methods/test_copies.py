@@ -46,6 +46,7 @@ def train(whole: Whole, first: int, last: int) -> None:
         method.step()
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", [*FEW, "CBP gradient", "chain"])
 def test_a_copy_goes_on_as_the_first_one(name: str, way: str) -> None:

@@ -56,6 +56,7 @@ def test_a_gpu_gives_what_the_cpu_gives_and_never_waits(name: str) -> None:
         torch.testing.assert_close(one.cpu(), other, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "L2"])
 def test_the_way_of_the_gpu_on_the_cpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the number of chosen units is not waited for, all are written, most of them with their old values."""

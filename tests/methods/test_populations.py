@@ -68,6 +68,7 @@ def with_seed(name, model, optimizer, replica, **more):
     return build(name, model, optimizer, replica, **seed, **more)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", EVERY)
 def test_every_method_acts_alike_alone_and_in_a_population(name):
     """One of the six alone for each method; which one changes, so that all settings have their turn."""

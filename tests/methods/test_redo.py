@@ -13,6 +13,7 @@ from supple.lab.nn import StackedMLP
 every_utility = pytest.mark.parametrize("utility", ["contribution", "magnitude", "activation", "gradient"])
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("name", CASES)
 @every_utility
 def test_training_equals_a_loop_over_units(name, utility):

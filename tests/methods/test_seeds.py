@@ -120,6 +120,7 @@ print(*(int(method.seed) for method in methods), torch.rand(1).item())
 """
 
 
+@pytest.mark.slow
 def test_the_same_program_gives_the_same_in_another_process():
     def output(seed):
         program = PROGRAM.format(seed=seed)

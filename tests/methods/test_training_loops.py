@@ -35,6 +35,7 @@ def loss_of(model, x, y):
     return nn.functional.cross_entropy(model(x), y)
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("state", ["keep", "fresh"])
 @every_optimizer
 @every_method

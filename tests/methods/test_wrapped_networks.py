@@ -74,6 +74,7 @@ def compiled(**how: Any) -> Callable[[nn.Module], Forward]:
     return lambda model: torch.compile(model, **how)
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("parts", [1, 2])
 @every_method
 def test_a_network_compiled_after_the_method_was_made(name: str, parts: int) -> None:
@@ -108,6 +109,7 @@ def test_a_network_that_ran_compiled_before_hears_what_to_do(name: str) -> None:
     method.step()
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("parts", [1, 2])
 @every_method
@@ -213,6 +215,7 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("way", ["fused", "foreach"])
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_fused_and_foreach_optimizers_do_what_the_plain_one_does(kind: str, way: str) -> None:

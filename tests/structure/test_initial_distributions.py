@@ -32,6 +32,7 @@ def random_model(seed):
     )
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
 def test_the_rule_of_a_fresh_layer_is_always_believed(dtype):
     for seed in range(40):

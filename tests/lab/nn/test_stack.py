@@ -175,6 +175,7 @@ def together_and_alone(kind, name, optimizer, settings, steps=50):
 QUICK = {("conv", "cbp"), ("gpt", "redo"), ("one after the other", "cbp")}
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.filterwarnings("ignore:3 networks .Stubborn. are computed")
 @pytest.mark.parametrize(
     ("kind", "name"),

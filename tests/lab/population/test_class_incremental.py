@@ -70,6 +70,7 @@ def plain_loop(method, reparameterized, restore):
     return net, measured
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("method", "reparameterized", "restore"),
     [("base", False, True), ("base", True, False), ("swr", False, True), ("cbp", False, False), ("redo", True, True)],
@@ -109,6 +110,7 @@ def cut(method, data, at, step, tmp_path):
     return metrics + whole_run(run), metrics + whole_run(other), run, other
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_killed_within_an_epoch_and_resumed_equals_the_uninterrupted(tmp_path, method):
     data = stream()
@@ -203,6 +205,7 @@ def test_the_best_network_is_taken_back(seed, expected):
     assert list(end.class_accuracy) == [accuracy(run.network, part.of(k, k + 1), 2, augmentation) for k in range(2)]
 
 
+@pytest.mark.slow
 def test_it_learns():
     plain = replace(stream().augmentation, flip=0.0, padding=0, degrees=(0.0, 0.0))
     data, net = stream(epochs=25, augmentation=plain), network(dropout=0.0)
@@ -243,6 +246,7 @@ def test_bfloat16_is_near_float32():
     assert {parameter.dtype for parameter in kept.network.parameters()} == {torch.float32}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["base", "swr", "cbp", "redo"])
 def test_compiled_is_the_same(method, monkeypatch):
     compiler = torch.compile

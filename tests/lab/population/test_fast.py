@@ -105,6 +105,7 @@ def assert_same(architecture: dict[str, Any], optimizer: str, method: str, steps
     return int(count.sum())
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("layer_norm", [pytest.param(None, marks=pytest.mark.slow), "after"])
 def test_fast_equals_general_for_each_method(method: str, layer_norm: str | None) -> None:
@@ -128,6 +129,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(str(value) for value in o.values()))
 def test_fast_equals_general_for_each_architecture(options: dict[str, Any]) -> None:
     assert_same({"hidden": 8, **options}, "SGDW", "SWR", steps=21)

@@ -175,6 +175,7 @@ class Pair:
             change(population)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("method", METHODS)
 def test_replayed_steps_are_the_steps(method: str, optimizer: str) -> None:
@@ -233,6 +234,7 @@ CHANGES: dict[str, Callable[[Population], object]] = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_is_changed_between_steps_counts(change: str, optimizer: str) -> None:

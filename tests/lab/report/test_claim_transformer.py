@@ -37,6 +37,7 @@ def claim(folders):
     return next(one for one in check_claims(folders) if one.id == "C7")
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
@@ -65,6 +66,7 @@ def test_a_method_exactly_two_points_better(tmp_path):
     assert found.evidence[1].interval == pytest.approx((0.01, 0.01, 0.01), abs=1e-6)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("diverged", "shares", "expected"),
     [

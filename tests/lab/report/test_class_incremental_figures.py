@@ -46,6 +46,7 @@ def line_of(axes, view, name):
     return line
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("canvas", [Canvas(), Canvas(DARK, narrow=True)])
 def test_nothing_is_cut_off(view, canvas):
     figures = drawn(view, canvas)
@@ -122,6 +123,7 @@ def test_marks_of_additions_do_not_count_as_lines_that_fill_the_axes(tmp_path):
     assert axes.get_ylim()[0] >= max(0, values.min() - room) - 0.02 * room - 1e-9
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("epochs", "words"), [(1, "1 epoch with"), (3, "3 epochs with")])
 def test_epochs_of_each_number_of_classes(tmp_path, epochs, words):
     view = view_for(tmp_path, ROWS[:1], seeds=1, additions=2, problem={"epochs": epochs})
@@ -136,6 +138,7 @@ def test_figures_say_what_becomes_of_runs_that_diverged(figures):
         assert "without diverged runs" in shown[key]
 
 
+@pytest.mark.slow
 def test_differences_are_those_of_a_seed(tmp_path):
     """Base has the seeds 0, 1 and 2, scratch 2 and 0 in this order, and SWR one that no other has."""
     rows = [ahead("base", -0.1, seeds=(0, 1, 2)), ahead("reset", seeds=(2, 0)), ahead("swr", 0.02, seeds=(3,))]
@@ -164,6 +167,7 @@ def test_differences_are_those_of_a_seed(tmp_path):
     assert "SWR" not in {text.get_text() for text in drawn(view)["regular-additions"].axes[1].texts}
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("rows", [["base", "reset"], ["base", "reset", "swr"], ["reset", "swr"]])
 def test_no_seed_in_common(tmp_path, rows):
     view = view_for(tmp_path, [ahead(name, seeds=(k, k + 4)) for k, name in enumerate(rows)])
@@ -176,6 +180,7 @@ def test_no_seed_in_common(tmp_path, rows):
         assert f"without a seed in common with {first}. None of" in view.answer
 
 
+@pytest.mark.slow
 def test_parts_of_a_run_each_that_are_not_all_done(tmp_path):
     """The seeds 0 of base, 1 of scratch and 0 of SWR: one pair, and none with scratch."""
     rows = [ahead("base"), ahead("reset"), ahead("swr", 0.02)]
@@ -196,6 +201,7 @@ def test_an_overview_without_a_seed_in_common(tmp_path):
     assert {axes.get_title(loc="left") for axes in overview.axes} == {"final accuracy", "against base, points"}
 
 
+@pytest.mark.slow
 def test_many_methods(tmp_path):
     parts = ("head", "layer_norms", "attention", "mlp", "momentum")
     rows = [*ROWS[:2], *ROWS[3:], ahead("cbp", -0.03)]
@@ -217,6 +223,7 @@ def test_many_methods(tmp_path):
     }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("additions", [1, 2])
 def test_few_additions(tmp_path, additions):
     view = view_for(tmp_path, [ROWS[0]], seeds=1, additions=additions)

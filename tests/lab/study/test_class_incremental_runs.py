@@ -138,6 +138,7 @@ def written_out(method: str, seed: int) -> ClassIncrementalTraining:
     )
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("method", METHODS)
 def test_files_hold_what_the_training_measures(tmp_path: Path, method: str) -> None:
     one = part(tmp_path, method)
@@ -215,6 +216,7 @@ def test_more_tasks_later_are_as_if_at_once(whole: Part, tmp_path: Path) -> None
     assert contents(one) == contents(whole)
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("written", range(5))
 @pytest.mark.parametrize("stage", [0, 3])
 def test_a_crash_between_two_writes(

@@ -85,6 +85,7 @@ def flip(path: Path, place: float = 0.5) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("name", ["lr[1]", "lr*", "lr?", "~", "lr=1", "{lr1,lr2}", "lr%31", "**", "[!x]*"])
 def test_no_name_of_a_folder_is_a_pattern(
     folder: Path, longer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -117,6 +118,7 @@ def test_a_table_that_is_missing_is_not_done(folder: Path, copy: Path, name: str
     assert same(load(copy), load(folder))
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("place", [0.0, 0.5, 0.999])
 @pytest.mark.parametrize("name", PART)
 def test_a_flipped_bit_is_noticed_and_its_part_trained_again(longer: Path, copy: Path, name: str, place: float) -> None:
@@ -161,6 +163,7 @@ def test_a_zeroed_checkpoint_does_not_go_on(longer: Path, copy: Path) -> None:
     assert part_files(copy) == part_files(longer)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", PART)
 @pytest.mark.parametrize("source", ["another part", "another time"])
 def test_files_of_another_part_or_time_are_noticed(

@@ -47,6 +47,7 @@ def make(chosen: Sequence[int]) -> Population:
     return Population(network, optimizer, stream, method)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 6])
 def test_parts_give_what_all_together_give(size: int) -> None:
     together = make(range(12))

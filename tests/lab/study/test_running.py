@@ -189,6 +189,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of the size of files are of POSIX")
 def test_after_a_full_disk_it_goes_on(finished: Path, tmp_path: Path) -> None:
     """A limit of the size of files, which a checkpoint exceeds, stands for the disk."""
