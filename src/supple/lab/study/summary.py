@@ -19,7 +19,8 @@ def summary_of(results: Results) -> list[tuple[str, ...]]:
     shown = {method: f"{value:.1%}" if outcome.share else f"{value:.4g}" for method, value in values.items()}
     found: list[tuple[str, ...]] = [("method", "runs", "tasks", f"{outcome.name} in the last tenth")]
     for (method,), some in runs.group_by("method", maintain_order=True):
-        least, most = some["done"].min(), some["done"].max()
+        done = some["done"].to_list()
+        least, most = min(done), max(done)
         tasks = f"{most} of {results.study.run.tasks}" if least == most else f"{least} to {most}"
         found.append((str(method), str(len(some)), tasks, shown.get(method, "-")))
     return found
