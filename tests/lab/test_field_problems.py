@@ -40,6 +40,8 @@ def test_each_problem_has_its_published_size_and_a_small_one() -> None:
 
 @pytest.mark.parametrize("name", [name for name in OF_THE_FIELD if name.endswith("/small")])
 def test_a_small_one_passes_all_checks_before_training(name: str) -> None:
+    if name.startswith("changing_control/"):
+        pytest.importorskip("gymnasium")
     study = read(shipped.find(name)[0])
     problem = open_problem(study)
     problem.check(study.run.tasks, study.columns, study.run.seeds[:2])
@@ -235,3 +237,17 @@ def test_five_classes_and_one_take_turns(tmp_path: Path) -> None:
         for one, label in zip((255 * x).round(), y.tolist(), strict=True):
             assert any(np.array_equal(one.numpy().reshape(-1), pixels[row]) for row in (label, label + 100))
     compare(problem, ["base"], tasks=2, seeds=2, out=tmp_path / "out", examples=4)
+
+
+def test_control_changes_for_an_agent_that_goes_on(tmp_path: Path) -> None:
+    pytest.importorskip("gymnasium")
+    from supple.lab.studies import changing_control
+
+    methods = {"base": {}, "swr": {"frequency": 20, "factor": 0.1}}
+    results = compare(changing_control.make(steps=260), methods, tasks=2, seeds=[3], out=tmp_path)
+    agent = changing_control.Agent(lambda model, optimizer: None, seed=3)
+    expected = [agent.live(changing_control.Cart(3, phase), 260) for phase in range(2)]
+    assert results.tasks.filter(run=0)["metric"].to_list() == pytest.approx(expected, rel=1e-6)
+    assert results.tasks.filter(run=1)["reinitialized"].sum() > 0
+    carts = [changing_control.Cart(3, phase).env.unwrapped for phase in range(2)]
+    assert carts[0].length != carts[1].length  # type: ignore[attr-defined]
