@@ -193,8 +193,8 @@ class TestFitness:
             ({"token": ("other", "x")}, "does not see the folder"),
             ({"token": ("token", "y")}, "does not see the folder"),
             ({"versions": {"torch": "1.0"}}, "instead of 1.0; install the same versions"),
-            ({"problem": {"data_dir": "/nowhere"}}, "does not have the images: .*nowhere"),
-            ({"identity": {"count": 1, "digest": ""}}, "has other images under the name of mnist10k"),
+            ({"problem": {"data_dir": "/nowhere"}}, "cannot open the problem: .*nowhere"),
+            ({"identity": {"count": 1, "digest": ""}}, "has other data under the name of mnist10k"),
         ],
     )
     def test_unfit(self, tmp_path: Path, arguments: dict[str, object], change: dict[str, object], message: str) -> None:
