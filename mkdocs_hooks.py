@@ -24,6 +24,12 @@ from supple.methods.registry import METHODS
 
 ROOT = Path(__file__).parent
 LABORATORY = [
+    "supple.lab.compare",
+    "supple.lab.Problem",
+    "supple.lab.Task",
+    "supple.lab.Metric",
+    "supple.lab.Curve",
+    "supple.lab.stack",
     "supple.lab.load",
     "supple.lab.study.results.Results",
     "supple.lab.nn.MLP",

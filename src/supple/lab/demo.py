@@ -5,12 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
-import torch
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
@@ -18,16 +16,17 @@ from rich.text import Text
 from supple.lab.report.measures import bin_width
 from supple.lab.report.style import DARK, label_of, own_style
 from supple.lab.study import files
+from supple.lab.study.compare import one_thread
 from supple.lab.study.manifest import Manifest
 from supple.lab.study.part import Stopped
-from supple.lab.study.problem import Problem
+from supple.lab.study.problem import StudyProblem
 from supple.lab.study.progress import Bars, Tally, Watcher
 from supple.lab.study.results import TASKS, Results, dump_table, load
 from supple.lab.study.run_config import RunConfig, free_memory
 from supple.lab.study.running import scaled, session
 
 
-def train(config: RunConfig, problem: Problem, watcher: Watcher, stop: threading.Event) -> Results:
+def train(config: RunConfig, problem: StudyProblem, watcher: Watcher, stop: threading.Event) -> Results:
     """Trains all runs of a study together, into an empty folder, until it is done or ``stop`` is set.
 
     The results are those of the tasks that were learned to their end.
@@ -56,7 +55,7 @@ def train(config: RunConfig, problem: Problem, watcher: Watcher, stop: threading
         if stop.is_set():
             raise Stopped
 
-    with _one_thread():
+    with one_thread():
         trainer = problem.trainer(part.columns, part.seeds, part.runs)
         try:
             for task in range(study.run.tasks):
@@ -71,21 +70,6 @@ def train(config: RunConfig, problem: Problem, watcher: Watcher, stop: threading
     if rows:
         files.write(part.folder, {TASKS: dump_table(pl.concat(rows))})
     return load(config.folder)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Lets torch use one thread on the CPU.
-
-    The products of so small a network take microseconds, less than handing a part to another thread; where another
-    program keeps a core busy, waiting for that part makes a step ten to twenty times slower.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class TaskLines(Tally):

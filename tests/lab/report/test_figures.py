@@ -173,7 +173,7 @@ def test_sweep(view, canvas):
             )["late"].mean()  # fmt: skip
     styles = shades(line.style, 3)
     with matplotlib.rc_context(canvas.sheet):
-        figure = draw_sweep(canvas, sweep, styles, view.lines[0], "Title", ["One"])
+        figure = draw_sweep(canvas, sweep, styles, view.lines[0], "Title", ["One"], line.what)
     assert texts_outside(figure) == []
     curve, heat = figure.axes
     assert [type(one) for one in curve.lines].count(Line2D) == 5

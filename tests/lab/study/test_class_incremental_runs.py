@@ -89,7 +89,7 @@ def problem(**changes: Any) -> ClassIncrementalProblem:
 
 def part(folder: Path, method: str, seed: int = 7) -> Part:
     column = next(column for column in study().columns if column.method == method)
-    return Part(folder, 0, 5, [column], [seed])
+    return Part(folder, 0, 5, [column], [seed], "class_incremental")
 
 
 def contents(one: Part) -> list[bytes]:
@@ -243,7 +243,7 @@ def test_a_crash_between_two_writes(
 
 def test_a_diverged_run_is_recorded(tmp_path: Path) -> None:
     wild = study(methods={"base": {"optimizer": {"step_size": 1e18}}})
-    one = Part(tmp_path, 0, 0, wild.columns, [1])
+    one = Part(tmp_path, 0, 0, wild.columns, [1], "class_incremental")
     one.train(problem(), 3)
     epochs, tasks = (pl.read_parquet(one.folder / name) for name in (EPOCHS, TASKS))
     assert len(epochs) == 6
@@ -309,7 +309,7 @@ def test_products_of_a_step_are_those_torch_counts() -> None:
     x, y = next(iter(training.stream.epoch(0)))
     with FlopCounterMode(display=False) as counter:
         torch.nn.functional.cross_entropy(training.network(x), y).backward()
-    counted = counter.get_total_flops() / 2 / len(x)
+    counted = counter.get_total_flops() / 2 / len(x) * study().problem.batch_size
     # How a backward pass of attention is done, and so whether it repeats the forward, is the kernel's choice.
     assert problem().multiply_adds(column) == pytest.approx(counted, rel=0.1)
 

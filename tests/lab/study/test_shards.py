@@ -73,6 +73,7 @@ def test_of_parts_that_are_taken_as_they_come_each_is_trained_once(whole: Path, 
         assert claim.number == 1
 
 
+@pytest.mark.slow
 def test_what_others_train_is_left_to_them(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "RENEWED_EVERY", 0.2)
     monkeypatch.setattr(claims, "LOST_AFTER", 2.0)
@@ -193,8 +194,8 @@ class TestFitness:
             ({"token": ("other", "x")}, "does not see the folder"),
             ({"token": ("token", "y")}, "does not see the folder"),
             ({"versions": {"torch": "1.0"}}, "instead of 1.0; install the same versions"),
-            ({"problem": {"data_dir": "/nowhere"}}, "does not have the images: .*nowhere"),
-            ({"identity": {"count": 1, "digest": ""}}, "has other images under the name of mnist10k"),
+            ({"problem": {"data_dir": "/nowhere"}}, "cannot open the problem: .*nowhere"),
+            ({"identity": {"count": 1, "digest": ""}}, "has other data under the name of mnist10k"),
         ],
     )
     def test_unfit(self, tmp_path: Path, arguments: dict[str, object], change: dict[str, object], message: str) -> None:

@@ -30,7 +30,7 @@ from supple.lab.study.estimate import Estimate, estimate, makespan
 from supple.lab.study.problems import noise_problem
 from supple.lab.study.progress import duration, pace
 from supple.lab.study.run_config import RunConfig
-from supple.lab.study.schema import Transformer
+from supple.lab.study.schema import Settings, Transformer
 from supple.lab.study.spec import read
 
 
@@ -111,6 +111,9 @@ def _table(found: list[Estimate], config: RunConfig) -> Table:
 def _network(one: Estimate) -> str:
     """Such as "3 x 100 relu, layer_norm after, adamw", or "8 x 384 transformer, reparameterized, sgd"."""
     network, optimizer = one.network, one.optimizer
+    if isinstance(network, Settings) or isinstance(optimizer, Settings):
+        sections = [section.values for section in (network, optimizer) if isinstance(section, Settings)]
+        return ", ".join(f"{name} {value}" for values in sections for name, value in values.items()) or "its own"
     precision = [network.precision] * (network.precision != "float32")
     if isinstance(network, Transformer):
         options = ["reparameterized"] * network.reparameterized

@@ -9,7 +9,7 @@ import typer
 from supple.lab.commands.options import DataName, ProductPrecision
 from supple.lab.study.errors import StudyError, nearest
 from supple.lab.study.run_config import PART_SIZE
-from supple.lab.study.spec import Study, from_dict
+from supple.lab.study.spec import OwnStudy, Study, from_dict
 from supple.methods.registry import METHODS
 
 StudyName = Annotated[str, typer.Argument(help="A study file, or the name of a study that comes with supple.")]
@@ -61,6 +61,10 @@ def scale(
 ) -> Study:
     """Cuts a study down to what the command line asks for; StudyError if the study does not have that."""
     content = study.model_dump(mode="json")
+    given = {"--data": data_name, "--epochs": epochs, "--precision": precision}
+    if isinstance(study, OwnStudy) and any(given.values()):
+        name = next(name for name, value in given.items() if value)
+        raise StudyError(f"{name}: this problem is one of your own, whose settings its file says; leave it out")
     if tasks is not None:
         content["run"]["tasks"] = tasks
     if seeds is not None:

@@ -25,26 +25,34 @@ class TaskMetrics:
     """What was measured while a population learned one task.
 
     Args:
-        accuracy: [R], share of examples classified correctly before they were learned from, averaged over the task.
+        accuracy: [R], share of examples classified correctly before they were learned from, averaged over the task;
+            None where the targets are no classes.
         loss: [R], cross-entropy before learning from a batch, in nats, averaged over the task.
-        dead: [R], share of dead hidden units at the start of the task.
-        rank: int64 [R], rank of the last hidden layer's features at the start of the task.
+        dead: [R], share of dead hidden units at the start of the task; None without hidden units.
+        rank: int64 [R], rank of the last hidden layer's features at the start of the task; None without hidden units.
         weight_magnitude: [R], mean absolute weight at the start of the task, over all parameters.
         scale_magnitude: [R], mean absolute scale of the normalizations at the start of the task; None without them.
         gradient_magnitude: [R], mean absolute gradient of the task's first step, over all parameters.
         reinitialized: int64 [R], entries or units that the method reinitialized during the task.
         disturbances: what single reinitializations changed at once, where that was asked for.
+        metric: [R], a metric of one's own.
     """
 
-    accuracy: Tensor
+    accuracy: Tensor | None
     loss: Tensor
-    dead: Tensor
-    rank: Tensor
+    dead: Tensor | None
+    rank: Tensor | None
     weight_magnitude: Tensor
     scale_magnitude: Tensor | None
     gradient_magnitude: Tensor
     reinitialized: Tensor
     disturbances: Sequence[Disturbance] = ()
+    metric: Tensor | None = None
+
+    @property
+    def outcome(self) -> Tensor:
+        """What runs are compared by: the metric, or the accuracy, or the loss where there is no other."""
+        return next(value for value in (self.metric, self.accuracy, self.loss) if value is not None)
 
 
 class Population(Learner):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -23,9 +23,10 @@ from supple.lab.report.statistics import (
     paired_p,
 )
 from supple.lab.report.style import Style
-from supple.lab.report.texts import gap_text, listed, number, setting_words, spanned
+from supple.lab.report.texts import gap_text, level, listed, number, setting_words, spanned
 from supple.lab.report.verdicts import unanimous
 from supple.lab.study.methods import defaults
+from supple.lab.study.schema import Outcome
 
 
 def by_seed(runs: pl.DataFrame, group: str, column: str) -> tuple[list[str], list[int], Array]:
@@ -57,7 +58,7 @@ class Line:
     ``settings`` are those at its best point that are not usual, by the method's defaults or the study's network and
     optimizer, with all that its grid varies; ``stated`` has also those that the study states although they are usual.
     ``grid`` has the settings of several values, ``points`` its points as text. ``late`` [points, seeds] is final
-    accuracy, NaN where it was not run, and ``fit`` the choice of a point by it.
+    accuracy, NaN where it was not run, and ``fit`` the choice of a point by it. ``what`` is what accuracy stands for.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Line:
     seeds: Sequence[int]
     late: Array
     fit: CrossFit
+    what: Outcome = field(default_factory=Outcome)
 
     @cached_property
     def best(self) -> pl.DataFrame:
@@ -124,6 +126,11 @@ class Comparison:
         return short(self.measured.study.title, 200)
 
     @property
+    def outcome(self) -> Outcome:
+        """What runs are compared by."""
+        return self.measured.outcome
+
+    @property
     def first(self) -> Line:
         """What the others are compared with: plain training where it was run."""
         return self.lines[0]
@@ -141,7 +148,7 @@ class Comparison:
         """Which others are not clearly behind the best, such as "; CBP is not clearly behind it"; empty if all are."""
         near = []
         for other in others:
-            d = differences(best.outcome("late"), other.outcome("late"))
+            d = _sign(self.outcome) * differences(best.outcome("late"), other.outcome("late"))
             # What every pair says is clear, however wide one run that diverged makes the interval.
             if other is not best and not unanimous(d) and mean_interval(d).low <= 0:
                 near.append(other.style.label)
@@ -180,7 +187,7 @@ def _line(name: str, runs: pl.DataFrame, style: Style, measured: Measured) -> Li
     given = [column for column in measured.settings if runs[column].null_count() < len(runs)]
     grid = {column: runs[column].unique().sort().to_list() for column in given if runs[column].n_unique() > 1}
     points, seeds, late = by_seed(runs, "point", "late")
-    fit = cross_fit(late)
+    fit = cross_fit(_sign(measured.outcome) * late)
     best = runs.filter(pl.col("point") == points[fit.best]).row(0, named=True)
     try:
         usual = {**defaults(str(best["kind"])), **measured.usual}
@@ -194,7 +201,13 @@ def _line(name: str, runs: pl.DataFrame, style: Style, measured: Measured) -> Li
     }
     entry = measured.study.methods.get(name, {})
     stated = {column: best[column] for column in given if column in settings or column in entry}
-    return Line(name, str(best["kind"]), style, runs, settings, stated, grid, points, seeds, late, fit)
+    kind, what = str(best["kind"]), measured.outcome
+    return Line(name, kind, style, runs, settings, stated, grid, points, seeds, late, fit, what)
+
+
+def _sign(outcome: Outcome) -> int:
+    """What an outcome is multiplied by so that higher is better."""
+    return -1 if outcome.lower else 1
 
 
 def fate(comparison: Comparison, early: range, late: range) -> str:
@@ -203,27 +216,30 @@ def fate(comparison: Comparison, early: range, late: range) -> str:
     A fall, a rise or a difference is called one only if its interval leaves out 0.
     """
     first, others = comparison.first, comparison.lines[1:]
-    change = first.interval("change")
-    lost = " (loss of plasticity)" if change.high < 0 else ""
-    text = f"The accuracy of {comparison.subject} {_move(first, f' in {spanned(early)}', f' in {spanned(late)}')}{lost}"
+    change, outcome = first.interval("change"), comparison.outcome
+    worse = change.low > 0 if outcome.lower else change.high < 0
+    lost = " (loss of plasticity)" if worse else ""
+    move = _move(first, f" in {spanned(early)}", f" in {spanned(late)}")
+    text = f"The {outcome.name} of {comparison.subject} {move}{lost}"
     if others:
         best = best_of(others)
         text += (
             f", while {best.style.label}, on average the best method at the end, {_move(best)} and ended "
-            f"{gap_text(comparison.gap(best, first))}{comparison.lead(best, others, 'it')}"
+            f"{gap_text(comparison.gap(best, first), share=outcome.share)}{comparison.lead(best, others, 'it')}"
         )
     return f"{text}."
 
 
 def best_of(lines: Sequence[Line]) -> Line:
-    """The line of the highest final accuracy."""
-    return max(lines, key=lambda line: line.interval("late").mean)
+    """The line of the highest final accuracy, or of the lowest where lower is better."""
+    return max(lines, key=lambda line: _sign(line.what) * line.interval("late").mean)
 
 
 def _move(line: Line, first: str = "", last: str = "") -> str:
     """From where to where the accuracy went."""
     change = line.interval("change")
-    ends = f"from {100 * line.interval('early').mean:.1f}%{first} to {100 * line.interval('late').mean:.1f}%{last}"
+    early, late = (level(line.interval(name).mean, line.what.share) for name in ("early", "late"))
+    ends = f"from {early}{first} to {late}{last}"
     if not change.known:
         return f"went {ends}"
     return f"{'rose' if change.mean > 0 else 'fell'} {ends}" if change.clear else f"went {ends} (no clear change)"

@@ -34,7 +34,8 @@ def source(name: str) -> DataSet | None:
 
 def data_text(results: Results, of: str = "") -> str:
     """How many images there are of what, and where they are from."""
-    name, own = results.study.problem.data, any("--no-verify" in one.command for one in results.sessions)
+    problem: Any = results.study.problem
+    name, own = problem.data, any("--no-verify" in one.command for one in results.sessions)
     count = f"{results.images.count:,} images{of}" if results.images.count else ""
     return ": ".join(filter(None, (count, attribution(name, own) or name)))
 

@@ -15,6 +15,7 @@ import polars as pl
 
 from supple.lab.study.manifest import as_cell
 from supple.lab.study.results import DISTURBANCES, TASKS, Results
+from supple.lab.study.schema import Outcome
 from supple.lab.study.spec import Study
 
 SHARE = 0.1
@@ -48,9 +49,10 @@ def bin_width(count: int, bins: int) -> int:
 class Measured:
     """A folder of results in numbers, about its first ``tasks``; ``left_out`` runs have not learned so many yet.
 
-    A row of ``runs`` has :data:`IDENTITY`, the settings, and outcomes: "early" and "late", the accuracy after 10% of
-    tasks and in the end, and "change", their difference; "diverged", whether a loss was not finite; "dead" and "rank"
-    at the start of the last task; "reinitialized" in all tasks. A curve has at most so many points as ``bins``.
+    A row of ``runs`` has :data:`IDENTITY`, the settings, and outcomes: "early" and "late", the accuracy (or what else
+    runs are compared by) after 10% of tasks and in the end, and "change", their difference; "diverged", whether a loss
+    was not finite; "dead" and "rank" at the start of the last task; "reinitialized" in all tasks. A curve has at most
+    so many points as ``bins``.
     """
 
     results: Results
@@ -64,6 +66,11 @@ class Measured:
     def study(self) -> Study:
         """The study that was run."""
         return self.results.study
+
+    @property
+    def outcome(self) -> Outcome:
+        """What runs are compared by."""
+        return self.results.outcome
 
     @property
     def usual(self) -> dict[str, Any]:
@@ -143,11 +150,11 @@ def measure(results: Results, bins: int = BINS) -> Measured:
             f"{results.folder} holds no task that was learned to its end yet; let it go on with: {results.command}"
         )
     kept = results.runs.filter(pl.col("done") >= tasks)
-    # A network whose outputs are not numbers classifies nothing rightly.
-    accuracy, task = pl.col("accuracy").fill_nan(0.0), pl.col("task")
+    task = pl.col("task")
+    value = _counting(results, tasks)
 
     def average(span: range) -> pl.Expr:
-        return accuracy.filter(task.is_between(span.start, span.stop, closed="left")).mean().cast(pl.Float64)
+        return value.filter(task.is_between(span.start, span.stop, closed="left")).mean().cast(pl.Float64)
 
     outcomes = (
         results.tables[TASKS]
@@ -167,6 +174,22 @@ def measure(results: Results, bins: int = BINS) -> Measured:
     runs = kept.join(outcomes, on="run", how="inner", maintain_order="left")
     settings = tuple(name for name in kept.columns if name not in IDENTITY)
     return Measured(results, tasks, runs, settings, len(results.runs) - len(kept), bins)
+
+
+def _counting(results: Results, tasks: int) -> pl.Expr:
+    """The outcome of tasks, in which a run that has diverged counts as the worst there is.
+
+    A network whose outputs are not numbers classifies nothing rightly; of what is no share it is the worst value that
+    any run has.
+    """
+    outcome = results.outcome
+    value = pl.col(outcome.column)
+    if outcome.share:
+        return value.fill_nan(0.0)
+    there = finite(outcome.column)
+    worst = there.max() if outcome.lower else there.min()
+    found = results.tables[TASKS].filter(pl.col("task") < tasks).select(worst).collect(engine="streaming").item()
+    return pl.when(value.is_finite()).then(value).otherwise(pl.when(value.is_not_null()).then(pl.lit(found)))
 
 
 def common_tasks(done: Sequence[int]) -> int:

@@ -20,6 +20,7 @@ from supple.lab.report.class_incremental import ClassIncrementalView
 from supple.lab.report.comparison import compare, settings_text
 from supple.lab.report.figures import Canvas, Figure, to_file, to_themed_svg
 from supple.lab.report.measures import BINS, Measured, measure
+from supple.lab.report.own import OwnView
 from supple.lab.report.permuted import PermutedView
 from supple.lab.report.style import DARK, LIGHT, Style, styles_of
 from supple.lab.report.tables import Table, claims_table, evidence_texts, points_table
@@ -27,8 +28,9 @@ from supple.lab.report.verdicts import Claim, summary
 from supple.lab.report.view import View
 from supple.lab.study import files
 from supple.lab.study.results import Results
+from supple.lab.study.spec import kind_of
 
-VIEWS: Mapping[str, type[View]] = {view.kind: view for view in (PermutedView, ClassIncrementalView)}
+VIEWS: Mapping[str, type[View]] = {view.kind: view for view in (PermutedView, ClassIncrementalView, OwnView)}
 """How folders are shown, by the kind of their problem; those of other kinds as :class:`View` does."""
 
 FIGURES, TABLES = ("svg", "png", "pdf"), ("md", "tex", "csv")
@@ -88,7 +90,7 @@ def make_report(
     folders = [_without_programs(one) for one in folders]
     kinds: dict[str, str] = {}
     labels: dict[str, str] = {}
-    shown = [VIEWS.get(one.study.problem.kind, View) for one in folders]
+    shown = [VIEWS.get(kind_of(one.study), View) for one in folders]
     for one in folders:
         kinds.update(one.runs.select("method", "kind").unique(maintain_order=True).iter_rows())
     for kind in dict.fromkeys(shown):
@@ -100,7 +102,9 @@ def make_report(
         key = file_name(one.name.rpartition("/")[2], ["claims", *(other.key for other in views)], "study")
         views.append(kind(compare(measure(one, bins), styles, key)))
     progress("testing claims")
-    tested = claims([view.measured for view in views]) if claims is not None else ()
+    # The claims of a paper are about its own problems.
+    claimed = [view.measured for view in views if not isinstance(view, OwnView)]
+    tested = claims(claimed) if claims is not None and claimed else ()
     return Report(views, styles, tested, title, code)
 
 

@@ -19,7 +19,8 @@ from supple.lab.report.comparison import Line
 from supple.lab.report.figures import Canvas, Figure, finish, subplots
 from supple.lab.report.statistics import intervals
 from supple.lab.report.style import Style, luminance, shades
-from supple.lab.report.texts import counted, listed, number, percents, setting_words
+from supple.lab.report.texts import counted, level, listed, number, percents, setting_words
+from supple.lab.study.schema import Outcome
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,29 +64,31 @@ def sweep_figure(key: str, line: Line, first: Line) -> Figure:
         reading.append("bar: 95% interval")
     fixed = [f"{setting_words(name)} {number(value)}" for name, value in sweep.fixed.items()]
     reading += ["circle: best", *([", ".join(fixed)] if fixed else [])]
-    title = f"{line.style.label}: final accuracy over its settings"
+    title = f"{line.style.label}: final {line.what.name} over its settings"
     reference = None if line is first else first
     return Figure(
         f"{key}-sweep-{file_name(line.name)}",
-        f"Final accuracy of {line.style.label} over {listed([*map(setting_words, sweep.names)])}. The best is marked.",
+        f"Final {line.what.name} of {line.style.label} over {listed([*map(setting_words, sweep.names)])}. The best is "
+        "marked.",
         [*styles, first.style],
-        lambda canvas: draw_sweep(canvas, sweep, styles, reference, title, reading),
+        lambda canvas: draw_sweep(canvas, sweep, styles, reference, title, reading, line.what),
     )
 
 
 def draw_sweep(
-    canvas: Canvas, sweep: Sweep, styles: Sequence[Style], first: Line | None, title: str, reading: Sequence[str]
-) -> Drawing:
+    canvas: Canvas, sweep: Sweep, styles: Sequence[Style], first: Line | None, title: str, reading: Sequence[str],
+    what: Outcome,
+) -> Drawing:  # fmt: skip
     """Draws a sweep: curves, and with two settings a map beside or below them."""
     two = len(sweep.names) == 2
     tall = 3.0, 0.9 + 0.3 * len(sweep.values[1])
     shape = {"width_ratios": (1.1, 1)} if two and not canvas.narrow else {"height_ratios": tall} if two else {}
     rows, columns = (2, 1) if two and canvas.narrow else (1, 2 if two else 1)
     drawing, grid = subplots(canvas, rows, columns, gridspec_kw=shape)
-    _sweep_curves(canvas, grid[0], sweep, styles, first)
+    _sweep_curves(canvas, grid[0], sweep, styles, first, what)
     handles = []
     if two:
-        _sweep_map(grid[1], sweep)
+        _sweep_map(grid[1], sweep, what)
         labels = [f"{setting_words(sweep.names[1])} {number(value)}" for value in sweep.values[1]]
         handles = [
             Line2D([], [], color=canvas.theme.of(style), marker=style.marker, markersize=4.5, label=label)
@@ -94,7 +97,9 @@ def draw_sweep(
     return finish(canvas, drawing, title, reading, sum(tall) if rows == 2 else max(tall), handles)
 
 
-def _sweep_curves(canvas: Canvas, axes: Axes, sweep: Sweep, styles: Sequence[Style], first: Line | None) -> None:
+def _sweep_curves(
+    canvas: Canvas, axes: Axes, sweep: Sweep, styles: Sequence[Style], first: Line | None, what: Outcome
+) -> None:
     for (y,), points in sweep.means.group_by("y", maintain_order=True):
         # Neighbours beside each other, so that bars of different lines do not hide each other.
         k, count = int(str(y)), len(styles)
@@ -116,10 +121,10 @@ def _sweep_curves(canvas: Canvas, axes: Axes, sweep: Sweep, styles: Sequence[Sty
     axes.set_xlim(-0.5, len(sweep.values[0]) - 0.5)
     axes.set_xticks(range(len(sweep.values[0])), [number(value) for value in sweep.values[0]])
     axes.set_xlabel(setting_words(sweep.names[0]))
-    axes.yaxis.set_major_formatter(percents)
+    axes.yaxis.set_major_formatter(percents if what.share else number)
 
 
-def _sweep_map(axes: Axes, sweep: Sweep) -> None:
+def _sweep_map(axes: Axes, sweep: Sweep, what: Outcome) -> None:
     shape = len(sweep.values[1]), len(sweep.values[0])
     mean = np.full(shape, np.nan)
     mean[sweep.means["y"].to_numpy(), sweep.means["x"].to_numpy()] = sweep.means["mean"].to_numpy()
@@ -128,7 +133,7 @@ def _sweep_map(axes: Axes, sweep: Sweep) -> None:
         best = (x, y) == sweep.best
         if np.isfinite(value):
             ink = "#fefefe" if luminance(to_hex(tuple(cells.to_rgba(value)))) < 0.2 else "#101010"
-            text, weight = f"{100 * value:.1f}", "bold" if best else "normal"
+            text, weight = level(value, what.share).removesuffix("%"), "bold" if best else "normal"
             axes.text(x + 0.5, y + 0.5, text, color=ink, ha="center", va="center", fontsize=8, weight=weight, zorder=3)
             if best:
                 corner = x + 0.04, y + 0.04
@@ -138,4 +143,4 @@ def _sweep_map(axes: Axes, sweep: Sweep) -> None:
     axes.set_xticks(np.arange(shape[1]) + 0.5, [number(value) for value in sweep.values[0]])
     axes.set_yticks(np.arange(shape[0]) + 0.5, [number(value) for value in sweep.values[1]])
     axes.set_xlabel(setting_words(sweep.names[0]))
-    axes.set_title(f"{setting_words(sweep.names[1])} (up), final accuracy, %")
+    axes.set_title(f"{setting_words(sweep.names[1])} (up), final {what.name}{', %' if what.share else ''}")

@@ -14,7 +14,7 @@ import polars as pl
 from supple.lab.escaping import visible
 from supple.lab.report.comparison import Comparison, Line, settings_text
 from supple.lab.report.statistics import Interval
-from supple.lab.report.texts import interval_text, p_text, percent, rounded
+from supple.lab.report.texts import interval_text, level, p_text, percent, rounded
 from supple.lab.report.verdicts import Claim, Judged, Verdict
 
 _LATEX = {
@@ -115,11 +115,11 @@ class Column:
 
 
 def interval_column(header: str, name: str, of: Callable[[Line], Interval | None], signed: bool = True) -> Column:
-    """A column of shares with their intervals; a dash where a line has none."""
+    """A column of outcomes with their intervals; a dash where a line has none."""
 
     def cell(line: Line) -> tuple[str, Mapping[str, Any]]:
         found = of(line)
-        return ("–", {}) if found is None else (percent(found, signed), ends_of(name, found))
+        return ("–", {}) if found is None else (percent(found, signed, line.what.share), ends_of(name, found))
 
     return Column(header, cell)
 
@@ -196,6 +196,7 @@ def points_table(comparison: Comparison) -> Table | None:
     """Every point of every sweep of a folder; None if nothing was swept."""
     names = list(dict.fromkeys(name for line in comparison.lines for name in line.grid))
     rows, numbers = [], []
+    outcome, share = comparison.outcome, comparison.outcome.share
     for line in comparison.lines:
         if not line.swept:
             continue
@@ -203,9 +204,8 @@ def points_table(comparison: Comparison) -> Table | None:
         for k, (point, late) in enumerate(zip(settings, line.late, strict=True)):
             seen = pl.Series(late).drop_nans()
             mean, best = float("nan") if seen.is_empty() else float(seen.mean()), k == line.fit.best  # type: ignore[arg-type]
-            rows.append(
-                [line.style.label, settings_text(point), f"{100 * mean:.2f}", str(len(seen)), "best" if best else ""]
-            )
+            shown = level(mean, share, 2).removesuffix("%")
+            rows.append([line.style.label, settings_text(point), shown, str(len(seen)), "best" if best else ""])
             spread = seen.std() if len(seen) > 1 else ""
             found = {"method": line.name, **dict.fromkeys(names, ""), **point}
             numbers.append({**found, "final": mean, "std": spread, "seeds": len(seen), "best": best})
@@ -214,10 +214,11 @@ def points_table(comparison: Comparison) -> Table | None:
     return Table(
         f"{comparison.key}-sweeps",
         f"{comparison.title}: sweeps",
-        ["method", "settings", "final, %", "seeds", ""],
+        ["method", "settings", "final, %" if share else "final", "seeds", ""],
         rows,
         numbers,
-        "Mean over seeds of the final accuracy; that of the best point is too high an estimate of what it is worth.",
+        f"Mean over seeds of the final {outcome.name}; that of the best point is too good an estimate of what it is "
+        "worth.",
     )
 
 

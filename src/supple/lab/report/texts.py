@@ -63,15 +63,24 @@ def p_text(p: float) -> str:
     return "–" if not math.isfinite(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def percent(interval: Interval, signed: bool = False) -> str:
-    """A share in per cent with half of its interval, such as "74.2 ± 0.3".
+def level(value: float, share: bool = True, decimals: int = 1) -> str:
+    """The value of an outcome, such as "74.2%", or "0.0312" where it is no share."""
+    return f"{100 * value:.{decimals}f}%" if share else f"{value:.4g}"
+
+
+def percent(interval: Interval, signed: bool = False, share: bool = True) -> str:
+    """A share in per cent with half of its interval, such as "74.2 ± 0.3", or another outcome as it is.
 
     "-" stands for an interval that there is not, a dash alone for the mean of nothing, such as the difference of
     methods that have no seed in common.
     """
     if math.isnan(interval.mean):
         return "–"
-    mean = minus(f"{100 * interval.mean:{'+' if signed else ''}.1f}")
+    sign = "+" if signed else ""
+    if not share:
+        mean = minus(f"{interval.mean:{sign}.4g}")
+        return f"{mean} ± {(interval.high - interval.low) / 2:.2g}" if interval.known else f"{mean} ± -"
+    mean = minus(f"{100 * interval.mean:{sign}.1f}")
     return f"{mean} ± {50 * (interval.high - interval.low):.1f}" if interval.known else f"{mean} ± -"
 
 
@@ -85,14 +94,16 @@ def interval_text(interval: Interval, unit: str = "points") -> str:
     return minus(mean + ends + (f" {unit}" if unit not in ("points", "") else ""))
 
 
-def gap_text(gap: Interval, other: str = "it") -> str:
+def gap_text(gap: Interval, other: str = "it", share: bool = True) -> str:
     """How far something is from another, such as "2.1 points above it (95% interval +1.9 to +2.3)"."""
     if math.isnan(gap.mean):
         return f"without a seed in common with {other}"
-    text = f"{abs(100 * gap.mean):.1f} points {'above' if gap.mean >= 0 else 'below'} {other}"
+    size = f"{abs(100 * gap.mean):.1f} points" if share else f"{abs(gap.mean):.3g}"
+    text = f"{size} {'above' if gap.mean >= 0 else 'below'} {other}"
     if not gap.known:
         return text
-    ends = minus(f"95% interval {100 * gap.low:+.1f} to {100 * gap.high:+.1f}")
+    low, high = (f"{100 * end:+.1f}" if share else f"{end:+.3g}" for end in (gap.low, gap.high))
+    ends = minus(f"95% interval {low} to {high}")
     return f"{text} ({ends}{'' if gap.clear else ', which may be chance'})"
 
 

@@ -20,7 +20,7 @@ from supple.lab.report.figures import Figure, Panel, curves, dots, panel, readin
 from supple.lab.report.measures import early_tasks, final_tasks
 from supple.lab.report.style import Style
 from supple.lab.report.sweeps import sweep_figure
-from supple.lab.report.texts import percents, points, spanned, words
+from supple.lab.report.texts import number, percents, points, spanned, words
 
 Curves = tuple[str, str, str, Sequence[Panel], Mapping[str, Any]]
 """A figure of curves: the ending of its name, its caption, title and panels, and what else :func:`curves` takes."""
@@ -95,12 +95,13 @@ class View:
     def facts(self) -> Facts:
         """What exactly was run; what is not known is left out."""
         results, study = self.measured.results, self.measured.study
+        problem: Any = study.problem
         found = [
             ("Study", results.name),
             *self.problem_facts(),
             ("Data", data_text(results, self.images_of)),
             ("Network", self.network_text()),
-            ("Optimizer", optimizer_text(study.optimizer, self.schedule, study.problem.batch_size)),
+            ("Optimizer", optimizer_text(study.optimizer, self.schedule, problem.batch_size)),
             ("Length", self.length_text()),
             *run_facts(self.measured),
         ]
@@ -142,8 +143,10 @@ class View:
     def note(self) -> str:
         """How to read the table."""
         tasks = self.measured.tasks
+        outcome = self.measured.outcome
+        what = f"{outcome.name[0].upper()}{outcome.name[1:]}{' in per cent' if outcome.share else ''}"
         return (
-            f"Accuracy in per cent: final is {spanned(final_tasks(tasks))}, after 10% {spanned(early_tasks(tasks))}; "
+            f"{what}: final is {spanned(final_tasks(tasks))}, after 10% {spanned(early_tasks(tasks))}; "
             "mean over seeds ± half of the 95% interval (Student's). Differences are taken seed by seed."
         )
 
@@ -162,12 +165,16 @@ class View:
 
     def beside_final(self) -> tuple[Panel, str]:
         """What the overview shows beside final accuracy, and what it is in words."""
-        return Panel("change, points", self.comparison.values("change"), label=points), "its change since 10% of tasks"
+        share = self.measured.outcome.share
+        title = "change, points" if share else "change"
+        shown = Panel(title, self.comparison.values("change"), label=points if share else number)
+        return shown, "its change since 10% of tasks"
 
     @cached_property
     def over_tasks(self) -> pl.DataFrame:
         """The curves of :attr:`measures` over tasks."""
-        return self.measured.curves(self.comparison.runs, self.measures)
+        columns = list(dict.fromkeys([*self.measures, self.measured.outcome.column]))
+        return self.measured.curves(self.comparison.runs, columns)
 
     def curves(self, lines: Sequence[Line]) -> Iterator[Curves]:
         """The figures of curves of some lines."""
@@ -176,7 +183,9 @@ class View:
             "reading": reading_of(lines, self.measured.width),
             "axis": whole_axis("task", min(1, tasks - 1), max(tasks, 2)),
         }
-        accuracy = panel("accuracy", found, label=percents, within=(0, 1))
+        outcome = self.measured.outcome
+        share: dict[str, Any] = {"label": percents, "within": (0, 1)} if outcome.share else {}
+        accuracy = panel(outcome.name, found, outcome.column, **share)
         acting = found.filter(pl.col("reinitialized").max() > 0)
         beside = [
             panel("dead units", found, "dead", label=percents, bottom=0),
@@ -187,18 +196,22 @@ class View:
             panel("reinitialized a task", acting, "reinitialized", logarithmic=True),
         ]
         caption = "Dead units, feature rank, magnitudes and reinitializations over tasks"
-        yield "accuracy", "Accuracy over tasks", "Accuracy over tasks", [accuracy], layout
+        title = f"{outcome.name[0].upper()}{outcome.name[1:]} over tasks"
+        yield "accuracy", title, title, [accuracy], layout
         yield "correlates", caption, "What goes along with it", beside, layout
 
     def _overview(self) -> Figure:
         """Final accuracy of all methods, and one number more."""
-        styles = styles_of(sorted(self.lines, key=lambda line: -line.interval("late").mean))
+        outcome = self.measured.outcome
+        worst_last = 1 if outcome.lower else -1
+        styles = styles_of(sorted(self.lines, key=lambda line: worst_last * line.interval("late").mean))
         beside, what = self.beside_final()
-        panels = [Panel("final accuracy", self.comparison.values("late"), label=percents), beside]
+        label = percents if outcome.share else number
+        panels = [Panel(f"final {outcome.name}", self.comparison.values("late"), label=label), beside]
         reading = ["Point: mean over seeds", "bar: 95% interval"]
         return Figure(
             f"{self.key}-overview",
-            f"Final accuracy of all methods, and {what}. The numbers are in the table.",
+            f"Final {outcome.name} of all methods, and {what}. The numbers are in the table.",
             list(styles.values()),
             lambda canvas: dots(canvas, panels, styles, "All methods, from the best", reading),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from supple.lab.nn import StackedMLP
 from supple.lab.population import Population
 from supple.lab.streams import PermutedStream
 from supple.lab.study.methods import method_class
-from supple.lab.study.schema import Measure, Network, Optimizer, Permuted
+from supple.lab.study.schema import CycledSGD, Measure, Network, Optimizer, Permuted
 from supple.lab.study.spec import Column
 from supple.methods import Method, chain
 from supple.methods.registry import differs_by_replica
@@ -27,7 +28,8 @@ def population_key(column: Column) -> str:
     It is the network, and the kind of optimizer. Step sizes, weight decays and everything that methods are set to may
     differ; a method that has no setting which switches it off is trained without others.
     """
-    optimizer = column.optimizer.model_dump(mode="json", exclude={"step_size", "weight_decay"})
+    replicated = {"step_size", "weight_decay"} if isinstance(column.optimizer, Optimizer | CycledSGD) else set()
+    optimizer = column.optimizer.model_dump(mode="json", exclude=replicated)
     method = method_class(column.kind)
     alone = [column.kind] if method is not None and not method.about.strength else []
     return json.dumps([column.network.model_dump(mode="json"), optimizer, *alone], sort_keys=True)
@@ -68,7 +70,7 @@ def assemble(
         network,
         optimizer,
         stream,
-        _methods(network, optimizer, columns, len(seeds)),
+        methods_of(network, optimizer, columns, len(seeds)),
         measured_on=measure.examples,
         disturbances=measure.disturbances,
         precision=sizes.precision,
@@ -79,19 +81,20 @@ def assemble(
 def _optimizer(network: StackedMLP, columns: Sequence[Column], seeds: int) -> torch.optim.Optimizer:
     first = columns[0].optimizer
     assert isinstance(first, Optimizer)
+    settings: list[Any] = [column.optimizer for column in columns]
     replicated: dict[str, Any] = {
-        "lr": _one_a_replica([column.optimizer.step_size for column in columns], seeds),
-        "weight_decay": _one_a_replica([column.optimizer.weight_decay for column in columns], seeds),
+        "lr": _one_a_replica([one.step_size for one in settings], seeds),
+        "weight_decay": _one_a_replica([one.weight_decay for one in settings], seeds),
     }
     if first.name == "adamw":
         return AdamW(network.parameters(), betas=first.betas, **replicated)
     return SGDW(network.parameters(), momentum=first.momentum, **replicated)
 
 
-def _methods(
-    network: StackedMLP, optimizer: torch.optim.Optimizer, columns: Sequence[Column], seeds: int
+def methods_of(
+    network: torch.nn.Module, optimizer: torch.optim.Optimizer, columns: Sequence[Column], seeds: int, **more: Any
 ) -> Method | None:
-    """A method object for each kind and choice of the settings that cannot differ by replica.
+    """A method object for each kind and choice of the settings that cannot differ by replica, made with ``more``.
 
     A strength of 0 switches it off in the columns of other methods.
     """
@@ -110,7 +113,8 @@ def _methods(
             off = 0 if name in make.about.strength else first[name]
             values = [users[number][name] if number in users else off for number in range(len(columns))]
             arguments[name] = _one_a_replica(values, seeds)
-        made.append(make(network, optimizer, **arguments))
+        known = {name: value for name, value in more.items() if name in inspect.signature(make).parameters}
+        made.append(make(network, optimizer, **arguments, **known))
     return chain(*made) if made else None
 
 

@@ -18,7 +18,7 @@ from supple.lab.streams import ClassIncrementalStream
 from supple.lab.study.errors import StudyError
 from supple.lab.study.limits import ROW_IN_MEMORY
 from supple.lab.study.methods import RESET, method_class
-from supple.lab.study.problem import Problem, StageResult, Trainer, timed
+from supple.lab.study.problem import StageResult, StudyProblem, Trainer, timed
 from supple.lab.study.results import ADDITIONS_SCHEMA, EPOCHS, EPOCHS_SCHEMA, SCHEMAS, TASKS
 from supple.lab.study.schema import CycledSGD, Transformer
 from supple.lab.study.spec import ClassIncrementalStudy, Column
@@ -97,7 +97,7 @@ class ClassIncrementalTrainer(Trainer):
         return pl.DataFrame([row], schema=dict(ADDITIONS_SCHEMA))
 
 
-class ClassIncrementalProblem(Problem):
+class ClassIncrementalProblem(StudyProblem):
     """Classes that come a few at a time."""
 
     sets = ("train", "test")
@@ -162,12 +162,13 @@ class ClassIncrementalProblem(Problem):
         return 1
 
     def multiply_adds(self, column: Column) -> int:
-        """Multiply-adds of a training step, for each image: forward, gradients of weights, and gradients of inputs."""
+        """Multiply-adds of a training step: forward, gradients of weights, and gradients of inputs."""
         sizes, source = _transformer(column), DATA_SETS[self.study.problem.data]
         tokens, width = self._tokens(sizes), sizes.width
         patches = (tokens - 1) * source.shape[0] * sizes.patch_size**2 * width
         layer = tokens * (4 * width**2 + 2 * width * sizes.hidden) + 2 * tokens**2 * width
-        return 3 * (patches + sizes.depth * layer + width * source.classes) - patches
+        image = 3 * (patches + sizes.depth * layer + width * source.classes) - patches
+        return self.study.problem.batch_size * image
 
     def trainer(self, columns: Sequence[Column], seeds: Sequence[int], runs: Sequence[int]) -> ClassIncrementalTrainer:
         """What trains a run; there is one column, and one seed."""

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from supple.lab.study.assembly import population_key
 from supple.lab.study.manifest import Manifest
-from supple.lab.study.problem import Problem
+from supple.lab.study.problem import StudyProblem
 from supple.lab.study.run_config import RunConfig, fitting, out_of_memory, usual_part_size
-from supple.lab.study.schema import CycledSGD, Network, Optimizer, Transformer
+from supple.lab.study.schema import CycledSGD, Network, Optimizer, Settings, Transformer
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Estimate:
     a second with what is measured at the start of each task, and ``seconds`` are of one process.
     """
 
-    network: Network | Transformer
-    optimizer: Optimizer | CycledSGD
+    network: Network | Transformer | Settings
+    optimizer: Optimizer | CycledSGD | Settings
     methods: tuple[str, ...]
     runs: int
     parts: int
@@ -36,7 +36,7 @@ class Estimate:
     seconds: float
 
 
-def estimate(config: RunConfig, problem: Problem, seconds: float = 1.5) -> list[Estimate]:
+def estimate(config: RunConfig, problem: StudyProblem, seconds: float = 1.5) -> list[Estimate]:
     """Trains the largest part of each network and optimizer for some seconds, and says what all will take.
 
     The folder is neither read nor written, and of the images only the number and size matter. ValueError if not even
@@ -70,7 +70,7 @@ def estimate(config: RunConfig, problem: Problem, seconds: float = 1.5) -> list[
                 parts=len(group),
                 part=largest.size,
                 steps=length,
-                flops=2 * study.problem.batch_size * problem.multiply_adds(first) * runs * length,
+                flops=2 * problem.multiply_adds(first) * runs * length,
                 memory=problem.images_memory + problem.part_memory(first, len(largest.seeds), len(largest.columns)),
                 rate=rate,
                 seconds=runs * length / rate,

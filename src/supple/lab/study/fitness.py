@@ -88,6 +88,8 @@ def check(
     try:
         found = open_problem(from_dict(study, "the study"), **(problem or {})).identity
     except (OSError, ValueError) as error:
-        raise ValueError(f"{host} does not have the images: {error}") from error
+        raise ValueError(f"{host} cannot open the problem: {error}") from error
     if dict(found) != dict(identity or {}):
-        raise ValueError(f"{host} has other images under the name of {study['problem']['data']}")
+        raise ValueError(
+            f"{host} has other data under the name of {study['problem'].get('data', study['problem']['kind'])}"
+        )

@@ -28,8 +28,8 @@ from supple.lab.study.results import (
     read_manifest,
 )
 from supple.lab.study.run_config import PartSize, cut
-from supple.lab.study.schema import Section
-from supple.lab.study.spec import Column, Study
+from supple.lab.study.schema import Outcome, Section
+from supple.lab.study.spec import Column, Study, kind_of
 
 
 @dataclass
@@ -49,6 +49,7 @@ class Manifest:
     images: Mapping[str, Any]
     scaled: Mapping[str, Any]
     part_size: int | None = None
+    outcome: Mapping[str, Any] = field(default_factory=lambda: Outcome().model_dump())
     columns: list[Column] = field(default_factory=list)
     parts: list[dict[str, Any]] = field(default_factory=list)
     sessions: list[dict[str, Any]] = field(default_factory=list)
@@ -62,6 +63,7 @@ class Manifest:
             entry["first"],
             [self.columns[column] for column in entry["columns"]],
             entry["seeds"],
+            kind_of(self.study),
         )
 
     def add_missing(self, columns: Sequence[Column], seeds: Sequence[int], size: PartSize) -> None:
@@ -126,6 +128,7 @@ class Manifest:
             "tasks": self.study.run.tasks,
             "steps": self.steps[0] if len(set(self.steps)) == 1 else list(self.steps),
             "images": dict(self.images),
+            "outcome": dict(self.outcome),
             "scaled": dict(self.scaled),
             "part_size": self.part_size,
             "columns": [{**column.key(), "point": column.point} for column in self.columns],
@@ -198,6 +201,7 @@ def open_manifest(folder: Path) -> Manifest:
         record.images.model_dump(),
         record.scaled.model_dump(exclude_none=True),
         record.part_size,
+        record.outcome.model_dump(),
         files.parsed(folder / MANIFEST, lambda: [column(entry) for entry in record.columns], files.COPY, whole),
         [part.model_dump() for part in record.parts],
         [session.model_dump() for session in record.sessions],
@@ -219,7 +223,8 @@ def differences(manifest: Manifest, study: Study, images: Mapping[str, Any]) -> 
         changed = [key for key in after if before.get(key) != after[key]]
         lines += [_difference(f"{name}.{key}", before.get(key), after[key]) for key in changed]
     if dict(manifest.images) != dict(images) and not lines:
-        lines.append("the images are not the same, though the data set has the same name")
+        what = "network, optimizer, loss or stream" if kind_of(study) == "own" else "images"
+        lines.append(f"the {what} are not the same, though the problem has the same name")
     if study.run.tasks < manifest.study.run.tasks:
         lines.append(_difference("run.tasks", manifest.study.run.tasks, study.run.tasks) + " (it may only grow)")
     wanted: dict[str, list[Column]] = defaultdict(list)

@@ -10,9 +10,8 @@ from pathlib import Path
 import polars as pl
 
 from supple.lab.study import checkpoint, files
-from supple.lab.study.problem import Problem, Trainer
+from supple.lab.study.problem import StudyProblem, Trainer
 from supple.lab.study.results import CHECKPOINT, SCHEMAS, check_part, dump_table, part_folder, read_table
-from supple.lab.study.schema import Transformer
 from supple.lab.study.spec import Column
 
 _SHARE = 0.01
@@ -24,17 +23,25 @@ class Stopped(Exception):
 
 
 class Part:
-    """Some runs of a study that are trained together.
+    """Some runs of a study of a kind that are trained together.
 
     They are those of C columns and S seeds; their numbers follow the first, seed-first.
     """
 
-    def __init__(self, folder: Path, number: int, first: int, columns: Sequence[Column], seeds: Sequence[int]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        number: int,
+        first: int,
+        columns: Sequence[Column],
+        seeds: Sequence[int],
+        kind: str = "permuted",
+    ) -> None:
         self.number, self.columns, self.seeds = number, columns, seeds
         self.folder = part_folder(folder, number)
         self.size = len(columns) * len(seeds)
         self.runs = range(first, first + self.size)
-        self._schemas = SCHEMAS["class_incremental" if isinstance(columns[0].network, Transformer) else "permuted"]
+        self._schemas = SCHEMAS[kind]
 
     @property
     def done(self) -> int:
@@ -64,7 +71,7 @@ class Part:
 
     def train(
         self,
-        problem: Problem,
+        problem: StudyProblem,
         tasks: int,
         on_step: Callable[[int, int], object] = lambda task, step: None,
         on_stage: Callable[[float, Sequence[float]], object] = lambda done, accuracy: None,
@@ -119,7 +126,7 @@ class Part:
             if stopping and not last:
                 raise Stopped
 
-    def _read(self, name: str, problem: Problem, stage: int) -> pl.DataFrame:
+    def _read(self, name: str, problem: StudyProblem, stage: int) -> pl.DataFrame:
         """A frame of earlier stages; rows beyond the checkpoint are left out, since they will come again."""
         schema = problem.schemas[name]
         if not stage:

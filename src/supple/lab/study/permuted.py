@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import polars as pl
-from torch import Tensor
-
 from supple.lab.nn import Architecture
-from supple.lab.population import Disturbance, Population, TaskMetrics
+from supple.lab.population import Population
 from supple.lab.population.graphs import WARM_UP
 from supple.lab.study.assembly import assemble
 from supple.lab.study.errors import StudyError
 from supple.lab.study.limits import ROW_IN_MEMORY
-from supple.lab.study.problem import Problem, StageResult, Trainer, timed
-from supple.lab.study.results import DISTURBANCES, DISTURBANCES_SCHEMA, SCHEMAS, TASKS, TASKS_SCHEMA
+from supple.lab.study.population_trainer import PopulationTrainer
+from supple.lab.study.problem import StudyProblem, timed
+from supple.lab.study.results import SCHEMAS
 from supple.lab.study.run_config import cached
 from supple.lab.study.schema import Network
 from supple.lab.study.spec import Column, PermutedStudy
@@ -31,34 +29,7 @@ _MEASURING = 16
 """Bytes that measuring at the start of a task takes for each example and hidden unit; measured."""
 
 
-class PopulationTrainer(Trainer):
-    """Trains a population of C columns, whose R runs have these numbers."""
-
-    def __init__(self, population: Population, columns: int, runs: Sequence[int]) -> None:
-        self.population, self._columns = population, columns
-        self._runs = pl.Series("run", runs, dtype=pl.Int32)
-
-    def learn(self, on_step: Callable[[int], object]) -> StageResult:
-        """Learns the next task."""
-        task = self.stage
-        metrics = self.population.train_task(task, on_step)
-        self.stage += 1
-        rows = {TASKS: tasks_frame(self._runs, task, metrics)}
-        if metrics.disturbances:
-            rows[DISTURBANCES] = pl.concat([disturbances_frame(self._runs, task, one) for one in metrics.disturbances])
-        return StageResult(rows, metrics.accuracy.view(-1, self._columns).mean(dim=0).tolist())
-
-    def state_dict(self) -> dict[str, Any]:
-        """States of the networks, the optimizer and the method."""
-        return {"tasks": self.stage, **self.population.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes back what :meth:`state_dict` gave."""
-        self.population.load_state_dict(state)
-        self.stage = int(state["tasks"])
-
-
-class PermutedProblem(Problem):
+class PermutedProblem(StudyProblem):
     """Tasks that are images with their pixels in another order each."""
 
     sets = ("train",)
@@ -76,7 +47,8 @@ class PermutedProblem(Problem):
         """Bytes of weights, gradients and averages, of the examples, and of what the networks make of them."""
         network, images = _network(column), self.images[0]
         examples = min(self.study.measure.examples, len(images))
-        run = self._weights(column) * _COPIES[column.optimizer.name]
+        optimizer: Any = column.optimizer
+        run = self._weights(column) * _COPIES[optimizer.name]
         made = _MEASURING * examples * network.hidden * network.depth
         rows = ROW_IN_MEMORY * self.study.run.tasks
         each = columns * (run + made + rows) + 2 * 4 * examples * images.images[0].numel()
@@ -87,8 +59,8 @@ class PermutedProblem(Problem):
         return cached(self._weights(column)) if self.device == "cpu" else None
 
     def multiply_adds(self, column: Column) -> int:
-        """Multiply-adds of a training step, for each image."""
-        return self._architecture(column).multiply_adds
+        """Multiply-adds of a training step."""
+        return self.study.problem.batch_size * self._architecture(column).multiply_adds
 
     def trainer(self, columns: Sequence[Column], seeds: Sequence[int], runs: Sequence[int]) -> PopulationTrainer:
         """What trains a part."""
@@ -127,28 +99,3 @@ class PermutedProblem(Problem):
 def _network(column: Column) -> Network:
     assert isinstance(column.network, Network)
     return column.network
-
-
-def tasks_frame(runs: pl.Series, task: int, metrics: TaskMetrics) -> pl.DataFrame:
-    """What was measured of one task: a row a run, as in :data:`supple.lab.study.results.TASKS_SCHEMA`."""
-    columns: dict[str, Any] = {"run": runs, "task": task}
-    for name in list(TASKS_SCHEMA)[2:]:
-        value = getattr(metrics, name)
-        columns[name] = None if value is None else _numpy(value)
-    return pl.DataFrame(columns).cast(pl.Schema(TASKS_SCHEMA)).select(list(TASKS_SCHEMA))
-
-
-def disturbances_frame(runs: pl.Series, task: int, measured: Disturbance) -> pl.DataFrame:
-    """What one reinitialization changed: a row for each run in which something was reinitialized, as in
-    :data:`supple.lab.study.results.DISTURBANCES_SCHEMA`.
-    """
-    columns: dict[str, Any] = {"run": runs, "task": task, "step": measured.step}
-    for name in list(DISTURBANCES_SCHEMA)[3:]:
-        value = _numpy(getattr(measured, name))
-        columns[name] = value if value.ndim == 1 else value.tolist()
-    frame = pl.DataFrame(columns).cast(pl.Schema(DISTURBANCES_SCHEMA)).select(list(DISTURBANCES_SCHEMA))
-    return frame.filter(pl.col("reinitialized") > 0)
-
-
-def _numpy(value: Tensor) -> Any:
-    return value.detach().to("cpu").numpy()

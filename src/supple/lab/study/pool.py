@@ -145,6 +145,7 @@ class WorkerPool:
     def _tell_parts(self) -> None:
         parts = {number: self.manifest.part(number) for number in self.parts}
         progress = {number: (part.size, part.reached(self.stages)) for number, part in parts.items()}
+        self.watcher.per_cent = bool(self.manifest.outcome["share"])
         self.watcher.start(progress, self.manifest.steps)
 
     def _handle(self, number: int, event: dict[str, Any] | None) -> None:

@@ -17,6 +17,7 @@ import polars as pl
 import torch
 
 from supple.lab.data import LabelledImages
+from supple.lab.study.schema import Outcome
 from supple.lab.study.spec import Column, Study
 
 
@@ -54,13 +55,13 @@ class Trainer(ABC):
         """Takes back what :meth:`state_dict` gave."""
 
 
-class Problem(ABC):
-    """The problem of a study with its images, on the device that trains.
+class StudyProblem(ABC):
+    """The problem of a study, with its images where it has such, on the device that trains.
 
     The images are the sets named by :attr:`sets`; with ``graphs`` equal steps are replayed as a CUDA graph.
     """
 
-    sets: ClassVar[Sequence[str]]
+    sets: ClassVar[Sequence[str]] = ()
     """Which sets of images it takes: "train", "test"."""
     schemas: ClassVar[Mapping[str, Mapping[str, Any]]]
     """For each file of a part the columns of its table. The last is that of the tasks, which has a row a run and task;
@@ -73,6 +74,15 @@ class Problem(ABC):
     def stages(self) -> int:
         """Stages a task."""
         return self.study.problem.stages
+
+    @property
+    def outcome(self) -> Outcome:
+        """What runs are compared by."""
+        return Outcome()
+
+    def check(self, tasks: int, columns: Sequence[Column], seeds: Sequence[int]) -> None:
+        """Finds out, before anything is trained, what would go wrong; StudyError says what and where."""
+        return
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -105,7 +115,7 @@ class Problem(ABC):
 
     @abstractmethod
     def multiply_adds(self, column: Column) -> int:
-        """Multiply-adds of the matrix products of a training step, for each image; all else is left out."""
+        """Multiply-adds of the matrix products of a training step; all else is left out."""
 
     @abstractmethod
     def trainer(self, columns: Sequence[Column], seeds: Sequence[int], runs: Sequence[int]) -> Trainer:

@@ -19,7 +19,9 @@ _SHOWN = 12
 
 
 class Watcher:
-    """What follows a run; this one says nothing."""
+    """What follows a run; this one says nothing. What runs are compared by may be no share (``per_cent``)."""
+
+    per_cent = True
 
     def start(self, parts: Mapping[int, tuple[int, float]], steps: Sequence[int]) -> None:
         """Called when it is known what is to be trained, and again where a part was halved.
@@ -113,9 +115,13 @@ class Tally(Watcher):
                 sums[method][1] += weight
         return {method: total / weight for method, (total, weight) in [*sums.items()][:_SHOWN]}
 
+    def value(self, value: float) -> str:
+        """An accuracy, or what else runs are compared by, as text."""
+        return f"{100 * value:.1f}%" if self.per_cent else f"{value:.4g}"
+
     def line(self) -> str:
         """All of it in one line."""
-        each = [f"{short(method)} {100 * value:.1f}%" for method, value in self.accuracies().items()]
+        each = [f"{short(method)} {self.value(value)}" for method, value in self.accuracies().items()]
         return "  ".join(filter(None, (f"{100 * self.share:.1f}%", *each, f"({self.pace()})" if self.pace() else "")))
 
     def __enter__(self) -> Tally:
@@ -169,7 +175,7 @@ class Bars(Tally):
     def _view(self) -> Group:
         table = Table(box=None, padding=(0, 2), show_header=False)
         for method, value in self.accuracies().items():
-            table.add_row(shown(short(method)), f"{100 * value:.1f}%")
+            table.add_row(shown(short(method)), self.value(value))
         return Group(table, self._progress)
 
     def __enter__(self) -> Bars:

@@ -33,7 +33,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from supple.lab.study import checkpoint, files
 from supple.lab.study.run_config import PART_SIZE
-from supple.lab.study.spec import STUDIES, Study
+from supple.lab.study.schema import Outcome
+from supple.lab.study.spec import Study, kind_of, study_class
 from supple.lab.study.summary import summary_of
 from supple.structure.description import format_row, html_table
 
@@ -106,11 +107,16 @@ DISTURBANCES_SCHEMA: Mapping[str, Any] = {
 """Columns of the frame of disturbances; see :class:`supple.lab.population.Disturbance`."""
 
 
+OWN_SCHEMA: Mapping[str, Any] = {**TASKS_SCHEMA, "metric": pl.Float32}
+"""Columns of the frame of tasks of a problem of one's own; "metric" is what it is compared by, where that is neither
+accuracy nor loss."""
+
 SCHEMAS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "permuted": {DISTURBANCES: DISTURBANCES_SCHEMA, TASKS: TASKS_SCHEMA},
     "class_incremental": {EPOCHS: EPOCHS_SCHEMA, TASKS: ADDITIONS_SCHEMA},
+    "own": {TASKS: OWN_SCHEMA},
 }
-"""The tables of a part, by the kind of problem, in the order in which they are written."""
+"""The tables of a part, by the kind of study, in the order in which they are written."""
 
 _STAGES = {TASKS: ("task", "tasks"), EPOCHS: ("epoch", "epoch")}
 """Tables that have a row a run and stage: the column of stages, and what a checkpoint calls their number."""
@@ -207,6 +213,7 @@ class ManifestRecord(_Record):
     tasks: _Number
     steps: _Number | list[_Number]
     images: Images
+    outcome: Outcome = Outcome()
     scaled: Scaled
     part_size: _Number | None = PART_SIZE
     columns: list[ColumnRecord] = []
@@ -218,11 +225,7 @@ class ManifestRecord(_Record):
     def _of_its_kind(cls, content: Any) -> Any:
         """Reads the study by its kind; not its columns, since those that were run stand beside it."""
         if isinstance(content, dict) and isinstance(content.get("study"), dict):
-            problem = content["study"].get("problem")
-            kind = STUDIES.get(str(problem.get("kind"))) if isinstance(problem, dict) else None
-            if kind is None:
-                raise ValueError(f"study.problem.kind is none of {', '.join(STUDIES)}")
-            return {**content, "study": kind(**content["study"])}
+            return {**content, "study": study_class(content["study"].get("problem"))(**content["study"])}
         return content
 
     @model_validator(mode="after")
@@ -244,9 +247,9 @@ class Results:
 
     ``study`` is as it was run: ``study.run.tasks`` is how many tasks a run has when it is complete; ``steps`` are the
     optimizer steps of each task. ``scaled`` is what was changed on the command line ("tasks", "seeds" and the like),
-    each with what the study file says and what was run. ``runs`` has a row a run, as docs/results-format.md describes,
-    with "done", how many tasks it has learned. ``tables`` are the frames below by the names of their files, which are
-    read when they are collected where :func:`scan` found them.
+    each with what the study file says and what was run; ``outcome`` is what runs are compared by. ``runs`` has a row a
+    run, as docs/results-format.md describes, with "done", how many tasks it has learned. ``tables`` are the frames
+    below by the names of their files, which are read when they are collected where :func:`scan` found them.
     """
 
     folder: Path
@@ -254,6 +257,7 @@ class Results:
     study: Study
     steps: tuple[int, ...]
     images: Images
+    outcome: Outcome
     scaled: Mapping[str, tuple[Any, Any]]
     sessions: tuple[Session, ...]
     runs: pl.DataFrame
@@ -320,7 +324,7 @@ def scan(folder: str | PathLike[str]) -> Results:
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    study, steps, schemas = manifest.study, manifest.steps, SCHEMAS[manifest.study.problem.kind]
+    study, steps, schemas = manifest.study, manifest.steps, SCHEMAS[kind_of(manifest.study)]
     runs = _read_runs(folder, manifest)
     places = {folder: runs}
     if not is_export(folder):
@@ -340,6 +344,7 @@ def scan(folder: str | PathLike[str]) -> Results:
         study=study,
         steps=(steps,) * manifest.tasks if isinstance(steps, int) else tuple(steps),
         images=manifest.images,
+        outcome=manifest.outcome,
         scaled=manifest.scaled.model_dump(exclude_none=True),
         sessions=tuple(manifest.sessions),
         runs=runs,

@@ -17,8 +17,8 @@ import torch
 
 from supple.lab.study.errors import StudyError
 from supple.lab.study.limits import cores, usable_memory
-from supple.lab.study.problem import Problem
-from supple.lab.study.spec import ClassIncrementalStudy, Column, Study
+from supple.lab.study.problem import StudyProblem
+from supple.lab.study.spec import ClassIncrementalStudy, Column, PermutedStudy, Study
 
 PartSize = Callable[[Column, int, int], int]
 """How many runs to train together, from one of their columns, and the numbers of seeds and of columns."""
@@ -37,7 +37,8 @@ class RunConfig:
 
     ``study`` is already cut down to that; ``original`` is as its file says it, None where that is the same. ``memory``
     is the bytes that one process may take, ``part_size`` the most runs that are trained together; None: as the folder
-    says, or else :data:`PART_SIZE` on a CPU. StudyError if the device cannot do what is asked for.
+    says, or else :data:`PART_SIZE` on a CPU; ``given`` is the problem of a study of kind
+    "own". StudyError if the device cannot do what is asked for.
     """
 
     study: Study
@@ -52,17 +53,20 @@ class RunConfig:
     memory: int | None = None
     part_size: int | None = None
     command: str = ""
+    given: Any = None
 
     def __post_init__(self) -> None:
-        if self.graphs and isinstance(self.study, ClassIncrementalStudy):
+        if self.graphs and not isinstance(self.study, PermutedStudy):
+            compiled = "; a transformer has compiled = true in [network]"
             raise StudyError(
-                "--graphs is for perceptrons on permuted images; a transformer has compiled = true in [network]"
+                "--graphs is for perceptrons on permuted images"
+                f"{compiled if isinstance(self.study, ClassIncrementalStudy) else '; leave it out'}"
             )
         if self.device != "cpu":
             return
         if self.graphs:
             raise StudyError("--graphs records steps of a GPU; leave it out, or add --device cuda")
-        if any(column.network.precision == "tf32" for column in self.study.columns):
+        if any(getattr(column.network, "precision", "") == "tf32" for column in self.study.columns):
             raise StudyError("precision tf32 is of products on a GPU; choose float32 or bfloat16, or add --device cuda")
 
     @property
@@ -74,7 +78,8 @@ class RunConfig:
     def problem_options(self) -> dict[str, Any]:
         """What :func:`supple.lab.study.problems.open_problem` takes beside the study."""
         data_dir = None if self.data_dir is None else str(self.data_dir.absolute())
-        return {"data_dir": data_dir, "verify": self.verify, **self.runtime}
+        given = {} if self.given is None else {"given": self.given}
+        return {"data_dir": data_dir, "verify": self.verify, **self.runtime, **given}
 
     @cached_property
     def process_count(self) -> int:
@@ -98,7 +103,7 @@ def usual_part_size(config: RunConfig) -> int | None:
     return config.part_size or (PART_SIZE if config.device == "cpu" else None)
 
 
-def fitting(config: RunConfig, problem: Problem, most: int | None) -> PartSize:
+def fitting(config: RunConfig, problem: StudyProblem, most: int | None) -> PartSize:
     """How many runs to train together: at most so many, of large networks as many as train fastest, if they fit.
 
     What it returns raises ValueError where not even one run fits into the memory.

@@ -21,7 +21,6 @@ from supple.lab.study.problems import open_problem
 from supple.lab.study.progress import Watcher
 from supple.lab.study.results import holds_results
 from supple.lab.study.run_config import RunConfig, fitting, usual_part_size
-from supple.lab.study.schema import ClassIncremental
 from supple.lab.study.spec import Study
 
 GRACE = 20.0
@@ -53,6 +52,7 @@ def plan(config: RunConfig) -> tuple[Manifest, list[int], bool]:
     """
     study = config.study
     problem = open_problem(study, **config.problem_options)
+    problem.check(study.run.tasks, study.columns, study.run.seeds)
     identity = problem.identity
     if holds_results(config.folder):
         manifest = open_manifest(config.folder)
@@ -68,6 +68,7 @@ def plan(config: RunConfig) -> tuple[Manifest, list[int], bool]:
         manifest.part_size = config.part_size or manifest.part_size
     else:
         manifest, before = Manifest(config.folder, config.name, study, [], identity, {}, usual_part_size(config)), None
+        manifest.outcome = problem.outcome.model_dump()
     manifest.steps = problem.steps(manifest.study.run.tasks, manifest.study.run.seeds)
     manifest.scaled = scaled(config.original or study, manifest.study)
     limits.check_disk(config.folder, len(study.columns) * len(study.run.seeds) * study.run.tasks)
@@ -183,11 +184,11 @@ def scaled(original: Study, run: Study) -> dict[str, list[Any]]:
         "tasks": (original.run.tasks, run.run.tasks),
         "seeds": (list(original.run.seeds), list(run.run.seeds)),
         "methods": (list(original.methods), list(run.methods)),
-        "data": (original.problem.data, run.problem.data),
-        "precision": (original.network.precision, run.network.precision),
     }
-    if isinstance(original.problem, ClassIncremental) and isinstance(run.problem, ClassIncremental):
-        pairs["epochs"] = original.problem.epochs, run.problem.epochs
+    for name, section in (("data", "problem"), ("precision", "network"), ("epochs", "problem")):
+        before, after = (getattr(getattr(one, section), name, None) for one in (original, run))
+        if isinstance(before, str | int) and isinstance(after, type(before)):
+            pairs[name] = before, after
     return {name: list(pair) for name, pair in pairs.items() if pair[0] != pair[1]}
 
 

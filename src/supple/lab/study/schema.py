@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal
 
@@ -107,6 +107,66 @@ class ClassIncremental(Section):
     def tasks(self) -> int:
         """How many tasks there are: the different numbers of classes."""
         return 1 + -(-(DATA_SETS[self.data].classes - self.first) // self.step)
+
+
+class Outcome(BaseModel):
+    """What runs are compared by.
+
+    Its name, its column in the table of tasks, whether lower is better, and whether it is a share.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True)
+    name: str = "accuracy"
+    column: Literal["accuracy", "loss", "metric"] = "accuracy"
+    lower: bool = False
+    share: bool = True
+
+
+class Own(Section):
+    """A problem of one's own, "package.module:factory"; all else are arguments of the factory.
+
+    Of what was given in a call of :func:`supple.lab.compare` the kind is "own".
+    """
+
+    model_config = ConfigDict(extra="allow")
+    kind: str
+
+    @model_validator(mode="after")
+    def _plain(self) -> Own:
+        _check_plain(self.arguments, "the factory of the problem")
+        return self
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the factory is called with."""
+        return dict(self.model_extra or {})
+
+    @property
+    def stages(self) -> int:
+        """Stages a task: between two of them training can be taken up."""
+        return 1
+
+
+class Settings(Section):
+    """What the network or the optimizer of a problem of one's own is made with, by name."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="after")
+    def _plain(self) -> Settings:
+        _check_plain(self.values, "a network or an optimizer")
+        return self
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The settings."""
+        return dict(self.model_extra or {})
+
+
+def _check_plain(values: Mapping[str, Any], of: str) -> None:
+    for name, value in values.items():
+        if not isinstance(value, bool | int | float | str):
+            raise ValueError(f"{name} is {value!r}; a setting of {of} is a number, a word or a switch")
 
 
 class Network(Section):
@@ -247,6 +307,12 @@ class Measure(Section):
 
     examples: Whole = Field(default=1500, ge=1)
     disturbances: Whole = Field(default=0, ge=0)
+
+
+class MeasureOwn(Section):
+    """On how many examples of a task, about, dead units and ranks are measured at its start; 0: not at all."""
+
+    examples: Whole = Field(default=1500, ge=0)
 
 
 class MeasureAdditions(Section):

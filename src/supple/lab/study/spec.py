@@ -58,10 +58,13 @@ from supple.lab.study.schema import (
     Length,
     Measure,
     MeasureAdditions,
+    MeasureOwn,
     Network,
     Optimizer,
+    Own,
     Permuted,
     Section,
+    Settings,
     Transformer,
 )
 
@@ -84,8 +87,8 @@ class Column:
     method: str
     kind: str
     settings: Mapping[str, Any]
-    network: Network | Transformer
-    optimizer: Optimizer | CycledSGD
+    network: Network | Transformer | Settings
+    optimizer: Optimizer | CycledSGD | Settings
     point: str
 
     def key(self) -> dict[str, Any]:
@@ -115,11 +118,11 @@ class Study(Section):
     # Its sections are made of tables, not given as such.
     model_config = ConfigDict(strict=False)
 
-    problem: Permuted | ClassIncremental
-    network: Network | Transformer
-    optimizer: Optimizer | CycledSGD
+    problem: Permuted | ClassIncremental | Own
+    network: Network | Transformer | Settings
+    optimizer: Optimizer | CycledSGD | Settings
     run: Length
-    measure: Measure | MeasureAdditions
+    measure: Measure | MeasureAdditions | MeasureOwn
     methods: dict[str, dict[str, Any]] = Field(min_length=1)
 
     @cached_property
@@ -203,8 +206,48 @@ class ClassIncrementalStudy(Study):
         return self
 
 
-STUDIES: Mapping[str, type[Study]] = {"permuted": PermutedStudy, "class_incremental": ClassIncrementalStudy}
-"""The kinds of studies, by the kind of their problem."""
+class OwnStudy(Study):
+    """A study of a problem of one's own: any network, optimizer, stream and loss."""
+
+    problem: Own
+    network: Settings = Settings()
+    optimizer: Settings = Settings()
+    measure: MeasureOwn = MeasureOwn()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, content: Any) -> Any:
+        """Takes the name of a factory alone for a problem without arguments."""
+        if isinstance(content, dict) and isinstance(content.get("problem"), str):
+            return {**content, "problem": {"kind": content["problem"]}}
+        return content
+
+
+STUDIES: Mapping[str, type[Study]] = {
+    "permuted": PermutedStudy,
+    "class_incremental": ClassIncrementalStudy,
+    "own": OwnStudy,
+}
+"""The kinds of studies, by the kind of their problem; one that is named package.module:factory is of one's own."""
+
+
+def study_class(problem: Any) -> type[Study]:
+    """The kind of study for what a study says of its problem; ValueError if there is no such kind."""
+    kind = problem.get("kind", "permuted") if isinstance(problem, Mapping) else problem
+    if isinstance(kind, str) and ":" in kind:
+        return OwnStudy
+    kind = "permuted" if problem is None or not isinstance(problem, Mapping | str) else kind
+    if not isinstance(kind, str) or kind not in STUDIES:
+        raise ValueError(
+            f"problem.kind: {nearest(kind, [one for one in STUDIES if one != 'own'])} "
+            "One of your own is named package.module:factory."
+        )
+    return STUDIES[kind]
+
+
+def kind_of(study: Study) -> str:
+    """The kind of a study, a key of :data:`STUDIES`."""
+    return "own" if isinstance(study, OwnStudy) else study.problem.kind
 
 
 def _changed(section: _AnySection, changes: Mapping[str, Any], where: str) -> _AnySection:
@@ -281,15 +324,12 @@ def parse(text: str, name: str) -> Study:
 
 def from_dict(content: Mapping[str, Any], name: str) -> Study:
     """Makes a study of what a study file holds; the name is for messages."""
-    problem = content.get("problem")
-    kind = problem.get("kind", "permuted") if isinstance(problem, Mapping) else "permuted"
-    if not isinstance(kind, str) or kind not in STUDIES:
-        raise StudyError(f"{name}: problem.kind: {nearest(kind, STUDIES)}")
     try:
-        study = STUDIES[kind](**content)
+        kind = study_class(content.get("problem"))
+        study = kind(**content)
         _ = study.columns
-    except StudyError as error:
-        raise StudyError(f"{name}: {error}") from error
     except ValidationError as error:
-        raise StudyError("\n".join(f"{name}: {line}" for line in explain(error, STUDIES[kind]))) from error
+        raise StudyError("\n".join(f"{name}: {line}" for line in explain(error, kind))) from error
+    except ValueError as error:
+        raise StudyError(f"{name}: {error}") from error
     return study

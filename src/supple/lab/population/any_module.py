@@ -1,0 +1,269 @@
+"""Training any modules on any stream: many networks together where they can be stacked, or one alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from supple.functional import random
+from supple.lab.nn.stack import StackedModule
+from supple.lab.population.learner import Learner
+from supple.lab.population.population import TaskMetrics
+from supple.lab.population.problem import ACCURACY, LOSS, Metric
+from supple.lab.streams.tasks import SeedStream, TaskBatches, number
+from supple.methods import Method
+from supple.metrics import dead_units, feature_rank, mean_magnitude, normalization_scales
+from supple.metrics.unit_features import activation_shapes, flat, read_units
+from supple.structure.find import units
+from supple.structure.tracing.run import arguments_of
+
+_DRAWS = random.purpose("training", "draws")
+
+
+class AnyPopulation(Learner):
+    """R stacked networks of any kind that learn a stream together, or one network that is not stacked.
+
+    Replicas are ordered seed-first, as in :class:`supple.lab.population.Population`; ``streams`` are those of the S
+    seeds. What networks draw while they compute, as dropout does, they draw from torch's generator, which is seeded
+    anew for each task by the first of their seeds; it is left as it was.
+
+    Args:
+        network: the networks, :func:`supple.lab.stack`, or a network.
+        optimizer: their optimizer.
+        streams: a stream a seed.
+        method: acts on them.
+        loss: of one network.
+        metric: of one network; None: as :func:`usual_metric` says.
+        measured_on: so many examples, about, of a task dead units and ranks are measured on; 0: not at all.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        streams: Sequence[SeedStream],
+        method: Method | None,
+        *,
+        loss: Callable[[Any, Tensor], Tensor],
+        metric: Metric | None = None,
+        measured_on: int = 1500,
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(network, optimizer, method)
+        self.streams, self.loss, self.metric = streams, loss, metric
+        self.stacked = network if isinstance(network, StackedModule) else None
+        self.measured_on, self.device = measured_on, torch.device(device)
+        self._probe: tuple[nn.Module, Any, Any] | None = None
+
+    def train_task(self, index: int, progress: Callable[[int], object] = lambda steps: None) -> TaskMetrics:
+        """Learns one task; ``progress`` is called after each step with the number of steps done.
+
+        ValueError if the tasks of the seeds do not fit together, or the loss cannot be computed.
+        """
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(number(self.streams[0].seed, _DRAWS, index))
+            return self._train_task(index, progress)
+
+    def _train_task(self, index: int, progress: Callable[[int], object]) -> TaskMetrics:
+        tasks = [stream.task(index) for stream in self.streams]
+        batches = self._together(index, tasks)
+        ahead: list[tuple[Any, Tensor]] = []
+        while sum(y.shape[1] for _, y in ahead) < max(1, self.measured_on) and (batch := next(batches, None)):
+            ahead.append(batch)
+        if not ahead:
+            raise ValueError(f"task {index} of seed {self.streams[0].seed} has no batches")
+        before = self._reinitialized()
+        self.enter(index)
+        dead, rank = self._measure([x for x, _ in ahead])
+        weights, scales = self._magnitude(self.network.parameters()), self._scales()
+        losses, values = torch.zeros_like(weights), torch.zeros_like(weights)
+        for step, (x, y) in enumerate(chain(ahead, batches), start=1):
+            try:
+                loss, value = self.step(x, y)
+            except (LookupError, RuntimeError, TypeError, ValueError) as error:
+                if "memory" in str(error):
+                    raise
+                raise ValueError(f"task {index}, batch {step - 1}: {error}") from error
+            if step == 1:
+                gradients = self._magnitude(p.grad for p in self.network.parameters() if p.grad is not None)
+            losses += loss
+            values += value
+            progress(step)
+        values = values / step if tasks[0].test is None else self._test(index, tasks)
+        known = {"accuracy": values} if self.metric is ACCURACY else {"accuracy": None, "metric": values}
+        return TaskMetrics(
+            **({"accuracy": None} if self.metric is LOSS else known),
+            loss=losses / step,
+            dead=dead,
+            rank=rank,
+            weight_magnitude=weights,
+            scale_magnitude=scales,
+            gradient_magnitude=gradients,
+            reinitialized=self._reinitialized() - before,
+        )
+
+    def step(self, x: Any, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Learns one batch of each seed, [S, B, ...]: loss and metric before it, each [R]."""
+        self.optimizer.zero_grad()
+        output = self._outputs(x)
+        losses = self._each(self.loss, output, y=y)
+        losses.sum().backward()
+        output, losses = tree_map(_detached, output), losses.detach()
+        with torch.no_grad():
+            value = self._metric(output, y, losses)
+        self.optimizer.step()
+        if self.method is not None:
+            self.method.step()
+        if value is None:
+            with torch.no_grad():
+                value = self._metric(output, y, losses, self._outputs(x))
+            assert value is not None
+        return losses, value
+
+    def _outputs(self, x: Any) -> Any:
+        arguments, keywords = arguments_of(x if self.stacked is not None else tree_map(_first, x))
+        return self.network(*arguments, **keywords)
+
+    def _each(self, function: Callable[..., Tensor], *outputs: Any, y: Tensor) -> Tensor:
+        """A function of each network's outputs and its targets, [R]; ValueError if it is not a scalar a network."""
+        if self.stacked is not None:
+            return self.stacked.losses(function, *outputs, y)
+        found = function(*outputs, y[0])
+        if found.shape != ():
+            raise ValueError(f"the loss of one network has shape {tuple(found.shape)}; it has to be a scalar")
+        return found.unsqueeze(0)
+
+    def _metric(self, output: Any, y: Tensor, losses: Tensor, after: Any = None) -> Tensor | None:
+        """The metric of each network, [R]; None where it needs what the step will have changed."""
+        if self.metric is None:
+            one = output if self.stacked is None else tree_map(_first, output)
+            self.metric = usual_metric(one, y[0])
+        function = self.metric.function
+        if function is None:
+            return losses
+        if self.metric.after and after is None:
+            return None
+        outputs = (output, after) if self.metric.after else (output,)
+        return self._each(function, *outputs, y=y).to(losses.dtype)
+
+    @torch.no_grad()
+    def _test(self, index: int, tasks: Sequence[TaskBatches]) -> Tensor:
+        """The metric on the test batches of a task, each weighing as many as it has examples."""
+        training = self.network.training
+        self.network.eval()
+        total, count = torch.zeros(()), 0
+        for x, y in self._together(index, [task.test for task in tasks]):
+            output = self._outputs(x)
+            value = self._metric(output, y, self._each(self.loss, output, y=y), output)
+            assert value is not None
+            total = total + y.shape[1] * value
+            count += y.shape[1]
+        self.network.train(training)
+        return total / count
+
+    def _together(self, index: int, tasks: Sequence[Any]) -> Iterator[tuple[Any, Tensor]]:
+        """The batches of all seeds [S, ...]; ValueError if they are not alike."""
+        seeds, readers = [stream.seed for stream in self.streams], [iter(task) for task in tasks]
+        step = 0
+        while True:
+            batches = [next(reader, None) for reader in readers]
+            there = [batch for batch in batches if batch is not None]
+            if not there:
+                return
+            if len(there) < len(batches):
+                short = seeds[[batch is None for batch in batches].index(True)]
+                long = seeds[[batch is None for batch in batches].index(False)]
+                raise ValueError(
+                    f"task {index} has {step} batches with seed {short} and more with seed {long}; all seeds "
+                    "need as many"
+                )
+            try:
+                yield tree_map(lambda *leaves: torch.stack(leaves).to(self.device), *there)
+            except (RuntimeError, ValueError) as error:
+                raise ValueError(
+                    f"task {index}, batch {step}: the batches of seeds {', '.join(map(str, seeds))} differ in shape "
+                    f"({error})"
+                ) from error
+            step += 1
+
+    def _measure(self, inputs: Sequence[Any]) -> tuple[Tensor | None, Tensor | None]:
+        """Share of dead units, and rank of the last features, of each network [R]; None where there are no units."""
+        if not self.measured_on:
+            return None, None
+        x = tree_map(lambda *leaves: torch.cat(leaves, dim=1), *inputs)
+        if self._probe is None:
+            self._probe = self._prepared(tree_map(_first, x))
+        one, found, shapes = self._probe
+        if not found:
+            return None, None
+        dead, rank = [], []
+        replicas = 1 if self.stacked is None else self.stacked.replicas
+        for r in range(replicas):
+            if self.stacked is not None:
+                _load(one, self.stacked, r)
+            features = _features(one, found, x, len(self.streams) * r // replicas)
+            dying = [
+                dead_units(some, shape.saturated, shape.tolerance) for some, shape in zip(features, shapes, strict=True)
+            ]
+            dead.append(torch.cat(dying).float().mean())
+            rank.append(feature_rank(features[-1]))
+        return torch.stack(dead), torch.stack(rank)
+
+    def _prepared(self, x: Any) -> tuple[nn.Module, Any, Any]:
+        """One network, its hidden units, none where there are none, and their activation functions."""
+        one = self.network if self.stacked is None else self.stacked.replica(0)
+        arguments, keywords = arguments_of(x)
+        try:
+            found = units(one, x)
+            return one, found, activation_shapes(one, found, lambda: one(*arguments, **keywords))
+        except ValueError:
+            return one, (), ()
+
+    def _magnitude(self, tensors: Any) -> Tensor:
+        return mean_magnitude(p.detach() if self.stacked is not None else p.detach().unsqueeze(0) for p in tensors)
+
+    def _scales(self) -> Tensor | None:
+        scales = normalization_scales(self.network).values()
+        return self._magnitude(scales) if scales else None
+
+    def _reinitialized(self) -> Tensor:
+        if self.method is None:
+            replicas = 1 if self.stacked is None else self.stacked.replicas
+            return torch.zeros(replicas, dtype=torch.int64, device=self.device)
+        return self.method.reinitialized.total.reshape(-1)
+
+
+def usual_metric(output: Any, targets: Tensor) -> Metric:
+    """Accuracy where the output of one network has a number for each class of whole targets, else the loss."""
+    whole = not targets.is_floating_point() and not targets.is_complex()
+    if not (whole and isinstance(output, Tensor) and output.ndim == targets.ndim + 1):
+        return LOSS
+    shapes = (output.shape[:-1], (*output.shape[:1], *output.shape[2:]))
+    return ACCURACY if targets.shape in shapes else LOSS
+
+
+def _features(one: nn.Module, found: Any, x: Any, seed: int) -> list[Tensor]:
+    """What the hidden units of a network put out on the examples of one of the seeds, [E, n] a group."""
+    arguments, keywords = arguments_of(tree_map(lambda leaf: leaf[seed], x))
+    return [torch.cat(calls) for calls in read_units(one, found, lambda: one(*arguments, **keywords), flat)]
+
+
+def _load(one: nn.Module, stacked: StackedModule, r: int) -> None:
+    """Gives a network the values of a replica."""
+    rows = dict(stacked.named_parameters()) | dict(stacked.named_buffers())
+    with torch.no_grad():
+        for name, tensor in chain(one.named_parameters(), one.named_buffers()):
+            tensor.copy_(rows[name][r])
+
+
+def _detached(leaf: Any) -> Any:
+    return leaf.detach() if isinstance(leaf, Tensor) else leaf
+
+
+def _first(leaf: Any) -> Any:
+    return leaf[0] if isinstance(leaf, Tensor) else leaf

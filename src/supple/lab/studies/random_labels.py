@@ -1,0 +1,55 @@
+"""Random labels: the same images get new random labels in each task, which the network has to learn by heart.
+
+Source: Lyle et al., "Understanding plasticity in neural networks", ICML 2023; with the sizes of Kumar, Marklund and
+Van Roy, "Maintaining plasticity in continual learning via regenerative regularization", CoLLAs 2024: 1,200 images,
+batches of 16, 400 passes a task, 50 tasks, and a network of two hidden layers of 100. Brightness is from 0 to 1 here,
+and from -1 to 1 in their program.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from supple.functional import random
+from supple.lab import data
+from supple.lab.nn import MLP
+from supple.lab.population.problem import Problem
+from supple.lab.streams import Shuffled
+
+_IMAGES, _LABELS = random.purpose("random labels", "images"), random.purpose("random labels")
+
+
+def make(
+    name: str = "mnist10k",
+    images: int = 1200,
+    batch_size: int = 16,
+    passes: int = 400,
+    data_dir: Path | None = None,
+    verify: bool = True,
+) -> Problem:
+    """The problem, with so many images of a data set; each seed has others."""
+    source = data.load(name, data_dir, verify=verify)
+    pixels = source.images.flatten(1)
+    return Problem(
+        network=lambda seed, hidden=100, depth=2: MLP(pixels.shape[1], hidden, source.classes, depth, seed=seed),
+        optimizer=lambda parameters, lr=1e-3: torch.optim.Adam(parameters, lr=lr),
+        stream=lambda seed: RandomLabels(pixels, source.classes, seed, images, batch_size, passes),
+        loss=nn.functional.cross_entropy,
+    )
+
+
+class RandomLabels:
+    """The tasks of a seed."""
+
+    def __init__(self, pixels: Tensor, classes: int, seed: int, images: int, batch_size: int, passes: int) -> None:
+        self._seed = torch.tensor([seed])
+        chosen = random.permutation(self._seed, _IMAGES, 0, len(pixels))[0, :images]
+        self._pixels, self._classes = pixels[chosen] / 255, classes
+        self._batch_size, self._passes = batch_size, passes
+
+    def __getitem__(self, task: int) -> Shuffled:
+        labels = random.words(self._seed, _LABELS, task, len(self._pixels))[0] % self._classes
+        return Shuffled((self._pixels, labels), self._batch_size, self._passes)

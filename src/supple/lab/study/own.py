@@ -1,0 +1,316 @@
+"""A problem of one's own in a study: any modules on any stream, or a function that trains by itself."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.flop_counter import FlopCounterMode
+
+from supple.lab.nn.stack import stack
+from supple.lab.population import AnyPopulation
+from supple.lab.population.any_module import usual_metric
+from supple.lab.population.problem import ACCURACY, LOSS, Metric, Problem
+from supple.lab.streams.tasks import SeedStream
+from supple.lab.study.assembly import methods_of
+from supple.lab.study.errors import StudyError
+from supple.lab.study.limits import ROW_IN_MEMORY
+from supple.lab.study.own_checks import (
+    check_lengths,
+    check_loss,
+    check_metric,
+    check_same_network,
+    check_stream,
+    explained,
+    length,
+    undisturbed,
+)
+from supple.lab.study.population_trainer import PopulationTrainer
+from supple.lab.study.problem import StudyProblem
+from supple.lab.study.results import OWN_SCHEMA, SCHEMAS
+from supple.lab.study.run_config import cached
+from supple.lab.study.schema import Outcome, Settings
+from supple.lab.study.spec import Column, OwnStudy
+from supple.optim import ReplicatedOptimizer
+from supple.structure.find import units
+from supple.structure.tracing.run import arguments_of
+
+ELEMENTWISE = {
+    getattr(torch.optim, name)
+    for name in ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD")
+}
+"""Optimizers of torch that act on each entry by itself, so that one steps stacked networks as one a network would."""
+
+_COPIES = 8
+"""Memory of a run, in multiples of its weights: gradients, what optimizer and methods remember, a checkpoint."""
+
+_CHECKED = 2
+"""So many tasks, and batches of each, are looked at before anything is trained."""
+
+
+class OwnProblem(StudyProblem):
+    """Networks, optimizer, stream and loss of one's own; a stage is a task."""
+
+    schemas = SCHEMAS["own"]
+    study: OwnStudy
+
+    def __init__(self, study: OwnStudy, problem: Problem, **runtime: Any) -> None:
+        super().__init__(study, **runtime)
+        self.problem = problem
+        self._samples: dict[str, tuple[nn.Module, torch.optim.Optimizer]] = {}
+        self._first: dict[int, list[list[tuple[Any, Tensor]]]] = {}
+
+    def stream(self, seed: int) -> SeedStream:
+        """The stream of a seed."""
+        with explained(f"stream of seed {seed}"):
+            return SeedStream(self.problem.stream, seed, self.problem.batch_size)
+
+    def first(self, seed: int) -> list[list[tuple[Any, Tensor]]]:
+        """The first batches of the first tasks of a seed, as the stream gave them when it was asked first."""
+        if seed not in self._first:
+            self._first[seed] = self._ask(seed)
+        return self._first[seed]
+
+    def _ask(self, seed: int) -> list[list[tuple[Any, Tensor]]]:
+        """Asks the stream for the first batches of the first tasks; those of one task where it has only one."""
+        stream, found = self.stream(seed), []
+        for task in range(_CHECKED):
+            with explained(f"stream of seed {seed}, task {task}"):
+                try:
+                    found.append(list(itertools.islice(stream.task(task), _CHECKED)))
+                except ValueError:
+                    if not task:
+                        raise
+        if not found[0]:
+            raise StudyError(f"task 0 of seed {seed} has no batches")
+        return found
+
+    @cached_property
+    def _example(self) -> tuple[Any, Tensor]:
+        """The first batch of the first seed."""
+        inputs, targets = self.first(self.study.run.seeds[0])[0][0]
+        return tree_map(self._here, inputs), targets.to(self.device)
+
+    def _here(self, leaf: Any) -> Any:
+        return leaf.to(self.device) if isinstance(leaf, Tensor) else leaf
+
+    @cached_property
+    def metric(self) -> Metric:
+        """What runs are compared by."""
+        if self.problem.metric is not None:
+            return self.problem.metric
+        network, _ = self._sample(self.study.columns[0])
+        (arguments, keywords), targets = arguments_of(self._example[0]), self._example[1]
+        with undisturbed(), torch.no_grad():
+            return usual_metric(network(*arguments, **keywords), targets)
+
+    @property
+    def outcome(self) -> Outcome:
+        """What runs are compared by."""
+        tested = self.stream(self.study.run.seeds[0]).task(0).test is not None
+        column = "accuracy" if self.metric is ACCURACY else "loss" if self.metric is LOSS and not tested else "metric"
+        name = "test loss" if self.metric is LOSS and tested else self.metric.name
+        return Outcome(name=name, column=column, lower=self.metric.lower, share=self.metric.share)  # type: ignore[arg-type]
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """A digest of the first batches of seed 0, of network and optimizer as they are without any settings, where
+        they can be without, and of what loss and metric are.
+        """
+        parts: list[Any] = [_name(self.problem.loss), self.metric.name]
+        with suppress(TypeError), undisturbed():
+            network = self.problem.network(0)
+            parts.append([(name, str(p.dtype), tuple(p.shape)) for name, p in network.named_parameters()])
+            optimizer = self.problem.optimizer(network.parameters())
+            parts += [_name(type(optimizer)), sorted(optimizer.defaults.items())]
+        digest = hashlib.sha256(repr(parts).encode())
+        for batch in itertools.chain(*self.first(0)):
+            for leaf in tree_leaves(batch):
+                content = leaf.detach().cpu().contiguous().numpy().tobytes() if isinstance(leaf, Tensor) else repr(leaf)
+                digest.update(content if isinstance(content, bytes) else content.encode())
+        return {"count": 0, "digest": digest.hexdigest()}
+
+    def check(self, tasks: int, columns: Sequence[Column], seeds: Sequence[int]) -> None:
+        """Looks at the stream, the networks, the loss and the methods; StudyError names what is wrong."""
+        for seed in seeds[:2]:
+            check_stream(seed, self.first(seed), self._ask(seed))
+        check_lengths([self.stream(seed) for seed in seeds], self.steps(tasks, seeds[:1]))
+        for column in {_section_text(column): column for column in columns}.values():
+            self._check_network(column, seeds)
+        for column in {column.method: column for column in reversed(columns)}.values():
+            with explained(f"methods.{column.method}"):
+                population = self._population([column], seeds[:1])
+                if population.method is not None:
+                    population.method.close()
+
+    def _check_network(self, column: Column, seeds: Sequence[int]) -> None:
+        """Makes networks of two seeds, the first one twice, and computes loss and metric on the first batches."""
+        with explained("network"):
+            again = [stack(self._make(column), seeds[:1]).state_dict() for _ in range(2)]
+            check_same_network(seeds[0], *again)
+            stack(self._make(column), seeds[:2])
+        network, _ = self._sample(column)
+        for task, batches in enumerate(self.first(seeds[0])):
+            for step, (inputs, targets) in enumerate(batches):
+                place = f"task {task}, batch {step} of seed {seeds[0]}"
+                inputs, targets = tree_map(self._here, inputs), targets.to(self.device)
+                with undisturbed():
+                    output = check_loss(place, network, self.problem.loss, inputs, targets)
+                    check_metric(place, self.metric, output, targets)
+
+    def steps(self, tasks: int, seeds: Sequence[int]) -> list[int]:
+        """Batches of each task of the first seed; StudyError if it has fewer tasks."""
+        stream = self.stream(seeds[0])
+        with explained(f"stream of seed {seeds[0]}"):
+            if stream.indexed and hasattr(stream._tasks, "__len__") and len(stream) < tasks:
+                raise StudyError(f"run.tasks is {tasks}, but the stream of seed {seeds[0]} has {len(stream)} tasks")
+            found = [length(stream, task) for task in range(tasks)]
+        if 0 in found:
+            raise StudyError(f"task {found.index(0)} of seed {seeds[0]} has no batches")
+        return found
+
+    def part_memory(self, column: Column, seeds: int, columns: int) -> int:
+        """Bytes of weights and their copies, of batches, and of what the networks keep for the backward pass."""
+        network, _ = self._sample(column)
+        kept = 0
+
+        def note(tensor: Tensor) -> Tensor:
+            nonlocal kept
+            kept += tensor.numel() * tensor.element_size()
+            return tensor
+
+        (arguments, keywords), targets = arguments_of(self._example[0]), self._example[1]
+        with undisturbed(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            self.problem.loss(network(*arguments, **keywords), targets)
+        batch = sum(_bytes(leaf) for leaf in tree_leaves(self._example))
+        ahead = max(1, -(-self.study.measure.examples // max(1, len(targets)))) * batch
+        run = _COPIES * self._weights(column) + 2 * kept + batch + ROW_IN_MEMORY * self.study.run.tasks
+        return seeds * (columns * run + 2 * ahead)
+
+    def most(self, column: Column) -> int | None:
+        """As many as train fastest together on a core; one where the optimizer looks at whole parameters."""
+        if not self._together(column):
+            return 1
+        return cached(self._weights(column)) if self.device == "cpu" else None
+
+    def multiply_adds(self, column: Column) -> int:
+        """Multiply-adds of a training step, as torch counts them."""
+        network, _ = self._sample(column)
+        (arguments, keywords), targets = arguments_of(self._example[0]), self._example[1]
+        with undisturbed(), FlopCounterMode(display=False) as counter:
+            self.problem.loss(network(*arguments, **keywords), targets).backward()
+        network.zero_grad()
+        return int(counter.get_total_flops()) // 2
+
+    def trainer(self, columns: Sequence[Column], seeds: Sequence[int], runs: Sequence[int]) -> PopulationTrainer:
+        """What trains a part."""
+        return PopulationTrainer(self._population(columns, seeds), len(columns), runs, OWN_SCHEMA)
+
+    def rate(self, columns: Sequence[Column], seeds: Sequence[int], seconds: float) -> float:
+        """Network steps a second, with what is measured at the start of a task."""
+        population = self._population(columns, seeds)
+        steps = self.steps(1, seeds)[0]
+        began = time.perf_counter()
+        taken, first = 0, 0.0
+
+        def note(done: int) -> None:
+            nonlocal taken, first
+            taken = done
+            first = first or time.perf_counter() - began
+            if time.perf_counter() - began >= seconds and taken > 1:
+                raise _Enough
+
+        with suppress(_Enough):
+            population.train_task(0, note)
+        # The first step comes after the measurements of a task.
+        each = (time.perf_counter() - began - first) / max(1, taken - 1) if taken > 1 else first
+        return len(columns) * len(seeds) / (each + max(0.0, first - each) / steps)
+
+    def _population(self, columns: Sequence[Column], seeds: Sequence[int]) -> AnyPopulation:
+        first, replicas = columns[0], [seed for seed in seeds for _ in columns]
+        example = self._example[0]
+        more: dict[str, Any] = {}
+        if self._together(first):
+            network: nn.Module = stack(self._make(first), replicas, example)
+        else:
+            network = self._one(first, replicas[0])
+            more["seed"] = replicas[0]
+            # A method that needs units says itself that there are none.
+            with suppress(ValueError):
+                more["units"] = units(network, example)
+        network = network.to(self.device)
+        optimizer = self._optimizer(first, network)
+        return AnyPopulation(
+            network,
+            optimizer,
+            [self.stream(seed) for seed in seeds],
+            methods_of(network, optimizer, columns, len(seeds), **more),
+            loss=self.problem.loss,
+            metric=self.metric,
+            measured_on=self.study.measure.examples,
+            device=self.device,
+        )
+
+    def _sample(self, column: Column) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """A network of the first seed, with its optimizer, to try things with."""
+        key = _section_text(column)
+        if key not in self._samples:
+            with explained("network"):
+                network = self._one(column, self.study.run.seeds[0]).to(self.device)
+            with explained("optimizer"):
+                self._samples[key] = network, self._optimizer(column, network)
+        return self._samples[key]
+
+    def _one(self, column: Column, seed: int) -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network = self._make(column)(seed)
+        if not isinstance(network, nn.Module):
+            raise StudyError(f"network: it is {type(network).__name__}; it has to be a torch.nn.Module")
+        return network
+
+    def _make(self, column: Column) -> Callable[[int], nn.Module]:
+        settings = _settings(column.network)
+        return lambda seed: self.problem.network(seed, **settings)
+
+    def _optimizer(self, column: Column, network: nn.Module) -> torch.optim.Optimizer:
+        return self.problem.optimizer(network.parameters(), **_settings(column.optimizer))
+
+    def _together(self, column: Column) -> bool:
+        """Whether the optimizer acts on each entry by itself."""
+        _, optimizer = self._sample(column)
+        return isinstance(optimizer, ReplicatedOptimizer) or type(optimizer) in ELEMENTWISE
+
+    def _weights(self, column: Column) -> int:
+        """Bytes of the weights of a run."""
+        network, _ = self._sample(column)
+        return sum(_bytes(p) for p in network.parameters())
+
+
+class _Enough(Exception):
+    """Measured for long enough."""
+
+
+def _settings(section: Any) -> dict[str, Any]:
+    assert isinstance(section, Settings)
+    return section.values
+
+
+def _section_text(column: Column) -> str:
+    return f"{column.network!r} {column.optimizer!r}"
+
+
+def _bytes(leaf: Any) -> int:
+    return leaf.numel() * leaf.element_size() if isinstance(leaf, Tensor) else 0
+
+
+def _name(thing: Any) -> str:
+    return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', type(thing).__qualname__)}"

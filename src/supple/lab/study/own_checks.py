@@ -1,0 +1,132 @@
+"""What can go wrong with a problem of one's own, found out before anything is trained and named with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from supple.lab.population.problem import Metric
+from supple.lab.streams.tasks import SeedStream
+from supple.lab.study.errors import StudyError
+from supple.structure.tracing.run import arguments_of
+
+Batches = Sequence[tuple[Any, Tensor]]
+
+
+def check_stream(seed: int, first: Sequence[Batches], second: Sequence[Batches]) -> None:
+    """Compares the first batches of the first tasks with those that the stream gave when it was asked again."""
+    for task, (once, again) in enumerate(zip(first, second, strict=True)):
+        for step, pair in enumerate(zip(once, again, strict=False)):
+            leaves = [tree_leaves(batch) for batch in pair]
+            if not (len(leaves[0]) == len(leaves[1]) and all(map(_equal, *leaves))):
+                raise StudyError(
+                    f"task {task}, batch {step} of seed {seed} is another when the stream is asked for it again; "
+                    "everything random in it has to come from the seed (torch's own generator does, Python's and "
+                    "numpy's do not)"
+                )
+        if len(once) != len(again):
+            raise StudyError(f"task {task} of seed {seed} has other batches when the stream is asked for it again")
+
+
+def check_lengths(streams: Sequence[SeedStream], expected: Sequence[int]) -> None:
+    """Compares the lengths of tasks with those of the first seed: all of the second, and of others the first task.
+
+    Those of a stream that is no sequence are seen when they are trained.
+    """
+    first = streams[0].seed
+    for stream in streams[1:]:
+        for task in range(len(expected) if stream.indexed and stream is streams[1] else 1):
+            found = length(stream, task)
+            if found != expected[task]:
+                raise StudyError(
+                    f"task {task} has {expected[task]} batches with seed {first} and {found} with seed {stream.seed}; "
+                    "networks of several seeds are trained together, so all seeds need as many"
+                )
+
+
+def check_same_network(seed: int, first: Mapping[str, Tensor], again: Mapping[str, Tensor]) -> None:
+    """Compares the values of a network with those of the one that the same seed made again."""
+    for name, value in first.items():
+        if name not in again or value.shape != again[name].shape:
+            there = tuple(again[name].shape[1:]) if name in again else "none"
+            raise StudyError(
+                f"network: {name} of seed {seed} has shape {tuple(value.shape[1:])}, and {there} when it is made again"
+            )
+        if not _equal(value, again[name]):
+            raise StudyError(f"network: {name} of seed {seed} has other values when it is made again")
+
+
+def check_loss(place: str, network: nn.Module, loss: Callable[..., Any], inputs: Any, targets: Tensor) -> Any:
+    """Computes the loss of a batch, and gives the output of the network."""
+    arguments, keywords = arguments_of(inputs)
+    try:
+        output = network(*arguments, **keywords)
+    except Exception as error:
+        shapes = ", ".join(map(shown, tree_leaves(inputs)))
+        raise StudyError(f"{place}: the network does not take inputs {shapes}: {error}") from error
+    what = f"of outputs {', '.join(map(shown, tree_leaves(output)))} and targets {shown(targets)}"
+    try:
+        found = loss(output, targets)
+    except Exception as error:
+        raise StudyError(f"{place}: the loss {what} cannot be computed: {error}") from error
+    if not isinstance(found, Tensor) or found.shape != ():
+        raise StudyError(f"{place}: the loss {what} is {shown(found)}; it has to be a scalar")
+    if not found.requires_grad:
+        raise StudyError(f"{place}: the loss {what} does not depend on the network's parameters")
+    return output
+
+
+def check_metric(place: str, metric: Metric, output: Any, targets: Tensor) -> None:
+    """Computes the metric of a batch."""
+    if metric.function is None:
+        return
+    with explained(f"{place}: the metric {metric.name}"):
+        value = metric.function(*[output] * (1 + metric.after), targets)
+    if not isinstance(value, Tensor) or value.shape != ():
+        raise StudyError(f"{place}: the metric {metric.name} is {shown(value)}; it has to be a scalar")
+
+
+@contextmanager
+def explained(place: str) -> Iterator[None]:
+    """Makes a StudyError with its place of what goes wrong in a program of somebody's own."""
+    try:
+        yield
+    except StudyError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise StudyError(f"{place}: {error}") from error
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Leaves torch's generators as they were, seeded meanwhile."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+def length(stream: SeedStream, index: int) -> int:
+    """The number of batches of a task, which are counted where it does not say."""
+    task = stream.task(index)
+    return sum(1 for _ in task) if task.length is None else task.length
+
+
+def shown(value: Any) -> str:
+    """A tensor in words, such as "int64 [30] from 0 to 9"."""
+    if not isinstance(value, Tensor):
+        return f"{value!r:.80}"
+    kind = str(value.dtype).removeprefix("torch.")
+    whole = not value.is_floating_point() and not value.is_complex() and value.numel() and value.dtype != torch.bool
+    ends = f" from {value.min()} to {value.max()}" if whole else ""
+    return f"{kind} {list(value.shape)}{ends}"
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape == other.shape and bool(torch.equal(one.nan_to_num(), other.nan_to_num()))
+    return bool(one == other)

@@ -1,0 +1,427 @@
+"""Problems of one's own: a call and a file give what a plain loop gives; mistakes are named before."""
+
+from __future__ import annotations
+
+import random as python_random
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import supple
+from supple.lab import Curve, Metric, Problem, Task, compare, load
+from supple.lab.study import running
+from supple.lab.study.errors import StudyError
+from supple.lab.study.estimate import estimate
+from supple.lab.study.problems import noise_problem
+from supple.lab.study.run_config import RunConfig
+from supple.lab.study.spec import parse
+from supple.methods.registry import METHODS
+
+METHODS_OF = {
+    "base": {},
+    "swr": {"frequency": [2, 3], "factor": 0.2},
+    "cbp": {"replacement_rate": 0.1, "maturity": 3},
+}
+STEPS, TASKS, BATCH = 6, 3, 5
+
+
+def make_network(seed: int, hidden: int = 6) -> nn.Module:
+    return nn.Sequential(nn.Linear(4, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 3))
+
+
+def precise(seed: int) -> nn.Module:
+    """One with which rounding does not decide."""
+    return make_network(seed).double()
+
+
+def sgd(parameters: Any, lr: float = 0.3) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=lr, momentum=0.5)
+
+
+def of_classes(seed: int) -> list[list[tuple[torch.Tensor, torch.Tensor]]]:
+    generator = torch.Generator().manual_seed(seed)
+    draw = {"generator": generator}
+    return [
+        [(torch.randn(BATCH, 4, **draw), torch.randint(3, (BATCH,), **draw)) for _ in range(STEPS)]
+        for _ in range(TASKS)
+    ]
+
+
+def of_precise_classes(seed: int) -> Any:
+    return [[(x.double(), y) for x, y in task] for task in of_classes(seed)]
+
+
+PRECISE = Problem(precise, sgd, of_precise_classes, nn.functional.cross_entropy)
+CLASSES = Problem(make_network, sgd, of_classes, nn.functional.cross_entropy)
+
+
+def plain_loop(problem: Problem, kind: str, settings: dict[str, Any], seed: int, tasks: int = TASKS) -> list[Any]:
+    """(accuracy, loss) of each task, as anybody would write it."""
+    torch.manual_seed(seed)
+    network = problem.network(seed)
+    optimizer = problem.optimizer(network.parameters())
+    # In studies a method leaves what the optimizer remembers as it is, where nothing else is said.
+    keep = {"seed": seed, "optimizer_state": "keep"}
+    method = METHODS[kind](network, optimizer, **keep, **settings) if kind != "base" else None
+    found = []
+    for task in list(problem.stream(seed))[:tasks]:
+        hits, losses = [], []
+        for x, y in task:
+            optimizer.zero_grad()
+            output = network(x)
+            loss = problem.loss(output, y)
+            loss.backward()
+            optimizer.step()
+            if method is not None:
+                method.step()
+            hits.append((output.argmax(-1) == y).float().mean().item())
+            losses.append(loss.item())
+        found.append((sum(hits) / len(hits), sum(losses) / len(losses)))
+    return found
+
+
+def test_a_run_is_what_a_plain_loop_gives(tmp_path: Path) -> None:
+    results = compare(PRECISE, METHODS_OF, tasks=TASKS, seeds=[4, 9], out=tmp_path, examples=8)
+    assert len(results.runs) == 8
+    assert results.runs["part"].n_unique() == 1
+    for run in results.runs.iter_rows(named=True):
+        own = {name: run[name] for name in METHODS_OF[run["method"]]}
+        rows = results.tasks.filter(run=run["run"]).select("accuracy", "loss").rows()
+        for row, expected in zip(rows, plain_loop(PRECISE, run["kind"], own, run["seed"]), strict=True):
+            assert row == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    acted = results.tasks.join(results.runs, on="run").filter(results.tasks["reinitialized"] > 0)
+    assert set(acted["method"]) == {"swr", "cbp"}
+    assert results.tasks["dead"].is_between(0, 1).all()
+    assert results.outcome.name == "accuracy"
+
+
+class Clipped(torch.optim.SGD):
+    """An optimizer that looks at all parameters together."""
+
+    def step(self, closure: Any = None) -> Any:
+        nn.utils.clip_grad_norm_([p for group in self.param_groups for p in group["params"]], 0.01)
+        return super().step(closure)
+
+
+def test_an_optimizer_that_looks_at_whole_networks_steps_each_alone(tmp_path: Path) -> None:
+    problem = replace(PRECISE, optimizer=lambda parameters: Clipped(parameters, lr=0.5))
+    results = compare(problem, {"cbp": METHODS_OF["cbp"]}, tasks=2, seeds=2, out=tmp_path, examples=0)
+    assert results.runs["part"].to_list() == [0, 1]
+    for run, seed in enumerate((0, 1)):
+        rows = results.tasks.filter(run=run).select("accuracy", "loss").rows()
+        for row, expected in zip(rows, plain_loop(problem, "cbp", METHODS_OF["cbp"], seed, 2), strict=True):
+            assert row == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert results.tasks["dead"].null_count() == 4
+
+
+class PowerCut(Exception):
+    pass
+
+
+def one_from_another(seed: int) -> Iterator[Any]:
+    """Tasks and batches that follow from those before."""
+    level = torch.zeros(4)
+    for _ in range(5):
+        found = []
+        for _ in range(4):
+            level = level + 0.1 * torch.randn(4)
+            found.append((level + torch.randn(BATCH, 4), torch.randint(3, (BATCH,))))
+        yield iter(found)
+
+
+def test_what_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    calls, cut = 0, 10**9
+
+    def loss(output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls >= cut:
+            raise PowerCut
+        return nn.functional.cross_entropy(output, targets)
+
+    network = lambda seed: nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Dropout(0.3), nn.Linear(9, 3))  # noqa: E731
+    problem = Problem(network, lambda p: torch.optim.Adam(p, 0.01), one_from_another, loss)
+    options: dict[str, Any] = {"tasks": 5, "seeds": 2, "examples": 6}
+    methods = {"base": {}, "swr": {"frequency": 3, "factor": 0.2}}
+    compare(problem, methods, out=tmp_path / "whole", **options)
+    taken, calls = calls, 0
+    cut = taken - 3
+    with pytest.raises(PowerCut):
+        compare(problem, methods, out=tmp_path / "cut", **options)
+    assert 0 < len(load(tmp_path / "cut").tasks) < 20
+    cut = 10**9
+    compare(problem, methods, out=tmp_path / "cut", **options)
+    files = [tmp_path / name / "parts/0000/tasks.parquet" for name in ("whole", "cut")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    # More of it only adds what is missing.
+    more = compare(problem, {**methods, "l2": {}}, out=tmp_path / "cut", **{**options, "seeds": 3})
+    assert len(more.tasks) == 9 * 5
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+MODULE = """
+import test_own_problems as here
+from supple.lab import Curve, Problem
+
+def make(hidden=6):
+    return Problem(
+        lambda seed: here.make_network(seed, hidden), here.sgd, here.of_classes, here.nn.functional.cross_entropy
+    )
+
+def other():
+    return {"network": here.make_network}
+"""
+
+STUDY = """
+title = "mine"
+problem = "my_problem:make"
+
+[run]
+tasks = 3
+seeds = [4, 9]
+
+[measure]
+examples = 8
+
+[methods.base]
+[methods.swr]
+frequency = [2, 3]
+factor = 0.2
+[methods.cbp]
+replacement_rate = 0.1
+maturity = 3
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    (tmp_path / "my_problem.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    yield
+    sys.modules.pop("my_problem", None)
+
+
+def test_a_file_gives_what_a_call_gives(tmp_path: Path, module: None, thread_workers: None) -> None:
+    called = compare(CLASSES, METHODS_OF, tasks=TASKS, seeds=[4, 9], out=tmp_path / "called", examples=8)
+    study = parse(STUDY, "mine.toml")
+    assert running.run(RunConfig(study, "mine", tmp_path / "run", processes=1)).complete
+    named = compare("my_problem:make", METHODS_OF, tasks=3, seeds=[4, 9], out=tmp_path / "named", examples=8)
+    for other in (load(tmp_path / "run"), named):
+        assert other.tasks.equals(called.tasks)
+        assert other.runs.equals(called.runs)
+    # As shares, which is how clusters train it.
+    for which in range(2):
+        share = RunConfig(study, "mine", tmp_path / "shares", processes=1, part_size=4)
+        assert running.join(share, (which, 2)).complete
+    assert len(load(tmp_path / "shares").tasks) == 24
+
+
+def test_arguments_stand_in_the_file(tmp_path: Path, module: None) -> None:
+    study = parse(
+        STUDY.replace('problem = "my_problem:make"', '[problem]\nkind = "my_problem:make"\nhidden = 9'), "mine"
+    )
+    (found,) = estimate(RunConfig(study, "mine", tmp_path, processes=1), noise_problem(study), 0.01)
+    # Of 4, 9, 9 and 3 units: forward, gradients of weights, and gradients of inputs but for the first layer.
+    assert found.flops == 2 * BATCH * (3 * (4 * 9 + 9 * 9 + 9 * 3) - 4 * 9) * 8 * 3 * STEPS
+    assert found.rate > 0
+    wrong = study.model_copy(update={"problem": study.problem.model_copy(update={"width": 3})})
+    with pytest.raises(StudyError, match=r"my_problem:make' cannot be made: .*width"):
+        noise_problem(wrong)
+    for kind, said in (
+        ("my_problem:gone", "cannot be imported"),
+        ("my_problem:other", "is dict; it has to be"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            compare(kind, ["base"], tasks=1, seeds=1, out=tmp_path / "no")
+
+
+def regression(seed: int) -> list[TensorDataset]:
+    x = torch.randn(TASKS, 40, 4)
+    return [TensorDataset(some, some.sum(1, keepdim=True)) for some in x]
+
+
+def line(seed: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 1))
+
+
+def test_regression_is_compared_by_its_loss_or_a_metric_of_its_own(tmp_path: Path) -> None:
+    problem = Problem(line, sgd, regression, nn.functional.mse_loss, batch_size=8)
+    results = compare(problem, ["base"], tasks=TASKS, seeds=2, out=tmp_path / "loss")
+    assert (results.outcome.column, results.outcome.lower, results.outcome.share) == ("loss", True, False)
+    assert results.tasks["accuracy"].null_count() == results.tasks["metric"].null_count() == 2 * TASKS
+    error = Metric("mean |error|", lambda output, targets: (output - targets).abs().mean(), lower=True)
+    results = compare(replace(problem, metric=error), ["base"], tasks=TASKS, seeds=2, out=tmp_path / "metric")
+    assert results.outcome.column == "metric"
+    # A mean is at most the root of the mean of squares.
+    assert (results.tasks["metric"] <= results.tasks["loss"].sqrt() + 1e-6).all()
+
+
+def test_language_models_and_tests_of_tasks(tmp_path: Path) -> None:
+    def stream(seed: int) -> list[Task]:
+        tokens = torch.randint(7, (3, 32, 6))
+        pairs = [TensorDataset(some[:, :-1], some[:, 1:]) for some in tokens]
+        return [Task(some, test=DataLoader(some, batch_size=16)) for some in pairs]
+
+    def loss(output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(output.flatten(0, -2), targets.flatten())
+
+    network = lambda seed: nn.Sequential(nn.Embedding(7, 8), nn.LayerNorm(8), nn.Linear(8, 7))  # noqa: E731
+    problem = Problem(network, lambda p: torch.optim.AdamW(p, 0.05), stream, loss, batch_size=8)
+    results = compare(problem, ["base", "l2_init"], tasks=2, seeds=2, out=tmp_path)
+    assert results.outcome.name == "accuracy"
+    # On the examples that were learned it does better than on each batch before, and than by chance.
+    assert (results.tasks["accuracy"] > 1 / 7).all()
+    assert results.tasks["scale_magnitude"].null_count() == 0
+
+
+def learn(seed: int, make: Any) -> Iterator[float]:
+    torch.manual_seed(seed)
+    network = make_network(seed)
+    acting = make(network, sgd_of := sgd(network.parameters(), **make.optimizer))
+    for batches in of_classes(seed):
+        for x, y in batches:
+            sgd_of.zero_grad()
+            loss = nn.functional.cross_entropy(network(x), y)
+            loss.backward()
+            sgd_of.step()
+        yield -loss.item()
+        acting.boundary()
+
+
+def test_a_function_that_trains_by_itself(tmp_path: Path) -> None:
+    methods = {"base": {}, "swr": {"frequency": 2, "factor": 0.2}, "fire": {}}
+    before = torch.get_rng_state()
+    results = compare(learn, methods, tasks=2, seeds=[3, 5], out=tmp_path, optimizer={"lr": 0.2})
+    assert torch.equal(torch.get_rng_state(), before)
+    assert results.outcome.name == "return"
+    # One more task takes each run up again.
+    results = compare(Curve(learn), methods, tasks=3, seeds=[3, 5], out=tmp_path, optimizer={"lr": 0.2})
+    assert results.runs["part"].n_unique() == 6
+    for run in results.runs.iter_rows(named=True):
+
+        def make(network: Any, optimizer: Any, run: Any = run) -> Any:
+            if run["kind"] == "base":
+                return supple.lab.study.curve.Acting(None)
+            settings = {} if run["kind"] == "fire" else {"frequency": 2, "factor": 0.2}
+            method = METHODS[run["kind"]](network, optimizer, seed=run["seed"], **settings).attach()
+            return supple.lab.study.curve.Acting(method)
+
+        make.optimizer = {"lr": 0.2}  # type: ignore[attr-defined]
+        expected = torch.tensor(list(learn(run["seed"], make)))
+        assert torch.equal(results.tasks.filter(run=run["run"])["metric"].to_torch(), expected)
+    with pytest.raises(RuntimeError, match="curve of seed 3 ends after 3 numbers"):
+        compare(learn, methods, tasks=4, seeds=[3, 5], out=tmp_path, optimizer={"lr": 0.2})
+
+
+def batches(count: int = 2, high: int = 3, features: int = 4) -> Any:
+    return [(torch.randn(BATCH, features), torch.randint(high, (BATCH,))) for _ in range(count)]
+
+
+made = 0
+
+
+def growing(seed: int) -> nn.Module:
+    global made
+    made += 1
+    return nn.Sequential(nn.Linear(4, 2 + made), nn.ReLU(), nn.Linear(2 + made, 3))
+
+
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "other shapes for each seed": (
+        {"network": lambda seed: make_network(seed, 2 + seed)},
+        r"network: networks of one stack differ in values only, but 0.weight is .* in make\(1\)",
+    ),
+    "other shapes each time": ({"network": growing}, "network: 0.weight of seed 0 has shape .* when it is made again"),
+    "other values each time": (
+        {"network": lambda seed: nn.Sequential(nn.Linear(4, 3)).requires_grad_().apply(scramble)},
+        "network: 0.weight of seed 0 has other values when it is made again",
+    ),
+    "no module": ({"network": lambda seed: 3}, "network: .*int; it has to give one network"),
+    "unequal length": (
+        {"stream": lambda seed: [batches(2 + seed), batches()]},
+        "task 0 has 2 batches with seed 0 and 3 with seed 1",
+    ),
+    "unequal length later": (
+        {"stream": lambda seed: [batches(2), batches(2 + seed)]},
+        "task 1 has 2 batches with seed 0 and 3 with seed 1",
+    ),
+    "too few tasks": ({"stream": lambda seed: [batches()]}, "run.tasks is 2, but the stream of seed 0 has 1 tasks"),
+    "too few tasks of an iterator": (
+        {"stream": lambda seed: iter([batches()])},
+        "stream of seed 0: the stream of seed 0 ends after 1 tasks",
+    ),
+    "no batches": ({"stream": lambda seed: [[], []]}, "task 0 of seed 0 has no batches"),
+    "other batches each time": (
+        {"stream": lambda seed: [[(torch.full((2, 4), python_random.random()), torch.zeros(2).long())]] * 2},
+        "task 0, batch 0 of seed 0 is another when the stream is asked for it again",
+    ),
+    "labels out of range": (
+        {"stream": lambda seed: [batches(high=4, count=9), batches()]},
+        r"task 0, batch \d of seed 0: the loss of outputs float32 \[5, 3\] and targets int64 \[5\] from \d to 3",
+    ),
+    "inputs of another size": (
+        {"stream": lambda seed: [batches(features=5), batches()]},
+        r"network does not take inputs float32 \[5, 5\]",
+    ),
+    "a loss that is no scalar": (
+        {"loss": lambda output, targets: nn.functional.cross_entropy(output, targets, reduction="none")},
+        r"the loss of .* is float32 \[5\]; it has to be a scalar",
+    ),
+    "a loss of nothing": ({"loss": lambda output, targets: output.detach().mean()}, "does not depend on the network"),
+    "a metric that is no scalar": (
+        {"metric": Metric("mine", lambda output, targets: output)},
+        r"the metric mine is float32 \[5, 3\]; it has to be a scalar",
+    ),
+    "no units": ({"network": lambda seed: nn.Sequential(nn.Linear(4, 3))}, "methods.cbp: .*no hidden units"),
+    "an optimizer of nothing": ({"optimizer": lambda p, rate: sgd(p, rate)}, "optimizer: .*rate"),
+}
+
+
+def scramble(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        module.weight.data.mul_(1 + python_random.random())
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_named_before_anything_is_trained(name: str, tmp_path: Path) -> None:
+    changes, said = MISTAKES[name]
+    usual = replace(CLASSES, stream=lambda seed: [batches(), batches()])
+    with pytest.raises(StudyError, match=said):
+        compare(replace(usual, **changes), ["base", "cbp"], tasks=2, seeds=2, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_comes_wrong_later_stops_with_its_place(tmp_path: Path) -> None:
+    stream = lambda seed: [batches(), batches(3), [*batches(), *batches(1, features=7)]]  # noqa: E731
+    with pytest.raises(RuntimeError, match=r"task 2, batch 2: .*4"):
+        compare(replace(CLASSES, stream=stream), ["base"], tasks=3, seeds=1, out=tmp_path, examples=5)
+    assert load(tmp_path).runs["done"].item() in (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"loss": nn.functional.multi_margin_loss}, "the network, optimizer, loss or stream are not the same"),
+        ({"stream": lambda seed: of_classes(seed + 1)}, "the network, optimizer, loss or stream are not the same"),
+    ],
+)
+def test_another_problem_does_not_go_into_the_same_folder(change: Any, said: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"methods": ["base"], "tasks": 1, "seeds": 1, "out": tmp_path}
+    compare(CLASSES, **options)
+    with pytest.raises(StudyError, match=said):
+        compare(replace(CLASSES, **change), **options)
+
+
+def test_a_call_is_gone_on_with_by_a_call_only(tmp_path: Path) -> None:
+    compare(CLASSES, ["base"], tasks=1, seeds=1, out=tmp_path)
+    study = load(tmp_path).study
+    with pytest.raises(StudyError, match="was given in a call of supple"):
+        running.run(RunConfig(study, "mine", tmp_path))

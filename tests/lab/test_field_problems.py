@@ -1,0 +1,253 @@
+"""The problems of the field: what their papers say of them, and that each of their studies trains."""
+
+from __future__ import annotations
+
+import math
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from supple.lab import compare
+from supple.lab.data import mnist10k
+from supple.lab.streams import SeedStream
+from supple.lab.studies import (
+    bit_flipping,
+    continual_imagenet,
+    five_plus_one,
+    label_permutation,
+    permuted_text,
+    random_labels,
+    warm_start,
+)
+from supple.lab.study import shipped
+from supple.lab.study.problems import open_problem
+from supple.lab.study.spec import OwnStudy, read
+
+OF_THE_FIELD = [name for name in shipped.names() if isinstance(read(shipped.find(name)[0]), OwnStudy)]
+
+
+def test_each_problem_has_its_published_size_and_a_small_one() -> None:
+    sizes = {folder: {one.rpartition("/")[2] for one in OF_THE_FIELD if one.startswith(folder)} for folder in
+             {one.rpartition("/")[0] for one in OF_THE_FIELD}}  # fmt: skip
+    assert sizes
+    need_data = {"continual_imagenet", "five_plus_one"}
+    assert sizes == {name: {"full"} if name in need_data else {"full", "small"} for name in sizes}
+
+
+@pytest.mark.parametrize("name", [name for name in OF_THE_FIELD if name.endswith("/small")])
+def test_a_small_one_passes_all_checks_before_training(name: str) -> None:
+    if name.startswith("changing_control/"):
+        pytest.importorskip("gymnasium")
+    study = read(shipped.find(name)[0])
+    problem = open_problem(study)
+    problem.check(study.run.tasks, study.columns, study.run.seeds[:2])
+
+
+def test_random_labels_are_new_and_uniform_for_the_same_images() -> None:
+    stream = random_labels.make().stream(3)  # type: ignore[operator]
+    (first, labels), (second, others) = (stream[task]._tensors for task in (0, 1))
+    assert torch.equal(first, second)
+    assert first.shape == (1200, 784)
+    assert len(stream[0]) == 400 * 75
+    # In about a tenth of the images the label is the same by chance: 120, with a standard deviation of 10.4.
+    assert abs(int((labels == others).sum()) - 120) < 42
+    counts = torch.bincount(labels, minlength=10)
+    assert len(counts) == 10
+    assert (counts - 120).abs().max() < 42
+    assert not torch.equal(random_labels.make().stream(4)[0]._tensors[0], first)  # type: ignore[operator]
+
+
+def test_permuted_labels_are_the_true_ones_at_other_places() -> None:
+    source = mnist10k()
+    known = {
+        pixels.numpy().tobytes(): label for pixels, label in zip(source.images, source.labels.tolist(), strict=True)
+    }
+    stream = label_permutation.make(batch_size=10).stream(0)  # type: ignore[operator]
+    places = []
+    for task in (0, 1):
+        assert len(stream[task]) == 250
+        pixels, labels = (torch.cat(parts) for parts in zip(*stream[task], strict=True))
+        assert len(labels) == 2500
+        seen = (255 * pixels).round().to(torch.uint8)
+        found = {(known[one.numpy().tobytes()], label) for one, label in zip(seen, labels.tolist(), strict=True)}
+        # Each class has one place, and each place one class.
+        assert len(found) == len({true for true, _ in found}) == len({label for _, label in found}) == 10
+        places.append(found)
+    assert places[0] != places[1]
+
+
+def test_plasticity_is_the_share_of_a_samples_loss_that_a_step_takes_away() -> None:
+    # Probabilities of the right class 0.2 and then 0.5; 0.5 and then 0.2, which is no plasticity.
+    before = torch.tensor([[0.2, 0.8], [0.5, 0.5]]).log()
+    after = torch.tensor([[0.5, 0.5], [0.2, 0.8]]).log()
+    expected = (1 - math.log(0.5) / math.log(0.2)) / 2
+    assert label_permutation.plasticity(before, after, torch.tensor([0, 0])).item() == pytest.approx(expected)
+
+
+def test_plasticity_is_measured_across_the_step_of_each_batch(tmp_path: Path) -> None:
+    problem = label_permutation.make(samples=6, batch_size=2)
+    results = compare(problem, ["base"], tasks=1, seeds=1, out=tmp_path, examples=0)
+    torch.manual_seed(0)
+    network = problem.network(0)
+    optimizer = problem.optimizer(network.parameters())
+    found = []
+    for x, y in SeedStream(problem.stream, 0).task(0):
+        first = F.cross_entropy(network(x), y, reduction="none")
+        optimizer.zero_grad()
+        first.mean().backward()
+        optimizer.step()
+        then = F.cross_entropy(network(x), y, reduction="none")
+        found.append((1 - then / first).clamp(0, 1).mean().item())
+    assert results.tasks["metric"].item() == pytest.approx(sum(found) / 3, rel=1e-4)
+    assert results.outcome.name == "plasticity"
+
+
+def test_one_slow_bit_flips_between_two_tasks_and_the_others_are_new_each_time() -> None:
+    stream = bit_flipping.make(examples=200).stream(5)  # type: ignore[operator]
+    before = stream.inputs(0)
+    flipped = set()
+    for task in range(1, 40):
+        inputs = stream.inputs(task)
+        assert (inputs[:, :15] == inputs[0, :15]).all()
+        changed = (inputs[0, :15] != before[0, :15]).nonzero().flatten().tolist()
+        assert len(changed) == 1
+        flipped.update(changed)
+        assert ((inputs[:, 15:20].mean(dim=0) - 0.5).abs() < 0.2).all()
+        assert (inputs[:, 20] == 1).all()
+        before = inputs
+    assert len(flipped) > 10
+    assert set(stream.inputs(0).unique().tolist()) == {0, 1}
+
+
+def test_the_target_is_the_papers_network_written_out() -> None:
+    stream = bit_flipping.make(examples=50).stream(1)  # type: ignore[operator]
+    inputs = stream.inputs(0)
+    targets = stream.target(inputs)
+    weights, outgoing = stream._weights.tolist(), stream._outgoing.tolist()
+    assert (len(weights), len(weights[0])) == (100, 21)
+    assert {one for row in weights for one in row} == set(outgoing) == {-1.0, 1.0}
+    for x, target in zip(inputs.tolist(), targets.tolist(), strict=True):
+        total = 0.0
+        for row, out in zip(weights, outgoing, strict=True):
+            threshold = 21 * 0.7 - sum(one == -1 for one in row)
+            total += out * (sum(w * bit for w, bit in zip(row, x, strict=True)) > threshold)
+        assert target == [total]
+
+
+def test_warm_start_adds_images_and_tests_on_others() -> None:
+    problem = warm_start.make(step=0.3, passes=2, batch_size=50)
+    stream = problem.stream(2)  # type: ignore[operator]
+    assert len(stream) == 4
+    counts = [len(stream[task].batches._tensors[1]) for task in range(4)]
+    assert counts == [900, 3600, 6300, 9000]
+    assert len(stream[0].batches) == 2 * 18
+    earlier, later = (stream[task].batches._tensors[0] for task in (0, 1))
+    assert torch.equal(later[:900], earlier)
+    tested = torch.cat([x for x, _ in stream[0].test])
+    assert len(tested) == 1000
+    seen = {tuple(one) for one in stream[3].batches._tensors[0][:, 300:500].tolist()}
+    assert sum(tuple(one) in seen for one in tested[:, 300:500].tolist()) < 10
+    with pytest.raises(IndexError):
+        stream[4]
+
+
+def test_permuted_text_is_the_library_with_characters_at_other_places() -> None:
+    text = permuted_text.library(3000)
+    written = "".join(permuted_text.CHARACTERS[number] for number in text.tolist())
+    assert "import" in written
+    stream = permuted_text.make(characters=3000, steps=4, batch_size=5, context=20).stream(1)  # type: ignore[operator]
+    tables = []
+    for task in (0, 1):
+        batches = stream[task]
+        assert len(batches) == 4
+        inputs, targets = next(iter(batches))
+        assert inputs.shape == targets.shape == (5, 20)
+        assert torch.equal(inputs[:, 1:], targets[:, :-1])
+        # Somewhere in the text there is a window which a change of places turns into the first of the batch.
+        windows = text.unfold(0, 20, 1)
+
+        def fits(window: torch.Tensor, line: torch.Tensor = inputs[0]) -> bool:
+            pairs = set(zip(window.tolist(), line.tolist(), strict=True))
+            return len(pairs) == len({old for old, _ in pairs}) == len({new for _, new in pairs})
+
+        where = next(window for window in windows if fits(window))
+        tables.append(dict(zip(where.tolist(), inputs[0].tolist(), strict=True)))
+    assert tables[0] != tables[1]
+
+
+def test_the_small_gpt_sees_only_what_came_before() -> None:
+    network = permuted_text.make(characters=500, context=12).network(0)
+    tokens = torch.randint(90, (2, 12))
+    changed = tokens.clone()
+    changed[:, 7:] = 3
+    before, after = network(tokens), network(changed)
+    torch.testing.assert_close(before[:, :7], after[:, :7])
+    assert not torch.allclose(before[:, 7:], after[:, 7:])
+
+
+def test_continual_imagenet_reads_pairs_of_classes_from_their_files(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, 9, 3, 32, 32), dtype=np.uint8)
+    for number, some in enumerate(images):
+        np.save(tmp_path / f"{number}.npy", some)
+    sizes = {"classes": 6, "images": 8, "steps": 5, "batch_size": 4}
+    problem = continual_imagenet.make(tmp_path, **sizes)
+    stream = problem.stream(3)  # type: ignore[operator]
+    pairs = [stream.classes(task) for task in range(6)]
+    # All classes come once, and then in another order.
+    assert sorted(chain(*pairs[:3])) == sorted(chain(*pairs[3:])) == list(range(6))
+    assert pairs[:3] != pairs[3:]
+    x, y = (torch.cat(parts) for parts in zip(*stream[1], strict=True))
+    assert len(stream[1]) == 5
+    assert len(y) == 20
+    for one, label in zip(x, y.tolist(), strict=True):
+        known = torch.from_numpy(images[pairs[1][label]][:8]) / 255
+        assert (known == one).flatten(1).all(dim=1).any()
+    # The first pass has each image once.
+    assert len({one.numpy().tobytes() for one in x[:16]}) == 16
+    results = compare(problem, ["base", "cbp"], tasks=2, seeds=1, out=tmp_path / "out", examples=4)
+    assert results.outcome.name == "accuracy"
+    assert (results.tasks["dead"] < 1).all()
+    with pytest.raises(ValueError, match="give a folder with --data-dir"):
+        continual_imagenet.make()
+    with pytest.raises(ValueError, match=r"there is no .*6.npy; the problem has 7 classes"):
+        continual_imagenet.make(tmp_path, classes=7)
+    np.save(tmp_path / "0.npy", images[0][:7])
+    with pytest.raises(ValueError, match=r"0.npy has shape \(7, 3, 32, 32\); it has to be \[8 or more"):
+        continual_imagenet.read(tmp_path / "0.npy", 8)
+
+
+def test_five_classes_and_one_take_turns(tmp_path: Path) -> None:
+    labels = np.arange(200) % 100
+    generator = np.random.default_rng(1)
+    pixels = generator.integers(0, 256, (200, 3072), dtype=np.uint8)
+    records = np.concatenate([labels[:, None] // 5, labels[:, None], pixels], axis=1).astype(np.uint8)
+    (tmp_path / "train.bin").write_bytes(records.tobytes())
+    problem = five_plus_one.make(steps=4, batch_size=2, data_dir=tmp_path, verify=False)
+    stream = problem.stream(0)  # type: ignore[operator]
+    assert [len(classes) for classes in stream.classes] == [5, 1] * 16
+    assert len(set(chain(*stream.classes))) == 96
+    for task in (0, 1):
+        x, y = (torch.cat(parts) for parts in zip(*stream[task], strict=True))
+        assert x.shape == (8, 3, 32, 32)
+        assert set(y.tolist()) <= set(stream.classes[task])
+        for one, label in zip((255 * x).round(), y.tolist(), strict=True):
+            assert any(np.array_equal(one.numpy().reshape(-1), pixels[row]) for row in (label, label + 100))
+    compare(problem, ["base"], tasks=2, seeds=2, out=tmp_path / "out", examples=4)
+
+
+def test_control_changes_for_an_agent_that_goes_on(tmp_path: Path) -> None:
+    pytest.importorskip("gymnasium")
+    from supple.lab.studies import changing_control
+
+    methods = {"base": {}, "swr": {"frequency": 20, "factor": 0.1}}
+    results = compare(changing_control.make(steps=260), methods, tasks=2, seeds=[3], out=tmp_path)
+    agent = changing_control.Agent(lambda model, optimizer: None, seed=3)
+    expected = [agent.live(changing_control.Cart(3, phase), 260) for phase in range(2)]
+    assert results.tasks.filter(run=0)["metric"].to_list() == pytest.approx(expected, rel=1e-6)
+    assert results.tasks.filter(run=1)["reinitialized"].sum() > 0
+    carts = [changing_control.Cart(3, phase).env.unwrapped for phase in range(2)]
+    assert carts[0].length != carts[1].length  # type: ignore[attr-defined]
