@@ -36,7 +36,7 @@ def equal(model, expected):
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize("name", CASES)
 @every_utility
 def test_training_equals_a_loop_over_units(name, utility):
@@ -104,6 +104,86 @@ def test_moving_average_equals_the_weighted_history_of_each_unit(name, utility):
         )
 
     assert int(train(case, method_of, check, steps=30).reinitialized.total) >= 10
+
+
+class History:
+    """What each output of each unit was on average at each step of the unit's life, the last step first."""
+
+    def __init__(self, layer, decay):
+        self.layer, self.decay, self.means = layer, decay, [[] for _ in range(layer.size)]
+
+    def outputs(self, features, unit):
+        """Rows of numbers, one for each entry of the features that is the unit's."""
+        (passed,) = features
+        taken = np.moveaxis(np.take(passed, self.layer.read(unit), axis=self.layer.dim), self.layer.dim, 0)
+        return taken.reshape(len(taken), -1).tolist()
+
+    def distance(self, features, unit):
+        """How far from their mean the outputs are, on average."""
+        rows = self.outputs(features, unit)
+        self.means[unit].insert(0, [reference.mean(row) for row in rows])
+        ages, distances = range(len(self.means[unit])), []
+        for entry, row in enumerate(rows):
+            terms = [(1 - self.decay) * self.decay**age * self.means[unit][age][entry] for age in ages]
+            centre = math.fsum(terms) / (1 - self.decay ** len(terms))
+            distances += [abs(value - centre) for value in row]
+        return reference.mean(distances)
+
+
+OF_THE_PROGRAM = {
+    "adaptation": lambda distance, out, into: 1 / into,
+    "zero_contribution": lambda distance, out, into: distance * out,
+    "adaptable_contribution": lambda distance, out, into: distance * out / into,
+    "feature_by_input": lambda distance, out, into: distance / into,
+}
+
+
+@pytest.mark.one_in(6)
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("decay", [0.0, 0.8])
+@pytest.mark.parametrize("utility", OF_THE_PROGRAM)
+def test_utilities_of_the_program_of_2024_equal_a_loop_over_units(name, utility, decay):
+    case = make(name)
+    maturity, rate = 3, 0.1
+    ages = [reference.Ages(layer.size, maturity, rate) for layer in case.layers]
+    averages = [reference.Averages(layer.size, decay) for layer in case.layers]
+    histories = [History(layer, decay) for layer in case.layers]
+
+    def check(step, features, method):
+        expected = reference.arrays(case.model)
+        for layer, account, average, history in zip(case.layers, ages, averages, histories, strict=True):
+            utilities = []
+            for unit in range(layer.size):
+                columns = {name: read(unit) for name, read in layer.readers.items()}
+                out = [abs(w) for name, at in columns.items() for w in expected[name][:, at].ravel().tolist()]
+                into = [abs(w) for name in layer.incoming for w in expected[name][unit].ravel().tolist()]
+                distance = history.distance(features[layer.name], unit)
+                utilities.append(OF_THE_PROGRAM[utility](distance, reference.mean(out), reference.mean(into)))
+            words = reference.tie_words("CBP", layer.name, step, layer.size)
+            for unit in account.choose(average.add(utilities), words):
+                average.forget(unit)
+                history.means[unit].clear()
+                reference.replaced(expected, layer, unit, "CBP", method.distributions, step)
+        method.step()
+        equal(case.model, expected)
+
+    def method_of(model, optimizer):
+        settings = {"maturity": maturity, "replacement_rate": rate, "utility": utility, "decay": decay, "seed": 0}
+        return supple.CBP(model, optimizer, **settings, **case.arguments)
+
+    assert int(train(case, method_of, check, steps=20).reinitialized.total) >= 4
+
+
+def test_random_utilities_replace_any_unit():
+    model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1))
+    method, chosen = supple.CBP(model, maturity=0, replacement_rate=0.25, utility="random"), []
+    for _ in range(400):
+        before = model[0].weight.clone()
+        method.step()
+        chosen += (model[0].weight != before).any(dim=1).nonzero().flatten().tolist()
+    counts = [chosen.count(unit) for unit in range(4)]
+    assert sum(counts) == 400
+    assert all(abs(count - 100) < 4 * (400 * 0.25 * 0.75) ** 0.5 for count in counts)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "skip" not in name])

@@ -127,18 +127,19 @@ def unit_gradient(outgoing: Sequence[Tensor], gradients: Sequence[Tensor]) -> Te
     return _outgoing_sum([precise(weights) * precise(gradient) for weights, gradient in pairs]).abs()
 
 
-def unit_incoming(gradients: Sequence[Tensor]) -> Tensor:
-    """Mean |dL/dW_in|, over all weights that make a unit.
+def unit_incoming(incoming: Sequence[Tensor]) -> Tensor:
+    """Mean |W_in|, or mean |dL/dW_in|, over all weights that make a unit.
 
     Args:
-        gradients: for each weight that makes the units, its gradient [R, n, ...].
+        incoming: the weights that make the units, or the gradients of these, [R, n, ...].
 
     Returns:
         [R, n].
 
-    Source: Liu et al. (arXiv 2505.24061), by the weights' gradients.
+    Source: the program of Dohare et al. (2024), "Loss of plasticity in deep continual learning", whose utility
+    "adaptation" is one over it; of gradients: Liu et al. (arXiv 2505.24061).
     """
-    return torch.cat([precise(gradient).abs().flatten(2) for gradient in gradients], dim=2).mean(dim=2)
+    return torch.cat([precise(each).abs().flatten(2) for each in incoming], dim=2).mean(dim=2)
 
 
 def below_threshold(utility: Tensor, factor: Tensor, mean: Tensor | None = None) -> Tensor:

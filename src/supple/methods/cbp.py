@@ -13,9 +13,13 @@ from typing_extensions import Unpack
 from supple.functional import random
 from supple.methods.layer import Layer
 from supple.methods.settings import About
-from supple.methods.units import SharedUnits, UnitMethod, UnitUtility
+from supple.methods.units import CENTRED, SharedUnits, UnitMethod, UnitUtility
 from supple.methods.when import Replacements, Rows, rows_of
 from supple.optim.replicated import Setting
+
+CBPUtility = (
+    UnitUtility | Literal["adaptation", "zero_contribution", "adaptable_contribution", "feature_by_input", "random"]
+)
 
 
 class CBP(UnitMethod):
@@ -27,16 +31,22 @@ class CBP(UnitMethod):
         accumulator += replacement_rate * (number eligible)
         k = floor(accumulator);  accumulator -= k
         the k eligible units of lowest utility u are replaced, where
-        u = mean|h| * mean|W_out|         utility="contribution"
-            mean|W_out|                   utility="magnitude"
-            mean|h|                       utility="activation"
-            |sum(W_out * dL/dW_out)|      utility="gradient"
+        u = mean|h| * mean|W_out|                     utility="contribution"
+            mean|W_out|                               utility="magnitude"
+            mean|h|                                   utility="activation"
+            |sum(W_out * dL/dW_out)|                  utility="gradient"
+            1 / mean|W_in|                            utility="adaptation"
+            mean|h - m| * mean|W_out|                 utility="zero_contribution"
+            mean|h - m| * mean|W_out| / mean|W_in|    utility="adaptable_contribution"
+            mean|h - m| / mean|W_in|                  utility="feature_by_input"
+            a random number                           utility="random"
 
-    with h the unit's output as the next layer receives it, averaged over the step's batch, and W_out the weights that
-    leave the unit. Among units of equal utility, as dead ones are, random numbers decide. Replacing a unit redraws its
-    incoming weights from their initial distribution and sets its bias, its outgoing weights and its age to 0; a
-    normalization that follows gets its initial scale and shift, and batch normalization a running mean of 0 and a
-    running variance of 1.
+    with h the unit's output as the next layer receives it, averaged over the step's batch, W_out the weights that
+    leave the unit, W_in those that make it, and m the mean of h over the batch, averaged over the unit's life as the
+    utility is (``decay``); each forward pass, of each process, has the mean of its own examples. Among units of equal
+    utility, as dead ones are, random numbers decide. Replacing a unit redraws its incoming weights from their initial
+    distribution and sets its bias, its outgoing weights and its age to 0; a normalization that follows gets its initial
+    scale and shift, and batch normalization a running mean of 0 and a running variance of 1.
 
     Of two units of neighbouring layers that are replaced at once, the later one's fresh draw wins: the weight between
     them is drawn again, and is 0 with ``neighbours="zero"``. The program of Hernandez-Garcia et al. (2025) acts before
@@ -58,7 +68,7 @@ class CBP(UnitMethod):
         optimizer: its optimizer, to treat what it remembers of replaced units.
         maturity: steps during which a new unit is protected, 0 or more.
         replacement_rate: share of the eligible units replaced a step, 0 to 1; at 0 nothing is ever replaced.
-        utility: "contribution", "magnitude", "activation" or "gradient".
+        utility: one of those above.
         decay: decay of the moving average of the utility, 0 (the utility of the step alone) <= decay < 1.
         counting: "accumulate" or "draw".
         absorb_mean: whether the reading layers' biases absorb the mean contribution of a replaced unit.
@@ -84,9 +94,12 @@ class CBP(UnitMethod):
 
     Source: Dohare, Hernandez-Garcia, Lan, Rahman, Mahmood and Sutton, "Loss of plasticity in deep continual learning"
     (Nature 632, 2024), algorithm 1; without moving average, with accumulation and other utilities: Hernandez-Garcia et
-    al. (arXiv 2508.00212).
+    al. (arXiv 2508.00212). The utilities of h - m and of W_in are those of the program of Dohare et al.,
+    github.com/shibhansh/loss-of-plasticity, lop/algos/gnt.py, of which its permuted MNIST takes
+    "adaptable_contribution"; it works out the utilities of all layers before it replaces units of any.
     """
 
+    utilities = (*UnitMethod.utilities, "adaptation", *CENTRED, "random")
     about = About(
         "cbp",
         label="CBP",
@@ -108,7 +121,7 @@ class CBP(UnitMethod):
         *,
         maturity: Setting = 500,
         replacement_rate: Setting = 1e-4,
-        utility: UnitUtility = "contribution",
+        utility: CBPUtility = "contribution",
         decay: Setting = 0.0,
         counting: Literal["accumulate", "draw"] = "accumulate",
         absorb_mean: bool = False,
@@ -130,8 +143,10 @@ class CBP(UnitMethod):
         self.per_unit = {
             "born": [layer.zeros(dtype=torch.int64) for layer in self.layers],
             "average": [layer.zeros() for layer in averaged],
-            "mean": [layer.zeros(means=True) for layer in averaged if absorb_mean],
+            "mean": [layer.zeros(means=-1) for layer in averaged if absorb_mean],
         }
+        if utility in CENTRED and self.watches:
+            self.per_unit["centre"] = [layer.zeros(means=1) for layer in self.layers]
 
     def due_rows(self) -> list[Rows | None]:
         """Says in which replicas the next step replaces units of each layer."""
@@ -143,10 +158,26 @@ class CBP(UnitMethod):
         """Adds the step's utilities and mean outputs to their averages, but for those that are not finite."""
         utility = layer.utility()
         self.skip(~utility.isfinite().all(dim=1))
-        for kind, value in {"average": utility, **({"mean": layer.means()} if self.absorbs else {})}.items():
+        values = {"average": utility}
+        if "centre" in self.per_unit:
+            values["centre"] = layer.means(1)
+        if self.absorbs:
+            values["mean"] = layer.means()
+        for kind, value in values.items():
             average = self.per_unit[kind][layer.number]
             decay = self.decay.to(average.dtype).view(-1, *(1,) * (average.ndim - 1))
             average.copy_(torch.where(value.isfinite(), average * decay + (1 - decay) * value, average))
+        self._centre(layer)
+
+    def _centre(self, layer: Layer) -> None:
+        """Says what is subtracted from a layer's outputs at the next step: their average with that step."""
+        if "centre" not in self.per_unit or (reading := layer.readers[0].centre) is None:
+            return
+        share, offset = reading
+        weight = (1 - self.decay ** (self.steps + 1 - self.per_unit["born"][layer.number]))[..., None, None]
+        decay = self.decay[..., None, None]
+        share.copy_((1 - decay) / weight)
+        offset.copy_(self.per_unit["centre"][layer.number] * (decay / weight))
 
     def rest(self, layer: Layer) -> None:
         """Keeps the ages of a layer that did not run.
@@ -167,9 +198,11 @@ class CBP(UnitMethod):
             layer.absorb(chosen, means[place, chosen.unit])
         layer.replace(chosen)
         chosen.put(born, self.steps)
-        for kind in ("average", "mean"):
+        for kind in [kind for kind in self.per_unit if kind != "born"]:
             for average in self.per_unit[kind][layer.number : layer.number + 1]:
                 chosen.put(average, 0)
+        if self.watches:
+            self._centre(layer)
 
     def _corrected(self, kind: str, layer: Layer) -> Tensor:
         """A moving average in the due replicas, divided by 1 - decay^age, the weight its terms have together."""
@@ -190,3 +223,5 @@ class CBP(UnitMethod):
             raise ValueError(f"schedule.step of the state is {state['schedule']['step']} after {self.steps} steps")
         self.when.load_state_dict(state["schedule"])
         super()._load(state)
+        for layer in self.layers:
+            self._centre(layer)

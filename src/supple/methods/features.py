@@ -41,6 +41,8 @@ class FeatureReader:
 
     Attributes:
         on_gradient: what to call in the backward pass as soon as the gradient of what was read is known; None: nothing.
+        centre: (share [R, n, 1, 1], offset [R, n, copies, repeat]): offset + share * the mean over a forward pass is
+            subtracted from what is read before ``reduce``; None: nothing is.
         enabled: whether hooks read forward passes.
         rows: the replicas whose means are wanted.
         ran: whether there was a forward pass that counts, enabled or not.
@@ -55,6 +57,7 @@ class FeatureReader:
         reduce: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.on_gradient: Callable[[], None] | None = None
+        self.centre: tuple[Tensor, Tensor] | None = None
         self.enabled = self.ran = False
         self.rows: slice | Tensor = slice(None)
         self.feature, self._units, self._stacked, self._reduce = feature, units, stacked, reduce
@@ -131,7 +134,8 @@ class FeatureReader:
         if not torch.compiler.is_compiling() and _functorch.is_functorch_wrapped_tensor(activations):
             self._refuse_vmap(activations)
         one = self._turn or not self._stacked
-        self._add(activations.detach().unsqueeze(0) if one else activations.detach().movedim(dim, 0))
+        activations = activations.detach().unsqueeze(0) if one else activations.detach().movedim(dim, 0)
+        self._add(activations, self._turn or slice(None))
 
     def _reached(self, gradient: Tensor) -> None:
         if self.on_gradient is not None:
@@ -159,9 +163,9 @@ class FeatureReader:
         if self._reduce is None:
             self._examples += 1
             return
-        self._add(activations[self.rows] if self._stacked else activations.unsqueeze(0))
+        self._add(activations[self.rows] if self._stacked else activations.unsqueeze(0), self.rows)
 
-    def _add(self, activations: Tensor) -> None:
+    def _add(self, activations: Tensor, rows: Any) -> None:
         """Adds to the sums, activations [R, B, ...] of all replicas or [rows, B, ...] of those that are wanted.
 
         Where replicas take turns, they are [1, B, ...] of one, and each has a number of examples of its own.
@@ -170,11 +174,17 @@ class FeatureReader:
         # No position is no example either.
         examples = min(activations.shape[1], activations.numel())
         layout = self.feature.layout
-        features = self._reduce(precise(self.feature.view(activations, self._units, leading=1)))
+        features = precise(self.feature.view(activations, self._units, leading=1))
         dim = layout.dim % (activations.ndim - 1) + 2
         others = [d for d in range(2, features.ndim) if d not in (dim, dim + 1)]
         # The mean, but 0 where there is nothing.
         averaged = math.prod([features.shape[d] for d in others])
+        if self.centre is not None:
+            share, offset = (one[rows] for one in self.centre)
+            mean = features.sum(dim=others, keepdim=True) / max(averaged, 1)
+            shape = [1 if d in others else size for d, size in enumerate(mean.shape)]
+            features = features - (offset + share * mean.view(offset.shape)).view(shape)
+        features = self._reduce(features)
         mean = features.sum(dim=others) / max(averaged, 1) if others else features
         total = mean * examples
         number: int | Tensor = examples
@@ -209,7 +219,10 @@ class FeatureReader:
 
     def reading(self) -> dict[str, Any]:
         """What a copy lacks until its method, too, is copied: what is read, and what has been read."""
-        return {name: vars(self)[name] for name in ("enabled", "rows", "ran", "_sum", "_examples", "_read_forward")}
+        return {
+            name: vars(self)[name]
+            for name in ("centre", "enabled", "rows", "ran", "_sum", "_examples", "_read_forward")
+        }
 
     def close(self) -> None:
         """Takes the hook away."""

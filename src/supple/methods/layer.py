@@ -98,18 +98,31 @@ class Layer:
         rows, kind = self.read, self.method.utility
         if kind == "incoming":
             return unit_incoming(self.gradients(self.group.incoming))
-        if kind in ("contribution", "activation"):
+        if kind == "random":
+            # All are equal, so that random words decide.
+            return self.zeros()[rows]
+        if kind == "adaptation":
+            return 1 / self._incoming()
+        if kind == "feature_by_input":
+            return unit_activation(self.means(0)) / self._incoming()
+        if kind not in ("magnitude", "gradient"):
             activation = unit_activation(self.means(0))
             if kind == "activation":
                 return activation
         outgoing = []
         for consumer in self.group.consumers:
             outgoing.append(self.view(consumer.weight)[rows])
-        if kind == "contribution":
+        if kind in ("contribution", "zero_contribution"):
             return unit_contribution(activation, outgoing)
+        if kind == "adaptable_contribution":
+            return unit_contribution(activation, outgoing) / self._incoming()
         if kind == "magnitude":
             return unit_magnitude(outgoing)
         return unit_gradient(outgoing, self.gradients([consumer.weight for consumer in self.group.consumers]))
+
+    def _incoming(self) -> Tensor:
+        """The mean magnitude of the weights that make a unit: [rows, n]."""
+        return unit_incoming([self.view(part)[self.read] for part in self.group.incoming])
 
     def gradients(self, parts: Sequence[Slice]) -> list[Tensor]:
         """Gives the gradients of weights that belong to the units.
@@ -187,18 +200,18 @@ class Layer:
         """Whether a reader of the units has got a gradient."""
         return any(weight.grad is not None for weight in self.outgoing)
 
-    def zeros(self, means: bool = False, dtype: torch.dtype | None = None) -> Tensor:
+    def zeros(self, means: int | None = None, dtype: torch.dtype | None = None) -> Tensor:
         """Gives zeros for something kept of each unit.
 
         Args:
-            means: whether they are to be like :meth:`means`.
+            means: number of the reader whose :meth:`means` they are to be like; None: like utilities.
             dtype: their type; None: that of utilities.
 
         Returns:
             [R, n], or [R, n, copies, repeat].
         """
         weight = self.method.tensors[self.group.consumers[0].weight.tensor]
-        shape = self.readers[-1].shape[1:] if means else (self.group.size,)
+        shape = self.readers[means].shape[1:] if means is not None else (self.group.size,)
         return torch.zeros(self.method.replicas, *shape, dtype=dtype or precise(weight[:0]).dtype, device=weight.device)
 
     def where(self, mask: Tensor) -> Chosen:

@@ -24,9 +24,10 @@ from supple.structure.parametrized import computed_from
 from supple.structure.wrapping import is_compiled
 
 UnitUtility = Literal["contribution", "magnitude", "activation", "gradient"]
-_UTILITIES = ("contribution", "magnitude", "activation", "gradient")
 _OWN = ("incoming", "fires")
 """Utilities of single methods: the gradients of incoming weights, and whether units are above 0."""
+CENTRED = ("zero_contribution", "adaptable_contribution", "feature_by_input")
+"""Utilities that read how far outputs are from their mean."""
 
 
 def _positive(features: Tensor) -> Tensor:
@@ -37,6 +38,7 @@ _READS: dict[str, Callable[[Tensor], Tensor]] = {
     "contribution": torch.abs,
     "activation": torch.abs,
     "fires": _positive,
+    **dict.fromkeys(CENTRED, torch.abs),
 }
 """What is averaged over the batch for a utility that reads features."""
 
@@ -64,7 +66,7 @@ class UnitMethod(Method):
     Args:
         model: the network, ordinary or stacked.
         optimizer: its optimizer, to treat what it remembers of replaced units.
-        utility: "contribution", "magnitude", "activation" or "gradient".
+        utility: "contribution", "magnitude", "activation" or "gradient", or one that the class adds to ``utilities``.
         units: the hidden units; None: found by :func:`supple.units`.
         features: where a normalization follows the activation, whether features are read before it ("before_norm") or
             after it ("after_norm").
@@ -95,6 +97,7 @@ class UnitMethod(Method):
     """
 
     replaces = True
+    utilities: tuple[str, ...] = ("contribution", "magnitude", "activation", "gradient")
     treatments = ("fresh", "keep", "mean")
 
     def __init__(
@@ -102,7 +105,7 @@ class UnitMethod(Method):
         model: nn.Module,
         optimizer: torch.optim.Optimizer | None = None,
         *,
-        utility: UnitUtility | Literal["incoming", "fires"],
+        utility: str,
         units: Units | Sequence[UnitGroup] | None = None,
         features: Literal["before_norm", "after_norm"] = "before_norm",
         initial: Overrides | None = None,
@@ -126,7 +129,7 @@ class UnitMethod(Method):
                 )
                 raise ValueError(f'order="in_backward": {what} when {type(self).__name__} acts; {remedy}')
         super().__init__(model, optimizer, initial=initial, optimizer_state=optimizer_state, seed=seed)
-        self.utility = utility if utility in _OWN else self.option("utility", utility, _UTILITIES)
+        self.utility = utility if utility in _OWN else self.option("utility", utility, self.utilities)
         if self.option("features", features, ("before_norm", "after_norm")) == "before_norm":
             del self.settings["features"]
         if self.option("neighbours", neighbours, ("fresh", "zero")) == "fresh":
@@ -193,6 +196,12 @@ class UnitMethod(Method):
         for layer in self.layers:
             if reduce is not None:
                 layer.readers.append(self._reader(layer.group, self._after_norm, reduce))
+            if self.utility in CENTRED:
+                shape = (self.replicas, *layer.readers[0].shape[1:])
+                share = layer.zeros()[..., None, None] + 1
+                layer.readers[0].centre = share, share * torch.zeros(shape, device=self.device)
+                if self.watches:
+                    layer.readers.append(self._reader(layer.group, self._after_norm, _unchanged))
             if means:
                 layer.readers.append(self._reader(layer.group, True, _unchanged))
             if not layer.readers and (self._in_backward or not self.stacked):
@@ -296,8 +305,9 @@ class UnitMethod(Method):
         """Acts on a layer when the gradient of its features is known, as in the step that comes."""
         if layer.number in self._acted:
             raise RuntimeError(
-                f'{type(self).__name__}(order="in_backward") acts in the backward pass, and this is the second one of '
-                f"{layer.group.name} since its last step: call step() after each, or leave order out"
+                f'{type(self).__name__}(order="in_backward") acts in the backward pass, and there were two through the '
+                f"hidden units of {layer.group.name!r} before one call of step(), as where gradients are accumulated: "
+                "make one backward pass a step, of the whole batch, or leave order out, so that it acts in step()"
             )
         if not layer.trains():
             return
