@@ -137,7 +137,6 @@ class Spectral(Regularizer):
         known = (sigma > 0) & sigma.isfinite()
         self.skip(~known.view(len(whole), -1).all(dim=1), w.rows)
         right[w.rows] = torch.where(known.unsqueeze(-1), v, right[w.rows].flatten(0, 1)).view(-1, *right.shape[1:])
-        factor = torch.where(known, 2 * k * (sigma**k - 1) * sigma ** (k - 1), 0)
-        return w.part(
-            torch.where(known, factor, 0)[:, None, None].mul(u.unsqueeze(-1) * v.unsqueeze(-2)).view(whole.shape)
-        )
+        factor = 2 * k * (sigma**k - 1) * sigma ** (k - 1)
+        outer = factor[:, None, None] * u.unsqueeze(-1) * v.unsqueeze(-2)
+        return w.part(torch.where(known[:, None, None], outer, 0).view(whole.shape))
