@@ -59,7 +59,7 @@ def network(name: str = "") -> nn.Sequential:
     layers = [nn.Linear(5, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 7), nn.ReLU(), nn.Linear(7, 1)]
     model = nn.Sequential(*layers).double()
     if name == "SWR after surgery":
-        supple.surgery.inject(supple.surgery.crelu(model))
+        supple.surgery.inject(supple.surgery.crelu(model), head="5")
     return model
 
 
