@@ -45,10 +45,6 @@ SETTINGS: dict[str, dict[str, float]] = {
 }
 """Where they are not a method's defaults."""
 MODES = ("eager", "compiled", "autocast")
-# Networks of one class share what was compiled, also where a method listens to one of them, unless hooks are looked at.
-torch._dynamo.config.skip_nnmodule_hook_guards = False
-# Else what is compiled too often runs uncompiled.
-torch._dynamo.config.fail_on_recompile_limit_hit = True
 
 
 def make(name: str, model: Any, optimizer: torch.optim.Optimizer) -> Any:
@@ -177,6 +173,9 @@ def kept_bytes(method: supple.Method) -> int:
     return sum(seen.values())
 
 
+# Networks of one class share what was compiled, also where a method listens to one of them, unless hooks are looked at;
+# and what is compiled too often would run uncompiled.
+@torch._dynamo.config.patch(skip_nnmodule_hook_guards=False, fail_on_recompile_limit_hit=True)
 def compare(task: networks.Task, plain: Run, name: str, rounds: int) -> dict[str, Any]:
     """Trains a network with a method in turns with a plain one.
 

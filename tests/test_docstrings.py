@@ -40,7 +40,7 @@ def test_examples_are_found():
 SOURCE = Path(supple.__file__).parent
 INSIDE = [SOURCE / "structure" / name for name in ("tracing", "sequential.py", "goodness.py", "inference.py")]
 """What nothing but ``supple.units`` and ``supple.initial_distributions`` calls."""
-INSIDE += [SOURCE / "methods" / name for name in ("arguments.py", "features.py")]
+INSIDE += [SOURCE / "methods" / name for name in ("arguments.py", "features.py", "twin.py")]
 BRIEF = [SOURCE / "lab", SOURCE / "integrations", *INSIDE]
 """There a sentence or two will do; what a trainer calls is described by the trainer."""
 FILES = sorted(path for path in SOURCE.rglob("*.py") if not any(map(path.is_relative_to, BRIEF)))
@@ -60,7 +60,7 @@ def exempt(function):
     names = {ast.unparse(decorator).split("(")[0].split(".")[-1] for decorator in function.decorator_list}
     return (
         function.name == "forward"
-        or function.name.split("_")[0] in ("rule", "watch", "rest", "usual", "gradient")
+        or function.name.split("_")[0] in ("rule", "watch", "rest", "usual", "gradient", "keep")
         or bool(names & {"property", "cached_property", "command", "callback"})
     )
 

@@ -58,6 +58,7 @@ def test_code_runs(page: str, tmp_path: Path) -> None:
     run(blocks(page), tmp_path)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("package", OPTIONAL)
 def test_code_for_a_trainer_runs(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip(package)

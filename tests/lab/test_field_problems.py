@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -12,7 +14,15 @@ from torch.nn import functional as F
 from supple.lab import compare
 from supple.lab.data import mnist10k
 from supple.lab.streams import SeedStream
-from supple.lab.studies import bit_flipping, label_permutation, permuted_text, random_labels, warm_start
+from supple.lab.studies import (
+    bit_flipping,
+    continual_imagenet,
+    five_plus_one,
+    label_permutation,
+    permuted_text,
+    random_labels,
+    warm_start,
+)
 from supple.lab.study import shipped
 from supple.lab.study.problems import open_problem
 from supple.lab.study.spec import OwnStudy, read
@@ -24,11 +34,14 @@ def test_each_problem_has_its_published_size_and_a_small_one() -> None:
     sizes = {folder: {one.rpartition("/")[2] for one in OF_THE_FIELD if one.startswith(folder)} for folder in
              {one.rpartition("/")[0] for one in OF_THE_FIELD}}  # fmt: skip
     assert sizes
-    assert all(found == {"full", "small"} for found in sizes.values())
+    need_data = {"continual_imagenet", "five_plus_one"}
+    assert sizes == {name: {"full"} if name in need_data else {"full", "small"} for name in sizes}
 
 
 @pytest.mark.parametrize("name", [name for name in OF_THE_FIELD if name.endswith("/small")])
 def test_a_small_one_passes_all_checks_before_training(name: str) -> None:
+    if name.startswith("changing_control/"):
+        pytest.importorskip("gymnasium")
     study = read(shipped.find(name)[0])
     problem = open_problem(study)
     problem.check(study.run.tasks, study.columns, study.run.seeds[:2])
@@ -174,3 +187,67 @@ def test_the_small_gpt_sees_only_what_came_before() -> None:
     before, after = network(tokens), network(changed)
     torch.testing.assert_close(before[:, :7], after[:, :7])
     assert not torch.allclose(before[:, 7:], after[:, 7:])
+
+
+def test_continual_imagenet_reads_pairs_of_classes_from_their_files(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, 9, 3, 32, 32), dtype=np.uint8)
+    for number, some in enumerate(images):
+        np.save(tmp_path / f"{number}.npy", some)
+    sizes = {"classes": 6, "images": 8, "steps": 5, "batch_size": 4}
+    problem = continual_imagenet.make(tmp_path, **sizes)
+    stream = problem.stream(3)  # type: ignore[operator]
+    pairs = [stream.classes(task) for task in range(6)]
+    # All classes come once, and then in another order.
+    assert sorted(chain(*pairs[:3])) == sorted(chain(*pairs[3:])) == list(range(6))
+    assert pairs[:3] != pairs[3:]
+    x, y = (torch.cat(parts) for parts in zip(*stream[1], strict=True))
+    assert len(stream[1]) == 5
+    assert len(y) == 20
+    for one, label in zip(x, y.tolist(), strict=True):
+        known = torch.from_numpy(images[pairs[1][label]][:8]) / 255
+        assert (known == one).flatten(1).all(dim=1).any()
+    # The first pass has each image once.
+    assert len({one.numpy().tobytes() for one in x[:16]}) == 16
+    results = compare(problem, ["base", "cbp"], tasks=2, seeds=1, out=tmp_path / "out", examples=4)
+    assert results.outcome.name == "accuracy"
+    assert (results.tasks["dead"] < 1).all()
+    with pytest.raises(ValueError, match="give a folder with --data-dir"):
+        continual_imagenet.make()
+    with pytest.raises(ValueError, match=r"there is no .*6.npy; the problem has 7 classes"):
+        continual_imagenet.make(tmp_path, classes=7)
+    np.save(tmp_path / "0.npy", images[0][:7])
+    with pytest.raises(ValueError, match=r"0.npy has shape \(7, 3, 32, 32\); it has to be \[8 or more"):
+        continual_imagenet.read(tmp_path / "0.npy", 8)
+
+
+def test_five_classes_and_one_take_turns(tmp_path: Path) -> None:
+    labels = np.arange(200) % 100
+    generator = np.random.default_rng(1)
+    pixels = generator.integers(0, 256, (200, 3072), dtype=np.uint8)
+    records = np.concatenate([labels[:, None] // 5, labels[:, None], pixels], axis=1).astype(np.uint8)
+    (tmp_path / "train.bin").write_bytes(records.tobytes())
+    problem = five_plus_one.make(steps=4, batch_size=2, data_dir=tmp_path, verify=False)
+    stream = problem.stream(0)  # type: ignore[operator]
+    assert [len(classes) for classes in stream.classes] == [5, 1] * 16
+    assert len(set(chain(*stream.classes))) == 96
+    for task in (0, 1):
+        x, y = (torch.cat(parts) for parts in zip(*stream[task], strict=True))
+        assert x.shape == (8, 3, 32, 32)
+        assert set(y.tolist()) <= set(stream.classes[task])
+        for one, label in zip((255 * x).round(), y.tolist(), strict=True):
+            assert any(np.array_equal(one.numpy().reshape(-1), pixels[row]) for row in (label, label + 100))
+    compare(problem, ["base"], tasks=2, seeds=2, out=tmp_path / "out", examples=4)
+
+
+def test_control_changes_for_an_agent_that_goes_on(tmp_path: Path) -> None:
+    pytest.importorskip("gymnasium")
+    from supple.lab.studies import changing_control
+
+    methods = {"base": {}, "swr": {"frequency": 20, "factor": 0.1}}
+    results = compare(changing_control.make(steps=260), methods, tasks=2, seeds=[3], out=tmp_path)
+    agent = changing_control.Agent(lambda model, optimizer: None, seed=3)
+    expected = [agent.live(changing_control.Cart(3, phase), 260) for phase in range(2)]
+    assert results.tasks.filter(run=0)["metric"].to_list() == pytest.approx(expected, rel=1e-6)
+    assert results.tasks.filter(run=1)["reinitialized"].sum() > 0
+    carts = [changing_control.Cart(3, phase).env.unwrapped for phase in range(2)]
+    assert carts[0].length != carts[1].length  # type: ignore[attr-defined]

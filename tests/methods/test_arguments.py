@@ -262,6 +262,7 @@ def test_what_is_of_another_kind_is_told_by_name(method: Any, argument: str, val
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("name", METHODS)
 def test_a_switch_is_no_word_and_no_number_and_neither_is_the_other(name: str) -> None:
 

@@ -36,7 +36,7 @@ def equal(model, expected):
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize("name", CASES)
 @every_utility
 def test_training_equals_a_loop_over_units(name, utility):

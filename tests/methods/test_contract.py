@@ -346,6 +346,7 @@ def test_gradients_that_were_set_to_zero_before_are_noticed_at_the_first_step():
 KEYS = ["steps", "boundaries", "last", "total", "skipped", "initial", "average", "born", "schedule"]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("wrong", [None, "word", torch.zeros(3, dtype=torch.int64), {"0.weight": None}], ids=str)
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("kind", [supple.SWR, supple.CBP])

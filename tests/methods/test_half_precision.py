@@ -26,6 +26,7 @@ def shares(model, before):
     return {name: float((now * old).sum() / old.square().sum()) for name, (now, old) in pairs.items() if old.any()}
 
 
+@pytest.mark.one_in(2)
 @every_half
 @pytest.mark.parametrize(("l2", "steps"), [(1e-4, 1000), (3e-3, 300)])
 def test_l2_takes_its_share(dtype, l2, steps):

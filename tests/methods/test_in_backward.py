@@ -26,7 +26,7 @@ SETTINGS = {
 both = pytest.mark.parametrize("kind", SETTINGS, ids=lambda kind: kind.__name__)
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @both
 @pytest.mark.parametrize("utility", ["contribution", "gradient"])
 @pytest.mark.parametrize("name", CASES)

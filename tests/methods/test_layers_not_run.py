@@ -276,6 +276,7 @@ def test_a_step_in_which_no_layer_runs_is_no_misuse(utility: Any) -> None:
     assert int(method.skipped) == 2
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("utility", READ)
 @pytest.mark.parametrize("wrong", ["nothing", "eval", "no_grad", "twice"])
 def test_misuse_is_told_and_torch_compile_is_not_blamed(wrong: str, utility: Any) -> None:

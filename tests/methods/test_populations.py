@@ -68,7 +68,7 @@ def with_seed(name, model, optimizer, replica, **more):
     return build(name, model, optimizer, replica, **seed, **more)
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize("name", EVERY)
 def test_every_method_acts_alike_alone_and_in_a_population(name):
     """One of the six alone for each method; which one changes, so that all settings have their turn."""
@@ -87,6 +87,7 @@ def test_every_method_with_all_replicas_and_architectures(name, architecture):
     compare(architecture, lambda *arguments: with_seed(name, *arguments), sgdw, **limits)
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("architecture", ["layer norm", "crelu, norm before"])
 @pytest.mark.parametrize(
     "name", ["SWR gradient threshold resample", "CBP of 2024", "CBP gradient", "ReDo contribution"]
@@ -95,6 +96,7 @@ def test_other_architectures(name, architecture):
     compare(architecture, lambda *arguments: with_seed(name, *arguments), sgdw, replicas=[4])
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", ["SWR gradient threshold resample", "CBP contribution", "ReDo gradient"])
 def test_fresh_optimizer_state(name):
     def adamw(parameters, lr):

@@ -134,6 +134,7 @@ def check_step(model, method, step, average=None):
     return count
 
 
+@pytest.mark.one_in(3)
 @every_variant
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 def test_a_step_equals_a_loop_over_weights(utility, pruning, reinit, dtype):
@@ -155,6 +156,7 @@ def test_a_step_equals_a_loop_over_weights(utility, pruning, reinit, dtype):
     assert total > 20
 
 
+@pytest.mark.one_in(3)
 @every_variant
 def test_moving_average_equals_a_loop_and_starts_again_when_due(utility, pruning, reinit):
     model = everything()

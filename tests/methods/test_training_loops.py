@@ -35,7 +35,7 @@ def loss_of(model, x, y):
     return nn.functional.cross_entropy(model(x), y)
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize("state", ["keep", "fresh"])
 @every_optimizer
 @every_method
@@ -53,6 +53,7 @@ def test_three_lines_and_the_network_learns(method_name, optimizer_name, state):
     assert int(method.reinitialized.total) >= (1 if method_name in ("SWR", "CBP") else 0)
 
 
+@pytest.mark.one_in(2)
 @every_method
 def test_groups_and_a_scheduler(method_name):
     model = network()

@@ -147,6 +147,7 @@ class Masters(torch.optim.Optimizer):
             p.data.copy_(master)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("state", ["keep", "fresh", "mean", None])
 @pytest.mark.parametrize("kind", [Slow, Masters])
 def test_copies_that_cannot_be_reached_are_refused_when_the_method_is_made(kind, state):

@@ -81,6 +81,7 @@ def test_a_network_compiled_after_the_method_was_made(name: str, parts: int) -> 
     assert_same(train(name, compiled(backend="aot_eager"), parts=parts), train(name, parts=parts), exact=True)
 
 
+@pytest.mark.one_in(3)
 @every_method
 def test_a_method_made_for_the_compiled_network(name: str) -> None:
     run = train(name, compiled(backend="aot_eager"), given=lambda model, wrapped: wrapped, after_wrapping=True)

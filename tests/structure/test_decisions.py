@@ -191,6 +191,7 @@ MODELS = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", MODELS)
 def test_models_that_decide_by_values(name):
     torch.manual_seed(0)
@@ -210,6 +211,7 @@ def test_models_that_decide_by_values(name):
         assert_methods_take_steps(case.make(), case.example, found)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", CASES)
 def test_with_values_the_same_is_found_as_without(name, monkeypatch):
     torch.manual_seed(0)

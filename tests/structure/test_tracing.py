@@ -23,6 +23,7 @@ def make(name):
     return CASES[name].make()
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", CASES)
 def test_which_units_are_found_and_which_are_left_out(name):
     case, model = CASES[name], make(name)
@@ -41,6 +42,7 @@ def test_replacing_a_unit_silences_it_and_nothing_else(name):
     assert_replacing_silences(model, CASES[name].example, supple.units(model, CASES[name].example))
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", CASES)
 def test_unit_methods_take_steps(name):
     model = make(name)

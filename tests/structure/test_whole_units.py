@@ -339,6 +339,7 @@ WHOLE = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", WHOLE)
 def test_whole_units_are_found(name):
     make, example, groups = WHOLE[name]

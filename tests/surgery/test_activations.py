@@ -212,6 +212,7 @@ def test_the_optimizer_keeps_what_stays_and_gets_what_is_new(change, kind):
     assert all(p in optimizer.state for p in held)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_saved_state_goes_on_alike(change, kind):
@@ -227,6 +228,7 @@ def test_a_saved_state_goes_on_alike(change, kind):
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("change", CHANGES)
 def test_units_of_the_changed_network_are_found_and_replaced(change, kind):

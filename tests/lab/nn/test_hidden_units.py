@@ -64,6 +64,7 @@ def silenced(model, group, u, x):
     return out
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("variant", VARIANTS, ids=name_of)
 def test_replacing_a_unit_through_its_slices_silences_it_and_nothing_else(variant):
     stack = disturbed(**variant)
@@ -87,6 +88,7 @@ def test_replacing_a_unit_through_its_slices_silences_it_and_nothing_else(varian
             assert not torch.allclose(out, original(x), rtol=1e-6)
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("variant", VARIANTS, ids=name_of)
 def test_features_are_what_the_next_layer_or_its_normalization_receives(variant):
     stack = disturbed(**variant)
@@ -141,6 +143,7 @@ def test_layers_whose_features_flow_past_the_next_are_left_out_with_the_reason(s
     assert not network.hidden_units(residual=True).excluded
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("variant", VARIANTS, ids=name_of)
 def test_every_name_exists_and_weights_have_one_place(variant):
     for model in (MLP(**SMALL, **variant), StackedMLP(SEEDS, **SMALL, **variant)):

@@ -219,6 +219,7 @@ def test_it_learns():
     assert found[74].loss < 0.2 < found[50].loss
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.filterwarnings("ignore:SWR left a parameter or layer alone:UserWarning")
 @pytest.mark.parametrize("method", ["base", "swr", "cbp", "redo", "shrink and perturb"])
 def test_a_diverging_run_is_an_outcome(tmp_path, method):

@@ -105,7 +105,7 @@ def assert_same(architecture: dict[str, Any], optimizer: str, method: str, steps
     return int(count.sum())
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("layer_norm", [pytest.param(None, marks=pytest.mark.slow), "after"])
 def test_fast_equals_general_for_each_method(method: str, layer_norm: str | None) -> None:
@@ -129,7 +129,7 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(str(value) for value in o.values()))
 def test_fast_equals_general_for_each_architecture(options: dict[str, Any]) -> None:
     assert_same({"hidden": 8, **options}, "SGDW", "SWR", steps=21)
@@ -156,6 +156,7 @@ def test_losses_agree_in_single_precision(hidden: int) -> None:
     torch.testing.assert_close(loss, expected, rtol=0.05, atol=0)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("method", ["base", "S&P", "SWR", "CBP", "ReDo", "ReDo in backward"])
 def test_replica_alone_equals_replica_in_a_population_of_64(method: str) -> None:
     seeds = list(range(8))

@@ -66,7 +66,7 @@ def test_a_method_exactly_two_points_better(tmp_path):
     assert found.evidence[1].interval == pytest.approx((0.01, 0.01, 0.01), abs=1e-6)
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize(
     ("diverged", "shares", "expected"),
     [
@@ -136,6 +136,7 @@ def test_what_is_missing(tmp_path):
     assert claim([folder(tmp_path, "vit", three(), additions=1)]).evidence == []
 
 
+@pytest.mark.slow
 def test_other_claims_take_no_runs_of_transformers(tmp_path):
     network = {"hidden": 100, "depth": 3}
     folders = both(tmp_path, [ahead("base", -0.2), *three()], additions=12, network=network)

@@ -85,7 +85,7 @@ def flip(path: Path, place: float = 0.5) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(9)
 @pytest.mark.parametrize("name", ["lr[1]", "lr*", "lr?", "~", "lr=1", "{lr1,lr2}", "lr%31", "**", "[!x]*"])
 def test_no_name_of_a_folder_is_a_pattern(
     folder: Path, longer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -102,6 +102,7 @@ def test_no_name_of_a_folder_is_a_pattern(
     assert same(load(Path(name)), load(longer))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("earlier", [False, True])
 @pytest.mark.parametrize("name", [TASKS, DISTURBANCES])
 def test_a_table_that_is_missing_is_not_done(folder: Path, copy: Path, name: str, earlier: bool) -> None:
@@ -118,7 +119,7 @@ def test_a_table_that_is_missing_is_not_done(folder: Path, copy: Path, name: str
     assert same(load(copy), load(folder))
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(9)
 @pytest.mark.parametrize("place", [0.0, 0.5, 0.999])
 @pytest.mark.parametrize("name", PART)
 def test_a_flipped_bit_is_noticed_and_its_part_trained_again(longer: Path, copy: Path, name: str, place: float) -> None:
@@ -195,6 +196,7 @@ def part_files_without_digests(folder: Path) -> dict[str, bytes]:
     return {f"{place.name}/{name}": (place / name).read_bytes() for place in places for name in PART}
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("removed", range(5))
 def test_killed_while_a_damaged_part_is_taken_away(
     folder: Path, copy: Path, monkeypatch: pytest.MonkeyPatch, removed: int

@@ -154,6 +154,7 @@ def everything(tmp_path_factory, thread_workers, terminals):
     return out, copy, terminals.getvalue()
 
 
+@pytest.mark.slow
 def test_results_have_the_names_as_they_are(everything):
     for folder in everything[:2]:
         results = load(folder)

@@ -298,7 +298,9 @@ def learn(seed: int, make: Any) -> Iterator[float]:
 
 def test_a_function_that_trains_by_itself(tmp_path: Path) -> None:
     methods = {"base": {}, "swr": {"frequency": 2, "factor": 0.2}, "fire": {}}
+    before = torch.get_rng_state()
     results = compare(learn, methods, tasks=2, seeds=[3, 5], out=tmp_path, optimizer={"lr": 0.2})
+    assert torch.equal(torch.get_rng_state(), before)
     assert results.outcome.name == "return"
     # One more task takes each run up again.
     results = compare(Curve(learn), methods, tasks=3, seeds=[3, 5], out=tmp_path, optimizer={"lr": 0.2})

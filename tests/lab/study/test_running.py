@@ -402,6 +402,7 @@ def test_a_worker_that_is_killed_goes_on_where_it_was(
     assert all_files(tmp_path / "killed") == all_files(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_where_memory_runs_out_half_of_the_networks_go_on(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

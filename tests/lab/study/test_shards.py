@@ -73,6 +73,7 @@ def test_of_parts_that_are_taken_as_they_come_each_is_trained_once(whole: Path, 
         assert claim.number == 1
 
 
+@pytest.mark.slow
 def test_what_others_train_is_left_to_them(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "RENEWED_EVERY", 0.2)
     monkeypatch.setattr(claims, "LOST_AFTER", 2.0)

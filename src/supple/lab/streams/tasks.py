@@ -219,20 +219,19 @@ class Shuffled:
         tensors: inputs and targets, each with the examples along its first dimension.
         batch_size: examples a batch.
         passes: how often all examples come.
+        batches: how many batches there are in all, whatever ``passes`` says; None: those of the passes.
     """
 
-    def __init__(self, tensors: Sequence[Tensor], batch_size: int, passes: int = 1) -> None:
-        self._tensors, self._size, self._passes = tensors, batch_size, passes
-
-    @property
-    def _each(self) -> int:
-        return len(self._tensors[0]) // self._size
+    def __init__(self, tensors: Sequence[Tensor], batch_size: int, passes: int = 1, batches: int | None = None) -> None:
+        self._tensors, self._size = tensors, batch_size
+        self._each = len(tensors[0]) // batch_size
+        self._count = (self._each * passes if batches is None else batches) if self._each else 0
 
     def __len__(self) -> int:
-        return self._each * self._passes
+        return self._count
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        for _ in range(self._passes):
+        for start in range(0, self._count, max(1, self._each)):
             order = torch.randperm(len(self._tensors[0]))
-            for some in order.split(self._size)[: self._each]:
+            for some in order.split(self._size)[: min(self._each, self._count - start)]:
                 yield tuple(each[some] for each in self._tensors)

@@ -4,7 +4,7 @@ An input has 20 bits and one that is always 1. 15 of the bits stay as they are w
 random, is flipped between two tasks; the other five are drawn anew for each example. The target is the output of a
 network of 100 linear threshold units, whose weights are all 1 or -1: unit i is 1 where w_i x > m beta - S_i, with m
 inputs, beta = 0.7, and the number S_i of its weights that are -1. The learner has five hidden units, so it has to go
-on learning.
+on learning. (The authors' program draws all slow bits anew unless it is told ``flip_one``, as the papers have it.)
 
 Source: Dohare, Sutton and Mahmood, "Continual backprop: stochastic gradient descent with persistent randomness", arXiv
 2108.06325; the "slowly changing regression problem" of Dohare et al., Nature 632, 2024. A flip every 10,000 examples.

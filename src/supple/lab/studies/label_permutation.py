@@ -45,9 +45,9 @@ def make(
     source = data.load(name, data_dir, verify=verify)
     pixels, labels = source.images.flatten(1), source.labels
 
-    def network(seed: int) -> nn.Module:
-        """The paper's: 300 and 150 hidden units."""
-        sizes = (pixels.shape[1], 300, 150, source.classes)
+    def network(seed: int, hidden: int = 300) -> nn.Module:
+        """The paper's has 300 hidden units, and then half as many."""
+        sizes = (pixels.shape[1], hidden, hidden // 2, source.classes)
         layers = [nn.Linear(*pair) for pair in pairwise(sizes)]
         return nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
 

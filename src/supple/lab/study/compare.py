@@ -114,7 +114,7 @@ def compare(
         given=None if named else problem,
     )
     here = None if named else Here()
-    with one_thread():
+    with one_thread(), torch.random.fork_rng([] if device == "cpu" else None):
         outcome = run(config, watcher, executor=here)
     if here is not None and here.error is not None:
         raise here.error

@@ -16,7 +16,8 @@ def summary_of(results: Results) -> list[tuple[str, ...]]:
     runs = results.runs.select("run", "method", "done")
     late = results.tasks.join(runs, on="run").filter(10 * (pl.col("task") + 1) > 9 * pl.col("done"))
     values = dict(late.group_by("method").agg(pl.mean(outcome.column)).iter_rows())
-    shown = {method: f"{value:.1%}" if outcome.share else f"{value:.4g}" for method, value in values.items()}
+    form = ".1%" if outcome.share else ".4g"
+    shown = {method: format(float(value), form) for method, value in values.items()}
     found: list[tuple[str, ...]] = [("method", "runs", "tasks", f"{outcome.name} in the last tenth")]
     for (method,), some in runs.group_by("method", maintain_order=True):
         done = some["done"].to_list()
