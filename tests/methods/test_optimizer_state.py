@@ -197,3 +197,27 @@ def test_an_optimizer_with_attributes_of_its_own():
         fresh += int(changed.sum())
         assert (optimizer.state[parameter]["exp_avg"][changed] == 0).all()
     assert fresh > 0
+
+
+def test_an_optimizer_that_makes_its_state_when_it_is_made():
+    class Eager(torch.optim.Optimizer):
+        def __init__(self, params, lr=0.1, start=0.25):
+            super().__init__(params, {"lr": lr, "start": start})
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    self.state[parameter] = {"step": torch.zeros(()), "sum": torch.full_like(parameter, start)}
+
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    self.state[parameter]["step"] += 1
+                    total = self.state[parameter]["sum"].add_(parameter.grad.square())
+                    parameter.data.addcdiv_(parameter.grad, total.sqrt(), value=-group["lr"])
+
+    model = network().double()
+    optimizer = Eager(model.parameters())
+    method = supple.SWR(model, optimizer, frequency=1, factor=1, pruning="proportional", optimizer_state="fresh")
+    fit(model, optimizer, 0)
+    method.step()
+    for parameter in model.parameters():
+        assert torch.equal(optimizer.state[parameter]["sum"], torch.full_like(parameter, 0.25))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import two_processes
-from two_processes import COPIED, DROPPED, HALF, METHODS, STEPS, dropped, half, train, unread
+from two_processes import COPIED, DROPPED, HALF, METHODS, PENALTIES, STEPS, dropped, half, train, unread
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
 
@@ -39,7 +39,11 @@ def alone(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("name", "how"),
-    [*((name, how) for name in METHODS for how in ("parallel", "sharded")), *((name, "copied") for name in COPIED)],
+    [
+        *((name, "parallel") for name in METHODS),
+        *((name, "sharded") for name in METHODS if name not in PENALTIES),
+        *((name, "copied") for name in COPIED),
+    ],
 )
 def test_two_processes_do_what_one_does(name: str, how: str, found: list[dict[str, Any]]) -> None:
     expected = alone(name)
@@ -55,7 +59,7 @@ def test_two_processes_do_what_one_does(name: str, how: str, found: list[dict[st
     for kind in ("values", "moments"):
         for key, value in found[0][f"{how} {name}"][kind].items():
             assert torch.equal(value, found[1][f"{how} {name}"][kind][key])
-    assert bool(sum(expected["counts"]) > 3) is (name not in ("L2", "S&P"))
+    assert bool(sum(expected["counts"]) > 3) is (name not in ("L2", "S&P", *PENALTIES))
 
 
 @pytest.mark.parametrize("name", HALF)
@@ -71,6 +75,11 @@ def test_what_is_not_said_or_not_known_is_refused(found: list[dict[str, Any]]) -
         assert "Pass the DistributedDataParallel module" in rank["errors"]["unknown group"]
         assert "a stacked network cannot be sharded" in rank["errors"]["stacked"]
         assert "not where tensor parallelism divides the features" in rank["errors"]["tensor parallel"]
+        assert "several processes train this network; give InFeR" in rank["errors"]["infer without an optimizer"]
+        assert "change the network inside of it" in rank["errors"]["surgery of a wrapped network"]
+        assert "change it before fully_shard" in rank["errors"]["surgery of a sharded network"]
+        for name in PENALTIES:
+            assert "sharded parameters cannot be exchanged" in rank["errors"][f"sharded {name}"]
 
 
 def test_processes_that_train_one_network_have_the_first_ones_seed(found: list[dict[str, Any]]) -> None:

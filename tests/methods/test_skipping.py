@@ -180,3 +180,59 @@ def test_an_overflow_in_one_replica_is_not_in_the_averages_of_others() -> None:
         assert all(bool(one.isfinite().all()) for one in method.state_dict()["average"].values())
     assert method.skipped.tolist() == [0, len(list(model.parameters())), 0]
     assert bool((method.reinitialized.last > 0).all())
+
+
+REGULARIZERS: dict[str, Any] = {
+    "isometry": supple.Isometry,
+    "Parseval": lambda m, o: supple.Parseval(m, o, decoupled=True),
+    "Parseval normalized": lambda m, o: supple.Parseval(m, o, decoupled=True, normalize_rows=True),
+    "spectral": lambda m, o: supple.Spectral(m, o, decoupled=True),
+    "FIRE": lambda m, o: supple.FIRE(m, o, every=1),
+    "NaP": supple.NaP,
+}
+
+
+@pytest.mark.filterwarnings("ignore:.* left a parameter")
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_a_matrix_that_is_not_finite_is_left_as_it_is(name: str, bad: float) -> None:
+    model = network()
+    method = REGULARIZERS[name](model, torch.optim.SGD(model.parameters(), lr=0.1))
+    with torch.no_grad():
+        model[0].weight[0, 1] = bad  # type: ignore[index]
+    before = model[0].weight.detach().clone()
+    method.step()
+    assert torch.equal(model[0].weight.nan_to_num(9), before.nan_to_num(9))
+    assert int(method.skipped) == 1
+    assert model[2].weight.isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore:.* left a parameter")
+@pytest.mark.parametrize("kind", ["zero", "constant", "one rank"])
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_a_matrix_of_low_rank_stays_finite_and_one_of_zeros_stays(name: str, kind: str) -> None:
+    model = network()
+    method = REGULARIZERS[name](model, torch.optim.SGD(model.parameters(), lr=0.1))
+    with torch.no_grad():
+        w = model[0].weight
+        w.copy_({"zero": 0 * w, "constant": 0 * w + 0.3, "one rank": w[:, :1] @ w[:1]}[kind])
+    for _ in range(3):
+        method.step()
+    assert all(bool(p.isfinite().all()) for p in model.parameters())
+    if kind == "zero":
+        assert not model[0].weight.any()
+        assert int(method.skipped) == (3 if name in ("spectral", "FIRE", "NaP") else 0)
+
+
+def test_snr_says_that_what_is_always_above_0_is_never_silent() -> None:
+    model = nn.Sequential(nn.Linear(6, 4), nn.Sigmoid(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    method = supple.SNR(model)
+    for step in range(2):
+        model(torch.randn(20, 6, generator=torch.Generator().manual_seed(step)))
+        method.step()
+    with pytest.warns(UserWarning, match=r"no unit of 0 was ever silent.*Leave the layer out.*CBP") as said:
+        method.boundary()
+    assert len(said) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        method.boundary()

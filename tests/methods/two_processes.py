@@ -43,17 +43,24 @@ METHODS: dict[str, Make] = {
     ),
     "ReDo": lambda m, o: ReDo(m, o, frequency=3, threshold=0.5, optimizer_state="fresh"),
     "ReDo magnitude": lambda m, o: ReDo(m, o, frequency=3, threshold=0.95, utility="magnitude"),
+    "C-CHAIN": lambda m, o: supple.CChain(m, o, ratio=0.5, warm_up=2, window=3),
+    "InFeR": lambda m, o: supple.InFeR(m, o, heads=3, scale=5.0, seed=5),
+    "SWR after surgery": lambda m, o: SWR(m, o, frequency=3, factor=0.3, initial={"*": supple.Normal(0.0, 0.5)}),
 }
 
+PENALTIES = ["C-CHAIN", "InFeR"]
 COPIED = ["SWR", "CBP", "ReDo"]
 HALF = ["L2", "S&P"]
 
 
-def network() -> nn.Sequential:
+def network(name: str = "") -> nn.Sequential:
     """Layers of 8 and 7 units, so that one divides by two and one does not, and a scale of one entry."""
     torch.manual_seed(0)
     layers = [nn.Linear(5, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 7), nn.ReLU(), nn.Linear(7, 1)]
-    return nn.Sequential(*layers).double()
+    model = nn.Sequential(*layers).double()
+    if name == "SWR after surgery":
+        supple.surgery.inject(supple.surgery.crelu(model), head="5")
+    return model
 
 
 def batch(step: int, rank: int, world: int) -> tuple[Tensor, Tensor]:
@@ -90,7 +97,7 @@ def train(
     name: str, wrap: Callable[[nn.Module], nn.Module] = lambda m: m, rank: int = 0, world: int = 1
 ) -> dict[str, Any]:
     """A run, and what its method did."""
-    wrapped = wrap(network())
+    wrapped = wrap(network(name))
     model = wrapped.module if isinstance(wrapped, nn.parallel.DistributedDataParallel) else wrapped
     optimizer = torch.optim.Adam(wrapped.parameters(), lr=0.02)
     method = METHODS[name](wrapped, optimizer)
@@ -104,14 +111,20 @@ def train(
             method.load_state_dict(state["steps"])
         x, y = batch(step, rank, world)
         optimizer.zero_grad()
-        (wrapped(x) - y).square().mean().backward()
+        loss = (wrapped(x) - y).square().mean()
+        if isinstance(method, supple.CChain | supple.InFeR):
+            loss = loss + method.penalty(x, loss=loss)
+        loss.backward()
         optimizer.step()
         before = {key: local(p).clone() for key, p in model.named_parameters()}
         method.step()
         own = {key: (p, (local(p) != before[key]).unsqueeze(0)) for key, p in model.named_parameters()}
         changes.append({key: gathered(block_of(p).join(mask))[0] for key, (p, mask) in own.items()})
         counts.append(method.reinitialized.last.clone())
-    moments = {key: gathered(optimizer.state[p]["exp_avg"]) for key, p in model.named_parameters()}
+    trained = {key: p for key, p in model.named_parameters() if p.requires_grad}
+    moments = {key: gathered(optimizer.state[p]["exp_avg"]) for key, p in trained.items()}
+    if isinstance(method, supple.InFeR):
+        moments["heads"] = method.heads.detach().clone()
     return {"changes": changes, "counts": counts, "values": values(model), "moments": moments}
 
 
@@ -121,7 +134,7 @@ def remade(name: str, wrapped: nn.Module, optimizer: torch.optim.Optimizer) -> s
     trained = [p.detach().clone() for p in parameters]
     optimizer.state, kept = type(optimizer.state)(dict), optimizer.state
     with torch.no_grad():
-        for p, fresh in zip(parameters, network().parameters(), strict=True):
+        for p, fresh in zip(parameters, network(name).parameters(), strict=True):
             local(p).copy_(block_of(p).of(fresh))
         method = METHODS[name](wrapped, optimizer)
         for p, value in zip(parameters, trained, strict=True):
@@ -166,6 +179,11 @@ def errors() -> dict[str, str]:
     return {
         "unknown group": message(lambda: supple.CBP(network())),
         "stacked": message(lambda: supple.L2(sharded_stack())),
+        "infer without an optimizer": message(lambda: supple.InFeR(parallel(network()))),
+        "surgery of a wrapped network": message(lambda: supple.surgery.crelu(parallel(network()))),
+        "surgery of a sharded network": message(lambda: supple.surgery.inject(sharded(network()))),
+        "sharded C-CHAIN": message(lambda: supple.CChain(sharded(network()))),
+        "sharded InFeR": message(lambda: supple.InFeR(sharded(network()))),
         "tensor parallel": message(lambda: supple.ReDo(tensor_parallel, units=supple.units(network()))),
     }
 
@@ -352,7 +370,8 @@ def main(rank: int, folder: str) -> None:
     found["dropped"] = {name: dropped(name, rank) for name in DROPPED}
     for name in METHODS:
         found[f"parallel {name}"] = train(name, parallel, rank, 2)
-        found[f"sharded {name}"] = train(name, sharded, rank, 2)
+        if name not in PENALTIES:
+            found[f"sharded {name}"] = train(name, sharded, rank, 2)
         if name in HALF:
             found[f"half {name}"] = half(name, sharded)
         if name in COPIED:

@@ -102,6 +102,8 @@ def test_rounding_does_not_make_the_fit_fail(name, dtype, cast):
     torch.manual_seed(1)
     tensor = torch.empty((50, 200), dtype=torch.float32 if cast else dtype)
     fill(tensor)
+    if isinstance(distribution, Normal) and bool((tensor - distribution.mean).abs().max() > 10 * distribution.std):
+        pytest.skip("trunc_normal_ of PyTorch 2.6 puts some entries at the bounds if it draws in 16 bits")
     found = alone(tensor.to(dtype))
     assert type(found.distribution) is type(distribution)
     if isinstance(distribution, Constant):

@@ -150,6 +150,10 @@ KEPT = {
     "activations": lambda h: F.hardswish(F.elu(F.leaky_relu(h))) + F.softplus(h) * F.logsigmoid(h),
     "gelu by hand": lambda h: 0.5 * h * (1 + torch.tanh(0.8 * (h + 0.04 * h.pow(3)))),
     "in place": lambda h: F.relu_(h).mul_(2),
+    "activations in place": lambda h: F.mish(F.hardswish(F.elu(F.celu(h, 1, True), 1, True), True), True),
+    "bounds in place": lambda h: F.hardsigmoid(
+        F.hardtanh(F.threshold(F.leaky_relu(h, 0.1, True), 0, 0, True), -1, 1, True), True
+    ),
     "clamped": lambda h: h.clamp(min=0).to(torch.float64).to(torch.float32),
     "noise": lambda h: h + 0.1 * torch.randn_like(h),
     "alpha dropout": lambda h: F.alpha_dropout(h, 0.5, training=True),

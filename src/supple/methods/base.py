@@ -151,11 +151,11 @@ class Method(Settings, State):
         self._group_by_id: dict[int, dict[str, Any]] = {}
         self.stacked = isinstance(model, Stacked)
         self.replicas = model.replicas if isinstance(model, Stacked) else 1
+        if self.stacked and any(map(is_sharded, model.parameters())):
+            raise ValueError("a stacked network cannot be sharded; give each process replicas of its own instead")
         self.parameters = chosen_parameters(model, include, exclude, usual=self.usual, frozen=self.takes_up)
         self._later = [name for name, parameter in self.parameters.items() if not parameter.requires_grad]
         self.sharded = any(map(is_sharded, self.parameters.values()))
-        if self.sharded and self.stacked:
-            raise ValueError("a stacked network cannot be sharded; give each process replicas of its own instead")
         # Of one network's parameter each.
         self.blocks = {name: block_of(p.detach()[0] if self.stacked else p) for name, p in self.parameters.items()}
         self.device = next(iter(self.parameters.values())).device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import nan
 from typing import Any
 
 import torch
@@ -152,7 +153,9 @@ class CChain(Penalty):
         if self._weighs:
             (history,) = self.kept["history"].values()
             place = history[:, :, (self.steps - 1) % history.shape[2]]
-            place.copy_(torch.stack(self._taken).mean(dim=0).mT if self._taken else torch.full_like(place, -1))
+            taken = torch.stack(self._taken).mean(dim=0).mT.contiguous() if self._taken else torch.full_like(place, nan)
+            self._mean_of_processes(taken)
+            place.copy_(torch.where(taken.isnan(), -1, taken))
             if self.steps == 1:
                 place[:, 1] = -1
         self._taken = []

@@ -38,8 +38,8 @@ class InFeR(Penalty):
             F0 as they are now.
 
     Raises:
-        ValueError: if a setting is out of range, there is no such linear layer, the optimizer does not hold it, or the
-            parameters are sharded.
+        ValueError: if a setting is out of range, there is no such linear layer, the optimizer does not hold it, the
+            parameters are sharded, or several processes train the network and ``optimizer`` is missing.
 
     Example:
         >>> import torch, supple
@@ -104,6 +104,20 @@ class InFeR(Penalty):
             if not groups:
                 raise ValueError(f"the {type(self.optimizer).__name__} does not hold {weight}; give the one that does")
             groups[0]["params"].append(self.heads)
+        self._hook: Any = None
+        if self._process_group is not None:
+            # The heads are none of the network's parameters, whose gradients DistributedDataParallel averages.
+            if self.optimizer is None:
+                raise ValueError(
+                    "several processes train this network; give InFeR the optimizer: before its steps the gradients of "
+                    "the heads are averaged"
+                )
+            self._hook = self.optimizer.register_step_pre_hook(self._average)
+
+    def _average(self, optimizer: torch.optim.Optimizer, *arguments: Any) -> None:
+        """Averages the gradients of the heads over the processes."""
+        if self.heads.grad is not None:
+            self._mean_of_processes(self.heads.grad)
 
     def _reading(self, layer: str | None) -> tuple[nn.Module, str]:
         """The layer that reads the features, and the name of its weight, which other layers may share."""
@@ -162,6 +176,8 @@ class InFeR(Penalty):
 
     def close(self) -> None:
         """Takes the heads out of the optimizer."""
+        if self._hook is not None:
+            self._hook.remove()
         if self.optimizer is not None:
             for group in self.optimizer.param_groups:  # those of when it was made are gone once a state was loaded
                 group["params"] = [one for one in group["params"] if one is not self.heads]

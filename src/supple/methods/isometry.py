@@ -101,7 +101,10 @@ class Isometry(Regularizer):
         whole = w.whole(precise(w.value))
         blocks = self.matrices_in[w.name]
         scale = self.scale[w.rows].to(whole.dtype).repeat_interleave(blocks).view(-1, 1, 1)
-        return w.part(self.gradient_of_matrices(as_matrices(whole, blocks), scale).view(whole.shape))
+        gradient = self.gradient_of_matrices(as_matrices(whole, blocks), scale)
+        known = gradient.flatten(1).sum(dim=1).isfinite()
+        self.skip(~known.view(-1, blocks).all(dim=1), w.rows)
+        return w.part(gradient.masked_fill_(~known.view(-1, 1, 1), 0).view(whole.shape))
 
     def gradient_of_matrices(self, matrices: Tensor, scale: Tensor) -> Tensor:
         """The gradient for some matrices: [M, out, in] and [M, 1, 1] to [M, out, in]."""

@@ -105,7 +105,7 @@ class Parseval(Isometry):
         if not self.normalizes:
             return isometry_gradient(matrices, scale, self.groups)
         length = matrices.norm(dim=-1, keepdim=True)
-        rows = torch.where(length > 0, matrices / length, 0)
+        rows = torch.where(length == 0, 0, matrices / length)
         outer = isometry_gradient(rows, scale, self.groups)
         along = (outer * rows).sum(dim=-1, keepdim=True)
-        return torch.where(length > 0, (outer - along * rows) / length, 0)
+        return torch.where(length == 0, 0, (outer - along * rows) / length)

@@ -24,6 +24,8 @@ class Penalty(WeightMethod):
         optimizer: its optimizer.
         shared: as of every :class:`supple.Method`.
 
+    Of a ``DistributedDataParallel`` each process adds the term for its own examples, as it does the loss.
+
     Raises:
         ValueError: if the parameters are sharded.
     """
@@ -59,6 +61,12 @@ class Penalty(WeightMethod):
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         with torch.no_grad():
             return functional_call(self.model, {**weights, **buffers}, inputs, dict(keywords))
+
+    def _mean_of_processes(self, tensor: Tensor) -> None:
+        """Gives each process of a ``DistributedDataParallel`` the mean of all, in place."""
+        if self._process_group is not None:
+            torch.distributed.all_reduce(tensor, group=self._process_group)
+            tensor.div_(torch.distributed.get_world_size(self._process_group))
 
     def _means(self, tensor: Tensor) -> Tensor:
         """The mean of each replica: [R]."""

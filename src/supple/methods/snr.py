@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
@@ -31,8 +33,9 @@ class SNR(UnitMethod):
     A unit that was never silent has q = 1. All units start with ``threshold``. Without boundaries thresholds stay as
     they are. H takes 4 bytes for each unit and each age up to ``maximum``.
 
-    Units whose output is always above 0, as of a sigmoid, fire always and are never replaced. Replaced units get fresh
-    incoming weights, bias 0 and outgoing weights 0.
+    Units whose output is always above 0, as of a sigmoid, fire always and are never replaced; of a layer in which no
+    unit was silent for a single example, :meth:`boundary` warns. Replaced units get fresh incoming weights, bias 0 and
+    outgoing weights 0.
 
     Args:
         model: the network, ordinary or stacked.
@@ -102,6 +105,7 @@ class SNR(UnitMethod):
         self.minimum = int(self.setting("minimum", minimum, 1, whole=True)[0])
         self.maximum = int(self.setting("maximum", maximum, self.minimum, whole=True)[0])
         self.listen()
+        self._never_silent: list[Tensor | None] = [None] * len(self.layers)
         ages = [layer.zeros(dtype=torch.int64) for layer in self.layers]
         self.per_unit = {
             "age": ages,
@@ -120,6 +124,8 @@ class SNR(UnitMethod):
         total, examples = layer.sums()
         fires = (total > 0).flatten(2).any(dim=2)
         self.skip(~total.isfinite().flatten(1).all(dim=1))
+        before, always = self._never_silent[layer.number], (total >= examples).all()
+        self._never_silent[layer.number] = always if before is None else before & always
         age = self.per_unit["age"][layer.number]
         self._note(layer, fires)
         age.copy_(torch.where(fires, 0, age + examples))
@@ -134,6 +140,14 @@ class SNR(UnitMethod):
 
     def rule_at_boundary(self, layer: Layer) -> None:
         """Lets the thresholds of one layer follow the histories."""
+        never, self._never_silent[layer.number] = self._never_silent[layer.number], None
+        if never is not None and bool(never):
+            warnings.warn(
+                f"no unit of {layer.group.name} was ever silent: SNR never replaces what is always above 0, as what a "
+                "sigmoid gives. Leave the layer out (units=...), or choose a method that needs no silence, such as CBP "
+                "or ReGraMa",
+                stacklevel=2,
+            )
         if self.boundaries % self.update_every:
             return
         history, threshold = self.per_unit["history"][layer.number], self.per_unit["threshold"][layer.number]

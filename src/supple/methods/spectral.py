@@ -37,7 +37,7 @@ class Spectral(Regularizer):
     ended; the vectors are part of :meth:`state_dict`.
 
     A convolution's weight is the matrix [out, in * height * width]; embeddings are left alone unless ``include`` names
-    them. A matrix of zeros has no gradient.
+    them. A matrix that is all zero, or not finite, is left alone, which :attr:`skipped` counts.
 
     Args:
         model: the network, ordinary or stacked.
@@ -126,14 +126,17 @@ class Spectral(Regularizer):
             size = value.abs()
             return 2 * k * (size**k - 1) * size ** (k - 1) * value.sign()
         if w.name not in self.matrices_in:
-            square = w.norm(value).square().view(-1, *(1,) * (value.ndim - 1))
-            return 2 * k * square ** (k - 1) * value
+            square = w.norm(value).square()
+            known = square.isfinite()
+            self.skip(~known, w.rows)
+            known, square = (one.view(-1, *(1,) * (value.ndim - 1)) for one in (known, square))
+            return torch.where(known, 2 * k * square ** (k - 1) * value, 0)
         whole, right = w.whole(value), self.kept["right"][w.name]
         matrices = as_matrices(whole, self.matrices_in[w.name])
         sigma, u, v = top_singular(matrices, right[w.rows].flatten(0, 1), self.iterations)
         known = (sigma > 0) & sigma.isfinite()
+        self.skip(~known.view(len(whole), -1).all(dim=1), w.rows)
         right[w.rows] = torch.where(known.unsqueeze(-1), v, right[w.rows].flatten(0, 1)).view(-1, *right.shape[1:])
-        factor = torch.where(known, 2 * k * (sigma**k - 1) * sigma ** (k - 1), 0)
-        return w.part(
-            torch.where(known, factor, 0)[:, None, None].mul(u.unsqueeze(-1) * v.unsqueeze(-2)).view(whole.shape)
-        )
+        factor = 2 * k * (sigma**k - 1) * sigma ** (k - 1)
+        outer = factor[:, None, None] * u.unsqueeze(-1) * v.unsqueeze(-2)
+        return w.part(torch.where(known[:, None, None], outer, 0).view(whole.shape))

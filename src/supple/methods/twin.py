@@ -222,9 +222,21 @@ class Twin:
         """Makes the state that an optimizer makes when it is made, not at the first step."""
         for new, old in zip(members(self.optimizer), real, strict=False):
             state = getattr(old, "state", {})
+            if parameter not in state:
+                continue
+            made = _made(old, new.param_groups)
             for mine in (self.parameter, self.companion):
-                if parameter in state:
-                    new.state[mine] = {key: _translated(one, parameter, mine) for key, one in state[parameter].items()}
+                new.state[mine] = made.get(mine) or {
+                    key: _translated(one, parameter, mine) for key, one in state[parameter].items()
+                }
+
+
+def _made(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> Mapping[Tensor, dict[str, Any]]:
+    """The state that a new optimizer of the same kind has, where one can be made with the settings that are kept."""
+    try:
+        return type(optimizer)([{**group} for group in groups], **optimizer.defaults).state
+    except Exception:
+        return {}
 
 
 def _translated(value: Any, parameter: Tensor, mine: Tensor) -> Any:

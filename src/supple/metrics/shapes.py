@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from supple.structure.pointwise import is_pointwise
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -63,9 +65,6 @@ _GRID = torch.linspace(-40, 40, 1281, dtype=torch.float64)
 
 _NEAR = 0.01
 """What is as near to a value, or to a straight line, counts as being there."""
-
-_POINTWISE = {"hardswish"}
-"""Operations on each entry by itself that PyTorch does not mark as such."""
 
 _PASSING = {
     *("_to_copy", "index_select", "constant_pad_nd", "mean", "avg_pool2d", "avg_pool3d"),
@@ -174,8 +173,9 @@ class ShapesSeen(TorchDispatchMode):
             return source, nn.functional.leaky_relu(values), name
         sources = [self._source(one) for one in tensors]
         alike = {(own, one.shape) for (own, *_), one in zip(sources, tensors, strict=True)}
-        if len(alike) > 1 or not (torch.Tag.pointwise in func.tags or name in _POINTWISE):
+        if len(alike) > 1 or not is_pointwise(func):
             return None
         numbers = iter([values.clone() for _, values, _ in sources])
         own = tree_map_only(Tensor, lambda one: next(numbers) if one.ndim else one.cpu().double(), (args, kwargs))
-        return source, func(*own[0], **own[1]), name
+        made = func(*own[0], **own[1])
+        return (source, made, name) if isinstance(made, Tensor) else None

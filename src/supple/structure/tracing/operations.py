@@ -15,8 +15,6 @@ from supple.structure.tracing.values import Entries, Kind, Pieces, Value
 from supple.structure.tracing.views import VIEWS
 from supple.structure.tracing.weights import WEIGHTS
 
-# Pointwise, but without PyTorch's tag for it.
-_POINTWISE = {"hardswish", "log_sigmoid_forward", "rrelu_with_noise", "_prelu_kernel", "native_dropout"}
 _CONSTANT = re.compile(r"(\w+_like|new_\w+)")
 
 
@@ -31,7 +29,7 @@ def apply(record: Record, call: Call) -> list[Value]:
         for value in call.values:
             record.use(value, call.name)
         rule = WEIGHTS.get(call.name) or INDEXING.get(call.name)
-    if rule is None and (call.pointwise or call.name in _POINTWISE):
+    if rule is None and call.pointwise:
         rule = pointwise
     if rule is None:
         rule = attend if "scaled_dot_product" in call.name else shaping(call) or mix
@@ -44,7 +42,7 @@ def apply(record: Record, call: Call) -> list[Value]:
 
 def _parameters(record: Record, call: Call) -> list[Value]:
     """An operation on parameters alone, such as a parametrization."""
-    if call.pointwise and (derived := _derived(call)) is not None:
+    if call.pointwise and len(call.outputs) == 1 and (derived := _derived(call)) is not None:
         return [Value(Kind.PARAMETER, derived)]
     if call.name == "embedding" and (rows := looked_up(record, call)) is not None:
         return [rows]

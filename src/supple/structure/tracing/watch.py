@@ -15,6 +15,7 @@ from torch.distributions import Distribution
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from supple.structure.pointwise import is_pointwise
 from supple.structure.tracing.call import Call, mix
 from supple.structure.tracing.course import Course
 from supple.structure.tracing.layout import renewed
@@ -198,8 +199,7 @@ class _Operations(TorchDispatchMode):
         in_place = name.endswith("_") and not name.endswith("__")
         given = {argument.name: argument.default_value for argument in declared if argument.has_default_value()}
         given |= dict(zip((argument.name for argument in declared), args, strict=False)) | kwargs
-        pointwise = torch.Tag.pointwise in getattr(func, "tags", ())
-        call = Call(name.rstrip("_") if in_place else name, given, tensors, shapes, values, outputs, pointwise)
+        call = Call(name.rstrip("_") if in_place else name, given, tensors, shapes, values, outputs, is_pointwise(func))
         for tensor, value in zip(outputs, apply(record, call), strict=True):
             (record.write if in_place else record.set)(tensor, value)
         return output
