@@ -120,6 +120,24 @@ def test_a_wrapper_that_hands_on_attributes():
     assert found["wrapped.weight"].distribution == Constant(1)
 
 
+class QuantizedEmbedding(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight, self.padding_idx = nn.Parameter(0.02 * torch.randn(50, 8)), 1
+        self.weight.data[1] = 0
+
+
+def test_padding_of_an_embedding_of_ones_own():
+    model = nn.Sequential(QuantizedEmbedding())
+    entry = supple.initial_distributions(model)["0.weight"]
+    assert entry.fixed_row == 1
+    assert entry.distribution.mean == 0
+    method = supple.SWR(model, frequency=1, factor=1.0, utility="random", pruning="proportional")
+    method.step()
+    assert (model[0].weight[1] == 0).all()
+    assert (model[0].weight != 0).any(dim=1).sum() == 49
+
+
 def test_overrides_come_first_and_padding_rows_stay():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Embedding(30, 8, padding_idx=3), Declared({"weight": Constant(1)}))

@@ -136,13 +136,14 @@ def padding_rows(model: nn.Module) -> dict[str, int]:
         Index of the row, 0 or more, by name of the embedding's weight as in ``model.named_parameters()``.
     """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)]
-    # A parametrized weight is computed from other parameters and has no name.
-    return {
-        names[id(module.weight)]: module.padding_idx
-        for module in embeddings
-        if module.padding_idx is not None and id(module.weight) in names
-    }
+    found = {}
+    # By what it has rather than its class: quantized and other embeddings of one's own have the same.
+    for module in model.modules():
+        row, weight = getattr(module, "padding_idx", None), getattr(module, "weight", None)
+        # A parametrized weight is computed from other parameters and has no name.
+        if type(row) is int and isinstance(weight, nn.Parameter) and weight.ndim >= 2 and id(weight) in names:
+            found[names[id(weight)]] = row % weight.shape[-2]
+    return found
 
 
 def signs_of_training(
