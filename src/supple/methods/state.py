@@ -119,7 +119,8 @@ class State(ABC):
             born = self.memory.born
             state["births"] = {n: self.blocks[n].join(self.stack(tensor).clone()) for n, tensor in born.items()}
         # Of what was frozen all the time nothing is kept yet.
-        state["waiting"] = list(self._waiting) if self.kept else []
+        kept = set().union(*self.kept.values())
+        state["waiting"] = [name for name in self._waiting if name not in kept] if self.kept else []
         for kind, tensors in self.kept.items():
             assert kind not in state, f"{kind} is a name that every state has; keep it under another"
             state[kind] = {name: self._joined(name, tensor.clone()) for name, tensor in tensors.items()}
