@@ -153,7 +153,7 @@ def test_nodes_that_are_not_fit(tmp_path: Path, cluster: Any) -> None:
     version.write_text(package.read_text() + '\n__version__ = "0.0.1"\n')
     for script, said in (
         (f"mount -t tmpfs none {shared}", f"does not see the folder {shared}"),
-        (f"mount -t tmpfs none {data}", "does not have the images: "),
+        (f"mount -t tmpfs none {data}", "cannot open the problem: MNIST: neither"),
         (f"mount --bind {version} {package}", f"has supple 0.0.1 instead of {supple.__version__}; install the same"),
     ):
         with other_node(cluster.address, script):
