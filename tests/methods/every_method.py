@@ -85,7 +85,7 @@ EVERY = {
     "SNR": (supple.SNR, {"threshold": [6, 12, 9, 20, 15, 7]}, {"minimum": 5, "maximum": 40, "update_every": 1}),
     "CPR": (supple.CPR, {"replacement_rate": [0.1, 0.0, 0.5, 0.3, 0.05, 1.0], "frequency": PERIODS}, {}),
     "TRAC": (supple.TRAC, {}, {"first": 0.1}),
-    "C-CHAIN": (supple.CChain, {"strength": [1.0, 0.0, 5.0, 0.5, 2.0, 10.0]}, {"ratio": 0, "window": 5}),
+    "C-CHAIN": (supple.CChain, {"strength": STRENGTHS}, {"ratio": 0, "window": 5}),
     "InFeR": (supple.InFeR, {"strength": STRENGTHS, "scale": [1.0, 0.5, 2, 10, 3, 0]}, {"heads": 3}),
 }
 """name -> (class, settings with one value for each of six replicas, words)"""
