@@ -112,6 +112,7 @@ class CBP(UnitMethod):
         keeps="a number or two a unit",
         since="0.1",
         common=("decay",),
+        cost=(0.004, 0.012),
     )
 
     def __init__(

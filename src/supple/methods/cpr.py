@@ -78,6 +78,7 @@ class CPR(UnitMethod):
         needs="gradients",
         keeps="a number a unit",
         common=("sharpness", "decay"),
+        cost=(0.018, 0.015),
     )
 
     def __init__(

@@ -75,6 +75,7 @@ class DASH(WeightMethod):
         source="Shin et al. (NeurIPS 2024, arXiv 2410.23495)",
         needs="boundary(), batches and the loss",
         keeps="nothing; during a boundary three copies of the weights",
+        cost=(0, 0),
     )
 
     def __init__(

@@ -68,6 +68,7 @@ class HareAndTortoise(WeightMethod):
         strength=(),
         source="Lee et al. (ICML 2024, arXiv 2406.02596)",
         keeps="a copy of the weights",
+        cost=(0.013, 0.022),
     )
 
     def __init__(

@@ -71,6 +71,7 @@ class Isometry(Regularizer):
         strength=("strength",),
         source="Rosseau et al. (ICML 2026, arXiv 2606.09762)",
         needs="the step size",
+        cost=(0.192, 0.328),
     )
 
     def __init__(

@@ -55,6 +55,7 @@ class L2(WeightMethod):
         strength=("l2",),
         source="Loshchilov and Hutter (ICLR 2019), equation 1",
         since="0.1",
+        cost=(0.008, 0.012),
     )
 
     def __init__(

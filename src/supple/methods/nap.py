@@ -72,6 +72,7 @@ class NaP(WeightMethod):
         strength=(),
         source="Lyle et al. (NeurIPS 2024, arXiv 2407.01800)",
         keeps="a number a matrix",
+        cost=(0.031, 0.047),
     )
 
     def __init__(

@@ -67,6 +67,7 @@ class Parseval(Isometry):
         source="Chung et al. (NeurIPS 2024, arXiv 2412.07224)",
         needs="before_step()",
         common=("groups",),
+        cost=(0.214, 0.366),
     )
 
     def __init__(

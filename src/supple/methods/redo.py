@@ -80,6 +80,7 @@ class ReDo(UnitMethod):
         source="Sokar et al. (ICML 2023), algorithm 1",
         needs="features",
         since="0.1",
+        cost=(0.001, 0.002),
     )
 
     def __init__(

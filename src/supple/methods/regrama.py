@@ -65,6 +65,7 @@ class ReGraMa(UnitMethod):
         strength=("threshold",),
         source="Liu et al. (arXiv 2505.24061)",
         needs="gradients",
+        cost=(0.001, 0),
     )
 
     def __init__(

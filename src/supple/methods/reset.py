@@ -67,6 +67,7 @@ class Reset(BoundaryMethod):
         source="Nikishin et al. (ICML 2022, arXiv 2205.07802)",
         needs="boundary()",
         common=("layers",),
+        cost=(0, 0),
     )
 
     def __init__(

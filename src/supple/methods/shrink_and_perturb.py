@@ -57,6 +57,7 @@ class ShrinkAndPerturb(L2):
         strength=("l2", "variance"),
         source="Ash and Adams (NeurIPS 2020), section 4; at every step: Dohare et al. (Nature 632, 2024)",
         since="0.1",
+        cost=(0.109, 0.132),
     )
 
     def __init__(

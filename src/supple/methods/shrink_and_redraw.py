@@ -65,6 +65,7 @@ class ShrinkAndRedraw(BoundaryMethod):
         strength=(),
         source="Ash and Adams (NeurIPS 2020), section 4",
         needs="boundary()",
+        cost=(0, 0),
     )
 
     def __init__(

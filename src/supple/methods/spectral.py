@@ -78,6 +78,7 @@ class Spectral(Regularizer):
         needs="before_step()",
         keeps="a vector a matrix",
         common=("power", "iterations"),
+        cost=(0.07, 0.066),
     )
 
     def __init__(

@@ -116,6 +116,7 @@ class SWR(WeightMethod):
         keeps="nothing; with decay a number a weight",
         since="0.1",
         common=("decay",),
+        cost=(0, 0),
     )
 
     def __init__(

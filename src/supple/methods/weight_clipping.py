@@ -69,6 +69,7 @@ class WeightClipping(WeightMethod):
         dark="#cf9c3f",
         strength=(),
         source="Elsayed et al. (RLC 2024, arXiv 2407.01704)",
+        cost=(0.036, 0.064),
     )
 
     def __init__(
