@@ -26,24 +26,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from supple.lab import stack
+from supple.lab.studies.permuted_text import Block
 from supple.optim import SGDW
-
-
-class Block(nn.Module):
-    """A transformer's block, with causal attention."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[B, T, width] to the same."""
-        q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        x = x + self.out(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
-        return x + self.down(F.gelu(self.up(self.norm2(x))))
 
 
 class Positions(nn.Embedding):
@@ -65,7 +49,7 @@ def lenet(seed: int = 0) -> nn.Module:
 
 def gpt(seed: int = 0) -> nn.Module:
     """110,336 parameters."""
-    blocks = (Block(64, 4), Block(64, 4))
+    blocks = (Block(64, 4, F.gelu), Block(64, 4, F.gelu))
     return nn.Sequential(
         nn.Embedding(64, 64), Positions(32, 64), *blocks, nn.LayerNorm(64), nn.Linear(64, 64, bias=False)
     )

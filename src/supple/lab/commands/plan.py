@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -26,6 +25,7 @@ from supple.lab.commands.scale import (
 )
 from supple.lab.escaping import short, shown
 from supple.lab.study import shipped
+from supple.lab.study.compare import one_thread
 from supple.lab.study.estimate import Estimate, estimate, makespan
 from supple.lab.study.problems import noise_problem
 from supple.lab.study.progress import duration, pace
@@ -60,25 +60,20 @@ def plan_command(
     [dim]$[/] supple plan permuted_mnist/sweeps/large --methods swr --seeds 3 --tasks 100
     """
     allowed = in_bytes(memory)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with plain_errors():
-            path, name = shipped.find(study)
-            chosen = scale(read(path), tasks, seeds, methods, data_name, epochs, precision)
-            config = RunConfig(
-                chosen,
-                name,
-                Path(),
-                device=device.value,
-                graphs=graphs,
-                processes=processes,
-                memory=allowed,
-                part_size=part_size,
-            )
-            found = estimate(config, noise_problem(chosen, **config.runtime))
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread(), plain_errors():
+        path, name = shipped.find(study)
+        chosen = scale(read(path), tasks, seeds, methods, data_name, epochs, precision)
+        config = RunConfig(
+            chosen,
+            name,
+            Path(),
+            device=device.value,
+            graphs=graphs,
+            processes=processes,
+            memory=allowed,
+            part_size=part_size,
+        )
+        found = estimate(config, noise_problem(chosen, **config.runtime))
     Console().print(_table(found, config))
 
 

@@ -57,6 +57,7 @@ class AnyPopulation(Learner):
         super().__init__(network, optimizer, method)
         self.streams, self.loss, self.metric = streams, loss, metric
         self.stacked = network if isinstance(network, StackedModule) else None
+        self.replicas = 1 if self.stacked is None else self.stacked.replicas
         self.measured_on, self.device = measured_on, torch.device(device)
         self._probe: tuple[nn.Module, Any, Any] | None = None
 
@@ -202,11 +203,10 @@ class AnyPopulation(Learner):
         if not found:
             return None, None
         dead, rank = [], []
-        replicas = 1 if self.stacked is None else self.stacked.replicas
-        for r in range(replicas):
+        for r in range(self.replicas):
             if self.stacked is not None:
                 _load(one, self.stacked, r)
-            features = _features(one, found, x, len(self.streams) * r // replicas)
+            features = _features(one, found, x, len(self.streams) * r // self.replicas)
             dying = [
                 dead_units(some, shape.saturated, shape.tolerance) for some, shape in zip(features, shapes, strict=True)
             ]
@@ -233,8 +233,7 @@ class AnyPopulation(Learner):
 
     def _reinitialized(self) -> Tensor:
         if self.method is None:
-            replicas = 1 if self.stacked is None else self.stacked.replicas
-            return torch.zeros(replicas, dtype=torch.int64, device=self.device)
+            return torch.zeros(self.replicas, dtype=torch.int64, device=self.device)
         return self.method.reinitialized.total.reshape(-1)
 
 

@@ -62,9 +62,10 @@ class SeedStream:
         self.seed, self.batch_size, self._stream = seed, batch_size, stream
         self._restart()
 
-    def __len__(self) -> int:
-        """The number of tasks; TypeError where the stream does not know it."""
-        return len(self._tasks)
+    @property
+    def length(self) -> int | None:
+        """The number of tasks; None where only reading them tells."""
+        return len(self._tasks) if self.indexed and hasattr(self._tasks, "__len__") else None
 
     @property
     def indexed(self) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import string
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -91,9 +92,9 @@ class GPT(nn.Module):
 class Block(nn.Module):
     """Attention to tokens before, then an MLP with 4 width hidden units."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, activation: Callable[[Tensor], Tensor] = F.relu) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.activation = heads, activation
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
@@ -103,4 +104,4 @@ class Block(nn.Module):
         queries, keys, values = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
         x = x + self.out(mixed.transpose(1, 2).flatten(2))
-        return x + self.down(F.relu(self.up(self.norm2(x))))
+        return x + self.down(self.activation(self.up(self.norm2(x))))

@@ -170,8 +170,8 @@ class OwnProblem(StudyProblem):
         """Batches of each task of the first seed; StudyError if it has fewer tasks."""
         stream = self.stream(seeds[0])
         with explained(f"stream of seed {seeds[0]}"):
-            if stream.indexed and hasattr(stream._tasks, "__len__") and len(stream) < tasks:
-                raise StudyError(f"run.tasks is {tasks}, but the stream of seed {seeds[0]} has {len(stream)} tasks")
+            if stream.length is not None and stream.length < tasks:
+                raise StudyError(f"run.tasks is {tasks}, but the stream of seed {seeds[0]} has {stream.length} tasks")
             found = [length(stream, task) for task in range(tasks)]
         if 0 in found:
             raise StudyError(f"task {found.index(0)} of seed {seeds[0]} has no batches")
@@ -270,8 +270,7 @@ class OwnProblem(StudyProblem):
         return self._samples[key]
 
     def _one(self, column: Column, seed: int) -> nn.Module:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with undisturbed(seed):
             network = self._make(column)(seed)
         if not isinstance(network, nn.Module):
             raise StudyError(f"network: it is {type(network).__name__}; it has to be a torch.nn.Module")

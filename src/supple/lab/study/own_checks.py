@@ -103,10 +103,10 @@ def explained(place: str) -> Iterator[None]:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
+def undisturbed(seed: int = 0) -> Iterator[None]:
     """Leaves torch's generators as they were, seeded meanwhile."""
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         yield
 
 
