@@ -71,6 +71,8 @@ class L2Init(Regularizer):
         cost=(0.052, 0.008),
     )
 
+    pieces = "outputs"
+
     def __init__(
         self,
         model: nn.Module,

@@ -122,4 +122,5 @@ class NaP(WeightMethod):
         self.skip(~known, w.rows)
         factor = torch.where(known, norm / now, 1)
         for part in parts:
-            part.set(precise(part.value) * factor.view(-1, *(1,) * len(part.block.shape)))
+            if part.parameter.requires_grad:
+                part.set(precise(part.value).mul_(factor.view(-1, *(1,) * len(part.block.shape))))

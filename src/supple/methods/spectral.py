@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -81,6 +82,8 @@ class Spectral(Regularizer):
         cost=(0.07, 0.066),
     )
 
+    pieces = "replicas"
+
     def __init__(
         self,
         model: nn.Module,
@@ -135,9 +138,9 @@ class Spectral(Regularizer):
         whole, right = w.whole(value), self.kept["right"][w.name]
         matrices = as_matrices(whole, self.matrices_in[w.name])
         sigma, u, v = top_singular(matrices, right[w.rows].flatten(0, 1), self.iterations)
-        known = (sigma > 0) & sigma.isfinite()
+        known = ((sigma > 0) & (sigma < math.inf)).unsqueeze(-1)
         self.skip(~known.view(len(whole), -1).all(dim=1), w.rows)
-        right[w.rows] = torch.where(known.unsqueeze(-1), v, right[w.rows].flatten(0, 1)).view(-1, *right.shape[1:])
+        right[w.rows] = torch.where(known, v, right[w.rows].flatten(0, 1)).view(-1, *right.shape[1:])
         factor = 2 * k * (sigma**k - 1) * sigma ** (k - 1)
-        outer = factor[:, None, None] * u.unsqueeze(-1) * v.unsqueeze(-2)
-        return w.part(torch.where(known[:, None, None], outer, 0).view(whole.shape))
+        u, v = torch.where(known, factor.unsqueeze(-1) * u, 0), torch.where(known, v, 0)
+        return w.part((u.unsqueeze(-1) * v.unsqueeze(-2)).view(whole.shape))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from supple.functional.utility import precise
+from supple.functional.utility import placed_by_rank, precise
 from supple.methods.regularizer import Regularizer
 from supple.methods.settings import About, Shared
 from supple.methods.weights import Weights
@@ -65,6 +65,8 @@ class Wasserstein(Regularizer):
         cost=(2.357, 3.93),
     )
 
+    pieces = "replicas"
+
     def __init__(
         self,
         model: nn.Module,
@@ -85,6 +87,5 @@ class Wasserstein(Regularizer):
         """Works out each entry's difference from the one of its rank at the start."""
         whole = w.whole(w.value)
         flat = whole.reshape(len(whole), -1)
-        order = flat.argsort(dim=1, stable=True)
-        target = torch.empty_like(flat).scatter_(1, order, w.kept("sorted"))
+        target = placed_by_rank(flat, w.kept("sorted"))
         return precise(w.value) - precise(w.part(target.view(whole.shape)))
