@@ -146,6 +146,10 @@ def _write_page(problems: Mapping[str, str], beside: Path | None, out: Path, con
         title: [scan(place / name / FINAL) for place in places if holds_results(place / name / FINAL)]
         for title, name in problems.items()
     }
+    if not any(there.values()):
+        raise ValueError(
+            f"there are no results of these problems in {' or '.join(map(str, places))}; leave out --no-run"
+        )
     found = board({title: folders for title, folders in there.items() if folders})
     made = tables(found)
     drawn = figure(found)

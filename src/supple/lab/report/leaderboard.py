@@ -113,9 +113,12 @@ class Board:
 def board(problems: Mapping[str, Sequence[Results]]) -> Board:
     """The leaderboard of some problems, each of one folder or of several that have different methods.
 
-    ValueError where a problem has no method with another, or seeds do not match.
+    Where two of them have the same runs, those of the later one count. ValueError where the methods that all problems
+    have are fewer than two.
     """
-    runs, settings, kinds = {}, {}, {}
+    runs: dict[str, pl.DataFrame] = {}
+    settings: dict[str, dict[str, Mapping[str, Any]]] = {}
+    kinds: dict[str, str] = {}
     for title, folders in problems.items():
         frames = []
         for results in folders:
@@ -131,7 +134,10 @@ def board(problems: Mapping[str, Sequence[Results]]) -> Board:
             kinds.update(zip(measured.runs["method"], measured.runs["kind"], strict=True))
             settings.setdefault(title, {}).update(results.study.methods)
         runs[title] = pl.concat(frames).unique(["method", "seed"], keep="last", maintain_order=True)
-    return Board(runs, settings, kinds)
+    found = Board(runs, settings, kinds)
+    if len(found.methods) < 2:
+        raise ValueError(f"a leaderboard compares two methods or more; those of all problems: {listed(found.methods)}")
+    return found
 
 
 def tables(found: Board) -> list[Table]:

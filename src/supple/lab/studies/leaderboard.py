@@ -7,7 +7,6 @@ method is tried at every point of that grid, each time with other settings, draw
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -109,17 +108,13 @@ def final(study: Study, chosen: Mapping[str, Settings], seeds: int) -> Study:
 
 def choose(tuned: Results, compared: Mapping[str, Settings]) -> dict[str, Settings]:
     """For each method the settings with the best mean at the end, the first of equal ones; a diverged run is worst."""
-    late = pl.col("late").mean()
-    order = tuned.outcome.lower
-    means = dict(measure(tuned).runs.group_by("method").agg(late).iter_rows())
-    entries, found = tuned.study.methods, {}
-    for name in compared:
-        numbered = [key for key in entries if key.rpartition("_")[0] == name and key in means]
-        best = min(
-            numbered, key=lambda key: (1 if order else -1) * (math.inf if math.isnan(means[key]) else means[key])
-        )
-        found[name] = entries[best]
-    return found
+    sign = 1 if tuned.outcome.lower else -1
+    means = {
+        name: sign * mean for name, mean in measure(tuned).runs.group_by("method").agg(pl.mean("late")).iter_rows()
+    }
+    entries = tuned.study.methods
+    numbered = {name: [key for key in entries if key.rpartition("_")[0] == name] for name in compared}
+    return {name: entries[min(keys, key=means.__getitem__)] for name, keys in numbered.items()}
 
 
 def _numbered(name: str, number: int) -> str:
