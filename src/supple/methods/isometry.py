@@ -69,6 +69,7 @@ class Isometry(Regularizer):
         colour="#1b7837",
         dark="#5aae61",
         strength=("strength",),
+        ranges={"strength": (1e-5, 0.01)},
         source="Rosseau et al. (ICML 2026, arXiv 2606.09762)",
         needs="the step size",
         cost=(0.192, 0.328),

@@ -70,6 +70,7 @@ class NaP(WeightMethod):
         colour="#e7298a",
         dark="#f06bb0",
         strength=(),
+        ranges={"frequency": (1, 2000)},
         source="Lyle et al. (NeurIPS 2024, arXiv 2407.01800)",
         keeps="a number a matrix",
         cost=(0.031, 0.047),

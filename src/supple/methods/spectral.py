@@ -75,6 +75,7 @@ class Spectral(Regularizer):
         colour="#762a83",
         dark="#a569b5",
         strength=("strength",),
+        ranges={"strength": (1e-5, 0.01)},
         source="Lewandowski et al. (ICLR 2025, arXiv 2406.06811)",
         needs="before_step()",
         keeps="a vector a matrix",

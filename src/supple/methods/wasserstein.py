@@ -59,6 +59,7 @@ class Wasserstein(Regularizer):
         colour="#66a61e",
         dark="#8fcb4b",
         strength=("strength",),
+        ranges={"strength": (1e-5, 0.1)},
         source="Lewandowski et al. (arXiv 2312.00246)",
         needs="before_step(), or the step size",
         keeps="a copy of the weights",

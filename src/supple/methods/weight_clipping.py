@@ -69,6 +69,7 @@ class WeightClipping(WeightMethod):
         colour="#a6761d",
         dark="#cf9c3f",
         strength=(),
+        ranges={"factor": (1.0, 5.0)},
         source="Elsayed et al. (RLC 2024, arXiv 2407.01704)",
         cost=(0.036, 0.064),
     )
