@@ -242,9 +242,9 @@ def test_upgd(case, monkeypatch):
         factor=settings.get("step_factor", 1),
     )
     for step in case["steps"]:
-        noise = [(name, value.reshape(1, -1)) for name, value in tensors(step["noise"]).items()]
+        noise = {name: value.unsqueeze(0) for name, value in tensors(step["noise"]).items()}
         if method._noise is not None:
-            monkeypatch.setattr(method._noise, "draws", lambda number, names, noise=noise: iter(noise))
+            monkeypatch.setattr(method._noise, "of", lambda w, noise=noise: noise[w.name])
         gradients_of(step, model)
         method.before_step()
         optimizer.step()

@@ -141,7 +141,7 @@ def unit_incoming(incoming: Sequence[Tensor]) -> Tensor:
     Source: the program of Dohare et al. (2024), "Loss of plasticity in deep continual learning", whose utility
     "adaptation" is one over it; of gradients: Liu et al. (arXiv 2505.24061).
     """
-    return torch.cat([precise(each).abs().flatten(2) for each in incoming], dim=2).mean(dim=2)
+    return unit_magnitude(incoming)
 
 
 def below_threshold(utility: Tensor, factor: Tensor, mean: Tensor | None = None) -> Tensor:

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from supple.functional.rounding import precise_type
 from supple.methods.settings import About, Shared
 from supple.methods.weights import WeightMethod, Weights
 from supple.methods.when import Every, rows_of
@@ -76,19 +75,9 @@ class L2(WeightMethod):
         if isinstance(rows_of(active, self.device), Tensor):
             active = torch.ones_like(active)
         self.when = Every(torch.ones_like(active, dtype=torch.int64), active, self.device)
-        self._shares = self._shaped(-self.l2, self.when.rows(1))
-
-    def _shaped(self, values: Tensor, rows: slice | Tensor | None) -> dict[str, Tensor]:
-        """One value for each of the given replicas, shaped to multiply each parameter, in the type to compute in."""
-        if rows is None:
-            return {}
-        shaped = {}
-        for name, parameter in self.parameters.items():
-            value = values.to(self.device, precise_type(parameter.dtype))[rows]
-            shaped[name] = value.view(-1, *(1,) * len(self.blocks[name].shape))
-        return shaped
+        self._shares = (-self.l2).to(self.device)
 
     def rule(self, w: Weights) -> None:
         """Shrinks one parameter."""
         # Not a product with 1 - l2, which single precision rounds to multiples of 6e-8.
-        w.add(w.value, self._shares[w.name], "shrink")
+        w.add(w.value, w.each(self._shares), "shrink")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
+
+from supple.methods.weights import Weights
+from supple.methods.when import ALL, Rows
 
 
 class StepNoise:
@@ -21,24 +24,25 @@ class StepNoise:
         seed: int64 [R], the seeds of the replicas, where the noise is to lie. Those that share a seed share the noise,
             which is then drawn once.
         sizes: entries of each parameter of one network, of which each step may take others.
+        rows: the replicas that need noise.
     """
 
-    def __init__(self, purpose: str, seed: Tensor, sizes: Mapping[str, int]) -> None:
-        distinct, self._seed_of = torch.unique(seed, return_inverse=True)
+    def __init__(self, purpose: str, seed: Tensor, sizes: Mapping[str, int], rows: Rows = ALL) -> None:
+        distinct = seed[rows].unique()
+        self._seed_of = torch.searchsorted(distinct, seed).clamp_(max=len(distinct) - 1)
         self._differ = self._seed_of.tolist() == list(range(len(self._seed_of)))
         self._generators = {one: torch.Generator(seed.device) for one in distinct.tolist()}
         self._purpose, self._device, self._sizes = purpose, seed.device, dict(sizes)
         self._bundles = _bundles(sizes)
+        self._left: list[dict[str, int]] = []
+        self._drawn: dict[str, Tensor] = {}
 
-    def draws(self, step: int, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-        """Gives the noise of a step for one parameter after the other.
+    def begin(self, step: int, names: Iterable[str]) -> None:
+        """Begins a step, in which the parameters are asked for in order.
 
         Args:
             step: 0, 1, ...
             names: the parameters; the noise of each depends on which come before it.
-
-        Yields:
-            (name, float32 [R, entries]).
         """
         for seed, generator in self._generators.items():
             key = hashlib.blake2b(f"{self._purpose} {seed} {step}".encode(), digest_size=8)
@@ -46,25 +50,31 @@ class StepNoise:
         names = list(names)
         if names != [name for bundle in self._bundles for name in bundle]:
             self._bundles = _bundles({name: self._sizes[name] for name in names})
-        for bundle in self._bundles:
+        self._left, self._drawn = list(self._bundles), {}
+
+    def of(self, w: Weights) -> Tensor:
+        """Gives the noise of one parameter, past that of those before it.
+
+        Args:
+            w: the parameter; or a piece of it, where others of it were asked for last.
+
+        Returns:
+            float32 [rows, ...].
+        """
+        while w.name not in self._drawn:
+            bundle = self._left.pop(0)
             noise = torch.empty(len(self._generators), sum(bundle.values()), dtype=torch.float32, device=self._device)
             for row, generator in zip(noise, self._generators.values(), strict=True):
                 row.normal_(generator=generator)
-            for name, part in zip(bundle, noise.split(list(bundle.values()), dim=1), strict=True):
-                yield name, part if self._differ else part[self._seed_of]
+            self._drawn = dict(zip(bundle, noise.split(list(bundle.values()), dim=1), strict=True))
+        noise = self._drawn[w.name]
+        # Everybody draws the noise of the whole, and takes what belongs to its block.
+        noise = w.cut(w.part(noise.view(len(noise), *w.block.whole)))
+        return noise[w.rows] if self._differ else noise.index_select(0, self._seed_of[w.rows])
 
-
-def noise_of(draws: Iterator[tuple[str, Tensor]], name: str) -> Tensor:
-    """Goes on to the noise of a parameter, past that of those before it.
-
-    Args:
-        draws: what :meth:`StepNoise.draws` gives.
-        name: the parameter.
-
-    Returns:
-        float32 [R, entries].
-    """
-    return next(noise for one, noise in draws if one == name)
+    def end(self) -> None:
+        """Forgets the noise of a step."""
+        self._left, self._drawn = [], {}
 
 
 def _bundles(sizes: Mapping[str, int], limit: int = 1 << 20) -> list[dict[str, int]]:

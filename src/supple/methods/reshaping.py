@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from supple.methods.weights import WeightMethod, Weights
@@ -16,6 +17,7 @@ class Reshaping(WeightMethod):
 
     before: dict[str, Tensor]
     reshapes = True
+    pieces = "outputs"
 
     @property
     def acts_before_step(self) -> bool:
@@ -28,7 +30,9 @@ class Reshaping(WeightMethod):
 
     def rule_before_step(self, w: Weights) -> None:
         """Keeps one parameter as it is before the step."""
-        self.before[w.name] = self.stack(w.parameter).clone()
+        if w.name not in self.before:
+            self.before[w.name] = torch.empty_like(self.stack(w.parameter))
+        w.of(self.before[w.name]).copy_(w.value)
 
     def _act(self) -> None:
         if not getattr(self, "before", None):

@@ -8,10 +8,10 @@ from typing_extensions import Unpack
 
 from supple.functional.rounding import HALF, perturbation
 from supple.methods.l2 import L2
-from supple.methods.noise import StepNoise, noise_of
+from supple.methods.noise import StepNoise
 from supple.methods.settings import About, Shared
 from supple.methods.weights import Weights
-from supple.methods.when import rows_of
+from supple.methods.when import ALL
 from supple.optim.replicated import Setting
 
 
@@ -61,6 +61,8 @@ class ShrinkAndPerturb(L2):
         cost=(0.109, 0.132),
     )
 
+    pieces = "outputs"
+
     def __init__(
         self,
         model: nn.Module,
@@ -73,34 +75,28 @@ class ShrinkAndPerturb(L2):
         super().__init__(model, optimizer, l2=l2, **shared)
         std = self.setting("variance", variance, 0).sqrt()
         self._act_in((self.l2 > 0) | (std > 0))
-        self._perturbed = rows_of(std > 0, self.device)
-        self._stds = self._shaped(std, self._perturbed)
+        self.std = std.to(self.device)
+        self._perturbs = bool((std > 0).any())
         self._follow_seed()
 
     def _follow_seed(self) -> None:
-        if self._perturbed is not None:
+        if self._perturbs:
             sizes = {name: block.whole.numel() for name, block in self.blocks.items()}
-            self._source = StepNoise("shrink and perturb", self.seed[self._perturbed], sizes)
+            self._noise = StepNoise("shrink and perturb", self.seed, sizes, self.when.rows(1) or ALL)
 
     def _act(self) -> None:
-        names = (name for name, parameter in self.parameters.items() if parameter.requires_grad)
-        self._noise = iter(()) if self._perturbed is None else self._source.draws(self.steps, names)
-        try:
+        if not self._perturbs:
             super()._act()
-        finally:
-            self._noise = iter(())  # nothing of a step's noise is kept, and a method can be copied
+            return
+        self._noise.begin(self.steps, (name for name, p in self.parameters.items() if p.requires_grad))
+        super()._act()
+        self._noise.end()
 
     def rule(self, w: Weights) -> None:
         """Shrinks one parameter and adds noise to it."""
         super().rule(w)
-        if self._perturbed is None:
-            return
-        noise = noise_of(self._noise, w.name)
-        # Everybody draws the noise of the whole, and takes what belongs to its block.
-        noise = w.part(noise.view(len(noise), *w.block.whole))
-        if w.rows is not self._perturbed:
-            w = Weights(self, w.name, self._perturbed)
-        std = self._stds[w.name]
-        if w.value.dtype in HALF:
-            noise, std = perturbation(w.value, noise, std), torch.ones_like(std)
-        w.add(noise.to(std.dtype), std, "perturb")
+        if self._perturbs:
+            noise, std = self._noise.of(w), w.each(self.std)
+            if w.value.dtype in HALF:
+                noise, std = perturbation(w.value, noise, std), torch.ones_like(std)
+            w.add(noise.to(std.dtype), std, "perturb")

@@ -16,7 +16,7 @@ from supple.methods.reshaping import Reshaping
 from supple.methods.settings import About, Shared
 from supple.methods.weights import Weights
 
-_TERMS = 120
+_TERMS = 90
 """Terms of the series of erfi, enough for arguments up to 5."""
 
 
@@ -109,24 +109,27 @@ class TRAC(Reshaping):
         return {"start": w.value.clone()}
 
     def _act_before_step(self) -> None:
-        self._gone: list[Tensor] = []
+        self._changes: dict[str, Tensor] = {}
         super()._act_before_step()
-        total = torch.stack(self._gone).sum(dim=0) / (self.tuners["scale"].sum(dim=1) + self.eps)
-        self._gone = []
-        self._advance(total)
+        changes = torch.stack([*self._changes.values()])
+        for known in changes.isfinite():
+            self.skip(~known)
+        self._advance(changes.nan_to_num_(0, 0, 0).sum(dim=0))
 
     def rule_before_step(self, w: Weights) -> None:
         """Keeps one parameter as it is before the step, and works out how the loss changes along the way gone."""
         super().rule_before_step(w)
         way = precise(w.value) - precise(w.kept("start"))
-        change = w.block.total((way * precise(w.grad)).reshape(self.replicas, -1).double().sum(dim=1))
-        self.skip(~change.isfinite())
-        self._gone.append(torch.nan_to_num(change, nan=0, posinf=0, neginf=0))
+        change = w.block.total(way.mul_(precise(w.grad)).reshape(len(way), -1).double().sum(dim=1))
+        if w.name not in self._changes:
+            self._changes[w.name] = torch.zeros_like(self.tuners["scale"][:, 0])
+        self._changes[w.name][w.rows] += change
 
     def _advance(self, change: Tensor) -> None:
-        """Lets the tuners see h of each replica, [R]; what they were is needed once more in the rule."""
-        tuners, change = self.tuners, change.unsqueeze(1)
-        self._old_scale = tuners["scale"].sum(dim=1)
+        """Lets the tuners see the change of each replica along its way, [R], which times 1 / (s + eps) is h."""
+        tuners = self.tuners
+        self._inverse = 1 / (tuners["scale"].sum(dim=1) + self.eps)
+        change = (change * self._inverse).unsqueeze(1)
         tuners["variance"].mul_(self.betas**2).add_(change**2)
         tuners["sigma"].mul_(self.betas).sub_(change)
         argument = tuners["sigma"] / (math.sqrt(2) * tuners["variance"].sqrt() + self.eps)
@@ -138,9 +141,10 @@ class TRAC(Reshaping):
         """Scales the way of one parameter."""
         if w.name not in self.before:
             return
-        start, before = precise(w.kept("start")), precise(self.before[w.name])
-        old = w.each(self._old_scale + self.eps)
-        w.set(start + w.each(self._scale) * ((before - start) / old + (precise(w.value) - before)))
+        start, before = precise(w.kept("start")), precise(w.of(self.before[w.name]))
+        way = precise(w.value).sub_(before)
+        way.addcmul_(before.sub_(start), w.each(self._inverse))
+        w.set(torch.addcmul(start, way, w.each(self._scale), out=way))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on as if never stopped; see :meth:`supple.Method.state_dict`."""

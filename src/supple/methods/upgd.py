@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from operator import attrgetter
 from typing import Literal
 
@@ -10,11 +11,10 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from supple.functional.utility import precise
-from supple.methods.noise import StepNoise, noise_of
+from supple.methods.noise import StepNoise
 from supple.methods.reshaping import Reshaping
 from supple.methods.settings import About, Shared
 from supple.methods.weights import Weights
-from supple.methods.when import ALL
 from supple.optim.replicated import Setting
 
 
@@ -118,52 +118,56 @@ class UPGD(Reshaping):
         sizes = {name: block.whole.numel() for name, block in self.blocks.items()}
         self._noise = StepNoise(type(self).__name__, self.seed, sizes) if bool((self.std > 0).any()) else None
 
+    def _act_before_step(self) -> None:
+        self._most = torch.full((self.replicas,), -math.inf, device=self.device, dtype=torch.float64)
+        self._least = -self._most
+        super()._act_before_step()
+
+        most = torch.where(self._most > 0, self._most, -self._least)
+        self._scale = torch.where(most > 0, most, 1)
+
     def _act(self) -> None:
-        self._drawn = iter(()) if self._noise is None else self._noise.draws(self.steps, self.parameters)
-        self._most: Tensor | None = None
-        try:
-            super()._act()
-        finally:
-            self._drawn = iter(())  # nothing of a step's noise is kept, and a method can be copied
+        if self._noise is not None:
+            self._noise.begin(self.steps, self.parameters)
+        super()._act()
+        if self._noise is not None:
+            self._noise.end()
 
     def rule_before_step(self, w: Weights) -> None:
         """Keeps one parameter as it is before the step, and follows its utility."""
         super().rule_before_step(w)
-        decay = w.each(self.decay)
-        utility = precise(w.value) * precise(w.grad)
-        w.kept("utility").mul_(decay).sub_((1 - decay) * utility)
+        decay, average = w.each(self.decay), w.kept("utility")
+        average.mul_(decay).addcmul_(precise(w.value) * precise(w.grad), decay - 1)
+        if self.scaling == "global":
+            # What is not finite, as of a row that an overflow reached, must not stop the others.
+            known = w.whole(average).reshape(len(average), -1).nan_to_num(0, 0, 0)
+            most, least = self._most[w.rows], self._least[w.rows]
+            torch.maximum(most, known.amax(dim=1).to(most.dtype), out=most)
+            torch.minimum(least, known.amin(dim=1).to(least.dtype), out=least)
 
-    def _maximum(self) -> Tensor:
-        """The largest utility of each replica: [R]."""
-        found = []
-        for name in self.before:
-            w = Weights(self, name, ALL)
-            found.append(w.whole(w.kept("utility")).reshape(self.replicas, -1))
-        # What is not finite, as of a row that an overflow reached, must not stop the others.
-        found = [torch.nan_to_num(one, nan=0, posinf=0, neginf=0) for one in found]
-        most = torch.stack([one.amax(dim=1) for one in found]).amax(dim=0)
-        size = torch.stack([one.abs().amax(dim=1) for one in found]).amax(dim=0)
-        most = torch.where(most > 0, most, size)
-        return torch.where(most > 0, most, 1)
+    def _factors(self, w: Weights) -> tuple[Tensor, Tensor, Tensor]:
+        """Multiples of the utility, the noise and the weights before the step of one parameter, [R] each."""
+        size, steps = self.step_size(w.parameter), self.steps - self.kept["since"][w.name]
+        inverse = -1 / (self._scale * (1 - self.decay**steps))
+        return inverse, -self.std * size, 1 - self.weight_decay * size
 
     def rule(self, w: Weights) -> None:
         """Takes the step of one parameter again, as UPGD takes it."""
         if w.name not in self.before:
             return
-        start, size = precise(self.before[w.name]), self.step_size(w.parameter)
-        utility = w.kept("utility") / w.each(1 - self.decay ** (self.steps - w.kept("since")))
-        if self.scaling == "local":
-            whole = w.whole(utility)
-            scaled = w.part(nn.functional.normalize(whole, dim=-1) if whole.ndim > 1 else whole.sign())
+        start, utility = precise(w.of(self.before[w.name])), w.kept("utility")
+        inverse, noisy, keep = w.once(self._factors)
+        if self.scaling == "global":
+            minus = utility * w.each(inverse)
         else:
-            self._most = self._maximum() if self._most is None else self._most
-            scaled = utility / w.each(self._most)
-        free = 1 - torch.sigmoid(scaled)
-        update = precise(w.value) - start
-        noise = torch.zeros(())
+            whole = w.whole(utility)
+            minus = w.part(nn.functional.normalize(whole, dim=-1) if whole.ndim > 1 else whole.sign()).neg()
+        free = minus.sigmoid_()  # 1 - sigmoid(x) is sigmoid(-x)
+        update = precise(w.value).sub_(start)
         if self._noise is not None:
-            noise = w.part(noise_of(self._drawn, w.name).view(-1, *w.block.whole)).to(start.dtype) * w.each(
-                self.std * size
-            )
-        update = (update - noise) * free if self.protect else update - noise * free
-        w.set(start * (1 - w.each(self.weight_decay * size)) + w.each(self.factor) * update)
+            noise = self._noise.of(w).to(start.dtype)
+            update.addcmul_(noise if self.protect else noise * free, w.each(noisy))
+        if self.protect:
+            update.mul_(free)
+        start.mul_(w.each(keep))
+        w.set(torch.addcmul(start, update, w.each(self.factor), out=update))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from supple.functional.sharding import gathered
 from supple.functional.utility import lowest, precise
 from supple.methods.base import Method
 from supple.methods.when import ALL, Rows
+
+T = TypeVar("T")
 
 Place = tuple[Tensor, Tensor]
 """Some entries: the row of each, and its row-major index in the parameter or block, int64 [M] each."""
@@ -46,6 +48,7 @@ class Weights:
         name: the parameter.
         rows: which replicas.
         outputs: which entries of the parameter's first dimension.
+        known: what :meth:`once` gave for other pieces of the parameter.
 
     Attributes:
         parameter: the parameter itself.
@@ -54,11 +57,27 @@ class Weights:
         distribution: what the parameter was initialized from, where the method has to know.
     """
 
-    def __init__(self, method: Method, name: str, rows: Rows = ALL, outputs: slice = ALL) -> None:
+    def __init__(
+        self, method: Method, name: str, rows: Rows = ALL, outputs: slice = ALL, known: dict[Any, Any] | None = None
+    ) -> None:
         self.method, self.name, self.rows, self.outputs = method, name, rows, outputs
+        self._known = {} if known is None else known
         self.parameter, self.block = method.parameters[name], method.blocks[name]
         self.distribution: Any = method.distributions.get(name)
         self.value = self.of(method.stack(self.parameter))
+
+    def once(self, work: Callable[[Weights], T]) -> T:
+        """Works something out at the first piece of a parameter that a rule is given, and gives it again at the others.
+
+        Args:
+            work: what does it, a method.
+
+        Returns:
+            What it gave.
+        """
+        if work not in self._known:
+            self._known[work] = work(self)
+        return self._known[work]
 
     def of(self, tensor: Tensor) -> Tensor:
         """Takes these replicas and outputs of a tensor.
@@ -69,10 +88,18 @@ class Weights:
         Returns:
             [rows, ...], a view where the rows are a slice.
         """
-        tensor = self._all_rows(tensor)
+        tensor = self.cut(tensor)
         return tensor if self.rows is ALL else tensor[self.rows]
 
-    def _all_rows(self, tensor: Tensor) -> Tensor:
+    def cut(self, tensor: Tensor) -> Tensor:
+        """Takes these outputs of a tensor with other rows.
+
+        Args:
+            tensor: like the parameter, or of one dimension.
+
+        Returns:
+            A view.
+        """
         return tensor if self.outputs is ALL or tensor.ndim < 2 else tensor[:, self.outputs]
 
     @property
@@ -105,7 +132,7 @@ class Weights:
         gradient.addcmul_(tensor, factor)
         if not isinstance(self.rows, slice):
             assert self.parameter.grad is not None
-            self._all_rows(self.method.stack(self.parameter.grad))[self.rows] = gradient
+            self.cut(self.method.stack(self.parameter.grad))[self.rows] = gradient
 
     def kept(self, kind: str) -> Tensor:
         """Gives a tensor that the method keeps of the parameter.
@@ -192,7 +219,7 @@ class Weights:
         Returns:
             [rows, ...], a view.
         """
-        return self.block.of(whole, leading=1)
+        return whole if self.block.mesh is None else self.block.of(whole, leading=1)
 
     def norm(self, tensor: Tensor) -> Tensor:
         """Works out the Frobenius norm of each replica, also where the parameter is sharded.
@@ -263,7 +290,7 @@ class Weights:
         elif isinstance(self.rows, slice):
             self.value.addcmul_(tensor, factor)
         else:
-            self._all_rows(self.method.stack(self.parameter)).index_add_(0, self.rows, tensor * factor)
+            self.cut(self.method.stack(self.parameter)).index_add_(0, self.rows, tensor * factor)
 
     def set(self, new: Tensor) -> None:
         """Gives all entries new values, which follow from the old ones; a frozen parameter stays as it is.
@@ -279,7 +306,7 @@ class Weights:
             change = new - precise(self.value)
             self.add(change, change.new_ones(1).view(-1, *(1,) * (change.ndim - 1)), "set")
         elif new is not self.value or not isinstance(self.rows, slice):
-            self._all_rows(self.method.stack(self.parameter))[self.rows] = new.to(self.parameter.dtype)
+            self.cut(self.method.stack(self.parameter))[self.rows] = new.to(self.parameter.dtype)
 
     def replace(self, chosen: Tensor, new: New) -> None:
         """Gives chosen entries new values, and fresh optimizer state where asked for, and counts them.
@@ -490,6 +517,7 @@ class WeightMethod(Method):
         if not (pieces or self.replaces) or size * self.replicas <= most:
             yield Weights(self, name, rows)
             return
+        known: dict[Any, Any] = {}
         outputs, cut = self.blocks[name].shape[:1].numel(), [ALL]
         if pieces == "outputs" and not self.sharded and size > most:
             length = max(1, most * outputs // size)
@@ -499,7 +527,7 @@ class WeightMethod(Method):
             some = replicas[start : start + height]
             part = slice(some.start, some.stop, some.step) if isinstance(some, range) else some
             for one in cut:
-                yield Weights(self, name, part, one)
+                yield Weights(self, name, part, one, known)
 
     def _check_gradients(self, names: list[str]) -> None:
         """Checks that gradients can be read and once, on a CPU, where it costs no waiting, that they are not all 0."""
