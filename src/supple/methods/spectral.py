@@ -68,6 +68,7 @@ class Spectral(Regularizer):
     and the terms of biases and normalizations were not checked against the paper.
     """
 
+    kept_whole = frozenset({"right"})
     about = About(
         "spectral",
         label="spectral",

@@ -52,6 +52,7 @@ class Wasserstein(Regularizer):
     plasticity" (arXiv 2312.00246); written from its description, no official code was found.
     """
 
+    kept_whole = frozenset({"sorted"})
     about = About(
         "wasserstein",
         label="Wasserstein",
