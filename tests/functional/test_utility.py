@@ -1,5 +1,7 @@
 """Utilities against loops over single weights and units."""
 
+import math
+
 import pytest
 import reference
 import torch
@@ -7,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supple.functional.utility import (
+    placed_by_rank,
     precise,
     unit_activation,
     unit_contribution,
@@ -119,3 +122,18 @@ def test_two_readers_are_one_reader_with_both_weights(replicas, units, outputs, 
 def test_gradients_for_other_readers_are_refused():
     with pytest.raises(ValueError, match="argument 2 is shorter"):
         unit_gradient([torch.ones(1, 2, 3), torch.ones(1, 2, 3)], [torch.ones(1, 2, 3)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_places_by_rank_equal_sorting_pairs_of_value_and_index(dtype):
+    values = draw(4, 500, dtype=dtype)
+    values[1] = values[1].round()  # ties, also of 0.0 and -0.0
+    values[2, :8] = torch.tensor([math.inf, -math.inf, 0.0, -0.0, 1e-45, -1e-45, 3e38, -3e38], dtype=dtype)
+    values[3, ::7] = math.nan
+    values[3, 1::7] = -math.nan
+    ordered = draw(4, 500, seed=1, dtype=dtype).sort(dim=1).values
+    expected = torch.empty_like(ordered)
+    for row, one in enumerate(values.tolist()):
+        order = sorted(range(500), key=lambda k, one=one: (math.inf if math.isnan(one[k]) else one[k], k))
+        expected[row, order] = ordered[row]
+    assert torch.equal(placed_by_rank(values, ordered), expected)

@@ -8,6 +8,7 @@ from torch import nn
 
 import supple
 from supple.lab.nn import StackedMLP
+from supple.methods import weights
 from supple.optim import SGDW, AdamW
 
 REPLICAS, STEPS, BATCH = 6, 100, 5
@@ -94,6 +95,20 @@ def test_every_method_with_all_replicas_and_architectures(name, architecture):
 )
 def test_other_architectures(name, architecture):
     compare(architecture, lambda *arguments: with_seed(name, *arguments), sgdw, replicas=[4])
+
+
+@pytest.mark.parametrize("name", [name for name, (kind, *_) in EVERY.items() if getattr(kind, "pieces", "")])
+def test_pieces_of_large_parameters_are_acted_on_as_all_at_once(name, monkeypatch):
+    def learned():
+        stack = StackedMLP(SEEDS, 5, 8, 3, 2).double()
+        optimizer = sgdw(stack.parameters(), torch.tensor(RATES, dtype=torch.float64))
+        learn(stack, optimizer, with_seed(name, stack, optimizer, None), *batches(10))
+        return stack.state_dict()
+
+    at_once = learned()
+    monkeypatch.setattr(weights, "_ENTRIES", 90)  # two replicas of 5 x 8 weights, and some outputs of one
+    monkeypatch.setattr(weights, "_CACHED", 20)
+    torch.testing.assert_close(learned(), at_once, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.one_in(3)

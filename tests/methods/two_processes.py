@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from every_method import EVERY, build
 from torch import Tensor, nn
 
 import supple
@@ -47,6 +48,14 @@ METHODS: dict[str, Make] = {
     "InFeR": lambda m, o: supple.InFeR(m, o, heads=3, scale=5.0, seed=5),
     "SWR after surgery": lambda m, o: SWR(m, o, frequency=3, factor=0.3, initial={"*": supple.Normal(0.0, 0.5)}),
 }
+
+SPECIAL = {"L2", "ShrinkAndPerturb", "SWR", "CBP", "ReDo", "CChain", "InFeR", "DASH"}
+"""Methods that have cases above; and DASH, whose boundary takes data (test_dash.py)."""
+
+OTHERS = [*{kind: name for name, (kind, _, _) in reversed(EVERY.items()) if kind.__name__ not in SPECIAL}.values()]
+"""Every other method, one case each."""
+
+METHODS |= {name: partial(build, name, replica=0, seed=5) for name in OTHERS}
 
 PENALTIES = ["C-CHAIN", "InFeR"]
 COPIED = ["SWR", "CBP", "ReDo"]
@@ -115,6 +124,8 @@ def train(
         if isinstance(method, supple.CChain | supple.InFeR):
             loss = loss + method.penalty(x, loss=loss)
         loss.backward()
+        if method.acts_before_step:
+            method.before_step()
         optimizer.step()
         before = {key: local(p).clone() for key, p in model.named_parameters()}
         method.step()

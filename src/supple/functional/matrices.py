@@ -38,8 +38,10 @@ def isometry_gradient(matrices: Tensor, scale: float | Tensor = 1.0, groups: int
         scale = scale.unsqueeze(-3) if isinstance(scale, Tensor) else scale
         return isometry_gradient(grouped, scale).flatten(-3, -2)
     wide = out <= width
-    cubed = (matrices @ matrices.mT) @ matrices if wide else matrices @ (matrices.mT @ matrices)
-    return cubed.sub_(matrices * scale).mul_(4)
+    gram = matrices @ matrices.mT if wide else matrices.mT @ matrices
+    gram.diagonal(dim1=-2, dim2=-1).sub_(scale[..., 0] if isinstance(scale, Tensor) else scale)
+    gram.mul_(4)
+    return gram @ matrices if wide else matrices @ gram
 
 
 def newton_schulz(matrices: Tensor, iterations: int = 10) -> Tensor:
@@ -75,10 +77,11 @@ def top_singular(matrices: Tensor, right: Tensor, iterations: int = 1) -> tuple[
         iterations: how many, 1 or more.
 
     Returns:
-        (sigma [...], left vector [..., out], right vector [..., in]), sigma = left^T W right. Zeros for a matrix of
-        zeros.
+        (sigma [...], left vector [..., out], right vector [..., in]), sigma = left^T W right = |W^T left|. Zeros for a
+        matrix of zeros.
     """
     for _ in range(iterations):
         left = torch.nn.functional.normalize((matrices @ right.unsqueeze(-1)).squeeze(-1), dim=-1)
-        right = torch.nn.functional.normalize((matrices.mT @ left.unsqueeze(-1)).squeeze(-1), dim=-1)
-    return (left * (matrices @ right.unsqueeze(-1)).squeeze(-1)).sum(dim=-1), left, right
+        back = (matrices.mT @ left.unsqueeze(-1)).squeeze(-1)
+        right = torch.nn.functional.normalize(back, dim=-1)
+    return torch.linalg.vector_norm(back, dim=-1), left, right

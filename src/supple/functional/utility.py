@@ -16,6 +16,8 @@ from torch import Tensor
 
 from supple.functional.rounding import HALF
 
+_WORD = 0x7FFFFFFF
+
 
 def precise(tensor: Tensor) -> Tensor:
     """Half-precision tensors as float32, in which means of many entries are still right; others as they are.
@@ -194,6 +196,31 @@ def _by_words(utility: Tensor, words: Tensor) -> Tensor:
     """Indices by utility, then word, then index."""
     order = words.argsort(dim=1, stable=True)
     return order.gather(1, utility.gather(1, order).argsort(dim=1, stable=True))
+
+
+def placed_by_rank(values: Tensor, ordered: Tensor) -> Tensor:
+    """Gives each entry what has its rank in another list: the lowest of its row the first, and so on.
+
+    Equal entries are in the order of their indices, and NaN is infinite.
+
+    Args:
+        values: [R, n].
+        ordered: [R, n], from the lowest to the highest.
+
+    Returns:
+        [R, n], the rows of ``ordered`` in another order.
+    """
+    values = values.nan_to_num(math.inf, math.inf, -math.inf)
+    if values.device.type != "cpu" or values.dtype != torch.float32 or values.shape[1] > _WORD:
+        order = values.argsort(dim=1, stable=True)
+    else:
+        # numpy sorts whole numbers ten times as fast as torch sorts anything: the bits of a value, then its index.
+        keys = values.add_(0.0).view(torch.int32)  # -0.0 is 0.0
+        keys.bitwise_xor_((keys >> 31).bitwise_and_(_WORD))  # now in the order of the values, also below 0
+        order = keys.long().bitwise_left_shift_(32).bitwise_or_(torch.arange(values.shape[1]))
+        order.numpy().sort(axis=1)
+        order.bitwise_and_(_WORD)
+    return torch.empty_like(ordered).scatter_(1, order, ordered)
 
 
 def lowest(utility: Tensor, count: Tensor, words: Callable[[Tensor], Tensor]) -> Tensor:

@@ -107,6 +107,7 @@ class CBP(UnitMethod):
         colour="#009e73",
         dark="#22bd92",
         strength=("replacement_rate",),
+        ranges={"maturity": (5, 1000), "replacement_rate": (1e-5, 1e-2)},
         source="Dohare et al. (Nature 632, 2024), algorithm 1",
         needs="features",
         keeps="a number or two a unit",

@@ -74,6 +74,7 @@ class CPR(UnitMethod):
         colour="#01665e",
         dark="#5ab4ac",
         strength=("replacement_rate",),
+        ranges={"frequency": (64, 4096), "replacement_rate": (1e-3, 0.03), "threshold": (0.8, 0.97)},
         source="code of continuous continual backpropagation (submission to ICLR 2026)",
         needs="gradients",
         keeps="a number a unit",

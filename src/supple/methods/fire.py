@@ -70,6 +70,7 @@ class FIRE(BoundaryMethod):
         colour="#b2182b",
         dark="#e0596a",
         strength=(),
+        ranges={"iterations": (1, 5, 10)},
         source="Han et al. (ICLR 2026, arXiv 2602.08040)",
         needs="boundary()",
         common=("iterations",),

@@ -53,6 +53,7 @@ class L2(WeightMethod):
         colour="#56b4e9",
         dark="#7cc7f2",
         strength=("l2",),
+        ranges={"l2": (1e-6, 1e-2)},
         source="Loshchilov and Hutter (ICLR 2019), equation 1",
         since="0.1",
         cost=(0.008, 0.012),

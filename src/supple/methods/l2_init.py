@@ -65,11 +65,14 @@ class L2Init(Regularizer):
         colour="#8c6bb1",
         dark="#b39ad1",
         strength=("strength",),
+        ranges={"strength": (1e-5, 0.1)},
         source="Kumar et al. (CoLLAs 2024, arXiv 2308.11958)",
         needs="before_step(), or the step size",
         keeps="a copy of the weights",
         cost=(0.052, 0.008),
     )
+
+    pieces = "outputs"
 
     def __init__(
         self,

@@ -70,6 +70,7 @@ class NaP(WeightMethod):
         colour="#e7298a",
         dark="#f06bb0",
         strength=(),
+        ranges={"frequency": (1, 2000)},
         source="Lyle et al. (NeurIPS 2024, arXiv 2407.01800)",
         keeps="a number a matrix",
         cost=(0.031, 0.047),
@@ -122,4 +123,5 @@ class NaP(WeightMethod):
         self.skip(~known, w.rows)
         factor = torch.where(known, norm / now, 1)
         for part in parts:
-            part.set(precise(part.value) * factor.view(-1, *(1,) * len(part.block.shape)))
+            if part.parameter.requires_grad:
+                part.set(precise(part.value).mul_(factor.view(-1, *(1,) * len(part.block.shape))))

@@ -64,6 +64,7 @@ class Parseval(Isometry):
         colour="#4d9221",
         dark="#7fbc41",
         strength=("strength",),
+        ranges={"strength": (1e-5, 0.01)},
         source="Chung et al. (NeurIPS 2024, arXiv 2412.07224)",
         needs="before_step()",
         common=("groups",),

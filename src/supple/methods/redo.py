@@ -77,6 +77,7 @@ class ReDo(UnitMethod):
         colour="#cc79a7",
         dark="#dc93bb",
         strength=("threshold",),
+        ranges={"frequency": (8, 1024), "threshold": (1e-3, 0.5)},
         source="Sokar et al. (ICML 2023), algorithm 1",
         needs="features",
         since="0.1",

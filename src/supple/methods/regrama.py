@@ -63,6 +63,7 @@ class ReGraMa(UnitMethod):
         colour="#c51b7d",
         dark="#e9a3c9",
         strength=("threshold",),
+        ranges={"frequency": (64, 4096), "threshold": (5e-3, 0.5)},
         source="Liu et al. (arXiv 2505.24061)",
         needs="gradients",
         cost=(0.001, 0),

@@ -65,7 +65,7 @@ class Regularizer(WeightMethod):
 
     def rule_before_step(self, w: Weights) -> None:
         """Adds the gradient of the term to that of the loss."""
-        w.add_to_gradient(w.each(self.strength) * self.gradient(w))
+        w.add_to_gradient(self.gradient(w), w.each(self.strength))
 
     def _act(self) -> None:
         if self.decoupled:
@@ -74,4 +74,5 @@ class Regularizer(WeightMethod):
     def rule(self, w: Weights) -> None:
         """Lets one parameter follow the term."""
         step = w.each(self.strength * self.step_size(w.parameter))
-        w.set(precise(w.value) - step * self.gradient(w))
+        gradient = self.gradient(w)
+        w.set(precise(w.value).addcmul_(gradient, step, value=-1))

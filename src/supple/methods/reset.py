@@ -64,6 +64,7 @@ class Reset(BoundaryMethod):
         colour="#7f7f7f",
         dark="#b0b0b0",
         strength=(),
+        ranges={"layers": (1, 2, 3)},
         source="Nikishin et al. (ICML 2022, arXiv 2205.07802)",
         needs="boundary()",
         common=("layers",),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypedDict
 
 from torch import Tensor
@@ -34,6 +34,7 @@ class About:
             as ``benchmarks/training_step.py`` measures them on a CPU; empty: not measured.
         since: the version of supple that has it first.
         common: settings that are numbers and yet the same for all replicas of one population.
+        ranges: where settings are looked for: the lowest and the highest number, or more than two values.
     """
 
     name: str
@@ -48,6 +49,7 @@ class About:
     cost: tuple[float, ...] = ()
     since: str = "0.2"
     common: tuple[str, ...] = ()
+    ranges: Mapping[str, tuple[float, ...] | tuple[str, ...]] = field(default_factory=dict)
 
 
 class Shared(TypedDict, total=False):

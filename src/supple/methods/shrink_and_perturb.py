@@ -55,6 +55,7 @@ class ShrinkAndPerturb(L2):
         colour="#0072b2",
         dark="#3d9fdb",
         strength=("l2", "variance"),
+        ranges={"l2": (1e-6, 1e-2), "variance": (1e-10, 1e-5)},
         source="Ash and Adams (NeurIPS 2020), section 4; at every step: Dohare et al. (Nature 632, 2024)",
         since="0.1",
         cost=(0.109, 0.132),

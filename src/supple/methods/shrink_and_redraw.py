@@ -63,6 +63,7 @@ class ShrinkAndRedraw(BoundaryMethod):
         colour="#2166ac",
         dark="#67a9cf",
         strength=(),
+        ranges={"shrink": (0.2, 0.8), "perturb": (0.01, 0.1)},
         source="Ash and Adams (NeurIPS 2020), section 4",
         needs="boundary()",
         cost=(0, 0),

@@ -78,6 +78,7 @@ class SNR(UnitMethod):
         colour="#e08214",
         dark="#fdb863",
         strength=(),
+        ranges={"threshold": (100, 8000), "percentile": (0.9, 0.99)},
         source="Farias and Jozefiak (ICLR 2025, arXiv 2410.20098)",
         needs="features, boundary()",
         keeps="a history and two numbers a unit",

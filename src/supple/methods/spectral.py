@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -67,6 +68,7 @@ class Spectral(Regularizer):
     and the terms of biases and normalizations were not checked against the paper.
     """
 
+    kept_whole = frozenset({"right"})
     about = About(
         "spectral",
         label="spectral",
@@ -74,12 +76,15 @@ class Spectral(Regularizer):
         colour="#762a83",
         dark="#a569b5",
         strength=("strength",),
+        ranges={"strength": (1e-5, 0.01)},
         source="Lewandowski et al. (ICLR 2025, arXiv 2406.06811)",
         needs="before_step()",
         keeps="a vector a matrix",
         common=("power", "iterations"),
         cost=(0.07, 0.066),
     )
+
+    pieces = "replicas"
 
     def __init__(
         self,
@@ -135,9 +140,9 @@ class Spectral(Regularizer):
         whole, right = w.whole(value), self.kept["right"][w.name]
         matrices = as_matrices(whole, self.matrices_in[w.name])
         sigma, u, v = top_singular(matrices, right[w.rows].flatten(0, 1), self.iterations)
-        known = (sigma > 0) & sigma.isfinite()
+        known = ((sigma > 0) & (sigma < math.inf)).unsqueeze(-1)
         self.skip(~known.view(len(whole), -1).all(dim=1), w.rows)
-        right[w.rows] = torch.where(known.unsqueeze(-1), v, right[w.rows].flatten(0, 1)).view(-1, *right.shape[1:])
+        right[w.rows] = torch.where(known, v, right[w.rows].flatten(0, 1)).view(-1, *right.shape[1:])
         factor = 2 * k * (sigma**k - 1) * sigma ** (k - 1)
-        outer = factor[:, None, None] * u.unsqueeze(-1) * v.unsqueeze(-2)
-        return w.part(torch.where(known[:, None, None], outer, 0).view(whole.shape))
+        u, v = torch.where(known, factor.unsqueeze(-1) * u, 0), torch.where(known, v, 0)
+        return w.part((u.unsqueeze(-1) * v.unsqueeze(-2)).view(whole.shape))

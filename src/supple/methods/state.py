@@ -6,7 +6,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,10 @@ class State(ABC):
         moment, time: words for what is going on, and its number; random numbers are a function of both.
         kept: what the method keeps of each parameter: by kind and name a tensor [R, ...], saved and loaded; of the
             parameter's shape, or of another one, and then the same on every process.
+        kept_whole: kinds of what is kept that every process has whole although it can have the shape of a block.
     """
+
+    kept_whole: ClassVar[frozenset[str]] = frozenset()
 
     model: nn.Module
     memory: OptimizerMemory | None
@@ -123,7 +126,7 @@ class State(ABC):
         state["waiting"] = [name for name in self._waiting if name not in kept] if self.kept else []
         for kind, tensors in self.kept.items():
             assert kind not in state, f"{kind} is a name that every state has; keep it under another"
-            state[kind] = {name: self._joined(name, tensor.clone()) for name, tensor in tensors.items()}
+            state[kind] = {name: self._joined(kind, name, tensor.clone()) for name, tensor in tensors.items()}
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -301,18 +304,19 @@ class State(ABC):
         own = {(kind, name): tensor for kind, tensors in self.kept.items() for name, tensor in tensors.items()}
         saved = {(kind, name): tensor for kind in self.kept for name, tensor in state[kind].items()}
         restore(
-            own, {key: self._split(key[1], tensor, own[key]) if key in own else tensor for key, tensor in saved.items()}
+            own, {key: self._split(*key, tensor, own[key]) if key in own else tensor for key, tensor in saved.items()}
         )
 
-    def _joined(self, name: str, tensor: Tensor) -> Tensor:
+    def _joined(self, kind: str, name: str, tensor: Tensor) -> Tensor:
         """Makes what is kept of a sharded parameter one tensor; what has another shape is whole on every process."""
-        block = self.blocks[name]
-        return block.join(tensor) if tensor.shape[1:] == block.shape else tensor
+        return self.blocks[name].join(tensor) if self._divided(kind, name, tensor) else tensor
 
-    def _split(self, name: str, saved: Tensor, own: Tensor) -> Tensor:
+    def _split(self, kind: str, name: str, saved: Tensor, own: Tensor) -> Tensor:
         """Takes this process' part of what :meth:`_joined` made."""
-        block = self.blocks[name]
-        return block.split(saved) if own.shape[1:] == block.shape else saved
+        return self.blocks[name].split(saved) if self._divided(kind, name, own) else saved
+
+    def _divided(self, kind: str, name: str, tensor: Tensor) -> bool:
+        return kind not in self.kept_whole and tensor.shape[1:] == self.blocks[name].shape
 
 
 def check_kind(state: Any, name: str, what: str | None = None) -> None:

@@ -111,6 +111,7 @@ class SWR(WeightMethod):
         colour="#d55e00",
         dark="#f07f2a",
         strength=("factor",),
+        ranges={"frequency": (64, 4096), "factor": (1e-6, 0.1)},
         source="Hernandez-Garcia et al. (arXiv 2508.00212)",
         needs="gradients",
         keeps="nothing; with decay a number a weight",

@@ -75,6 +75,7 @@ class TRAC(Reshaping):
         colour="#542788",
         dark="#998ec3",
         strength=(),
+        ranges={"first": (1e-8, 1e-6, 1e-4)},
         source="Muppidi et al. (NeurIPS 2024, arXiv 2405.16642)",
         needs="gradients, before_step()",
         keeps="a copy of the weights",

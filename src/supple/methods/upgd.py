@@ -78,6 +78,7 @@ class UPGD(Reshaping):
         colour="#d6604d",
         dark="#f4a582",
         strength=(),
+        ranges={"std": (1e-3, 0.1), "decay": (0.9, 0.999, 0.9999), "weight_decay": (1e-4, 0.01)},
         source="Elsayed and Mahmood (ICLR 2024, arXiv 2404.00781)",
         needs="gradients, before_step(), the step size",
         keeps="a number a weight",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from supple.functional.utility import precise
+from supple.functional.utility import placed_by_rank, precise
 from supple.methods.regularizer import Regularizer
 from supple.methods.settings import About, Shared
 from supple.methods.weights import Weights
@@ -52,6 +52,7 @@ class Wasserstein(Regularizer):
     plasticity" (arXiv 2312.00246); written from its description, no official code was found.
     """
 
+    kept_whole = frozenset({"sorted"})
     about = About(
         "wasserstein",
         label="Wasserstein",
@@ -59,11 +60,14 @@ class Wasserstein(Regularizer):
         colour="#66a61e",
         dark="#8fcb4b",
         strength=("strength",),
+        ranges={"strength": (1e-5, 0.1)},
         source="Lewandowski et al. (arXiv 2312.00246)",
         needs="before_step(), or the step size",
         keeps="a copy of the weights",
         cost=(2.357, 3.93),
     )
+
+    pieces = "replicas"
 
     def __init__(
         self,
@@ -85,6 +89,5 @@ class Wasserstein(Regularizer):
         """Works out each entry's difference from the one of its rank at the start."""
         whole = w.whole(w.value)
         flat = whole.reshape(len(whole), -1)
-        order = flat.argsort(dim=1, stable=True)
-        target = torch.empty_like(flat).scatter_(1, order, w.kept("sorted"))
+        target = placed_by_rank(flat, w.kept("sorted"))
         return precise(w.value) - precise(w.part(target.view(whole.shape)))

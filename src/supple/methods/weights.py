@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from supple.functional import random
 from supple.functional.initial import Constant, Fixed
-from supple.functional.rounding import HALF
+from supple.functional.rounding import HALF, precise_type
 from supple.functional.sharding import gathered
 from supple.functional.utility import lowest, precise
 from supple.methods.base import Method
@@ -24,8 +24,11 @@ New = float | Tensor | Callable[[Place | None], Tensor | float]
 """New values: a number, a tensor [rows, ...], or what gives those at some places, or all where there are none."""
 
 _ENTRIES = 1 << 18
-"""How many entries are worked on at a time: few enough that their utilities and new values take little memory, many
-enough that the calls take no time."""
+"""How many entries are worked on at a time: few enough that what a rule makes of them takes little memory, many enough
+that the calls take no time."""
+
+_CACHED = 1 << 17
+"""The same where a rule passes over them many times: few enough that several tensors of them stay in a core's cache."""
 
 _FEW = 8
 """Up to one chosen entry in so many, looking the entries up is faster than going through all."""
@@ -35,12 +38,14 @@ class Weights:
     """One parameter of some replicas, at one moment.
 
     All tensors are [rows, ...]: the replicas that are due, and the parameter's shape; of a sharded parameter, the shape
-    of the block that this process holds.
+    of the block that this process holds. Of large parameters a rule
+    may be given some outputs at a time.
 
     Args:
         method: the method that acts.
         name: the parameter.
         rows: which replicas.
+        outputs: which entries of the parameter's first dimension.
 
     Attributes:
         parameter: the parameter itself.
@@ -49,12 +54,26 @@ class Weights:
         distribution: what the parameter was initialized from, where the method has to know.
     """
 
-    def __init__(self, method: Method, name: str, rows: Rows = ALL) -> None:
-        self.method, self.name, self.rows = method, name, rows
+    def __init__(self, method: Method, name: str, rows: Rows = ALL, outputs: slice = ALL) -> None:
+        self.method, self.name, self.rows, self.outputs = method, name, rows, outputs
         self.parameter, self.block = method.parameters[name], method.blocks[name]
         self.distribution: Any = method.distributions.get(name)
-        stacked = method.stack(self.parameter)
-        self.value = stacked if rows is ALL else stacked[rows]
+        self.value = self.of(method.stack(self.parameter))
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """Takes these replicas and outputs of a tensor.
+
+        Args:
+            tensor: [R, ...], like the parameter; or [R].
+
+        Returns:
+            [rows, ...], a view where the rows are a slice.
+        """
+        tensor = self._all_rows(tensor)
+        return tensor if self.rows is ALL else tensor[self.rows]
+
+    def _all_rows(self, tensor: Tensor) -> Tensor:
+        return tensor if self.outputs is ALL or tensor.ndim < 2 else tensor[:, self.outputs]
 
     @property
     def grad(self) -> Tensor:
@@ -73,19 +92,20 @@ class Weights:
         placements = self.block.placements
         if placements and gradient.placements != placements:  # type: ignore[attr-defined]
             gradient = gradient.redistribute(placements=placements)  # type: ignore[attr-defined]
-        return self.method.stack(gradient)[self.rows]
+        return self.of(self.method.stack(gradient))
 
-    def add_to_gradient(self, added: Tensor) -> None:
-        """Adds to the gradient, before the optimizer's step.
+    def add_to_gradient(self, tensor: Tensor, factor: Tensor) -> None:
+        """Adds tensor * factor to the gradient, before the optimizer's step.
 
         Args:
-            added: [rows, ...].
+            tensor: [rows, ...].
+            factor: [rows, 1, ...], or [1, 1, ...].
         """
         gradient = self.grad
-        gradient.add_(added)
+        gradient.addcmul_(tensor, factor)
         if not isinstance(self.rows, slice):
             assert self.parameter.grad is not None
-            self.method.stack(self.parameter.grad)[self.rows] = gradient
+            self._all_rows(self.method.stack(self.parameter.grad))[self.rows] = gradient
 
     def kept(self, kind: str) -> Tensor:
         """Gives a tensor that the method keeps of the parameter.
@@ -96,7 +116,7 @@ class Weights:
         Returns:
             A view where the rows are a slice.
         """
-        return self.method.kept[kind][self.name][self.rows]
+        return self.of(self.method.kept[kind][self.name])
 
     def each(self, setting: Tensor) -> Tensor:
         """Shapes a setting so that it multiplies the weights of its replica.
@@ -108,7 +128,7 @@ class Weights:
             [rows, 1, ...]; of numbers in the precision in which the parameter is worked with.
         """
         setting = setting[self.rows].view(-1, *(1,) * len(self.block.shape))
-        return setting.to(precise(self.value[:0]).dtype) if setting.is_floating_point() else setting
+        return setting.to(precise_type(self.value.dtype)) if setting.is_floating_point() else setting
 
     def uniform(self, purpose: str) -> Tensor:
         """Draws a uniform random number for each entry, a function of seed, purpose, step and index.
@@ -183,7 +203,8 @@ class Weights:
         Returns:
             [rows].
         """
-        return self.block.total(tensor.reshape(len(tensor), -1).square().sum(dim=1)).sqrt()
+        norms = torch.linalg.vector_norm(tensor.reshape(len(tensor), -1), dim=1)
+        return norms if self.block.mesh is None else self.block.total(norms.square()).sqrt()
 
     def lowest(self, utility: Tensor, count: Tensor) -> Tensor:
         """Finds the lowest utilities of the whole parameter, also where it is sharded; equal ones by random words.
@@ -242,7 +263,7 @@ class Weights:
         elif isinstance(self.rows, slice):
             self.value.addcmul_(tensor, factor)
         else:
-            self.method.stack(self.parameter).index_add_(0, self.rows, tensor * factor)
+            self._all_rows(self.method.stack(self.parameter)).index_add_(0, self.rows, tensor * factor)
 
     def set(self, new: Tensor) -> None:
         """Gives all entries new values, which follow from the old ones; a frozen parameter stays as it is.
@@ -250,15 +271,15 @@ class Weights:
         Where the change is small it is rounded in half precision as :meth:`add` does.
 
         Args:
-            new: [rows, ...], at least float32.
+            new: [rows, ...], at least float32; may be ``precise(value)``, changed in place.
         """
         if not self.parameter.requires_grad:
             return
         if self.value.dtype in HALF:
             change = new - precise(self.value)
             self.add(change, change.new_ones(1).view(-1, *(1,) * (change.ndim - 1)), "set")
-        else:
-            self.method.stack(self.parameter)[self.rows] = new.to(self.parameter.dtype)
+        elif new is not self.value or not isinstance(self.rows, slice):
+            self._all_rows(self.method.stack(self.parameter))[self.rows] = new.to(self.parameter.dtype)
 
     def replace(self, chosen: Tensor, new: New) -> None:
         """Gives chosen entries new values, and fresh optimizer state where asked for, and counts them.
@@ -335,6 +356,12 @@ class WeightMethod(Method):
     """
 
     takes_up = True
+    pieces: Literal["", "replicas", "outputs"] = ""
+    """What the rules may be given of a large parameter at a time, so that the tensors they make stay in the cache.
+
+    "": all of it, where they make none. "replicas": some of them, as where new values are made. "outputs": also some
+    outputs of one, if the rules act on each entry by itself.
+    """
 
     def keep(self, w: Weights) -> dict[str, Tensor]:
         """Works out what is kept of one parameter, before it is acted on for the first time.
@@ -440,29 +467,39 @@ class WeightMethod(Method):
                 self.watch(Weights(self, name, ALL))
             if rows is None:
                 continue
-            # A few replicas at a time where new values are made, so that these take little memory.
-            length = max(1, _ENTRIES * self.replicas // max(1, self.parameters[name].numel()))
-            if not self.replaces:
-                self._little(rule, Weights(self, name, rows))
-                continue
-            if length >= self.replicas:
-                rule(Weights(self, name, rows))
-                continue
-            replicas = range(self.replicas)[rows] if isinstance(rows, slice) else rows
-            for start in range(0, len(replicas), length):
-                part = replicas[start : start + length]
-                one = slice(part.start, part.stop, part.step) if isinstance(part, range) else part
-                rule(Weights(self, name, one))
+            parameter, copies = self.parameters[name], []
+            if self.memory is not None and not self.replaces and rule != self.rule_before_step:
+                copies = self.memory.copies(parameter)
+            before = self.stack(parameter).clone() if copies else None
+            for w in self._pieces(name, rows):
+                rule(w)
+            if before is not None:  # copies of the weights that the optimizer keeps move along
+                change = self.stack(parameter) - before
+                for copy in copies:
+                    self.stack(copy).add_(change)
 
-    def _little(self, rule: Callable[[Weights], None], w: Weights) -> None:
-        """Lets a rule act that changes all weights a little; copies of them that the optimizer keeps move along."""
-        copies = self.memory.copies(w.parameter) if self.memory is not None and rule != self.rule_before_step else []
-        before = self.stack(w.parameter).clone() if copies else None
-        rule(w)
-        if before is not None:
-            change = self.stack(w.parameter) - before
-            for copy in copies:
-                self.stack(copy).add_(change)
+    def _pieces(self, name: str, rows: Rows) -> Iterator[Weights]:
+        """Gives one parameter in pieces of some replicas or, where a replica's is large, some outputs of one.
+
+        How the outputs are cut does not depend on the other replicas.
+        """
+        parameter = self.parameters[name]
+        size = max(1, parameter.numel() // self.replicas)
+        pieces = self.pieces if self.device.type == "cpu" and parameter.dtype not in HALF else ""
+        most = _CACHED if pieces == "outputs" else _ENTRIES
+        if not (pieces or self.replaces) or size * self.replicas <= most:
+            yield Weights(self, name, rows)
+            return
+        outputs, cut = self.blocks[name].shape[:1].numel(), [ALL]
+        if pieces == "outputs" and not self.sharded and size > most:
+            length = max(1, most * outputs // size)
+            cut = [slice(start, start + length) for start in range(0, outputs, length)]
+        replicas, height = range(self.replicas)[rows] if isinstance(rows, slice) else rows, max(1, most // size)
+        for start in range(0, len(replicas), height):
+            some = replicas[start : start + height]
+            part = slice(some.start, some.stop, some.step) if isinstance(some, range) else some
+            for one in cut:
+                yield Weights(self, name, part, one)
 
     def _check_gradients(self, names: list[str]) -> None:
         """Checks that gradients can be read and once, on a CPU, where it costs no waiting, that they are not all 0."""

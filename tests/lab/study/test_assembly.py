@@ -98,3 +98,18 @@ def test_columns_are_grouped_by_network_and_kind_of_optimizer() -> None:
         assemble(images(), columns, SEEDS, PROBLEM)
     with pytest.raises(ValueError, match="one network and one kind of optimizer"):
         assemble(images(), [], SEEDS, PROBLEM)
+
+
+def test_settings_that_are_common_to_a_population_are_not_mixed_where_nothing_switches_the_method_off() -> None:
+    """Else all networks would get both: a reset of one layer would be one of all, beside one of all."""
+    columns = study(
+        {
+            "one": {"kind": "layer_reset", "layers": 1},
+            "all": {"kind": "layer_reset", "layers": 4},
+            "again": {"kind": "layer_reset", "layers": 1, "every": 5},
+            "snr": {"threshold": [20, 40]},
+            "normalized": {"kind": "snr", "features": "after_norm"},
+        }
+    ).columns
+    found = [[column.method for column in group] for group in groups(columns)]
+    assert found == [["one", "again"], ["all"], ["snr", "snr"], ["normalized"]]

@@ -20,6 +20,7 @@ COMMANDS = {
     "run": "Run a study, or what is missing of it.",
     "status": "Show how far a results folder is: parts done, running, lost and waiting, how fast, and the time left.",
     "report": "Show what studies found: a page with figures, tables and verdicts.",
+    "leaderboard": "Rank the methods on a dozen small problems, each at the best of six settings.",
     "export": "Copy results into a small folder, to keep or to pass on.",
 }
 """The commands with the first lines of their help, so that ``supple --help`` imports none of them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -63,6 +64,10 @@ def _table(methods: list[type[Method]]) -> Table:
         told = f"acts on {acts_on(method)}; needs {about.needs}; keeps {about.keeps}; costs {_cost(method)}"
         text = shown(f"{about.label}: {about.title}. {about.source}\n{told}; since {about.since}\n")
         text += shown("  ".join(settings), "dim")
+        if about.ranges:
+            text += shown(
+                f"\ncompared over {', '.join(f'{name} {_span(some)}' for name, some in about.ranges.items())}"
+            )
         table.add_row(shown(about.name), text)
     return table
 
@@ -100,6 +105,11 @@ def acts_on(method: type[Method]) -> str:
 
 def _cost(method: type[Method]) -> str:
     return " / ".join(f"{share:.1%}" for share in method.about.cost) or "not measured"
+
+
+def _span(values: Sequence[object]) -> str:
+    """Such as "1e-06 to 0.1", or "1, 5, 10"."""
+    return " to ".join(map(str, values)) if len(values) == 2 else "/".join(map(str, values))
 
 
 _PAGE = """# The methods

@@ -32,6 +32,7 @@ class Architecture:
         skip: skip connections between hidden layers, added after or before the activation; None: none.
         layer_norm: layer normalization (eps 1e-5) after or before the activation; None: none.
         reparameterized: the normalization's scale is 1 + weight.
+        inject: at the start of which task, counted from 0, plasticity is injected; None: at none.
 
     Raises:
         ValueError: if a size is not positive, an option is unknown, or two options exclude each other.
@@ -47,6 +48,7 @@ class Architecture:
     skip: Place | None = None
     layer_norm: Place | None = None
     reparameterized: bool = False
+    inject: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("inputs", "hidden", "outputs", "depth"):
@@ -70,6 +72,9 @@ class Architecture:
             raise ValueError(
                 "reparameterized=True says how a layer norm stores its scale; set layer_norm too, or leave it out"
             )
+
+        if self.inject is not None and self.inject < 1:
+            raise ValueError(f"inject is {self.inject}; it has to be 1 or more, since in the first task all is fresh")
 
     @property
     def kind(self) -> Activation:

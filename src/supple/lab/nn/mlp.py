@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 
@@ -12,8 +13,12 @@ from supple.functional.initial import Distribution
 from supple.lab.nn.architecture import Architecture, Place
 from supple.lab.nn.layers import ReparameterizedLayerNorm
 from supple.lab.nn.stacked import StackedLayerNorm, StackedLinear, initialize
+from supple.methods import Reset
 from supple.structure.description import Units
 from supple.structure.stacked import Stacked
+
+_FROZEN = ("old", "start")
+"""The heads that do not learn where plasticity is injected."""
 
 
 class Block(torch.nn.Module):
@@ -51,6 +56,9 @@ class Perceptron:
     architecture: Architecture
     blocks: torch.nn.ModuleList
     output: torch.nn.Module
+    seed: int
+    injected = False
+    _form: tuple[torch.nn.Module, torch.nn.Module]
 
     def _build(
         self,
@@ -64,16 +72,66 @@ class Perceptron:
         with torch.device("meta"):
             *hidden, output = (make_linear(name, *sizes) for name, sizes in self.architecture.linears.items())
             blocks = torch.nn.ModuleList(Block(self.architecture, linear, make_norm) for linear in hidden)
+        assert isinstance(self, torch.nn.Module)
+        if self.architecture.inject is not None:
+            # Not among the modules, so that hooks and names are those of what learns.
+            self.__dict__["_form"] = copy.deepcopy(blocks[-1]), copy.deepcopy(output)
         self.blocks = blocks.to_empty(device=device)
         self.output = output.to_empty(device=device)
-        assert isinstance(self, torch.nn.Module)
         initialize(self, self.initial_distributions(), seeds)
+        for name, parameter in self._head().items():
+            for which in _FROZEN if self.architecture.inject is not None else ():
+                self.register_buffer(f"{which}.{name}".replace(".", "_"), torch.zeros_like(parameter))
 
     def _apply_layers(self, x: Tensor) -> Tensor:
         activations = None
-        for block in self.blocks:
+        *before, last = self.blocks
+        for block in before:
             x, activations = block(x, activations)
-        return self.output(x)
+        given: Tensor = self.output(last(x, activations)[0])
+        if not self.injected:
+            return given
+        # In this order the difference is exactly 0 as long as nothing was learned.
+        return self._frozen("old", x, activations) + (given - self._frozen("start", x, activations))
+
+    def enter(self, task: int, optimizer: torch.optim.Optimizer) -> None:
+        """Injects plasticity if it is time, at the start of task ``architecture.inject``.
+
+        The last hidden layer and the output, the head, are frozen, and a fresh head h learns on top of them: the
+        network goes on with old(x) + (h(x) - start(x)), where ``start`` is h as it was drawn. The optimizer forgets the
+        old head. See :func:`supple.surgery.inject`, which does so to any network.
+        """
+        assert isinstance(self, torch.nn.Module)
+        inject = self.architecture.inject
+        if task == inject:
+            self._keep("old")
+            names = [*self._head()]
+            seeds = self.seeds if isinstance(self, Stacked) else torch.tensor([self.seed])
+            initialize(self, self.initial_distributions(), seeds, names, time=1)
+            self._keep("start")
+            Reset(self, optimizer, include=names, to="same").boundary()
+        self.injected = inject is not None and task >= inject
+
+    def _head(self) -> dict[str, torch.nn.Parameter]:
+        """The parameters of the last hidden layer and of the output."""
+        assert isinstance(self, torch.nn.Module)
+        places = (f"blocks.{self.architecture.depth - 1}.", "output.")
+        return {name: one for name, one in self.named_parameters() if name.startswith(places)}
+
+    @torch.no_grad()
+    def _keep(self, which: str) -> None:
+        for name, parameter in self._head().items():
+            getattr(self, f"{which}.{name}".replace(".", "_")).copy_(parameter)
+
+    def _frozen(self, which: str, x: Tensor, previous: Tensor | None) -> Tensor:
+        """What a frozen head gives."""
+        for module, place in zip(self._form, (f"blocks.{self.architecture.depth - 1}.", "output."), strict=True):
+            values = {
+                name: getattr(self, f"{which}.{place}{name}".replace(".", "_")) for name, _ in module.named_parameters()
+            }
+            found = torch.func.functional_call(module, values, (x, previous) if place.startswith("blocks") else (x,))
+            x = found[0] if isinstance(found, tuple) else found
+        return x
 
     def _summary(self, *more: str) -> str:
         """Sizes, activation and whatever differs from the default, on one line."""
@@ -82,7 +140,7 @@ class Perceptron:
         options = [f"activation={architecture.activation!r}"]
         for field in fields(architecture):
             value = getattr(architecture, field.name)
-            if field.name in ("skip", "layer_norm", "reparameterized") and value != field.default:
+            if field.name in ("skip", "layer_norm", "reparameterized", "inject") and value != field.default:
                 options.append(f"{field.name}={value!r}")
         return f"{type(self).__name__}({', '.join(['-'.join(map(str, sizes)), *options, *more])})"
 
@@ -110,6 +168,7 @@ class MLP(Perceptron, torch.nn.Module):
         skip: skip connections between hidden layers "after" or "before" the activation, or None.
         layer_norm: layer normalization "after" or "before" the activation, or None.
         reparameterized: the normalization's scale is 1 + weight, so that weight decay pulls it to 1.
+        inject: at the start of which task :meth:`enter` injects plasticity; None: at none.
         seed: seed of the initial values, any 64-bit integer.
 
     Attributes:
@@ -134,10 +193,13 @@ class MLP(Perceptron, torch.nn.Module):
         skip: Place | None = None,
         layer_norm: Place | None = None,
         reparameterized: bool = False,
+        inject: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.architecture = Architecture(inputs, hidden, outputs, depth, activation, skip, layer_norm, reparameterized)
+        self.architecture = Architecture(
+            inputs, hidden, outputs, depth, activation, skip, layer_norm, reparameterized, inject
+        )
         self.seed = seed
         norm = ReparameterizedLayerNorm if reparameterized else torch.nn.LayerNorm
         self._build(
@@ -170,6 +232,7 @@ class StackedMLP(Perceptron, Stacked):
         skip: as in :class:`MLP`.
         layer_norm: as in :class:`MLP`.
         reparameterized: as in :class:`MLP`.
+        inject: as in :class:`MLP`.
 
     Attributes:
         architecture: the sizes and options of each replica.
@@ -196,9 +259,12 @@ class StackedMLP(Perceptron, Stacked):
         skip: Place | None = None,
         layer_norm: Place | None = None,
         reparameterized: bool = False,
+        inject: int | None = None,
     ) -> None:
         super().__init__(seeds)
-        self.architecture = Architecture(inputs, hidden, outputs, depth, activation, skip, layer_norm, reparameterized)
+        self.architecture = Architecture(
+            inputs, hidden, outputs, depth, activation, skip, layer_norm, reparameterized, inject
+        )
         distributions = self.architecture.initial_distributions()
         self._build(
             lambda name, fan_in, fan_out: StackedLinear(
@@ -225,6 +291,7 @@ class StackedMLP(Perceptron, Stacked):
         device = next(iter(values.values())).device
         seeds = torch.tensor([network.seed for network in networks], device=device)
         stack.load_state_dict({**values, "seeds": seeds}, assign=True)
+        stack.injected = networks[0].injected
         return stack
 
     def replica(self, i: int) -> MLP:
@@ -232,17 +299,24 @@ class StackedMLP(Perceptron, Stacked):
         self._check_replica(i)
         with torch.device("meta"):
             network = MLP(**asdict(self.architecture), seed=int(self.seeds[i]))
-        network.load_state_dict({name: p[i].detach().clone() for name, p in self.named_parameters()}, assign=True)
+        network.load_state_dict({name: p[i].detach().clone() for name, p in self._values().items()}, assign=True)
+        network.injected = self.injected
         return network.train(self.training)
+
+    def _values(self) -> dict[str, Tensor]:
+        """What each replica has a row of."""
+        return {name: value for name, value in self.state_dict(keep_vars=True).items() if name != "seeds"}
 
     @torch.no_grad()
     def load_replica(self, i: int, network: MLP) -> None:
         """Puts the values and the seed of an ordinary network of the same architecture in the place of replica i."""
         self._check_replica(i)
         _same_architecture("the network", network.architecture, "the stack", self.architecture)
-        values = dict(network.named_parameters())
-        for name, parameter in self.named_parameters():
-            parameter[i].copy_(values[name])
+        if network.injected != self.injected:
+            raise ValueError("plasticity was injected into one of the network and the stack, but not into both")
+        values = network.state_dict()
+        for name, rows in self._values().items():
+            rows[i].copy_(values[name])
         self.seeds[i] = network.seed
 
     def forward(self, x: Tensor) -> Tensor:

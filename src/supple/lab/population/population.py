@@ -63,9 +63,9 @@ class Population(Learner):
     other.
 
     ``general`` takes gradients from autograd through the network, as in any training loop, instead of the written-out
-    step of :class:`FastStep`; the two agree within rounding. ``disturbances`` is at how many steps a task, in each
-    replica, to measure what the method's step changes at once. ``precision`` is that of the written-out step's
-    :class:`Products`; what is measured between the steps is as torch is set.
+    step of :class:`FastStep`; the two agree within rounding, and networks with ``inject`` always do. ``disturbances``
+    is at how many steps a task, in each replica, to measure what the method's step changes at once. ``precision`` is
+    that of the written-out step's :class:`Products`; what is measured between the steps is as torch is set.
     """
 
     network: StackedMLP
@@ -85,12 +85,14 @@ class Population(Learner):
     ) -> None:
         super().__init__(network, optimizer, method)
         _check_stream(network, stream)
+        general = general or network.architecture.inject is not None
         if general and precision != "float32":
             raise ValueError(
-                f"precision is {precision!r}, which is of the written-out step; general=True computes as torch is set"
+                f"precision is {precision!r}, which is of the written-out step; general=True and networks with inject "
+                "compute as torch is set"
             )
         if graphs and (general or network.seeds.device.type != "cuda"):
-            where = "with general=True" if general else f"on {network.seeds.device.type!r}"
+            where = "with general=True or inject" if general else f"on {network.seeds.device.type!r}"
             raise ValueError(
                 f"graphs=True records the written-out step on a GPU, which there is not {where}; leave it out"
             )
@@ -100,6 +102,11 @@ class Population(Learner):
         self._train = self._general_step if general else self._fast_step
         step = FastStep(network, optimizer, precision)
         self._fast = GraphedStep(step) if graphs else step
+
+    def enter(self, task: int) -> None:
+        """Lets the networks and the method do what is due before a task."""
+        self.network.enter(task, self.optimizer)
+        super().enter(task)
 
     def train_task(self, index: int, progress: Callable[[int], object] = lambda steps: None) -> TaskMetrics:
         """Learns one task of the stream, and leaves the networks as they are after its last step.

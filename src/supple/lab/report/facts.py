@@ -48,6 +48,8 @@ def network_text(network: Any) -> str:
         parts.append(f"{form} {network.layer_norm} the activation")
     if network.skip:
         parts.append(f"skip connections {network.skip} the activation")
+    if network.inject is not None:
+        parts.append(f"plasticity injected before task {network.inject + 1}")
     if network.precision != "float32":
         parts.append(f"products in {network.precision}")
     return ", ".join(parts)

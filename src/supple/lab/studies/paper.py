@@ -31,7 +31,8 @@ def _permuted(
 ) -> PaperSetting:
     values = {
         "network.hidden": hidden, "network.depth": 3, "network.activation": "relu", "network.skip": None,
-        "network.layer_norm": layer_norm, "network.reparameterized": False, "optimizer.name": optimizer,
+        "network.layer_norm": layer_norm, "network.reparameterized": False, "network.inject": None,
+        "optimizer.name": optimizer,
         "optimizer.momentum": momentum,
     }  # fmt: skip
     return PaperSetting(words, f"permuted_mnist/{study}", "permuted", values, 10)

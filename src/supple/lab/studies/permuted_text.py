@@ -25,7 +25,10 @@ _PLACES, _WINDOWS = random.purpose("permuted text", "characters"), random.purpos
 
 
 def make(characters: int = 2_000_000, steps: int = 1000, batch_size: int = 32, context: int = 64) -> Problem:
-    """The problem, with so many first characters of the library, and so many steps a task."""
+    """The problem, with so many first characters of the library, and so many steps a task.
+
+    ``name`` of the optimizer is that of a class of torch.optim.
+    """
     text = library(characters)
 
     def network(seed: int, width: int = 64, depth: int = 2, heads: int = 4) -> GPT:
@@ -36,7 +39,7 @@ def make(characters: int = 2_000_000, steps: int = 1000, batch_size: int = 32, c
 
     return Problem(
         network=network,
-        optimizer=lambda parameters, lr=1e-3: torch.optim.Adam(parameters, lr=lr),
+        optimizer=lambda parameters, name="Adam", lr=1e-3: getattr(torch.optim, name)(parameters, lr=lr),
         stream=lambda seed: PermutedText(text, seed, steps, batch_size, context),
         loss=loss,
     )

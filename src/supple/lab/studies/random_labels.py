@@ -8,6 +8,8 @@ and from -1 to 1 in their program.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -30,15 +32,38 @@ def make(
     data_dir: Path | None = None,
     verify: bool = True,
 ) -> Problem:
-    """The problem, with so many images of a data set; each seed has others."""
+    """The problem, with so many images of a data set; each seed has others.
+
+    With ``channels`` above 0 the network is convolutional. ``name`` of the optimizer is that of a class of torch.optim.
+    """
     source = data.load(name, data_dir, verify=verify)
     pixels = source.images.flatten(1)
+
+    def network(seed: int, hidden: int = 100, depth: int = 2, channels: int = 0) -> nn.Module:
+        if channels:
+            return convolutional(source.images.shape[1:], channels, hidden, source.classes)
+        return MLP(pixels.shape[1], hidden, source.classes, depth, seed=seed)
+
     return Problem(
-        network=lambda seed, hidden=100, depth=2: MLP(pixels.shape[1], hidden, source.classes, depth, seed=seed),
-        optimizer=lambda parameters, lr=1e-3: torch.optim.Adam(parameters, lr=lr),
+        network=network,
+        optimizer=lambda parameters, name="Adam", lr=1e-3: getattr(torch.optim, name)(parameters, lr=lr),
         stream=lambda seed: RandomLabels(pixels, source.classes, seed, images, batch_size, passes),
         loss=nn.functional.cross_entropy,
     )
+
+
+def convolutional(shape: Sequence[int], channels: int, hidden: int, classes: int) -> nn.Module:
+    """Two convolutions of 5 x 5 and stride 2, the second with twice the channels, and a layer of hidden units."""
+    features = nn.Sequential(
+        nn.Unflatten(1, (-1, *shape[-2:])),
+        nn.Conv2d(math.prod(shape[:-2]), channels, 5, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(channels, 2 * channels, 5, stride=2),
+        nn.ReLU(),
+        nn.Flatten(),
+    )
+    size = features(torch.zeros(1, math.prod(shape))).shape[1]
+    return nn.Sequential(*features, nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, classes))
 
 
 class RandomLabels:

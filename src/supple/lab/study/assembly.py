@@ -26,13 +26,22 @@ def population_key(column: Column) -> str:
     """What has to be the same for columns to be trained in one population, as text.
 
     It is the network, and the kind of optimizer. Step sizes, weight decays and everything that methods are set to may
-    differ; a method that has no setting which switches it off is trained without others.
+    differ; a method that has no setting which switches it off is trained without others, also of its own kind where a
+    setting cannot differ by replica.
     """
     replicated = {"step_size", "weight_decay"} if isinstance(column.optimizer, Optimizer | CycledSGD) else set()
     optimizer = column.optimizer.model_dump(mode="json", exclude=replicated)
     method = method_class(column.kind)
-    alone = [column.kind] if method is not None and not method.about.strength else []
+    alone = [] if method is None or method.about.strength else [column.kind, _common(column)]
     return json.dumps([column.network.model_dump(mode="json"), optimizer, *alone], sort_keys=True)
+
+
+def _common(column: Column) -> dict[str, Any]:
+    """The settings of a column that are the same for all replicas of a method object."""
+    method = method_class(column.kind)
+    if method is None:
+        return {}
+    return {name: value for name, value in column.settings.items() if not differs_by_replica(method, name)}
 
 
 def groups(columns: Sequence[Column]) -> list[list[Column]]:
@@ -100,10 +109,8 @@ def methods_of(
     """
     alike: dict[tuple[str, str], list[int]] = defaultdict(list)
     for number, column in enumerate(columns):
-        method = method_class(column.kind)
-        if method is not None:
-            same = {name: value for name, value in column.settings.items() if not differs_by_replica(method, name)}
-            alike[column.kind, json.dumps(same, sort_keys=True)].append(number)
+        if method_class(column.kind) is not None:
+            alike[column.kind, json.dumps(_common(column), sort_keys=True)].append(number)
     made: list[Method] = []
     for (kind, text), numbers in alike.items():
         make: Any = method_class(kind)

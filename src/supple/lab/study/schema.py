@@ -178,11 +178,14 @@ class Network(Section):
     skip: Literal["after", "before"] | None = None
     layer_norm: Literal["after", "before"] | None = None
     reparameterized: bool = False
+    inject: Whole | None = None
     precision: Annotated[Precision, _one_of(PRECISIONS)] = "float32"
 
     @model_validator(mode="after")
     def _fits(self) -> Network:
         self.architecture(1, 1)
+        if self.inject is not None and self.precision != "float32":
+            raise ValueError(f"precision is {self.precision!r}, but networks with inject compute in float32")
         return self
 
     def architecture(self, inputs: int, outputs: int) -> Architecture:

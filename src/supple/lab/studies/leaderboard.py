@@ -1,0 +1,138 @@
+"""The leaderboard: all methods on the same problems, each with the same number of settings to choose from.
+
+A problem is a study file of the folder ``leaderboard``: plain training with a grid over the optimizer's step size. Each
+method is tried at every point of that grid, each time with other settings, drawn from the ranges that it states
+(``about.ranges``). At the point that ends best it is run again with seeds that had no part in the choice.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from supple.lab.report.measures import measure
+from supple.lab.study import shipped
+from supple.lab.study.errors import StudyError, nearest
+from supple.lab.study.methods import BASE, defaults, method_class
+from supple.lab.study.results import Results, scan
+from supple.lab.study.spec import Study, expand, from_dict, read
+from supple.methods import registry
+
+SCRATCH = "scratch"
+"""Training from scratch: all parameters are drawn again for each task, and the optimizer forgets."""
+
+TUNING_SEEDS = 3
+"""Seeds that settings are chosen with."""
+
+FIRST_SEED = 100
+"""Of the seeds of the runs at the chosen settings."""
+
+TUNING, FINAL = "tuning", "final"
+"""Folders of the results that settings are chosen with, and of those that count."""
+
+Settings = Mapping[str, Any]
+
+
+def problems() -> dict[str, Study]:
+    """The problems by name, as their files say."""
+    names = [name for name in shipped.names() if name.startswith("leaderboard/")]
+    return {name.rpartition("/")[2]: read(shipped.FOLDER / f"{name}.toml") for name in names}
+
+
+def contestants(kinds: Sequence[str] = ()) -> dict[str, Settings]:
+    """What is compared, by name, each with what it always has: some methods, or all that a study can train.
+
+    A method of one's own, "package.module:Class", is called as it calls itself. StudyError if there is no such method.
+    """
+    known = [BASE, SCRATCH, *(name for name, method in registry.METHODS.items() if not method.loops_only)]
+    found: dict[str, Settings] = {}
+    for kind in kinds or known:
+        if kind == SCRATCH:
+            found[SCRATCH] = {"kind": "layer_reset", "layers": 0, "optimizer_state": "fresh"}
+        elif ":" in kind:
+            method = method_class(kind)
+            assert method is not None
+            found[method.about.name] = {"kind": kind}
+        elif kind in known:
+            found[kind] = {"kind": kind}
+        else:
+            raise StudyError(f"--methods: {nearest(kind, known)} One of your own is named package.module:Class.")
+    return found
+
+
+def drawn(name: str, fixed: Settings, count: int) -> list[dict[str, Any]]:
+    """So many settings of a method, the same ones each time: a Latin hypercube in the ranges that it states.
+
+    Numbers are spread evenly, or, where the ends of a range are ten times apart or more, their logarithms are.
+    """
+    method = method_class(fixed["kind"])
+    ranges = {} if method is None else {key: one for key, one in method.about.ranges.items() if key not in fixed}
+    generator = np.random.default_rng(zlib.crc32(name.encode()))
+    found: list[dict[str, Any]] = [dict(fixed) for _ in range(count)]
+    for key, values in ranges.items():
+        places = (generator.permutation(count) + generator.random(count)) / count
+        for settings, place in zip(found, places, strict=True):
+            settings[key] = _within(values, float(place), defaults(fixed["kind"])[key])
+    return found
+
+
+def _within(values: Sequence[Any], place: float, default: Any) -> Any:
+    """The value at a place, from 0 to 1, of a range or of several values, of the type of a default."""
+    if len(values) != 2 or isinstance(default, str | bool):
+        return values[int(place * len(values))]
+    low, high = values
+    value = low * (high / low) ** place if low > 0 and high >= 10 * low else low + (high - low) * place
+    return round(value) if isinstance(default, int) else float(f"{value:.3g}")
+
+
+def tuning(study: Study, compared: Mapping[str, Settings], seeds: int = TUNING_SEEDS) -> Study:
+    """The study in which settings are chosen: each method at each point of the grid, with other settings each time."""
+    points = [point.values.get("optimizer", {}) for point in expand(study.methods[BASE])]
+    methods = {
+        _numbered(name, number): {**settings, "optimizer": optimizer}
+        for name, fixed in compared.items()
+        for number, (settings, optimizer) in enumerate(zip(drawn(name, fixed, len(points)), points, strict=True))
+    }
+    return _with(study, methods, range(seeds), "choosing settings")
+
+
+def final(study: Study, chosen: Mapping[str, Settings], seeds: int) -> Study:
+    """The study that counts: each method at the settings that were chosen for it, with fresh seeds."""
+    return _with(study, chosen, range(FIRST_SEED, FIRST_SEED + seeds), "")
+
+
+def choose(tuned: Results, compared: Mapping[str, Settings]) -> dict[str, Settings]:
+    """For each method the settings with the best mean at the end, the first of equal ones; a diverged run is worst."""
+    sign = 1 if tuned.outcome.lower else -1
+    means = {
+        name: sign * mean for name, mean in measure(tuned).runs.group_by("method").agg(pl.mean("late")).iter_rows()
+    }
+    entries = tuned.study.methods
+    numbered = {name: [key for key in entries if key.rpartition("_")[0] == name] for name in compared}
+    return {name: entries[min(keys, key=means.__getitem__)] for name, keys in numbered.items()}
+
+
+def _numbered(name: str, number: int) -> str:
+    return f"{name}_{number + 1}"
+
+
+def _with(study: Study, methods: Mapping[str, Settings], seeds: Sequence[int], more: str) -> Study:
+    content = study.model_dump(mode="json")
+    content["methods"] = {name: dict(entry) for name, entry in methods.items()}
+    content["run"]["seeds"] = list(seeds)
+    content["title"] = ", ".join(filter(None, (study.title, more)))
+    return from_dict(content, study.title)
+
+
+def stages(
+    problem: str, study: Study, compared: Mapping[str, Settings], seeds: int, out: Path
+) -> Iterator[tuple[Study, Path]]:
+    """What is to be run for a problem, and into which folder: first what settings are chosen with, then what counts."""
+    tuned = out / problem / TUNING
+    yield tuning(study, compared, min(seeds, TUNING_SEEDS)), tuned
+    yield final(study, choose(scan(tuned), compared), seeds), out / problem / FINAL

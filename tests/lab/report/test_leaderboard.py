@@ -1,0 +1,154 @@
+"""The leaderboard: how settings are drawn and chosen, how methods are ranked, and the command."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import math
+
+import numpy as np
+import pytest
+from cli_runs import run, words
+from fake_results import Row, write
+
+import supple
+from supple.lab.report.leaderboard import board, mean_gains, mean_ranks, stratified, tables
+from supple.lab.studies import leaderboard
+from supple.lab.study.errors import StudyError
+from supple.lab.study.results import scan
+from supple.methods import registry
+
+IN_STUDIES = [name for name, method in registry.METHODS.items() if not method.loops_only]
+
+
+@pytest.mark.parametrize("name", IN_STUDIES)
+def test_settings_fill_the_ranges_that_a_method_states(name):
+    """Of n draws each n-th part of a range, or of its logarithm, has one."""
+    ranges, count = registry.METHODS[name].about.ranges, 60
+    assert ranges, "a method that a study can train says where its settings are looked for"
+    found = leaderboard.drawn(name, {"kind": name}, count)
+    assert found == leaderboard.drawn(name, {"kind": name}, count)
+    for key, values in ranges.items():
+        given = [settings[key] for settings in found]
+        default = registry.defaults(registry.METHODS[name])[key]
+        assert all(type(one) is type(default) for one in given)
+        if len(values) > 2:
+            assert {given.count(one) for one in values} == {count // len(values)}
+            continue
+        low, high = values
+        of = math.log if high >= 10 * low else float
+        places = sorted((of(one) - of(low)) / (of(high) - of(low)) for one in given)
+        # Whole numbers are rounded, and others to three digits.
+        slack = 0.6 / low / math.log(high / low) if isinstance(default, int) else 0.01
+        assert all(k / count - slack <= place <= (k + 1) / count + slack for k, place in enumerate(places))
+
+
+def test_every_method_has_as_many_settings_at_the_same_step_sizes():
+    known = leaderboard.problems()
+    assert len(known) == 12
+    for name in ("mlp100_norm_adam", "convolutional_sgd", "gpt_adam"):
+        study = known[name]
+        compared = leaderboard.contestants()
+        columns = leaderboard.tuning(study, compared).columns
+        grid = [column.optimizer for column in study.columns]
+        assert len(grid) == 6
+        for method in compared:
+            own = [column for column in columns if column.method.rpartition("_")[0] == method]
+            assert [column.optimizer for column in own] == grid
+
+
+def test_what_ends_best_is_chosen(tmp_path):
+    rows = [
+        Row("base_1", kind="base", late=0.8),
+        Row("base_2", kind="base", late=0.9),
+        Row("swr_1", kind="swr", late=0.7),
+        Row("swr_2", kind="swr", late=0.95, diverged=(0, 1, 2)),
+        Row("swr_3", kind="swr", late=0.85),
+    ]
+    tuned = scan(write(tmp_path / "tuning", rows, tasks=20, seeds=3))
+    chosen = leaderboard.choose(tuned, {"base": {"kind": "base"}, "swr": {"kind": "swr"}})
+    assert chosen == {"base": tuned.study.methods["base_2"], "swr": tuned.study.methods["swr_3"]}
+
+
+def test_unknown_methods_and_settings_are_named():
+    with pytest.raises(StudyError, match=r"swr2.*Did you mean swr"):
+        leaderboard.contestants(["swr2"])
+    with pytest.raises(ValueError, match="c_chain"):
+        leaderboard.contestants(["c_chain"])
+
+
+def test_ranks_are_averaged_over_problems():
+    """By hand: equal means share the ranks that they take, and the highest mean is first."""
+    means = [np.array([0.9, 0.8, 0.7, 0.8]), np.array([0.1, 0.4, 0.3, 0.2])]
+    assert mean_ranks(means).tolist() == [(1 + 4) / 2, (2.5 + 1) / 2, (4 + 2) / 2, (2.5 + 3) / 2]
+    assert mean_gains(means, 1) == pytest.approx([(0.1 - 0.3) / 2, 0, (-0.1 - 0.1) / 2, (0 - 0.2) / 2])
+
+
+def test_intervals_draw_seeds_within_each_problem():
+    """Of a mean over problems the exact bootstrap distribution is known: all ways to draw two of two seeds."""
+    samples = [np.array([[0.0, 1.0]]), np.array([[0.0, 10.0]])]
+    means = [(a + b) / 2 for a, b in itertools.product([0, 0.5, 0.5, 1], [0, 5, 5, 10])]
+    (found,) = stratified(samples, lambda means: np.mean(means, axis=0), 20_000)
+    assert found.mean == 2.75
+    assert (found.low, found.high) == (min(means), max(means))  # each end has 1/16 of the draws
+    three = [np.vstack([one, one + 1]) for one in samples]
+    # The seeds are drawn for both methods alike, so that a difference that all seeds have has no width.
+    gain = stratified(three, lambda means: mean_gains(means, 0), 500)[1]
+    assert gain == (1, 1, 1)
+
+
+def fake_problem(folder, rows):
+    return scan(write(folder, rows, tasks=20, seeds=6))
+
+
+def test_the_tables_say_who_is_first(tmp_path):
+    first = [Row("base", late=0.7), Row("swr", late=0.9), Row("cbp", late=0.8)]
+    second = [Row("base", late=0.85), Row("swr", late=0.8), Row("cbp", late=0.6)]
+    found = board(
+        {
+            "one": [fake_problem(tmp_path / "one", first)],
+            "two": [fake_problem(tmp_path / "two", second[:2]), fake_problem(tmp_path / "more", second[2:])],
+        }
+    )
+    ranking, late, area, chosen = tables(found)
+    assert [row["method"] for row in ranking.numbers] == ["swr", "base", "cbp"]
+    assert [row["rank_late"] for row in ranking.numbers] == [1.5, 2, 2.5]
+    assert ranking.numbers[0]["over_base"] == pytest.approx((0.2 - 0.05) / 2, abs=0.01)
+    assert ranking.numbers[0]["rank_late_low"] == ranking.numbers[0]["rank_late_high"] == 1.5
+    assert [row["two"] for row in late.numbers] == pytest.approx([0.8, 0.85, 0.6], abs=0.01)
+    assert area.numbers[1]["one"] == pytest.approx(0.8, abs=0.02)  # from 0.9 to 0.7
+    assert chosen.rows[0][0] == supple.SWR.about.label
+
+
+@pytest.mark.slow
+def test_the_command_trains_ranks_and_adds_a_method(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_method.py").write_text(
+        "import supple\n"
+        "from supple.methods.settings import About\n"
+        "class Mine(supple.L2):\n"
+        "    about = About('mine', 'Mine', 'mine', '#777777', '#999999', ('l2',), 'here', ranges={'l2': (1e-3, 0.1)})\n"
+    )
+    few = ("leaderboard", "--problems", "mlp10_sgd", "--seeds", 2, "--tasks", 1)
+    result = run(*few, "--methods", "base,scratch,swr", "--out", "first")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "first/leaderboard.svg").exists()
+    added = run(*few, "--methods", "own_method:Mine", "--out", "second", "--beside", "first")
+    assert added.exit_code == 0, added.output
+    for name, methods in (("first", {"base", "scratch", "swr"}), ("second", {"base", "scratch", "swr", "mine"})):
+        with (tmp_path / name / "ranking.csv").open() as file:
+            assert {row["method"] for row in csv.DictReader(file)} == methods
+    tuned = scan(tmp_path / "second/mlp10_sgd/tuning")
+    assert len(tuned.runs) == 6 * 2
+    assert all(1e-3 <= value <= 0.1 for value in tuned.runs["l2"])
+    again = run(*few, "--methods", "own_method:Mine", "--out", "second", "--no-run", "--beside", "first")
+    assert again.exit_code == 0, again.output
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    result = run("leaderboard", "--problems", "mlp11_sgd", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "did you mean mlp10_sgd" in words(result).lower().replace("'", "")
+    result = run("leaderboard", "--no-run", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "no results" in words(result)
