@@ -221,3 +221,48 @@ def test_an_optimizer_that_makes_its_state_when_it_is_made():
     method.step()
     for parameter in model.parameters():
         assert torch.equal(optimizer.state[parameter]["sum"], torch.full_like(parameter, 0.25))
+
+
+class Belief(torch.optim.Optimizer):
+    """AdaBelief: updates are divided by little where gradients are as expected, so that 60 steps tell little."""
+
+    def __init__(self, params, lr=1e-3):
+        super().__init__(params, {"lr": lr, "count": 0})
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["count"] += 1
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                for name in ("mean", "spread"):
+                    state.setdefault(name, torch.zeros_like(parameter))
+                state["mean"].mul_(0.9).add_(parameter.grad, alpha=0.1)
+                state["spread"].mul_(0.999).addcmul_(*[parameter.grad - state["mean"]] * 2, value=0.001)
+                first, second = 1 - 0.9 ** group["count"], 1 - 0.999 ** group["count"]
+                update = state["mean"] / first / ((state["spread"] / second).sqrt() + 1e-8)
+                parameter.data.sub_(update, alpha=group["lr"])
+
+
+def test_entries_that_are_hurled_only_after_many_steps_are_refused_too():
+    def largest(optimizer, parameter, age):
+        before = parameter.detach().clone()
+        moved = []
+        for step in range(15):
+            parameter.grad = torch.randn(200, generator=torch.Generator().manual_seed(age + step))
+            optimizer.step()
+            moved.append((parameter.detach() - before)[::2].abs().max())
+            before = parameter.detach().clone()
+        return max(moved)
+
+    old, new = (torch.zeros(200, requires_grad=True) for _ in range(2))
+    optimizer = Belief([old])
+    for step in range(1500):
+        old.grad = torch.randn(200, generator=torch.Generator().manual_seed(step))
+        optimizer.step()
+    for tensor in optimizer.state[old].values():
+        tensor[::2] = 0
+    # What is refused is bad indeed: entries made fresh move three times as far as a new optimizer moves them.
+    assert largest(optimizer, old, 1500) > 3 * largest(Belief([new]), new, 3000)
+    model = torch.nn.Linear(4, 6, bias=False).double()
+    with pytest.raises(ValueError, match=r'made fresh, it moves them .*use optimizer_state="mean" or .*"keep"'):
+        supple.SWR(model, Belief(model.parameters()), optimizer_state="fresh")

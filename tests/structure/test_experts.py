@@ -106,3 +106,15 @@ def test_all_experts_at_once(how):
     found = supple.units(model, rows(4))
     assert_accounted(model, found)
     assert {"0.w1", "0.w2"} <= {item.name for item in found.excluded}
+
+
+def test_a_model_that_has_run_is_traced_as_one_that_has_not():
+    """Its loss of the routing is computed from what hooks collect, which are set at the first call."""
+    config, build = qwen()
+    config.output_router_logits = True
+    torch.manual_seed(0)
+    model = build(config)
+    example = {"input_ids": torch.randint(1, 11, (2, 4)), "labels": torch.randint(1, 11, (2, 4))}
+    before = repr(supple.units(model, example))
+    assert model(**example).aux_loss.item() > 0
+    assert repr(supple.units(model, example)) == before

@@ -11,7 +11,7 @@ from traced_models import image, rows
 from supple.structure.tracing import trace
 
 FOREIGN = "features that their own weights do not make"
-RESIDUAL = "as a residual stream does"
+RESIDUAL = "as a residual stream or a recurrence does"
 GROUPED = "grouped convolution"
 
 

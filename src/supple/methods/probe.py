@@ -16,6 +16,9 @@ from supple.methods.twin import Slot, Twin
 _WARM, _AFTER = 60, 15
 """Steps of a copy before and after entries are replaced: several periods of weights that are copied now and then."""
 
+_LONG = 500
+"""So many before where entries do not move as those of a new optimizer: most of what corrects young moments is gone."""
+
 MODES = ("keep", "fresh", "mean", "shift")
 """What can become of what is remembered of an entry that gets another value: it stays, but for copies of the weight; it
 becomes that of a new entry; the same, but gradients' sizes become the mean of the other entries'; it stays, and copies
@@ -149,12 +152,12 @@ class Probe:
                 self._harm[key] = self._tried(mode, -1, gentle)
         return self._harm[key]
 
-    def _tried(self, mode: str, numbers: int, gentle: bool) -> str:
+    def _tried(self, mode: str, numbers: int, gentle: bool, warm: int = _WARM) -> str:
         """Replaces every other entry; with steps of these numbers, see :meth:`Twin.step`."""
         try:
             new, control, changed = (self._twin() for _ in range(3))
             start = control.parameter.detach().clone()
-            for number in range(_WARM):
+            for number in range(warm):
                 control.step(1, numbers * (number + 1))
                 changed.step(1, numbers * (number + 1))
             mask = torch.arange(start.numel(), device=self.device).view_as(start) % 2 == 1
@@ -163,7 +166,7 @@ class Probe:
             changed.replace(mask, control.parameter.detach() + distance, mode, slots)
             thrown, came = changed.moves(mask, slots, numbers, _AFTER)
             usual, goes = control.moves(mask, slots, numbers, _AFTER)
-            first, _ = new.moves(mask, slots, numbers, _AFTER)
+            first, began = new.moves(mask, slots, numbers, _AFTER)
         except Exception as error:
             return "" if mode in ("keep", "shift") else f"cannot be tried ({error})"
         if not bool(goes.isfinite().all()):
@@ -173,7 +176,9 @@ class Probe:
             return "takes them back towards their old values" if not away < 0.3 * distance else ""
         if not thrown <= 1.3 * (usual if gentle else max(usual, first)) + 1e-12:
             return f"moves them by up to {thrown / max(usual, 1e-12):.1f} times the usual update"
-        return ""
+        # Entries that do not move as those of a new optimizer may do so the less, the more steps it counts.
+        differ = float((came - began).abs().max()) > 0.1 * float(began.abs().max())
+        return self._tried(mode, numbers, gentle, _LONG) if differ and warm < _LONG else ""
 
     def _fits(self, rule: Rule) -> bool:
         """Whether a rule says how updates follow from state and age, by comparison with a new optimizer."""

@@ -110,7 +110,7 @@ def _reason(record: Record, call: Call, related: bool) -> str:
     if not related:
         return f"{how} features that their own weights do not make"
     if call.name in _ADDING:
-        return f"{how} other features, as a residual stream does"
+        return f"{how} other features, as a residual stream or a recurrence does"
     return f"{how} features that are computed from them"
 
 
@@ -169,7 +169,7 @@ def _with_parameter(
                 continue
             owner = record.owner(value, lies)
             if owner is None:
-                what = "something that is computed or one of several in a parameter"
+                what = "something that is computed from parameters alone, or one of several in a parameter"
                 run.axis.exclude(f"{call.name} in {record.place} combines them with {what}")
                 continue
             part, *noise = (run.slice(name, owner.dim, owner.start) for name in (owner.tensor, *owner.noise))

@@ -159,10 +159,15 @@ def _unseen(module: nn.Module, record: Record, what: str) -> Callable[..., Any]:
 
 
 def _drop_hooks(module: nn.Module) -> None:
-    """Removes hooks of others, which are not to see the copy; those of PyTorch compute weights, as in pruning."""
+    """Removes hooks of others, which are not to see the copy; a few are part of what the model computes.
+
+    Those of PyTorch compute weights, as in pruning; those that Transformers sets at the first call collect outputs of
+    layers, from which the model computes losses.
+    """
     for hooks in (module._forward_pre_hooks, module._forward_hooks):
         for key, hook in list(hooks.items()):
-            if not any(kind.__module__.startswith("torch.nn.utils.") for kind in type(hook).__mro__):
+            homes = [getattr(hook, "__module__", None) or "", *(kind.__module__ for kind in type(hook).__mro__)]
+            if not any(home.startswith(("torch.nn.utils.", "transformers.")) for home in homes):
                 del hooks[key]
 
 
