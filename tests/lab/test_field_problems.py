@@ -42,8 +42,8 @@ def test_each_problem_has_its_published_size_and_a_small_one() -> None:
     "name", [name for name in OF_THE_FIELD if name.endswith("/small") or name.startswith("leaderboard/")]
 )
 def test_a_small_one_passes_all_checks_before_training(name: str) -> None:
-    if name.startswith("changing_control/"):
-        pytest.importorskip("gymnasium")
+    for needed in ("gymnasium", "stable_baselines3") if name.startswith("changing_control") else ():
+        pytest.importorskip(needed)
     study = read(shipped.find(name)[0])
     problem = open_problem(study)
     problem.check(study.run.tasks, study.columns, study.run.seeds[:2])
@@ -253,3 +253,28 @@ def test_control_changes_for_an_agent_that_goes_on(tmp_path: Path) -> None:
     assert results.tasks.filter(run=1)["reinitialized"].sum() > 0
     carts = [changing_control.Cart(3, phase).env.unwrapped for phase in range(2)]
     assert carts[0].length != carts[1].length  # type: ignore[attr-defined]
+
+
+def test_ppo_learns_on_carts_that_change(tmp_path: Path) -> None:
+    """Plain training gives what Stable-Baselines3 gives on the same carts."""
+    pytest.importorskip("gymnasium")
+    sb3 = pytest.importorskip("stable_baselines3")
+    from supple.lab.studies import changing_control
+
+    methods = {"base": {}, "swr": {"frequency": 20, "factor": 0.1}, "cbp": {"replacement_rate": 0.01, "maturity": 5}}
+    problem = changing_control.make(steps=512, algorithm="ppo")
+    results = compare(problem, methods, tasks=2, seeds=[3], out=tmp_path)
+    kind = {"policy_kwargs": {"activation_fn": torch.nn.ReLU}}
+    plain = sb3.PPO("MlpPolicy", changing_control.Cart(3, 0), n_steps=256, seed=3, device="cpu", **kind)
+    expected = []
+    for phase in range(2):
+        cart = sb3.common.monitor.Monitor(changing_control.Cart(3, phase))
+        plain.set_env(cart)
+        plain.learn(512)
+        episodes = zip(cart.get_episode_rewards(), np.cumsum(cart.get_episode_lengths()), strict=True)
+        expected.append(np.mean([reward for reward, end in episodes if end >= 256]))
+    assert results.tasks.filter(run=0)["metric"].to_list() == pytest.approx(expected, rel=1e-6)
+    for run in (1, 2):
+        assert results.tasks.filter(run=run)["reinitialized"].sum() > 0
+    with pytest.raises(ValueError, match="algorithm is 'a2c'"):
+        changing_control.make(algorithm="a2c")

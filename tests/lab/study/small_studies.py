@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from supple.lab.data import LabelledImages
+from supple.lab.study.results import CHECKPOINT
 from supple.lab.study.spec import Study, from_dict
 
 STRONG: dict[str, dict[str, Any]] = {
@@ -38,3 +45,29 @@ def images(count: int = 120) -> LabelledImages:
     generator = torch.Generator().manual_seed(3)
     pixels = torch.randint(0, 256, (count, 5, 5), generator=generator, dtype=torch.uint8)
     return LabelledImages(pixels, torch.randint(0, 10, (count,), generator=generator), 10, "noise")
+
+
+def killed_and_whole(file: Path, place: Path, *options: str) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """The files of parts, by name, of a run that was killed after its first checkpoint and went on, and of another."""
+
+    def start(out: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "supple", "run", str(file), "--out", out, "--processes", "2", *options],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=place,
+        )  # fmt: skip
+
+    killed = start("killed")
+    end = time.monotonic() + 120
+    while not list(place.glob(f"killed/parts/*/{CHECKPOINT}")):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    for out in ("killed", "whole"):
+        process = start(out)
+        output = process.communicate(timeout=300)[0]
+        assert process.returncode == 0, output
+    assert "100.0%" in output
+    folders = [place / out for out in ("killed", "whole")]
+    one, other = ({str(p.relative_to(f)): p.read_bytes() for p in f.glob("parts/*/[a-z]*")} for f in folders)
+    return one, other

@@ -5,12 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
-import signal
 import struct
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_studies import killed_and_whole
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
@@ -336,30 +332,10 @@ def test_killed_on_the_command_line_it_ends_with_the_same_files(tmp_path: Path) 
     file = tmp_path / "tiny.toml"
     file.write_text(to_toml({**CONTENT, "methods": {name: METHODS[name] for name in ("base", "swr", "reset")}}))
 
-    def start(out: str) -> subprocess.Popen[str]:
-        options = ["--out", out, "--data-dir", str(data_dir), "--no-verify", "--processes", "2"]
-        return subprocess.Popen(
-            [sys.executable, "-m", "supple", "run", str(file), *options],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path,
-        )  # fmt: skip
-
-    killed = start("killed")
-    end = time.monotonic() + 120
-    while not list(tmp_path.glob(f"killed/parts/*/{CHECKPOINT}")):
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.wait()
-    for out in ("killed", "whole"):
-        process = start(out)
-        output = process.communicate(timeout=300)[0]
-        assert process.returncode == 0, output
-    assert "100.0%" in output
-    folders = [tmp_path / out for out in ("killed", "whole")]
-    one, other = ({p.relative_to(f): p.read_bytes() for p in f.glob("parts/*/[a-z]*")} for f in folders)
+    one, other = killed_and_whole(file, tmp_path, "--data-dir", str(data_dir), "--no-verify")
     assert one == other
     assert len(one) == 6 * (len(FILES) + 1)  # and the digests
-    results = load(folders[0])
+    results = load(tmp_path / "killed")
     assert results.runs["done"].to_list() == [3] * 6
     assert results.runs.filter(method="reset")["parts"].unique().to_list() == ["head+momentum"]
     assert list(results.steps) == STEPS

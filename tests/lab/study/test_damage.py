@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import polars as pl
 import pytest
 from cli_runs import run as command
 from cli_runs import words
@@ -295,6 +296,16 @@ def test_rows_of_other_runs_are_noticed_without_digests(folder: Path, copy: Path
         load(copy)
     assert running.run(config(copy)).complete
     assert same(load(copy), load(folder))
+
+
+def test_a_row_without_a_task_is_noticed_without_digests(longer: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(longer, tmp_path / "copy"))
+    without_digests(copy)
+    path = copy / "parts" / "0000" / TASKS
+    table = pl.read_parquet(path)
+    table.with_columns(pl.when(pl.col("task") != 1).then("task").alias("task")).write_parquet(path)
+    with pytest.raises(Damaged, match=f"0000/{TASKS} is damaged .not every run has each task once."):
+        load(copy)
 
 
 def test_a_manifest_that_was_changed_on_purpose(copy: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_studies import killed_and_whole
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -425,3 +426,16 @@ def test_a_call_is_gone_on_with_by_a_call_only(tmp_path: Path) -> None:
     study = load(tmp_path).study
     with pytest.raises(StudyError, match="was given in a call of supple"):
         running.run(RunConfig(study, "mine", tmp_path))
+
+
+@pytest.mark.slow
+def test_killed_on_the_command_line_it_ends_with_the_same_files(tmp_path: Path) -> None:
+    file = tmp_path / "killed.toml"
+    file.write_text(
+        'title = "killed"\n[problem]\nkind = "supple.lab.studies.random_labels:make"\nimages = 64\npasses = 40\n'
+        "[network]\nhidden = 16\n[run]\ntasks = 6\nseeds = 2\n"
+        "[methods.base]\n[methods.cbp]\n[methods.swr]\nfrequency = 20\nfactor = [0.1, 0.2]\n"
+    )
+    one, other = killed_and_whole(file, tmp_path, "--part-size", "4")
+    assert one == other
+    assert len(load(tmp_path / "killed").tasks) == 8 * 6

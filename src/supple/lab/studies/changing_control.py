@@ -1,8 +1,9 @@
-"""Changing control: double deep Q-learning on a pole whose cart and sensors change, and the agent is not told.
+"""Changing control: double deep Q-learning, or PPO, on a pole whose cart and sensors change, and nobody says so.
 
 Every so many steps the force, the pole's length and mass and gravity are drawn anew, and the observations come in
 another order and with other signs. The return of a phase is the mean of the episodes in its second half. Needs
-gymnasium. The problem is ours; its agent has a replay buffer and a target network.
+gymnasium, and for PPO stable-baselines3. The problem is ours; the agent of Q-learning has a replay buffer and a target
+network, PPO is that of Stable-Baselines3.
 """
 
 from __future__ import annotations
@@ -18,15 +19,18 @@ from torch import Tensor, nn
 
 from supple.lab.population.problem import Curve, Metric
 
-Make = Callable[[nn.Module, torch.optim.Optimizer], Any]
+Make = Callable[..., Any]
 """Makes the method of an agent's network."""
 
 
-def make(steps: int = 3000) -> Curve:
-    """The problem, with so many steps of the environment a phase; a task is a phase."""
+def make(steps: int = 3000, algorithm: str = "dqn") -> Curve:
+    """The problem, with so many steps of the environment a phase, and "dqn" or "ppo"; a task is a phase."""
+    agents = {"dqn": Agent, "ppo": PPOAgent}
+    if algorithm not in agents:
+        raise ValueError(f"algorithm is {algorithm!r}; it has to be one of {', '.join(agents)}")
 
     def learn(seed: int, make: Any) -> Iterator[float]:
-        agent, phase = Agent(make, seed=seed, **make.optimizer), 0
+        agent, phase = agents[algorithm](make, seed=seed, **make.optimizer), 0
         while True:
             yield agent.live(Cart(seed, phase), steps)
             agent.method.boundary()
@@ -35,13 +39,14 @@ def make(steps: int = 3000) -> Curve:
     return Curve(learn, Metric("return", None))
 
 
-class Cart:
+class Cart(gymnasium.ObservationWrapper):
     """CartPole in one phase: another cart, seen through other sensors."""
 
     def __init__(self, seed: int, phase: int) -> None:
+        super().__init__(gymnasium.make("CartPole-v1"))
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (4,), np.float32)
         draw = np.random.default_rng([seed, phase])
-        self.env = gymnasium.make("CartPole-v1")
-        cart: Any = self.env.unwrapped
+        cart: Any = self.unwrapped
         cart.force_mag = draw.uniform(5, 20)
         cart.length = draw.uniform(0.25, 1.0)
         cart.masspole = draw.uniform(0.05, 0.3)
@@ -50,19 +55,40 @@ class Cart:
         self.order, self.signs = draw.permutation(4), draw.choice([-1, 1], 4).astype(np.float32)
         self.seed: int | None = int(draw.integers(2**31))
 
-    def reset(self) -> Tensor:
-        """Starts an episode, and gives what is seen first."""
-        observation, _ = self.env.reset(seed=self.seed)
-        self.seed = None  # later episodes go on with the same generator
-        return self._sensed(observation)
+    def reset(self, **options: Any) -> Any:
+        """Starts an episode; the first one of a phase has the seed of the phase, others go on with its generator."""
+        seed, self.seed = self.seed, None
+        return super().reset(**{**options, "seed": seed})
 
-    def step(self, action: int) -> tuple[Tensor, float, bool, bool]:
-        """What is seen after an action, the reward, whether the pole fell, and whether time is up."""
-        observation, reward, failed, ended, _ = self.env.step(action)
-        return self._sensed(observation), float(reward), failed, ended
+    def observation(self, observation: Any) -> Any:
+        """What the sensors of the phase show."""
+        return observation[self.order] * self.signs
 
-    def _sensed(self, observation: Any) -> Tensor:
-        return torch.from_numpy(observation[self.order] * self.signs)
+
+class PPOAgent:
+    """PPO, and perhaps a method that acts on the actor and the critic."""
+
+    def __init__(self, make: Make, *, seed: int, lr: float = 3e-4) -> None:
+        from stable_baselines3 import PPO
+
+        self.ppo = PPO(
+            "MlpPolicy", Cart(seed, 0), learning_rate=lr, n_steps=256, seed=seed, device="cpu",
+            policy_kwargs={"activation_fn": nn.ReLU},
+        )  # fmt: skip
+        policy = self.ppo.policy
+        self.method = make(policy, policy.optimizer, torch.randn(16, 4, generator=torch.Generator().manual_seed(seed)))
+
+    def live(self, cart: Cart, steps: int) -> float:
+        """Acts and learns for a phase, and gives the mean return of the episodes that end in its second half."""
+        from stable_baselines3.common.monitor import Monitor
+
+        watched = Monitor(cart)
+        self.ppo.set_env(watched)
+        self.ppo.learn(steps)
+        ends = np.cumsum(watched.get_episode_lengths())
+        late = [one for one, end in zip(watched.get_episode_rewards(), ends, strict=True) if end >= steps / 2]
+        # Without an end in that time the pole stood for all of it.
+        return float(np.mean(late)) if late else float(steps - (ends[-1] if len(ends) else 0))
 
 
 class Agent:
@@ -111,17 +137,23 @@ class Agent:
 
     def live(self, cart: Cart, steps: int) -> float:
         """Acts and learns for a phase, and gives the mean return of the episodes of its second half."""
-        observation, total, returns = cart.reset(), 0.0, []
+        observation, total, returns = _start(cart), 0.0, []
         for step in range(steps):
             action = self.act(observation, exploration=max(0.05, 1 - 4 * step / steps))
-            following, reward, failed, ended = cart.step(action)
-            self.keep(observation, following, action, reward, failed)
-            observation, total = following, total + reward
+            seen, reward, failed, ended, _ = cart.step(action)
+            following = torch.from_numpy(seen)
+            self.keep(observation, following, action, float(reward), failed)
+            observation, total = following, total + float(reward)
             if failed or ended or step == steps - 1:
                 if step >= steps // 2:
                     returns.append(total)
-                observation, total = cart.reset(), 0.0
+                observation, total = _start(cart), 0.0
             if self.seen >= 200:
                 for _ in range(self.updates):
                     self.learn()
         return sum(returns) / len(returns)
+
+
+def _start(cart: Cart) -> Tensor:
+    """Starts an episode, and gives what is seen first."""
+    return torch.from_numpy(cart.reset()[0])

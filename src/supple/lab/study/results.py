@@ -458,7 +458,8 @@ def check_part(place: Path, schemas: Mapping[str, Mapping[str, Any]], runs: Sequ
             raise files.Damaged(path, "damaged (it has rows of other runs)", remedy)
         if name not in _STAGES:
             continue  # it has as many rows as something happened
-        rows = table.group_by("run").agg(pl.len(), pl.n_unique(stage), first=pl.min(stage), last=pl.max(stage))
+        different = pl.col(stage).drop_nulls().n_unique()
+        rows = table.group_by("run").agg(pl.len(), different, first=pl.min(stage), last=pl.max(stage))
         count = pl.col("len")
         whole = rows.filter(pl.col("first") == 0, pl.col("last") + 1 == count, pl.col(stage) == count)
         counts = {**dict.fromkeys(runs, 0), **dict(whole.select("run", "len").iter_rows())}
