@@ -62,9 +62,9 @@ class UPGD(Reshaping):
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> method = supple.UPGD(model, optimizer, std=0.0)
         >>> before = float(model.weight.detach())
-        >>> model(torch.zeros(1, 1)).sum().backward()  # no gradient: no utility, and nothing to change
+        >>> model(torch.ones(1, 1)).sum().backward()
         >>> method.before_step(); optimizer.step(); method.step()
-        >>> float(model.weight.detach()) == before
+        >>> 0 < before - float(model.weight.detach()) < 0.1  # SGD alone goes by 0.1
         True
 
     Source: Elsayed and Mahmood, "Addressing loss of plasticity and catastrophic forgetting in continual learning" (ICLR
