@@ -332,15 +332,17 @@ def test_a_state_without_what_came_later_is_taken():
         method.load_state_dict(state)
 
 
-def test_gradients_that_were_set_to_zero_before_are_noticed_at_the_first_step():
+@pytest.mark.parametrize("kind", [supple.SWR, supple.UPGD, supple.TRAC])
+def test_gradients_that_were_set_to_zero_before_are_noticed_at_the_first_step(kind):
     model = perceptron()
-    method = supple.SWR(model, frequency=100)
+    method = kind(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    act = method.before_step if method.acts_before_step else method.step
     backward(model)
     model.zero_grad(set_to_none=False)
     with pytest.warns(UserWarning, match=r"only gradients of 0.*before optimizer.zero_grad\(\)") as said:
-        method.step()
+        act()
     assert said[0].filename == __file__
-    method.step()
+    act()
 
 
 KEYS = ["steps", "boundaries", "last", "total", "skipped", "initial", "average", "born", "schedule"]

@@ -5,8 +5,11 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import itertools
+import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import FrameType
 from typing import Any
 
 import torch
@@ -348,3 +351,28 @@ def restore(tensors: Mapping[Any, Tensor] | Sequence[Tensor], saved: Mapping[Any
             )
     for key in keys:
         tensors[key].copy_(saved[key])
+
+
+def frames() -> Iterator[FrameType]:
+    """Goes through the frames of Python functions that are running.
+
+    Yields:
+        The frame of the caller, then of what called it, and so on.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def frames_within() -> int:
+    """Counts the frames of supple and of torch above the caller, so that a warning can name what called them.
+
+    Returns:
+        The ``stacklevel`` of a warning of the caller.
+    """
+    running = list(frames())  # this function's own is the first
+    within = itertools.takewhile(
+        lambda one: one.f_globals.get("__name__", "").startswith(("supple.", "torch.")), running
+    )
+    return len(list(within))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import wraps
 from itertools import islice
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.hooks import RemovableHandle
 
 from supple.functional.initial import Distribution, from_dict
+from supple.methods.arguments import frames
 
 if TYPE_CHECKING:
     from supple.methods.base import Method
@@ -264,22 +264,14 @@ def _check(method: Method, optimizer: torch.optim.Optimizer, checkpoint: bool) -
         )
 
 
-def _frames() -> Iterator[FrameType]:
-    """The frames of Python functions that are running, the innermost first."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
-
-
 def _is_within_a_step(optimizer: torch.optim.Optimizer) -> bool:
     """Whether a step is called by the step of a subclass, which calls the same hooks."""
-    running = (frame for frame in _frames() if frame.f_code is _STEP and frame.f_locals["args"][0] is optimizer)
+    running = (frame for frame in frames() if frame.f_code is _STEP and frame.f_locals["args"][0] is optimizer)
     return len(list(islice(running, 2))) > 1
 
 
 def _only_makes_state() -> bool:
     """Whether ``torch.distributed.checkpoint`` takes a step with gradients of 0, to have something to load into."""
     return "torch.distributed.checkpoint.state_dict" in sys.modules and any(
-        frame.f_code.co_name == "_init_optim_state" for frame in islice(_frames(), 12)
+        frame.f_code.co_name == "_init_optim_state" for frame in islice(frames(), 12)
     )

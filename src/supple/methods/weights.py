@@ -14,6 +14,7 @@ from supple.functional.initial import Constant, Fixed
 from supple.functional.rounding import HALF, precise_type
 from supple.functional.sharding import gathered
 from supple.functional.utility import lowest, precise
+from supple.methods.arguments import frames_within
 from supple.methods.base import Method
 from supple.methods.when import ALL, Rows
 
@@ -540,5 +541,5 @@ class WeightMethod(Method):
                 f"{type(self).__name__} found only gradients of 0, so that every utility is 0. Call step() before "
                 "optimizer.zero_grad(), also with set_to_none=False",
                 UserWarning,
-                stacklevel=6,
+                stacklevel=frames_within(),
             )
