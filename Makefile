@@ -63,6 +63,7 @@ results-report: $(READY)  ## pages of the results of real runs, in supple-report
 	$(BIN)/supple report results/small results/small_layer_norm results/large results/large_layer_norm --out supple-report/permuted_mnist
 	$(BIN)/supple report results/sweep_small --out supple-report/sweep
 	$(BIN)/supple report results/incremental_regular results/incremental_reparameterized --out supple-report/incremental
+	$(BIN)/supple leaderboard --no-run --beside results/leaderboard --out supple-report/leaderboard
 
 clean:  ## removes .venv and what tools left behind
 	rm -rf .venv .venv-oldest dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

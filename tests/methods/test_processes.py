@@ -13,7 +13,12 @@ import torch
 import two_processes
 from two_processes import COPIED, DROPPED, HALF, METHODS, OTHERS, PENALTIES, STEPS, dropped, half, train, unread
 
-pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
+pytestmark = [
+    pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed"),
+    pytest.mark.skipif(
+        tuple(map(int, torch.__version__.split(".")[:2])) < (2, 7), reason="fully_shard runs on a CPU from torch 2.7 on"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

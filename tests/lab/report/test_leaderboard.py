@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,3 +153,11 @@ def test_what_is_not_there_is_named(tmp_path):
     result = run("leaderboard", "--no-run", "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert "no results" in words(result)
+
+
+def test_the_page_of_the_documentation_is_of_the_results_that_are_kept():
+    root = Path(__file__).parents[3]
+    problems = {study.title: name for name, study in leaderboard.problems().items()}
+    page = (root / "docs/results/leaderboard.md").read_text(encoding="utf-8")
+    for table in tables(leaderboard.collect(problems, [root / "results/leaderboard"])):
+        assert table.to_markdown() in page, table.title

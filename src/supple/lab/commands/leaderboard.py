@@ -91,8 +91,8 @@ def leaderboard_command(
                 {name: leaderboard.tuning(study, compared) for name, study in studies.items()}, seeds, options, console
             )
             return
+        writable(out)
         if train:
-            writable(out)
             with interruptible() as stop:
                 for name, study in studies.items():
                     for stage, folder in leaderboard.stages(name, study, compared, seeds, out):
@@ -137,22 +137,11 @@ def _train(config: RunConfig, stop: threading.Event, console: Console) -> None:
 
 def _write_page(problems: Mapping[str, str], beside: Path | None, out: Path, console: Console) -> None:
     from supple.lab.report.figures import Canvas, to_themed_svg
-    from supple.lab.report.leaderboard import board, figure, tables
-    from supple.lab.studies.leaderboard import FINAL
-    from supple.lab.study.results import holds_results, scan
+    from supple.lab.report.leaderboard import figure, tables
+    from supple.lab.studies.leaderboard import collect
 
-    places = [place for place in (beside, out) if place is not None]
-    there = {
-        title: [scan(place / name / FINAL) for place in places if holds_results(place / name / FINAL)]
-        for title, name in problems.items()
-    }
-    if not any(there.values()):
-        raise ValueError(
-            f"there are no results of these problems in {' or '.join(map(str, places))}; leave out --no-run"
-        )
-    found = board({title: folders for title, folders in there.items() if folders})
-    made = tables(found)
-    drawn = figure(found)
+    found = collect(problems, [place for place in (beside, out) if place is not None])
+    made, drawn = tables(found), figure(found)
     (out / "leaderboard.svg").write_bytes(to_themed_svg(drawn.draw(Canvas()), drawn.styles))
     picture = "![Mean rank of each method, with its interval](leaderboard.svg)"
     page = ["# The leaderboard", "", picture, "", *(table.to_markdown() for table in made)]

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from supple.lab.report.leaderboard import Board, board
 from supple.lab.report.measures import measure
 from supple.lab.study import shipped
 from supple.lab.study.errors import StudyError, nearest
 from supple.lab.study.methods import BASE, defaults, method_class
-from supple.lab.study.results import Results, scan
+from supple.lab.study.results import Results, holds_results, scan
 from supple.lab.study.spec import Study, expand, from_dict, read
 from supple.methods import registry
 
@@ -136,3 +137,17 @@ def stages(
     tuned = out / problem / TUNING
     yield tuning(study, compared, min(seeds, TUNING_SEEDS)), tuned
     yield final(study, choose(scan(tuned), compared), seeds), out / problem / FINAL
+
+
+def collect(problems: Mapping[str, str], places: Sequence[Path]) -> Board:
+    """The leaderboard of what there is of some problems, names by titles, in folders; of equal runs the last counts.
+
+    ValueError if there is nothing.
+    """
+    found = {
+        title: [scan(place / name / FINAL) for place in places if holds_results(place / name / FINAL)]
+        for title, name in problems.items()
+    }
+    if not any(found.values()):
+        raise ValueError(f"there are no results in {' or '.join(map(str, places))} yet; leave out --no-run")
+    return board({title: some for title, some in found.items() if some})
