@@ -16,7 +16,7 @@ from supple.lab.report.measures import measure
 from supple.lab.report.statistics import Array, Interval, mean_interval
 from supple.lab.report.style import Style, own_style, styles_of
 from supple.lab.report.tables import Table
-from supple.lab.report.texts import interval_text, listed, number, percent
+from supple.lab.report.texts import counted, interval_text, listed, number, percent
 from supple.lab.study.results import TASKS, Results
 from supple.methods import registry
 
@@ -90,7 +90,8 @@ class Board:
         found = []
         for frame in self.runs.values():
             table = frame.pivot(on="method", index="seed", values=column).select("seed", *self.methods).drop_nulls()
-            found.append(table.drop("seed").to_numpy().T.astype(np.float64))
+            # In one order, so that the bootstrap draws the same.
+            found.append(table.sort("seed").drop("seed").to_numpy().T.astype(np.float64))
         return found
 
     @cached_property
@@ -168,10 +169,10 @@ def _ranking(found: Board) -> Table:
         rows.append(cells)
         numbers.append(row)
         lines.append(name)
-    count = len(found.runs)
     note = (
-        f"Ranks among {len(found.methods)}, 1 being best, averaged over {count} problems; in parentheses 95% intervals "
-        "of a bootstrap over seeds within each problem. Costs are of a step of a ResNet-18 and of a transformer."
+        f"Ranks among {len(found.methods)}, 1 being best, averaged over {counted(len(found.runs), 'problem')}; in "
+        "parentheses 95% intervals of a bootstrap over seeds within each problem. Costs are of a step of a ResNet-18 "
+        "and of a transformer."
     )
     return Table("ranking", "The leaderboard", [*header, "cost"], rows, numbers, note, lines)
 
@@ -234,7 +235,7 @@ def figure(found: Board) -> Figure:
         _Ranks(title, pl.DataFrame(), found=[found.ranks[column][place] for place in found.order], names=names)
         for title, column in (("mean rank, last 10% of the tasks", "late"), ("mean rank, all tasks", "area"))
     ]
-    reading = [f"Point: rank, 1 being best, averaged over {len(found.runs)} problems", "bar: 95% interval"]
+    reading = [f"Point: rank, 1 being best, averaged over {counted(len(found.runs), 'problem')}", "bar: 95% interval"]
 
     def artists(canvas: Canvas) -> Any:
         return dots(canvas, panels, styles, "The leaderboard", reading)
