@@ -218,6 +218,11 @@ class TestWhatNoMemberBegan:
         """As after sbatch has taken an array."""
 
         class Submitted(slurm.SlurmExecutor):
+            @classmethod
+            def affinity(cls) -> int:
+                """Says that there is a SLURM."""
+                return 1
+
             def submit(self, *_: object) -> Job:  # type: ignore[override]
                 (self.folder / "7_submission.sh").touch()
                 return Job()
