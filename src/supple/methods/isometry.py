@@ -72,7 +72,7 @@ class Isometry(Regularizer):
         ranges={"strength": (1e-5, 0.01)},
         source="Rosseau et al. (ICML 2026, arXiv 2606.09762)",
         needs="the step size",
-        cost=(0.192, 0.328),
+        cost=(0.18, 0.282),
     )
 
     pieces = "replicas"

@@ -80,7 +80,7 @@ class TRAC(Reshaping):
         needs="gradients, before_step()",
         keeps="a copy of the weights",
         common=("first", "eps"),
-        cost=(0.192, 0.122),
+        cost=(0.063, 0.137),
     )
 
     def __init__(
