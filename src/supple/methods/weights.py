@@ -41,8 +41,7 @@ class Weights:
     """One parameter of some replicas, at one moment.
 
     All tensors are [rows, ...]: the replicas that are due, and the parameter's shape; of a sharded parameter, the shape
-    of the block that this process holds. Of large parameters a rule
-    may be given some outputs at a time.
+    of the block that this process holds. Of large parameters a rule may be given some outputs at a time.
 
     Args:
         method: the method that acts.

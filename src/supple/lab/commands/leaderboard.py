@@ -13,12 +13,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from supple.lab.commands.options import Device, Where, interruptible, plain_errors, say, say_error, writable
+from supple.lab.commands.options import Device, Where, interruptible, names_in, plain_errors, say, writable
+from supple.lab.commands.run import check_complete
 from supple.lab.commands.scale import Memory, PartSize, Processes, in_bytes, scale
 from supple.lab.escaping import shown
+from supple.lab.study.compare import one_thread
 from supple.lab.study.errors import StudyError, nearest
+from supple.lab.study.estimate import estimate, makespan
+from supple.lab.study.problems import noise_problem
 from supple.lab.study.progress import Bars, Lines, duration
 from supple.lab.study.run_config import RunConfig
+from supple.lab.study.running import run
 from supple.lab.study.spec import Study
 
 
@@ -69,7 +74,7 @@ def leaderboard_command(
 
     [dim]$[/] supple leaderboard --methods my_methods:Mine --beside results/leaderboard --out mine
 
-    [dim]$[/] supple leaderboard --no-run --out results/leaderboard
+    [dim]$[/] supple leaderboard --no-run --beside results/leaderboard
     """
     console = Console()
     options: dict[str, Any] = {
@@ -80,12 +85,12 @@ def leaderboard_command(
         from supple.lab.studies import leaderboard
 
         known = leaderboard.problems()
-        wanted = _names(problems) or list(known)
+        wanted = names_in(problems or "") or list(known)
         for name in wanted:
             if name not in known:
                 raise StudyError(f"--problems: {nearest(name, known)}")
         studies = {name: scale(study, tasks) for name, study in known.items() if name in wanted}
-        compared = leaderboard.contestants(_names(methods))
+        compared = leaderboard.contestants(names_in(methods or ""))
         if plan:
             _plan(
                 {name: leaderboard.tuning(study, compared) for name, study in studies.items()}, seeds, options, console
@@ -100,15 +105,7 @@ def leaderboard_command(
         _write_page({study.title: name for name, study in studies.items()}, beside, out, console)
 
 
-def _names(text: str | None) -> list[str]:
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
-
-
 def _plan(studies: Mapping[str, Study], seeds: int, options: Mapping[str, Any], console: Console) -> None:
-    from supple.lab.study.compare import one_thread
-    from supple.lab.study.estimate import estimate, makespan
-    from supple.lab.study.problems import noise_problem
-
     whole = 0.0
     for name, study in studies.items():
         config = RunConfig(study, name, Path(), **options)
@@ -122,17 +119,11 @@ def _plan(studies: Mapping[str, Study], seeds: int, options: Mapping[str, Any], 
 
 
 def _train(config: RunConfig, stop: threading.Event, console: Console) -> None:
-    from supple.lab.study.running import run
-
     study = config.study
     say(f"{study.title}: {len(study.columns) * len(study.run.seeds):,} runs, into {config.folder}", console)
     with Bars(console) if console.is_terminal else Lines(console) as watcher:
         outcome = run(config, watcher, stop)
-    for message in outcome.errors:
-        say_error(message)
-    if not outcome.complete:
-        say("Not complete; the same command goes on where it was.", console)
-        raise typer.Exit(1 if outcome.errors else 130)
+    check_complete(outcome, console)
 
 
 def _write_page(problems: Mapping[str, str], beside: Path | None, out: Path, console: Console) -> None:

@@ -96,12 +96,17 @@ def interruptible() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+def names_in(text: str) -> list[str]:
+    """The names of a list with commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def method_names(text: str, known: list[str]) -> list[str]:
     """Names of methods from a list with commas, each once, in the order of those known.
 
     The first known one, base, always comes first, because the others are compared with it.
     """
-    given = [part.strip().lower().replace("-", "_") for part in text.split(",") if part.strip()]
+    given = [name.lower().replace("-", "_") for name in names_in(text)]
     if not given:
         raise typer.BadParameter(
             f"{text!r} names no method; give one or more of {', '.join(known)}, with commas between, or leave the "

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from supple.lab.commands.options import plain_errors, say, writable
+from supple.lab.commands.options import names_in, plain_errors, say, writable
 from supple.lab.escaping import shown
 
 
@@ -85,7 +85,7 @@ def chosen_formats(text: str) -> list[str]:
     """Formats from a list with commas, such as "html,svg", each once."""
     from supple.lab.report.page import FORMATS
 
-    given = [part.strip().lower() for part in text.split(",") if part.strip()]
+    given = [name.lower() for name in names_in(text)]
     wrong = [name for name in given if name not in FORMATS]
     if wrong or not given:
         named = f"there is no format {wrong[0]!r}" if wrong else f"{text!r} names no format"

@@ -44,6 +44,7 @@ from supple.lab.commands.scale import (
 from supple.lab.escaping import short
 from supple.lab.study import shipped
 from supple.lab.study.executor import Executor
+from supple.lab.study.pool import Outcome
 from supple.lab.study.progress import Bars, Lines
 from supple.lab.study.run_config import RunConfig
 from supple.lab.study.running import join, run
@@ -173,14 +174,18 @@ def run_command(
                     outcome = join(config, share, watcher, stop)
                 else:
                     outcome = run(config, watcher, stop, executor)
+    check_complete(outcome, console)
+    done = "all results" if share is None else f"the results of share {share[0]} of {share[1]}"
+    say(f"Done: {done} are in {folder}.", console)
+
+
+def check_complete(outcome: Outcome, console: Console) -> None:
+    """Says what went wrong, and exits where something is missing."""
     for message in outcome.errors:
         say_error(message)
-    if outcome.complete:
-        done = "all results" if share is None else f"the results of share {share[0]} of {share[1]}"
-        say(f"Done: {done} are in {folder}.", console)
-        return
-    say("Not complete; the same command goes on where it was.", console)
-    raise typer.Exit(1 if outcome.errors else 130)
+    if not outcome.complete:
+        say("Not complete; the same command goes on where it was.", console)
+        raise typer.Exit(1 if outcome.errors else 130)
 
 
 def _where(

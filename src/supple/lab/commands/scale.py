@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from supple.lab.commands.options import DataName, ProductPrecision
+from supple.lab.commands.options import DataName, ProductPrecision, names_in
 from supple.lab.study.errors import StudyError, nearest
 from supple.lab.study.run_config import PART_SIZE
 from supple.lab.study.spec import OwnStudy, Study, from_dict
@@ -69,14 +69,14 @@ def scale(
         content["run"]["tasks"] = tasks
     if seeds is not None:
         try:
-            numbers = [int(part) for part in seeds.split(",") if part.strip()]
+            numbers = [int(part) for part in names_in(seeds)]
         except ValueError as error:
             raise StudyError(
                 f"--seeds is {seeds!r}; give how many, such as 5, or which, such as 0,3,7 or 3,"
             ) from error
         content["run"]["seeds"] = numbers if "," in seeds else numbers[0] if numbers else 0
     if methods is not None:
-        chosen = [part.strip() for part in methods.split(",") if part.strip()]
+        chosen = names_in(methods)
         # A method that the study says nothing of has its defaults, its paper's settings.
         others: dict[str, dict[str, object]] = {
             name: {} for name in chosen if name in METHODS and name not in study.methods

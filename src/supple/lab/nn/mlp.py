@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -17,8 +18,10 @@ from supple.methods import Reset
 from supple.structure.description import Units
 from supple.structure.stacked import Stacked
 
-_FROZEN = ("old", "start")
-"""The heads that do not learn where plasticity is injected."""
+
+def _kept(which: str, name: str) -> str:
+    """The buffer that has a parameter of a head that does not learn, "old" or "start"."""
+    return f"{which}.{name}".replace(".", "_")
 
 
 class Block(torch.nn.Module):
@@ -58,7 +61,7 @@ class Perceptron:
     output: torch.nn.Module
     seed: int
     injected = False
-    _form: tuple[torch.nn.Module, torch.nn.Module]
+    _form: Mapping[str, torch.nn.Module] = MappingProxyType({})
 
     def _build(
         self,
@@ -75,13 +78,14 @@ class Perceptron:
         assert isinstance(self, torch.nn.Module)
         if self.architecture.inject is not None:
             # Not among the modules, so that hooks and names are those of what learns.
-            self.__dict__["_form"] = copy.deepcopy(blocks[-1]), copy.deepcopy(output)
+            last = {f"blocks.{len(blocks) - 1}": copy.deepcopy(blocks[-1]), "output": copy.deepcopy(output)}
+            self.__dict__["_form"] = last
         self.blocks = blocks.to_empty(device=device)
         self.output = output.to_empty(device=device)
         initialize(self, self.initial_distributions(), seeds)
         for name, parameter in self._head().items():
-            for which in _FROZEN if self.architecture.inject is not None else ():
-                self.register_buffer(f"{which}.{name}".replace(".", "_"), torch.zeros_like(parameter))
+            for which in ("old", "start"):
+                self.register_buffer(_kept(which, name), torch.zeros_like(parameter))
 
     def _apply_layers(self, x: Tensor) -> Tensor:
         activations = None
@@ -113,24 +117,22 @@ class Perceptron:
         self.injected = inject is not None and task >= inject
 
     def _head(self) -> dict[str, torch.nn.Parameter]:
-        """The parameters of the last hidden layer and of the output."""
+        """The parameters of the last hidden layer and of the output, where plasticity is injected into them."""
         assert isinstance(self, torch.nn.Module)
-        places = (f"blocks.{self.architecture.depth - 1}.", "output.")
+        places = tuple(f"{place}." for place in self._form)
         return {name: one for name, one in self.named_parameters() if name.startswith(places)}
 
     @torch.no_grad()
     def _keep(self, which: str) -> None:
         for name, parameter in self._head().items():
-            getattr(self, f"{which}.{name}".replace(".", "_")).copy_(parameter)
+            getattr(self, _kept(which, name)).copy_(parameter)
 
     def _frozen(self, which: str, x: Tensor, previous: Tensor | None) -> Tensor:
         """What a frozen head gives."""
-        for module, place in zip(self._form, (f"blocks.{self.architecture.depth - 1}.", "output."), strict=True):
-            values = {
-                name: getattr(self, f"{which}.{place}{name}".replace(".", "_")) for name, _ in module.named_parameters()
-            }
-            found = torch.func.functional_call(module, values, (x, previous) if place.startswith("blocks") else (x,))
-            x = found[0] if isinstance(found, tuple) else found
+        for place, module in self._form.items():
+            values = {name: getattr(self, _kept(which, f"{place}.{name}")) for name, _ in module.named_parameters()}
+            found = torch.func.functional_call(module, values, (x,) if place == "output" else (x, previous))
+            x = found if place == "output" else found[0]
         return x
 
     def _summary(self, *more: str) -> str:

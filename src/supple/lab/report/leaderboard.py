@@ -15,9 +15,9 @@ from supple.lab.report.figures import Canvas, Figure, Panel, dots
 from supple.lab.report.measures import measure
 from supple.lab.report.statistics import Array, Interval, mean_interval
 from supple.lab.report.style import Style, own_style, styles_of
-from supple.lab.report.tables import Table
+from supple.lab.report.tables import Table, ends_of
 from supple.lab.report.texts import counted, interval_text, listed, number, percent
-from supple.lab.study.results import TASKS, Results
+from supple.lab.study.results import Results
 from supple.methods import registry
 
 RESAMPLES = 5000
@@ -123,15 +123,9 @@ def board(problems: Mapping[str, Sequence[Results]]) -> Board:
     for title, folders in problems.items():
         frames = []
         for results in folders:
-            outcome = results.outcome
-            sign = -1 if outcome.lower else 1
-            area = results.tables[TASKS].group_by("run").agg(area=pl.col(outcome.column).fill_nan(0.0).mean()).collect()
+            sign = -1 if results.outcome.lower else 1
             measured = measure(results)
-            frames.append(
-                measured.runs.join(area, on="run").select(
-                    "method", "seed", *(pl.col(name).cast(pl.Float64) * sign for name in ("late", "area"))
-                )
-            )
+            frames.append(measured.runs.select("method", "seed", *(pl.col(name) * sign for name in ("late", "area"))))
             kinds.update(zip(measured.runs["method"], measured.runs["kind"], strict=True))
             settings.setdefault(title, {}).update(results.study.methods)
         runs[title] = pl.concat(frames).unique(["method", "seed"], keep="last", maintain_order=True)
@@ -158,13 +152,11 @@ def _ranking(found: Board) -> Table:
         for column in ("late", "area"):
             rank = found.ranks[column][place]
             cells.append(_rank_text(rank))
-            row |= dict(zip((f"rank_{column}", f"rank_{column}_low", f"rank_{column}_high"), rank, strict=True))
+            row |= ends_of(f"rank_{column}", rank)
         for reference, gains in (("base", base), ("scratch", scratch)):
             if gains:
-                same = name == reference
-                cells.append("–" if same else interval_text(gains[place]))
-                row |= dict(zip((f"over_{reference}", f"over_{reference}_low", f"over_{reference}_high"), gains[place],
-                                strict=True))  # fmt: skip
+                cells.append("–" if name == reference else interval_text(gains[place]))
+                row |= ends_of(f"over_{reference}", gains[place])
         cells.append(_cost(name, found.kinds[name]))
         rows.append(cells)
         numbers.append(row)

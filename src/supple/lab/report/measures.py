@@ -50,9 +50,9 @@ class Measured:
     """A folder of results in numbers, about its first ``tasks``; ``left_out`` runs have not learned so many yet.
 
     A row of ``runs`` has :data:`IDENTITY`, the settings, and outcomes: "early" and "late", the accuracy (or what else
-    runs are compared by) after 10% of tasks and in the end, and "change", their difference; "diverged", whether a loss
-    was not finite; "dead" and "rank" at the start of the last task; "reinitialized" in all tasks. A curve has at most
-    so many points as ``bins``.
+    runs are compared by) after 10% of tasks and in the end, "change", their difference, and "area", that of all tasks;
+    "diverged", whether a loss was not finite; "dead" and "rank" at the start of the last task; "reinitialized" in all
+    tasks. A curve has at most so many points as ``bins``.
     """
 
     results: Results
@@ -163,6 +163,7 @@ def measure(results: Results, bins: int = BINS) -> Measured:
         .agg(
             early=average(early_tasks(tasks)),
             late=average(final_tasks(tasks)),
+            area=average(range(tasks)),
             diverged=(~pl.col("loss").is_finite()).any(),
             dead=pl.col("dead").filter(task == tasks - 1).mean(),
             rank=pl.col("rank").filter(task == tasks - 1).mean(),
