@@ -12,7 +12,8 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 import supple
 from supple.lab.data import LabelledImages
-from supple.lab.population.class_incremental import ClassIncrementalTraining
+from supple.lab.nn import ResNet
+from supple.lab.population.class_incremental import ClassIncrementalTraining, reset
 from supple.lab.study import checkpoint
 from supple.optim import one_cycle
 
@@ -83,6 +84,57 @@ def test_it_is_a_plain_loop(method, reparameterized, restore):
         torch.testing.assert_close(parameter, other, rtol=1e-4, atol=1e-6)
     assert [share for m in found for share in (m.validation_accuracy, m.test_accuracy)] == measured
     assert [m.classes for m in found] == [2, 2, 4, 4, 6, 6]
+
+
+def residual(**options):
+    net = ResNet(CLASSES, channels=1, width=3, depth=1, seed=5)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    data = stream(epochs=10)
+    return ClassIncrementalTraining(net, optimizer, data, weight_decay=5e-5, schedule="steps", **options)
+
+
+def test_a_resnet_with_steps_of_the_step_size_is_a_plain_loop():
+    """Ten epochs an addition, with a fifth of the step size after 3, 6 and 8, as torch's own scheduler has it."""
+    run = residual(restore=False)
+    found = [run.train_epoch(epoch) for epoch in range(20)]
+    data, net = stream(epochs=10), ResNet(CLASSES, channels=1, width=3, depth=1, seed=5)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    losses = []
+    for addition, classes in enumerate((2, 4)):
+        optimizer.param_groups[0]["lr"] = optimizer.param_groups[0]["initial_lr"] = 0.1
+        scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 6, 8], gamma=0.2)
+        for epoch in range(10 * addition, 10 * addition + 10):
+            total = 0.0
+            for x, y in data.epoch(epoch):
+                outputs = net(x).masked_fill(torch.arange(CLASSES) >= classes, -math.inf)
+                optimizer.zero_grad()
+                loss = nn.functional.cross_entropy(outputs, y)
+                loss.backward()
+                optimizer.step()
+                total += loss.item() / len(data.epoch(epoch))
+            losses.append(total)
+            scheduler.step()
+    assert [one.loss for one in found] == pytest.approx(losses, rel=1e-3)
+    for parameter, other in zip(run.network.parameters(), net.parameters(), strict=True):
+        torch.testing.assert_close(parameter, other, rtol=1e-3, atol=1e-5)
+
+
+def test_a_resnet_is_taken_up_and_reset_with_its_running_statistics(tmp_path):
+    whole = residual(reset=("network",))
+    expected = [whole.train_epoch(epoch) for epoch in range(12)]
+    run = residual(reset=("network",))
+    before = [run.train_epoch(epoch) for epoch in range(9)]
+    checkpoint.save(tmp_path / "state", run.state_dict())
+    other = residual(reset=("network",))
+    other.load_state_dict(checkpoint.load(tmp_path / "state"))
+    assert before + [other.train_epoch(epoch) for epoch in range(9, 12)] == expected
+    assert same(other.state_dict(), whole.state_dict())
+    reset(run.network, run.optimizer, ("head",), 1)
+    assert run.network.norm.running_mean.any()
+    reset(run.network, run.optimizer, ("network",), 1)
+    fresh = ResNet(CLASSES, channels=1, width=3, depth=1)
+    for name, buffer in run.network.named_buffers():
+        assert torch.equal(buffer, dict(fresh.named_buffers())[name])
 
 
 def cut(method, data, at, step, tmp_path):
@@ -339,6 +391,8 @@ def too_many_classes():
         (too_many_classes, "6 outputs, but 7 classes will come"),
         (lambda: training(weight_decay=-1.0), r"weight_decay is -1\.0"),
         (lambda: training(precision="float16"), "precision is 'float16'"),
+        (lambda: training(schedule="step"), "schedule is 'step'; it has to be one of 'one_cycle', 'steps'"),
+        (lambda: residual(reset=("mlp",)), "reset is 'mlp'; it has to be one of 'network', 'head', 'momentum'"),
         (lambda: training(reset=("heads",)), "reset is 'heads'; it has to be one of 'network', 'head'"),
     ],
 )

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -22,8 +23,9 @@ from typer.testing import CliRunner
 import supple
 from supple.lab.commands import app
 from supple.lab.data import LabelledImages
+from supple.lab.data import load as read_images
 from supple.lab.data.augmentation import Augmentation, channel_statistics
-from supple.lab.nn import ViT
+from supple.lab.nn import ResNet, ViT
 from supple.lab.population.class_incremental import ClassIncrementalTraining
 from supple.lab.streams import ClassIncrementalStream
 from supple.lab.study import files, load
@@ -310,6 +312,49 @@ def test_products_of_a_step_are_those_torch_counts() -> None:
     assert problem().multiply_adds(column) == pytest.approx(counted, rel=0.1)
 
 
+def test_a_resnet_on_files_of_cifar(tmp_path: Path) -> None:
+    """From the files to the report, on the command line; the numbers are those of the training without a study."""
+    generator = np.random.default_rng(2)
+    labels = np.repeat(np.arange(100), 4)
+    pixels = generator.integers(0, 256, (400, 3072))
+    records = np.column_stack([labels // 5, labels, pixels]).astype(np.uint8)
+    (tmp_path / "train.bin").write_bytes(records.tobytes())
+    (tmp_path / "test.bin").write_bytes(records[::2].tobytes())
+    content = {
+        **CONTENT,
+        "problem": {"kind": "class_incremental", "first": 5, "step": 5, "epochs": 5, "batch_size": 3, "validation": 1},
+        "network": {"kind": "resnet", "width": 2, "depth": 1},
+        "optimizer": {"step_size": 0.1, "weight_decay": 5e-5, "schedule": "steps"},
+        "run": {"tasks": 2, "seeds": [4]},
+        "methods": {"base": {}, "reset": {}, "cbp": {"maturity": 5, "replacement_rate": 0.02}},
+    }
+    (tmp_path / "tiny.toml").write_text(to_toml(content))
+    out = tmp_path / "out"
+    command = ["run", str(tmp_path / "tiny.toml"), "--data-dir", str(tmp_path), "--no-verify", "--processes", "1"]
+    result = CliRunner().invoke(app, [*command, "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    found = load(out)
+    train, test = (read_images("cifar100", tmp_path, chosen, verify=False) for chosen in (True, False))
+    stream = ClassIncrementalStream(train, test, 4, first=5, step=5, epochs=5, validation=1, batch_size=3)
+    network = ResNet(100, width=2, depth=1, seed=4)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    training = ClassIncrementalTraining(network, optimizer, stream, weight_decay=5e-5, schedule="steps", measured_on=20)
+    expected = [training.train_epoch(epoch) for epoch in range(10)]
+    plain = found.epochs.filter(run=0)
+    assert plain["loss"].to_list() == pytest.approx([one.loss for one in expected])
+    assert plain["test_loss"].to_list() == pytest.approx([one.test_loss for one in expected])
+    dead = [one.start.dormant_new for one in expected if one.start is not None]
+    assert found.tasks.filter(run=0)["dead"].to_list() == pytest.approx(dead)
+    assert found.tasks.filter(run=2)["reinitialized"].sum() > 0
+    report = CliRunner().invoke(app, ["report", str(out), "--out", str(tmp_path / "report")])
+    assert report.exit_code == 0, report.output
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "residual network, 4 stages of 1 block, from 2 channels" in page
+    assert "a fifth of the step size after 30, 60 and 80% of each addition" in page
+    plan = CliRunner().invoke(app, ["plan", str(tmp_path / "tiny.toml"), "--processes", "1"])
+    assert "4 x 1" in plan.output
+
+
 def write_mnist(folder: Path) -> Path:
     folder.mkdir()
     for part, some in (("train", TRAIN), ("t10k", TEST)):
@@ -372,6 +417,15 @@ def test_a_plan(tmp_path: Path) -> None:
         ({"methods": {"reset": {"part": "head"}}}, r"methods.reset: there is no setting 'part'. Did you mean parts\?"),
         ({"optimizer": {"name": "adamw"}}, "optimizer.name: there is no 'adamw'"),
         ({"measure": {"disturbances": 1}}, "measure.disturbances: there is no 'disturbances'"),
+        ({"network": {"kind": "resnt"}}, "network.kind is 'resnt': it has to be 'resnet'; leave it out for a vision"),
+        ({"network": {"kind": "resnet", "widht": 3}}, r"network.widht: there is no 'widht'. Did you mean width\?"),
+        ({"network": {"kind": "resnet", "width": "3"}}, "network.width is '3': Input should be a valid integer"),
+        ({"network": {"kind": "resnet", "width": 0}}, "network: width is 0; it has to be 1 or more"),
+        ({"network": {"kind": "resnet"}, "methods": {"reset": {"parts": "mlp"}}},
+         "methods.reset: parts: there is no 'mlp'. .*There are network, head, momentum."),
+        ({"optimizer": {"schedule": "step"}}, r"optimizer.schedule: there is no 'step'. Did you mean steps\?"),
+        ({"optimizer": {"schedule": "steps", "cycle_momentum": True}}, "cycle_momentum is for the schedule 'one_cyc"),
+        ({"network": 3}, "network is 3"),
     ],
 )  # fmt: skip
 def test_mistakes_in_a_file(changes: dict[str, Any], said: str) -> None:

@@ -57,7 +57,11 @@ def study(name: str) -> Study:
 
 
 PERMUTED = [name for name in shipped.names() if name.startswith("permuted_mnist/")]
-INCREMENTAL = [name for name in shipped.names() if name.startswith("incremental_cifar100/")]
+INCREMENTAL = [
+    name
+    for name in shipped.names()
+    if name.startswith("incremental_cifar100/") and name != "incremental_cifar100/resnet"
+]
 
 
 @pytest.mark.parametrize("name", PERMUTED)
@@ -210,6 +214,24 @@ def test_rows_and_sweeps_of_incremental_cifar100(norm: str) -> None:
     # Each sweep has the setting of the table among its points.
     points = read(shipped.find(f"incremental_cifar100/sweeps/{norm}")[0]).columns
     assert {column.text for name, column in found.items() if name != "reset"} <= {column.text for column in points}
+
+
+def test_resnet_of_incremental_cifar100() -> None:
+    """Against the configs of the program of Dohare et al."""
+    found = read(shipped.find("incremental_cifar100/resnet")[0])
+    assert isinstance(found, ClassIncrementalStudy)
+    problem, optimizer = found.problem, found.optimizer
+    assert (problem.data, problem.first, problem.step, problem.epochs) == ("cifar100", 5, 5, 200)
+    assert (problem.batch_size, problem.validation, problem.restore, found.run.tasks) == (90, 50, True, 20)
+    assert (optimizer.step_size, optimizer.momentum, optimizer.schedule) == (0.1, 0.9, "steps")
+    assert optimizer.weight_decay / optimizer.step_size == pytest.approx(5e-4)
+    assert found.network.parameter_count(problem) == 11_173_962 + 4800 + 90 * 513
+    settings = {column.method: column.settings for column in found.columns}
+    assert math.sqrt(settings["shrink_and_perturb"]["variance"]) == pytest.approx(1e-5)
+    assert settings["shrink_and_perturb"]["l2"] == 0
+    cbp = [settings["cbp"][name] for name in ("utility", "decay", "maturity", "replacement_rate")]
+    assert cbp == ["contribution", 0.99, 1000, 1e-5]
+    assert [settings[name]["parts"] for name in ("reset", "reset_head")] == ["network", "head"]
 
 
 def test_resets_of_incremental_cifar100() -> None:

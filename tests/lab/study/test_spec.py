@@ -13,13 +13,13 @@ from supple.lab.study.errors import StudyError
 from supple.lab.study.methods import defaults
 from supple.lab.study.schema import (
     ClassIncremental,
-    CycledSGD,
     Length,
     Measure,
     MeasureAdditions,
     Network,
     Optimizer,
     Permuted,
+    ScheduledSGD,
     Transformer,
 )
 from supple.lab.study.spec import ClassIncrementalStudy, PermutedStudy, Study, expand, from_dict, parse, read
@@ -127,7 +127,7 @@ SECTIONS = [
     ("network", Network),
     ("network", Transformer),
     ("optimizer", Optimizer),
-    ("optimizer", CycledSGD),
+    ("optimizer", ScheduledSGD),
     ("run", Length),
     ("measure", Measure),
     ("measure", MeasureAdditions),
@@ -142,7 +142,9 @@ WRONG: dict[str, list[Any]] = {
 def wrong_settings() -> Iterator[tuple[type[Study], str, str, Any]]:
     """Every setting of every section, with values of another type."""
     for section, kind in SECTIONS:
-        whole = ClassIncrementalStudy if kind in (ClassIncremental, Transformer, CycledSGD, MeasureAdditions) else None
+        whole = (
+            ClassIncrementalStudy if kind in (ClassIncremental, Transformer, ScheduledSGD, MeasureAdditions) else None
+        )
         for name, one in kind.model_fields.items():
             what = str(one.annotation)
             known = "switch" if "bool" in what else "number" if "int" in what or "float" in what else "word"

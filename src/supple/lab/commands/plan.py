@@ -30,7 +30,7 @@ from supple.lab.study.estimate import Estimate, estimate, makespan
 from supple.lab.study.problems import noise_problem
 from supple.lab.study.progress import duration, pace
 from supple.lab.study.run_config import RunConfig
-from supple.lab.study.schema import Settings, Transformer
+from supple.lab.study.schema import ResidualNetwork, Settings, Transformer
 from supple.lab.study.spec import read
 
 
@@ -113,5 +113,7 @@ def _network(one: Estimate) -> str:
     if isinstance(network, Transformer):
         options = ["reparameterized"] * network.reparameterized
         return ", ".join([f"{network.depth} x {network.width} transformer", *options, *precision, optimizer.name])
+    if isinstance(network, ResidualNetwork):
+        return ", ".join([f"4 x {network.depth} blocks from {network.width} channels", *precision, optimizer.name])
     options = [f"{name} {value}" for name in ("skip", "layer_norm") if (value := getattr(network, name))]
     return ", ".join([f"{network.depth} x {network.hidden} {network.activation}", *options, *precision, optimizer.name])

@@ -1,9 +1,10 @@
-"""Networks and layers: the multilayer perceptron of the study, alone and stacked, and its vision transformer."""
+"""Networks and layers: the perceptron of the study, alone and stacked, its vision transformer, and a ResNet."""
 
 from supple.lab.nn.activations import Activations, activations, dead_share, output_and_activations
 from supple.lab.nn.architecture import Architecture
 from supple.lab.nn.layers import ACTIVATIONS, Activation, CReLU, Fourier, ReparameterizedLayerNorm
 from supple.lab.nn.mlp import MLP, StackedMLP
+from supple.lab.nn.resnet import ResNet
 from supple.lab.nn.stacked import StackedLayerNorm, StackedLinear
 from supple.lab.nn.vit import ViT
 
@@ -16,6 +17,7 @@ __all__ = [
     "CReLU",
     "Fourier",
     "ReparameterizedLayerNorm",
+    "ResNet",
     "StackedLayerNorm",
     "StackedLinear",
     "StackedMLP",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from supple.lab.nn.mlp import MLP, StackedMLP
+from supple.lab.nn.resnet import ResNet
 from supple.lab.nn.vit import ViT
 from supple.metrics import dead_units
 
@@ -18,7 +19,8 @@ class Activations:
     """Activations of a network, or of a stack of R, on E examples.
 
     ``hidden`` are the outputs of the activation function of each hidden layer, [E, width], or [R, E, width]; of a
-    transformer that in each block, [E, tokens, width]. ``last`` is what the output layer receives.
+    transformer that in each block, [E, tokens, width], and of a residual network, [E, channels, height, width].
+    ``last`` is what the output layer receives.
     """
 
     hidden: list[Tensor]
@@ -26,12 +28,12 @@ class Activations:
 
 
 @torch.no_grad()
-def activations(network: MLP | StackedMLP | ViT, x: Tensor) -> Activations:
+def activations(network: MLP | StackedMLP | ViT | ResNet, x: Tensor) -> Activations:
     """Activations of a network on examples as it takes them."""
     return output_and_activations(network, x)[1]
 
 
-def output_and_activations(network: MLP | StackedMLP | ViT, x: Tensor) -> tuple[Tensor, Activations]:
+def output_and_activations(network: MLP | StackedMLP | ViT | ResNet, x: Tensor) -> tuple[Tensor, Activations]:
     """Output and activations of a network on the given examples, in evaluation mode."""
     hidden: list[Tensor] = []
     last: list[Tensor] = []

@@ -13,9 +13,6 @@ from supple.lab.nn.stacked import initialize
 from supple.lab.nn.transformer import Attention, EncoderBlock, FeedForward, layer_norm
 from supple.structure.description import Consumer, Excluded, Feature, Slice, UnitGroup, Units
 
-PARTS = ("network", "head", "layer_norms", "attention", "mlp")
-"""Parts of the network that :meth:`ViT.parameters_of` knows."""
-
 _RESIDUAL = "its outputs are added up in a residual stream"
 
 
@@ -61,6 +58,9 @@ class ViT(nn.Module):
     Source: Dosovitskiy et al., "An image is worth 16x16 words", ICLR 2021, section 3.1; sizes and initial values:
     Hernandez-Garcia, Dohare, Luo and Sutton, arXiv 2508.00212.
     """
+
+    parts = ("network", "head", "layer_norms", "attention", "mlp")
+    """Parts that :meth:`parameters_of` knows."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class ViT(nn.Module):
         return found
 
     def parameters_of(self, part: str) -> list[str]:
-        """Names of the parameters of one of the :data:`PARTS`."""
+        """Names of the parameters of one of the :attr:`parts`."""
         if part == "network":
             return [name for name, _ in self.named_parameters()]
         if part == "head":

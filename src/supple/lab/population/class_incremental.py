@@ -1,19 +1,19 @@
-"""Training a vision transformer on a class-incremental stream, epoch by epoch, and resetting parts of it."""
+"""Training a network on a class-incremental stream, epoch by epoch, and resetting parts of it."""
 
 from __future__ import annotations
 
 import copy
 import math
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from supple.functional import random
-from supple.lab.nn import ViT
+from supple.lab.nn import ResNet, ViT
+from supple.lab.nn.resnet import forget_statistics
 from supple.lab.nn.stacked import initialize
-from supple.lab.nn.vit import PARTS
 from supple.lab.population.class_incremental_metrics import (
     AdditionEnd,
     AdditionStart,
@@ -28,17 +28,23 @@ from supple.methods.arguments import choice
 from supple.metrics import hits
 from supple.optim.one_cycle import one_cycle
 
-RESETS = (*PARTS, "momentum")
-"""What can be reset: the whole network, parts of it, or only the optimizer's state."""
+RESETS = (*ViT.parts, "momentum")
+"""What can be reset: the whole network, parts of it that it has, or only the optimizer's state."""
+
+Schedule = Literal["one_cycle", "steps"]
+"""How the step size goes during the training on an addition's classes."""
 
 _DROPOUT = random.purpose("incremental", "dropout")
 
 
-def reset(network: ViT, optimizer: torch.optim.Optimizer, parts: Collection[str], addition: int) -> None:
+def reset(network: ViT | ResNet, optimizer: torch.optim.Optimizer, parts: Collection[str], addition: int) -> None:
     """Draws parts of a network again from their initial distributions, as a function of its seed and the addition.
 
-    The optimizer's state of what is drawn again (momentum) starts anew; with "momentum" all of it does.
+    The optimizer's state of what is drawn again (momentum) starts anew; with "momentum" all of it does. Batch
+    normalizations of a network that is drawn again start with fresh statistics.
     """
+    if "network" in parts:
+        forget_statistics(network)
     names = dict.fromkeys(name for part in parts if part != "momentum" for name in network.parameters_of(part))
     seed = torch.tensor([network.seed], device="cpu")
     initialize(network, network.initial_distributions(), seed, names, time=addition)
@@ -50,9 +56,11 @@ def reset(network: ViT, optimizer: torch.optim.Optimizer, parts: Collection[str]
 class ClassIncrementalTraining(Learner):
     """A network, its optimizer and a method that learn a class-incremental stream.
 
-    At each addition of classes the step size starts a new one-cycle schedule: from a 25th of the optimizer's step size
-    up to it over 30% of the steps, and down to a 250,000th of it, on straight lines. The optimizer's weight decay is
-    ``weight_decay`` divided by the step size of the moment, so that the product of the two is constant. Only the
+    At each addition of classes the step size starts a new schedule. "one_cycle": from a 25th of the optimizer's step
+    size up to it over 30% of the steps, and down to a 250,000th of it, on straight lines; the optimizer's weight decay
+    is ``weight_decay`` divided by the step size of the moment, so that the product of the two is constant. "steps": the
+    optimizer's step size, and a fifth of what it was from 30, 60 and 80% of the steps on; the optimizer's weight decay
+    is ``weight_decay`` divided by its step size, and so the product falls with the step size. Only the
     outputs of the classes seen so far enter the loss. The method acts after each step. After the last epoch of an
     addition the network takes back the values it had after the epoch with the best validation accuracy; the optimizer
     and the method keep their state. A run whose loss is not finite has diverged and learns no more; that is a result,
@@ -67,19 +75,21 @@ class ClassIncrementalTraining(Learner):
     back; None: it stays as it is. ``reset`` is what is drawn again at each addition, some of :data:`RESETS`.
     ``compiled`` trains through ``torch.compile``.
 
-    Source: Hernandez-Garcia, Dohare, Luo and Sutton, arXiv 2508.00212. docs/incremental.md has an example.
+    Source: Hernandez-Garcia, Dohare, Luo and Sutton, arXiv 2508.00212; "steps": the program of Dohare et al., "Loss of
+    plasticity in deep continual learning", Nature 632, 2024. docs/incremental.md has an example.
     """
 
-    network: ViT
+    network: ViT | ResNet
 
     def __init__(
         self,
-        network: ViT,
+        network: ViT | ResNet,
         optimizer: torch.optim.Optimizer,
         stream: ClassIncrementalStream,
         method: Method | None = None,
         *,
         weight_decay: float = 2e-6,
+        schedule: Schedule = "one_cycle",
         cycle_momentum: tuple[float, float] | None = None,
         restore: bool = True,
         reset: Collection[str] = (),
@@ -95,10 +105,11 @@ class ClassIncrementalTraining(Learner):
         if cycle_momentum is not None and not all("momentum" in group for group in optimizer.param_groups):
             raise ValueError(f"cycle_momentum is given, but {type(optimizer).__name__} has no momentum; leave it out")
         choice("precision", precision, ("float32", "bfloat16"))
+        choice("schedule", schedule, get_args(Schedule))
         for part in reset:
-            choice("reset", part, RESETS)
+            choice("reset", part, (*network.parts, "momentum"))
         self.stream = stream
-        self.weight_decay, self.cycle_momentum = weight_decay, cycle_momentum
+        self.weight_decay, self.schedule, self.cycle_momentum = weight_decay, schedule, cycle_momentum
         self.restore, self.reset, self.precision = restore, tuple(reset), precision
         self.measured_on, self.evaluation_batch = measured_on, evaluation_batch
         self.epoch, self.diverged = 0, False
@@ -228,6 +239,10 @@ class ClassIncrementalTraining(Learner):
     def _schedule(self, step: int, steps: int) -> None:
         """Sets step size, weight decay and momentum for a step of an addition."""
         for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
+            if self.schedule == "steps":
+                group["lr"] = peak / 5 ** sum(10 * step >= tenths * steps for tenths in (3, 6, 8))
+                group["weight_decay"] = self.weight_decay / peak
+                continue
             group["lr"] = one_cycle(step, steps, peak / 25, peak, peak / 25e4)
             group["weight_decay"] = self.weight_decay / group["lr"]
             if self.cycle_momentum is not None:
@@ -253,18 +268,19 @@ def _dropout_seeds(seed: int, epoch: int, steps: int) -> list[int]:
     return [high << 32 | low for high, low in words.tolist()]
 
 
-def _check_together(network: ViT, optimizer: torch.optim.Optimizer, stream: ClassIncrementalStream) -> None:
+def _check_together(network: ViT | ResNet, optimizer: torch.optim.Optimizer, stream: ClassIncrementalStream) -> None:
     """Refuses what cannot be trained together."""
     sizes, images = network.sizes, stream.training.images
-    if images.shape[1:] != (sizes["channels"], sizes["image_size"], sizes["image_size"]):
+    side = [sizes["image_size"]] * 2 if "image_size" in sizes else images.shape[2:]
+    if images.shape[1:] != (sizes["channels"], *side):
+        taken = " and ".join(f"{name}={sizes[name]}" for name in ("channels", "image_size") if name in sizes)
         raise ValueError(
-            f"the network has channels={sizes['channels']} and image_size={sizes['image_size']}, but images of "
-            f"{stream.name} are {' x '.join(map(str, images.shape[1:]))}"
+            f"the network has {taken}, but images of {stream.name} are {' x '.join(map(str, images.shape[1:]))}"
         )
     if sizes["outputs"] < stream.sizes[-1]:
         raise ValueError(f"the network has {sizes['outputs']} outputs, but {stream.sizes[-1]} classes will come")
-    if network.positions.device != images.device:
-        raise ValueError(f"the network is on {network.positions.device}, the stream on {images.device}")
+    if network.output.weight.device != images.device:
+        raise ValueError(f"the network is on {network.output.weight.device}, the stream on {images.device}")
     for group in optimizer.param_groups:
         if "weight_decay" not in group or group["weight_decay"]:
             raise ValueError(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from supple.lab.data.augmentation import Augmentation
-from supple.lab.nn import ViT, activations
+from supple.lab.nn import ResNet, ViT, activations
 from supple.lab.streams.class_incremental import ClassIncrementalStream, Part
 from supple.metrics import dormant_units, feature_rank, hits, mean_magnitude, normalization_scales
 
@@ -21,8 +21,9 @@ _CHUNK = 100
 class AdditionStart:
     """The network with which the training on an addition's classes begins.
 
-    Shares of dormant units of the MLPs, and ranks of the class token behind the last layer, are measured on images of
-    the classes before, where there are any, and of the new ones; magnitudes are mean absolute values.
+    Shares of dormant units, of the MLPs or between the convolutions of a block, and ranks of what the output layer
+    reads, are measured on images of the classes before, where there are any, and of the new ones; magnitudes are mean
+    absolute values.
     """
 
     dormant_before: float | None
@@ -92,7 +93,7 @@ def evaluate(
 
 
 @torch.no_grad()
-def at_start(network: ViT, stream: ClassIncrementalStream, addition: int, count: int) -> AdditionStart:
+def at_start(network: ViT | ResNet, stream: ClassIncrementalStream, addition: int, count: int) -> AdditionStart:
     """Measures the network with which the training on an addition's classes begins, on at most ``count`` images."""
     before = stream.examples(addition, count, new=False)
     dormant_before, rank_before = _units_and_rank(network, before) if len(before) else (None, None)
@@ -109,12 +110,14 @@ def at_start(network: ViT, stream: ClassIncrementalStream, addition: int, count:
     )
 
 
-def _units_and_rank(network: ViT, x: Tensor) -> tuple[float, int]:
-    """Share of dormant units and rank of the class token on some images."""
+def _units_and_rank(network: ViT | ResNet, x: Tensor) -> tuple[float, int]:
+    """Share of dormant units, and rank of what the output layer reads, on some images."""
     dormant, last = [], []
+    units = -1 if isinstance(network, ViT) else 1
     for some in x.split(_CHUNK):
         found = activations(network, some)
-        dormant.append(torch.cat([dormant_units(features.flatten(0, 1)) for features in found.hidden]))
+        hidden = [features.movedim(units, -1).flatten(0, -2) for features in found.hidden]
+        dormant.append(torch.cat([dormant_units(features) for features in hidden]))
         last.append(found.last)
     share = torch.stack(dormant).all(dim=0).float().mean()
     return float(share), int(feature_rank(torch.cat(last)))

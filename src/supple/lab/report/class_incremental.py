@@ -24,6 +24,7 @@ from supple.lab.report.measures import final_tasks
 from supple.lab.report.statistics import Interval
 from supple.lab.report.texts import counted, gap_text, number, percents, points
 from supple.lab.report.view import Curves, View
+from supple.lab.study.schema import ResidualNetwork
 
 SCRATCH = "the network trained from scratch on the same classes"
 """What the whole network drawn again at each addition is."""
@@ -35,7 +36,6 @@ class ClassIncrementalView(View):
     kind: ClassVar[str] = "class_incremental"
     unit: ClassVar[str] = "classes"
     images_of: ClassVar[str] = ""
-    schedule: ClassVar[str] = "one-cycle schedule at each addition"
     measures: ClassVar[Sequence[str]] = (
         "accuracy", "classes", "weight_magnitude", "scale_magnitude", "reinitialized", "dead_before", "dead",
         "rank_before", "rank",
@@ -47,9 +47,9 @@ class ClassIncrementalView(View):
         "Test accuracy is measured on test images of the classes seen so far, after each epoch; at the end of an "
         "addition it is that of the network that is kept. Final test accuracy is the mean of that over the last 10% of "
         "the additions, at least one; the first classes count as an addition.",
-        "Dormant units are those of the MLPs whose output is nearly 0 on all of up to 1,000 images; rank is that of "
-        "the class token. They are measured as an addition begins, with the network that goes on to learn it; the "
-        "table has those on the last new classes.",
+        "Dormant units are those of a transformer's MLPs, or between a residual block's convolutions, whose output is "
+        "nearly 0 on all of up to 1,000 images; rank is that of what the output layer reads. They are measured as an "
+        "addition begins, with the network that goes on to learn it; the table has those on the last new classes.",
         "Shares of diverging runs have no interval: the exact sign test judges them, on the seeds of which one of two "
         "runs diverged and the other did not. Where SWR alone diverged for no seed, it does not diverge more often.",
     )
@@ -170,15 +170,23 @@ class ClassIncrementalView(View):
         return [("Problem", what), ("Images of a class", ", ".join(images)), ("Augmentation", augmentation)]
 
     def network_text(self) -> str:
-        """The vision transformer in words."""
+        """The network in words."""
         network: Any = self.measured.study.network
-        parts = [
-            "vision transformer",
-            f"{counted(network.depth, 'layer')} of width {network.width} with {counted(network.heads, 'head')}",
-            f"{network.hidden} hidden units a layer",
-            f"patches of {network.patch_size} x {network.patch_size}",
-            f"dropout {number(network.dropout)}" if network.dropout else "no dropout",
-            "reparameterized layer norm" if network.reparameterized else "layer norm",
+        if isinstance(network, ResidualNetwork):
+            parts = [
+                "residual network",
+                f"4 stages of {counted(network.depth, 'block')}, from {network.width} channels",
+            ]
+        else:
+            parts = [
+                "vision transformer",
+                f"{counted(network.depth, 'layer')} of width {network.width} with {counted(network.heads, 'head')}",
+                f"{network.hidden} hidden units a layer",
+                f"patches of {network.patch_size} x {network.patch_size}",
+                f"dropout {number(network.dropout)}" if network.dropout else "no dropout",
+                "reparameterized layer norm" if network.reparameterized else "layer norm",
+            ]
+        parts += [
             f"products in {network.precision}" if network.precision != "float32" else "",
             "compiled" if network.compiled else "",
         ]
@@ -244,7 +252,7 @@ class ClassIncrementalView(View):
         how = reading("classes that came together", "a diverged run counts as 0")
         layout = {"reading": how, "axis": whole_axis("class, in order of arrival", 1, last)}
         yield "classes", caption, "Old and new classes", [panel("", self.arrival, **share)], layout
-        caption = "Dormant units and rank of the class token as each addition begins,"
+        caption = "Dormant units and rank of what the output layer reads as each addition begins,"
         dormant: dict[str, Any] = {"label": percents, "bottom": 0, "alike": "dormant"}
         panels = [
             panel("dormant, old classes", found, "dead_before", **dormant),

@@ -55,13 +55,21 @@ def network_text(network: Any) -> str:
     return ", ".join(parts)
 
 
-def optimizer_text(optimizer: Any, schedule: str, batch_size: int) -> str:
+_SCHEDULES = {
+    "one_cycle": "one-cycle schedule at each addition",
+    "steps": "a fifth of the step size after 30, 60 and 80% of each addition",
+}
+
+
+def optimizer_text(optimizer: Any, batch_size: int) -> str:
     """An optimizer in words, such as "SGD, step size 0.05, batches of 30"."""
-    parts = [words(optimizer.name)]
+    parts, schedule = [words(optimizer.name)], ""
     for name, value in optimizer:
         if name == "betas":
             if optimizer.name != "sgd":
                 parts.append(f"betas {', '.join(map(number, value))}")
+        elif name == "schedule":
+            schedule = _SCHEDULES[value]
         elif name == "cycle_momentum":
             parts += ["momentum cycled from 0.95 down to 0.85 and back"] if value else []
         elif name != "name" and value:

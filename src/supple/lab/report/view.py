@@ -30,15 +30,14 @@ class View:
     """A folder, ready to be shown.
 
     ``kind`` is the kind of problem that the class is for. In words, ``problem`` is what it is, ``unit`` what tasks are
-    called, ``images_of`` what the number of images is of, ``schedule`` that of the step size, and ``how_to_read`` what
-    a reader has to know. Curves are drawn of the columns ``measures`` of tasks.
+    called, ``images_of`` what the number of images is of, and ``how_to_read`` what a reader has to know. Curves are
+    drawn of the columns ``measures`` of tasks.
     """
 
     kind: ClassVar[str] = ""
     problem: ClassVar[str] = ""
     unit: ClassVar[str] = "tasks"
     images_of: ClassVar[str] = " a task"
-    schedule: ClassVar[str] = ""
     measures: ClassVar[Sequence[str]] = (
         "accuracy", "dead", "rank", "weight_magnitude", "scale_magnitude", "gradient_magnitude", "reinitialized",
     )  # fmt: skip
@@ -101,7 +100,7 @@ class View:
             *self.problem_facts(),
             ("Data", data_text(results, self.images_of)),
             ("Network", self.network_text()),
-            ("Optimizer", optimizer_text(study.optimizer, self.schedule, problem.batch_size)),
+            ("Optimizer", optimizer_text(study.optimizer, problem.batch_size)),
             ("Length", self.length_text()),
             *run_facts(self.measured),
         ]

@@ -15,7 +15,7 @@ from supple.lab.nn import StackedMLP
 from supple.lab.population import Population
 from supple.lab.streams import PermutedStream
 from supple.lab.study.methods import method_class
-from supple.lab.study.schema import CycledSGD, Measure, Network, Optimizer, Permuted
+from supple.lab.study.schema import Measure, Network, Optimizer, Permuted, Settings
 from supple.lab.study.spec import Column
 from supple.methods import Method, chain
 from supple.methods.registry import differs_by_replica
@@ -29,7 +29,7 @@ def population_key(column: Column) -> str:
     differ; a method that has no setting which switches it off is trained without others, also of its own kind where a
     setting cannot differ by replica.
     """
-    replicated = {"step_size", "weight_decay"} if isinstance(column.optimizer, Optimizer | CycledSGD) else set()
+    replicated = {"step_size", "weight_decay"} if not isinstance(column.optimizer, Settings) else set()
     optimizer = column.optimizer.model_dump(mode="json", exclude=replicated)
     method = method_class(column.kind)
     alone = [] if method is None or method.about.strength else [column.kind, _common(column)]

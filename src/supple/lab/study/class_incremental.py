@@ -1,4 +1,4 @@
-"""Added classes as a problem of studies: a vision transformer is trained alone, and a stage is an epoch."""
+"""Added classes as a problem of studies: a network is trained alone, and a stage is an epoch."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from typing import Any
 
 import polars as pl
 import torch
+from torch import nn
 
 from supple.lab.data import DATA_SETS, LabelledImages
 from supple.lab.population import ClassIncrementalTraining
 from supple.lab.population.class_incremental_metrics import EpochMetrics, evaluate
 from supple.lab.streams import ClassIncrementalStream
+from supple.lab.study.assembly import methods_of
 from supple.lab.study.errors import StudyError
 from supple.lab.study.limits import ROW_IN_MEMORY
-from supple.lab.study.methods import RESET, method_class
-from supple.lab.study.problem import StageResult, StudyProblem, Trainer, timed
+from supple.lab.study.methods import RESET
+from supple.lab.study.problem import StageResult, StudyProblem, Trainer, step_cost, timed
 from supple.lab.study.results import ADDITIONS_SCHEMA, EPOCHS, EPOCHS_SCHEMA, SCHEMAS, TASKS
-from supple.lab.study.schema import CycledSGD, Transformer
+from supple.lab.study.schema import ImageNetwork, ScheduledSGD
 from supple.lab.study.spec import ClassIncrementalStudy, Column
+from supple.structure.find import units
 
 _COPIES = 9
 """Memory of a run, in multiples of its weights: with gradients, momentum, the best network, and a checkpoint that is
@@ -148,14 +151,11 @@ class ClassIncrementalProblem(StudyProblem):
 
     def part_memory(self, column: Column, seeds: int, columns: int) -> int:
         """Bytes of a run's weights and their copies, and of what the network makes of a batch."""
-        sizes = _transformer(column)
-        tokens = self._tokens(sizes)
-        # In each layer: norms, projections, residuals and their dropout; hidden units; weights of the attention.
-        made = sizes.depth * tokens * (18 * sizes.width + 4 * sizes.hidden + 2 * sizes.heads * tokens)
-        weights = sizes.parameter_count(self.study.problem)
-        run = 4 * (_COPIES * weights + self.study.problem.batch_size * made)
+        network = _network(column)
+        _, kept = self._cost(column)
+        run = 4 * _COPIES * network.parameter_count(self.study.problem) + kept
         rows = ROW_IN_MEMORY * self.study.run.tasks * self.study.problem.epochs
-        return seeds * columns * (run + rows + _LAYER * sizes.depth)
+        return seeds * columns * (run + rows + _LAYER * network.depth)
 
     def most(self, column: Column) -> int | None:
         """One: runs of one seed see other classes than those of another, and one network fills a core or more."""
@@ -163,12 +163,17 @@ class ClassIncrementalProblem(StudyProblem):
 
     def multiply_adds(self, column: Column) -> int:
         """Multiply-adds of a training step: forward, gradients of weights, and gradients of inputs."""
-        sizes, source = _transformer(column), DATA_SETS[self.study.problem.data]
-        tokens, width = self._tokens(sizes), sizes.width
-        patches = (tokens - 1) * source.shape[0] * sizes.patch_size**2 * width
-        layer = tokens * (4 * width**2 + 2 * width * sizes.hidden) + 2 * tokens**2 * width
-        image = 3 * (patches + sizes.depth * layer + width * source.classes) - patches
-        return self.study.problem.batch_size * image
+        return self._cost(column)[0]
+
+    def _cost(self, column: Column) -> list[int]:
+        problem = self.study.problem
+
+        def measure(network: nn.Module) -> tuple[int, int]:
+            images = torch.empty(problem.batch_size, *DATA_SETS[problem.data].shape)
+            labels = torch.empty(problem.batch_size, dtype=torch.int64)
+            return step_cost(network, nn.functional.cross_entropy, images, labels)
+
+        return _network(column).measured(problem, measure)
 
     def trainer(self, columns: Sequence[Column], seeds: Sequence[int], runs: Sequence[int]) -> ClassIncrementalTrainer:
         """What trains a run; there is one column, and one seed."""
@@ -177,29 +182,31 @@ class ClassIncrementalProblem(StudyProblem):
 
     def training(self, column: Column, seed: int) -> ClassIncrementalTraining:
         """The training of a column with a seed of network, stream and method, before the first epoch."""
-        sizes, settings = _transformer(column), column.optimizer
-        assert isinstance(settings, CycledSGD)
-        network = sizes.network(self.study.problem, seed).to(self.device)
+        section, settings = _network(column), column.optimizer
+        assert isinstance(settings, ScheduledSGD)
+        network = section.network(self.study.problem, seed).to(self.device)
         optimizer = torch.optim.SGD(network.parameters(), lr=settings.step_size, momentum=settings.momentum)
-        make: Any = method_class(column.kind)
+        stream = self.stream(seed)
+        found = units(network, stream.examples(0, 2, new=True))
         return ClassIncrementalTraining(
             network,
             optimizer,
-            self.stream(seed),
-            None if make is None else make(network, optimizer, **column.settings, seed=seed),
+            stream,
+            methods_of(network, optimizer, [column], 1, seed=seed, units=found),
             weight_decay=settings.weight_decay,
+            schedule=settings.schedule,
             cycle_momentum=_CYCLE_MOMENTUM if settings.cycle_momentum else None,
             restore=self.study.problem.restore,
             reset=column.settings["parts"].split("+") if column.kind == RESET else (),
-            precision=sizes.precision,
-            compiled=sizes.compiled,
+            precision=section.precision,
+            compiled=section.compiled,
             measured_on=self.study.measure.examples,
         )
 
     def rate(self, columns: Sequence[Column], seeds: Sequence[int], seconds: float) -> float:
         """Network steps a second, with the evaluation after each epoch.
 
-        Methods cost next to nothing beside a transformer, so that one run stands for all.
+        Methods cost next to nothing beside such a network, so that one run stands for all.
         """
         training = self.training(columns[0], seeds[0])
         step = _seconds_a_step(training, self.device, seconds)
@@ -212,9 +219,6 @@ class ClassIncrementalProblem(StudyProblem):
         # After each epoch all validation and test images are evaluated; in all epochs they are as many for each step.
         images = (len(stream.validation) + len(stream.test)) / stream.steps(stream.epochs - 1)
         return 1 / (step + images * evaluation / len(part))
-
-    def _tokens(self, sizes: Transformer) -> int:
-        return 1 + (DATA_SETS[self.study.problem.data].shape[1] // sizes.patch_size) ** 2
 
 
 class _Enough(Exception):
@@ -248,6 +252,6 @@ def _seconds_a_step(training: ClassIncrementalTraining, device: str, seconds: fl
     return statistics.fmean(others or first)
 
 
-def _transformer(column: Column) -> Transformer:
-    assert isinstance(column.network, Transformer)
+def _network(column: Column) -> Any:
+    assert isinstance(column.network, ImageNetwork)
     return column.network

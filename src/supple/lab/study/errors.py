@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -39,12 +40,12 @@ def explain(error: ValidationError, section: type[BaseModel], where: str = "") -
     """
     lines = []
     for mistake in error.errors():
-        *path, last = [str(part) for part in mistake["loc"]] or [""]
+        (*path, last), inner = _keys(section, mistake["loc"])
         place = ".".join(filter(None, (where, *path, last)))
         value, first = mistake.get("input"), (path or [last])[0]
         message = mistake["msg"].removeprefix("Value error, ")
         if mistake["type"] == "extra_forbidden":
-            lines.append(f"{place}: {nearest(last, _inner(section, path).model_fields)}")
+            lines.append(f"{place}: {nearest(last, inner.model_fields)}")
         elif mistake["type"] == "missing":
             lines.append(f"{place} is missing")
         elif isinstance(value, list) and first in _FIXED and last != "seeds":
@@ -62,10 +63,17 @@ def explain(error: ValidationError, section: type[BaseModel], where: str = "") -
     return lines
 
 
-def _inner(section: type[BaseModel], path: Sequence[str]) -> type[BaseModel]:
-    """The section at a place within a section."""
-    for part in path:
-        annotation = section.model_fields[part].annotation
-        assert isinstance(annotation, type)
-        section = annotation
-    return section
+def _keys(section: Any, place: Iterable[int | str]) -> tuple[list[str], Any]:
+    """The keys of a place within a section, without the names of alternatives, and the section of the last key."""
+    keys: list[str] = []
+    inner = here = section
+    for part in map(str, place):
+        alternatives = [get_args(one) for one in get_args(here) if get_origin(one) is Annotated]
+        chosen = [one for one, tag in alternatives if tag.tag == part]
+        if chosen:
+            here = chosen[0]
+            continue
+        keys.append(part)
+        known = getattr(here, "model_fields", {})
+        inner, here = here, known[part].annotation if part in known else None
+    return keys or [""], inner

@@ -11,7 +11,7 @@ from supple.lab.study.assembly import population_key
 from supple.lab.study.manifest import Manifest
 from supple.lab.study.problem import StudyProblem
 from supple.lab.study.run_config import RunConfig, fitting, out_of_memory, usual_part_size
-from supple.lab.study.schema import CycledSGD, Network, Optimizer, Settings, Transformer
+from supple.lab.study.schema import AnyNetwork, AnyOptimizer
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Estimate:
     a second with what is measured at the start of each task, and ``seconds`` are of one process.
     """
 
-    network: Network | Transformer | Settings
-    optimizer: Optimizer | CycledSGD | Settings
+    network: AnyNetwork
+    optimizer: AnyOptimizer
     methods: tuple[str, ...]
     runs: int
     parts: int

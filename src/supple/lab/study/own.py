@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.flop_counter import FlopCounterMode
 
 from supple.lab.nn.stack import stack
 from supple.lab.population import AnyPopulation
@@ -34,7 +33,7 @@ from supple.lab.study.own_checks import (
     undisturbed,
 )
 from supple.lab.study.population_trainer import PopulationTrainer
-from supple.lab.study.problem import StudyProblem
+from supple.lab.study.problem import StudyProblem, step_cost
 from supple.lab.study.results import OWN_SCHEMA, SCHEMAS
 from supple.lab.study.run_config import cached
 from supple.lab.study.schema import Outcome, Settings
@@ -179,19 +178,9 @@ class OwnProblem(StudyProblem):
 
     def part_memory(self, column: Column, seeds: int, columns: int) -> int:
         """Bytes of weights and their copies, of batches, and of what the networks keep for the backward pass."""
-        network, _ = self._sample(column)
-        kept = 0
-
-        def note(tensor: Tensor) -> Tensor:
-            nonlocal kept
-            kept += tensor.numel() * tensor.element_size()
-            return tensor
-
-        (arguments, keywords), targets = arguments_of(self._example[0]), self._example[1]
-        with undisturbed(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            self.problem.loss(network(*arguments, **keywords), targets)
+        _, kept = self._cost(column)
         batch = sum(_bytes(leaf) for leaf in tree_leaves(self._example))
-        ahead = max(1, -(-self.study.measure.examples // max(1, len(targets)))) * batch
+        ahead = max(1, -(-self.study.measure.examples // max(1, len(self._example[1])))) * batch
         run = _COPIES * self._weights(column) + 2 * kept + batch + ROW_IN_MEMORY * self.study.run.tasks
         return seeds * (columns * run + 2 * ahead)
 
@@ -203,12 +192,12 @@ class OwnProblem(StudyProblem):
 
     def multiply_adds(self, column: Column) -> int:
         """Multiply-adds of a training step, as torch counts them."""
+        return self._cost(column)[0]
+
+    def _cost(self, column: Column) -> tuple[int, int]:
         network, _ = self._sample(column)
-        (arguments, keywords), targets = arguments_of(self._example[0]), self._example[1]
-        with undisturbed(), FlopCounterMode(display=False) as counter:
-            self.problem.loss(network(*arguments, **keywords), targets).backward()
-        network.zero_grad()
-        return int(counter.get_total_flops()) // 2
+        with undisturbed():
+            return step_cost(network, self.problem.loss, *self._example)
 
     def trainer(self, columns: Sequence[Column], seeds: Sequence[int], runs: Sequence[int]) -> PopulationTrainer:
         """What trains a part."""

@@ -15,10 +15,13 @@ from typing import Any, ClassVar
 
 import polars as pl
 import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from supple.lab.data import LabelledImages
 from supple.lab.study.schema import Outcome
 from supple.lab.study.spec import Column, Study
+from supple.structure.tracing.run import arguments_of
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,27 @@ class StudyProblem(ABC):
     @abstractmethod
     def rate(self, columns: Sequence[Column], seeds: Sequence[int], seconds: float) -> float:
         """Measures for some seconds how fast a part is trained: network steps a second, with what is measured."""
+
+
+def step_cost(network: nn.Module, loss: Callable[..., Tensor], inputs: Any, targets: Tensor) -> tuple[int, int]:
+    """Multiply-adds of a training step, as torch counts them, and the bytes that it keeps for the backward pass.
+
+    Networks and batches on the meta device take neither time nor memory.
+    """
+    kept = 0
+
+    def note(tensor: Tensor) -> Tensor:
+        nonlocal kept
+        kept += tensor.numel() * tensor.element_size()
+        return tensor
+
+    arguments, keywords = arguments_of(inputs)
+    with FlopCounterMode(display=False) as counter:
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            found = loss(network(*arguments, **keywords), targets)
+        found.backward()
+    network.zero_grad()
+    return int(counter.get_total_flops()) // 2, kept
 
 
 def timed(work: Callable[[], object], device: str) -> float:

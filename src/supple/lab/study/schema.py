@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from typing_extensions import Self
 
 from supple.lab.data import DATA_SETS, NAMES
-from supple.lab.nn import ACTIVATIONS, Architecture, ViT
+from supple.lab.nn import ACTIVATIONS, Architecture, ResNet, ViT
+from supple.lab.population.class_incremental import Schedule
 from supple.lab.population.layers import PRECISIONS, Precision
 from supple.lab.study import limits
 from supple.lab.study.errors import nearest
@@ -198,8 +200,42 @@ class Network(Section):
         return self.model_dump(exclude={"precision"})
 
 
-class Transformer(Section):
-    """The vision transformer; see :class:`supple.lab.nn.ViT`. Its images and outputs are those of the problem."""
+class ImageNetwork(Section):
+    """A network for classes of images that come a few at a time; its images and outputs are those of the problem.
+
+    ``parts`` are those of it that can be reset.
+    """
+
+    parts: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def network(self, problem: ClassIncremental, seed: int) -> ViT | ResNet:
+        """The network for the images and classes of a problem; ValueError where its sizes do not fit."""
+
+    def parameter_count(self, problem: ClassIncremental) -> int:
+        """Number of parameters of :meth:`network`, counted without giving them values."""
+        return _parameter_count(self, problem)
+
+    def measured(self, problem: ClassIncremental, measure: Callable[[ViT | ResNet], Sequence[int]]) -> list[int]:
+        """Numbers of the network that grow with its layers; ``measure`` finds them of one that has no values.
+
+        Layers are alike, so that one and two tell of any number.
+        """
+
+        def found(depth: int) -> Sequence[int]:
+            with torch.device("meta"):
+                return measure(self.model_copy(update={"depth": depth}).network(problem, seed=0))
+
+        depth: int = self.depth  # type: ignore[attr-defined]
+        if depth <= 2:
+            return list(found(depth))
+        return [one + (depth - 1) * (two - one) for one, two in zip(found(1), found(2), strict=True)]
+
+
+class Transformer(ImageNetwork):
+    """The vision transformer; see :class:`supple.lab.nn.ViT`."""
+
+    parts: ClassVar = ViT.parts
 
     patch_size: Whole = 4
     depth: Whole = 8
@@ -217,22 +253,37 @@ class Transformer(Section):
         sizes = self.model_dump(exclude={"precision", "compiled"})
         return ViT(source.classes, image_size=source.shape[1], channels=source.shape[0], seed=seed, **sizes)
 
-    def parameter_count(self, problem: ClassIncremental) -> int:
-        """Number of parameters of :meth:`network`, counted without giving them values."""
-        return _parameter_count(self, problem)
+
+def _resnet(value: Any) -> Any:
+    if value != "resnet":
+        raise ValueError("it has to be 'resnet'; leave it out for a vision transformer")
+    return value
+
+
+class ResidualNetwork(ImageNetwork):
+    """The residual network; see :class:`supple.lab.nn.ResNet`."""
+
+    parts: ClassVar = ResNet.parts
+
+    kind: Annotated[Literal["resnet"], BeforeValidator(_resnet)]
+    width: Whole = 64
+    depth: Whole = 2
+    precision: Annotated[Literal["float32", "bfloat16"], _one_of(["float32", "bfloat16"])] = "float32"
+    compiled: bool = False
+
+    def network(self, problem: ClassIncremental, seed: int) -> ResNet:
+        """The network for the images and classes of a problem; ValueError where its sizes do not fit."""
+        source = DATA_SETS[problem.data]
+        sizes = self.model_dump(exclude={"kind", "precision", "compiled"})
+        return ResNet(source.classes, channels=source.shape[0], seed=seed, **sizes)
 
 
 @cache
-def _parameter_count(transformer: Transformer, problem: ClassIncremental) -> int:
-    if transformer.depth > 2:
-        # Layers are alike, so that two tell of any number.
-        one, two = (_parameter_count(transformer.model_copy(update={"depth": depth}), problem) for depth in (1, 2))
-        return one + (transformer.depth - 1) * (two - one)
-    with torch.device("meta"):
-        try:
-            return sum(parameter.numel() for parameter in transformer.network(problem, seed=0).parameters())
-        except RuntimeError as error:
-            raise ValueError(f"it is larger than any memory ({error})") from error
+def _parameter_count(section: ImageNetwork, problem: ClassIncremental) -> int:
+    try:
+        return section.measured(problem, lambda network: [sum(p.numel() for p in network.parameters())])[0]
+    except RuntimeError as error:
+        raise ValueError(f"it is larger than any memory ({error})") from error
 
 
 class Optimizer(Section):
@@ -256,18 +307,31 @@ class Optimizer(Section):
         return self
 
 
-class CycledSGD(Section):
-    """``torch.optim.SGD`` under a one-cycle schedule of the step size, which starts anew with each task.
+class ScheduledSGD(Section):
+    """``torch.optim.SGD`` under a schedule of the step size, which starts anew with each task.
 
-    The weight decay is the share of each weight taken off a step, whatever the step size of the moment. With
-    ``cycle_momentum`` the momentum goes from 0.95 down to 0.85 and back, as in ``OneCycleLR`` by default.
+    With "one_cycle" the weight decay is the share of each weight taken off a step, whatever the step size of the
+    moment; with "steps" it is that of the first steps, and falls with the step size. With ``cycle_momentum`` the
+    momentum goes from 0.95 down to 0.85 and back, as in ``OneCycleLR`` by default.
     """
 
     name: Annotated[Literal["sgd"], _one_of(["sgd"])] = "sgd"
     step_size: float = Field(default=0.01, gt=0, allow_inf_nan=False)
     weight_decay: float = Field(default=2e-6, ge=0, le=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)
+    schedule: Annotated[Schedule, _one_of(get_args(Schedule))] = "one_cycle"
     cycle_momentum: bool = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> ScheduledSGD:
+        if self.cycle_momentum and self.schedule != "one_cycle":
+            raise ValueError(f"cycle_momentum is for the schedule 'one_cycle', but schedule is {self.schedule!r}")
+        return self
+
+
+AnyNetwork = Network | Transformer | ResidualNetwork | Settings
+AnyOptimizer = Optimizer | ScheduledSGD | Settings
+"""What a study says of its network and its optimizer, by the kind of its problem."""
 
 
 def _seeds(value: Any) -> Any:

@@ -45,16 +45,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from supple.lab.study import limits
 from supple.lab.study.errors import StudyError, explain, nearest
 from supple.lab.study.methods import RESET, check_settings, method_class, settings_in_full
 from supple.lab.study.schema import (
+    AnyNetwork,
+    AnyOptimizer,
     ClassIncremental,
-    CycledSGD,
+    ImageNetwork,
     Length,
     Measure,
     MeasureAdditions,
@@ -63,6 +65,8 @@ from supple.lab.study.schema import (
     Optimizer,
     Own,
     Permuted,
+    ResidualNetwork,
+    ScheduledSGD,
     Section,
     Settings,
     Transformer,
@@ -87,8 +91,8 @@ class Column:
     method: str
     kind: str
     settings: Mapping[str, Any]
-    network: Network | Transformer | Settings
-    optimizer: Optimizer | CycledSGD | Settings
+    network: AnyNetwork
+    optimizer: AnyOptimizer
     point: str
 
     def key(self) -> dict[str, Any]:
@@ -119,8 +123,8 @@ class Study(Section):
     model_config = ConfigDict(strict=False)
 
     problem: Permuted | ClassIncremental | Own
-    network: Network | Transformer | Settings
-    optimizer: Optimizer | CycledSGD | Settings
+    network: AnyNetwork
+    optimizer: AnyOptimizer
     run: Length
     measure: Measure | MeasureAdditions | MeasureOwn
     methods: dict[str, dict[str, Any]] = Field(min_length=1)
@@ -169,12 +173,15 @@ class Study(Section):
             check_settings(kind, given)
         except (TypeError, ValueError) as error:
             raise StudyError(f"{where}: {error}") from error
-        if isinstance(self.problem, ClassIncremental) and isinstance(network, Transformer):
+        if isinstance(self.problem, ClassIncremental) and isinstance(network, ImageNetwork):
             try:
                 network.parameter_count(self.problem)
             except ValueError as error:
                 place = f"{where}.network" if sections["network"] else "network"
                 raise StudyError(f"{place}: {error}") from error
+            for part in str(given.get("parts", "network")).split("+") if kind == RESET else ():
+                if part not in (known := (*network.parts, "momentum")):
+                    raise StudyError(f"{where}: parts: {nearest(part, known)} Several are joined by +.")
         return Column(name, kind, settings_in_full(kind, given), network, optimizer, point.text)
 
 
@@ -187,12 +194,20 @@ class PermutedStudy(Study):
     measure: Measure = Measure()
 
 
+def _network_kind(given: Any) -> str:
+    named = isinstance(given, ResidualNetwork) or (isinstance(given, Mapping) and "kind" in given)
+    return "resnet" if named else "transformer"
+
+
 class ClassIncrementalStudy(Study):
-    """A study of classes that come a few at a time, learned by vision transformers."""
+    """A study of classes that come a few at a time, learned by vision transformers or residual networks."""
 
     problem: ClassIncremental
-    network: Transformer = Transformer()
-    optimizer: CycledSGD = CycledSGD()
+    network: Annotated[
+        Annotated[Transformer, Tag("transformer")] | Annotated[ResidualNetwork, Tag("resnet")],
+        Discriminator(_network_kind),
+    ] = Transformer()
+    optimizer: ScheduledSGD = ScheduledSGD()
     measure: MeasureAdditions = MeasureAdditions()
 
     @model_validator(mode="after")
