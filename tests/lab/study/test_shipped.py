@@ -39,6 +39,11 @@ SMALL_VARIANTS = {
     ("threshold", "gradient", "mean"): (2048, 1e-3),
     ("proportional", "gradient", "resample"): (4096, 0.4),
     ("proportional", "gradient", "mean"): (512, 0.1),
+    # The paper states none of these.
+    ("threshold", "magnitude", "resample"): (8192, 1e-4),
+    ("threshold", "magnitude", "mean"): (1024, 1e-3),
+    ("proportional", "magnitude", "resample"): (8192, 0.8),
+    ("proportional", "magnitude", "mean"): (4096, 0.8),
 }
 UTILITIES = {
     ("cbp", "activation"): (10, 1e-4),
