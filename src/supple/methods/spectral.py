@@ -123,7 +123,10 @@ class Spectral(Regularizer):
         width, blocks = matrices.shape[-1], self.matrices_in[w.name]
         key = random.purpose(type(self).__name__, "start", w.name)
         start = random.uniform(self.seed, key, 0, blocks * width).view(-1, width).to(matrices.dtype) - 0.5
-        return {"right": top_singular(matrices, start, _START)[2].view(-1, blocks, width).contiguous()}
+        found = top_singular(matrices, start, _START)[2]
+        # A matrix that is all zero yet, or not finite, has no such vector; from any other one it is found later.
+        right = torch.where(found.norm(dim=-1, keepdim=True) > 0, found, start)
+        return {"right": right.view(-1, blocks, width).contiguous()}
 
     def gradient(self, w: Weights) -> Tensor:
         """Works out dR/dw of a weight, a bias or a scale."""
