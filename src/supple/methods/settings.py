@@ -51,6 +51,11 @@ class About:
     common: tuple[str, ...] = ()
     ranges: Mapping[str, tuple[float, ...] | tuple[str, ...]] = field(default_factory=dict)
 
+    @property
+    def cost_text(self) -> str:
+        """The cost in words, such as "0.4% / 1.2%"."""
+        return " / ".join(f"{share:.1%}" for share in self.cost) or "not measured"
+
 
 class Shared(TypedDict, total=False):
     """The keyword arguments that methods share; :class:`Method` describes them."""

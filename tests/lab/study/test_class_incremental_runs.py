@@ -172,6 +172,16 @@ def test_files_hold_what_the_training_measures(tmp_path: Path, method: str) -> N
     assert (acted > 0) == (method in ("swr", "cbp", "redo"))
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_goes_on_from_the_state_of_the_training_written_out(method: str) -> None:
+    """What a checkpoint holds is the state of network, optimizer and method, with nothing of a study around it."""
+    reference = written_out(method, 7)
+    reference.train_epoch(0)
+    training = problem().training(part(Path(), method).columns[0], 7)
+    training.load_state_dict(reference.state_dict())
+    assert training.train_epoch(1).loss == reference.train_epoch(1).loss
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Part:
     one = part(tmp_path_factory.mktemp("whole"), "swr")

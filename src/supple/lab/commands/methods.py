@@ -61,7 +61,7 @@ def _table(methods: list[type[Method]]) -> Table:
             f"{setting}={default!r}{'*' if setting in about.strength else ''}"
             for setting, default in defaults(method).items()
         ]
-        told = f"acts on {acts_on(method)}; needs {about.needs}; keeps {about.keeps}; costs {_cost(method)}"
+        told = f"acts on {acts_on(method)}; needs {about.needs}; keeps {about.keeps}; costs {about.cost_text}"
         text = shown(f"{about.label}: {about.title}. {about.source}\n{told}; since {about.since}\n")
         text += shown("  ".join(settings), "dim")
         if about.ranges:
@@ -83,7 +83,7 @@ def documented() -> str:
             acts_on(method),
             about.needs,
             about.keeps,
-            _cost(method),
+            about.cost_text,
             ", ".join(f"`{name}={value!r}`" for name, value in defaults(method).items() if name != "optimizer_state"),
             about.since,
             about.source,
@@ -101,10 +101,6 @@ def acts_on(method: type[Method]) -> str:
     if issubclass(method, Penalty):
         return "the loss"
     return "the update" if issubclass(method, Reshaping) else "weights"
-
-
-def _cost(method: type[Method]) -> str:
-    return " / ".join(f"{share:.1%}" for share in method.about.cost) or "not measured"
 
 
 def _span(values: Sequence[object]) -> str:

@@ -157,7 +157,8 @@ def _ranking(found: Board) -> Table:
             if gains:
                 cells.append("–" if name == reference else interval_text(gains[place]))
                 row |= ends_of(f"over_{reference}", gains[place])
-        cells.append(_cost(name, found.kinds[name]))
+        plain = name in ("base", "scratch")
+        cells.append("–" if plain else registry.find(found.kinds[name]).about.cost_text)
         rows.append(cells)
         numbers.append(row)
         lines.append(name)
@@ -172,13 +173,6 @@ def _ranking(found: Board) -> Table:
 def _rank_text(rank: Interval) -> str:
     ends = f" ({rank.low:.1f} to {rank.high:.1f})" if rank.known else ""
     return f"{rank.mean:.1f}{ends}"
-
-
-def _cost(name: str, kind: str) -> str:
-    if name in ("base", "scratch"):
-        return "–"
-    cost = registry.find(kind).about.cost
-    return " / ".join(f"{share:.0%}" for share in cost) or "not measured"
 
 
 def _outcomes(found: Board, column: str) -> Table:

@@ -188,11 +188,13 @@ class ClassIncrementalProblem(StudyProblem):
         optimizer = torch.optim.SGD(network.parameters(), lr=settings.step_size, momentum=settings.momentum)
         stream = self.stream(seed)
         found = units(network, stream.examples(0, 2, new=True))
+        methods = methods_of(network, optimizer, [column], 1, seed=seed, units=found)
         return ClassIncrementalTraining(
             network,
             optimizer,
             stream,
-            methods_of(network, optimizer, [column], 1, seed=seed, units=found),
+            # The column has one method, whose state stands in checkpoints as it is.
+            None if methods is None else methods.parts[0],
             weight_decay=settings.weight_decay,
             schedule=settings.schedule,
             cycle_momentum=_CYCLE_MOMENTUM if settings.cycle_momentum else None,
