@@ -208,3 +208,25 @@ def test_another_module_of_the_same_kind_acts_alike(name):
         train(model, optimizer, method, 8)
         ends.append([parameter.detach() for parameter in model.parameters()])
     assert all(torch.equal(one, other) for one, other in zip(*ends, strict=True))
+
+
+@each
+def test_what_is_maximized_is_the_negative_of_what_is_minimized(name):
+    ends = []
+    for sign in (1, -1):
+        model = Net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.5, maximize=sign < 0)
+        units = {}
+        if issubclass(EVERY[name][0], UnitMethod):
+            units = {"units": supple.units(model, batch(0)[0][:2])}
+        method = build(name, model, optimizer, replica=0, **units)
+        for step in range(12):
+            x, y = batch(step)
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            (sign * (loss + penalty_of(method, x, loss))).backward()
+            method.before_step()
+            optimizer.step()
+            method.step()
+        ends.append([parameter.detach() for parameter in model.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*ends, strict=True))

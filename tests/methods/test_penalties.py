@@ -203,14 +203,14 @@ class Language(nn.Module):
 def test_infer_reads_a_head_that_shares_its_weight():
     network, tokens = Language(), torch.arange(9)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    method = supple.InFeR(network, optimizer, layer="head", heads=3, scale=2.0, strength=1.0)
+    method = supple.InFeR(network, optimizer, heads=3, scale=2.0, strength=1.0)
     assert method.reader is network.head
     features = network.down(network.up(network.embedding(tokens)).relu())
     given = features @ method.heads[:, :-1].T + method.heads[:, -1]
     assert torch.allclose(method.penalty(tokens), given.square().mean())  # (given - 2 * given)^2 at the start
     assert any(one is method.heads for one in optimizer.param_groups[0]["params"])
     with pytest.raises(RuntimeError, match=r"Transposed whose inputs.*takes in 6 features.*is 4; choose another layer"):
-        supple.InFeR(Language()).penalty(tokens)
+        supple.InFeR(Language(), layer="down").penalty(tokens)
 
 
 @pytest.mark.parametrize("kind", [supple.CChain, supple.InFeR])

@@ -236,3 +236,56 @@ def test_snr_says_that_what_is_always_above_0_is_never_silent() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         method.boundary()
+
+
+@pytest.mark.filterwarnings("ignore:SNR left")
+def test_features_that_are_not_a_number_are_no_silence() -> None:
+    """Of eight units two are silent for good; a batch of NaN in between makes nobody older, and replaces nobody."""
+    model = network(hidden=8)
+    with torch.no_grad():
+        model[0].bias[:2], model[0].bias[2:] = -50.0, 50.0
+    method = supple.SNR(model, threshold=10, initial={"0.bias": supple.Constant(0.0)})
+    x = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
+    before = model[0].weight.detach().clone()
+    for bad in (False, True, True):
+        model(x * math.nan if bad else x)
+        method.step()
+        assert method.per_unit["age"][0].tolist() == [[5, 5, 0, 0, 0, 0, 0, 0]]
+    assert torch.equal(model[0].weight, before)
+    assert int(method.skipped) == 2
+    model(x)
+    method.step()
+    assert int(method.reinitialized.total) == 2
+
+
+@pytest.mark.filterwarnings("ignore:CBP left")
+@pytest.mark.parametrize("utility", ["magnitude", "random"])
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_no_bias_absorbs_a_mean_that_is_not_finite(utility: Any, decay: float) -> None:
+    """The utility may be known where the features are not."""
+    model = network()
+    method = supple.CBP(model, maturity=0, replacement_rate=0.1, utility=utility, absorb_mean=True, decay=decay)
+    for step in range(3):
+        x = torch.randn(5, 6, generator=torch.Generator().manual_seed(step))
+        model(x * (math.inf if step == 1 else 1))
+        method.step()
+        assert all(bool(p.isfinite().all()) for p in model.parameters())
+    assert int(method.skipped) == 1
+
+
+@pytest.mark.filterwarnings("ignore:Spectral left")
+@pytest.mark.parametrize("start", [0.0, math.nan])
+def test_a_matrix_that_says_nothing_at_the_start_is_acted_on_later(start: float) -> None:
+    """The last layer of a residual block often starts from zeros."""
+    model = nn.Linear(4, 4, bias=False)
+    nn.init.constant_(model.weight, start)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    method = supple.Spectral(model, optimizer, strength=0.1, decoupled=True)
+    method.step()
+    assert int(method.skipped) == 1
+    with torch.no_grad():
+        model.weight.copy_(torch.diag(torch.tensor([3.0, 2.0, 1.0, 0.5])))
+    for _ in range(3000):
+        method.step()
+    assert float(torch.linalg.matrix_norm(model.weight.detach(), 2)) == pytest.approx(1.0, abs=0.01)
+    assert int(method.skipped) == 1

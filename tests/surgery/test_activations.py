@@ -434,3 +434,16 @@ def test_compiled_after_the_change(change):
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(example("convolutional")), model(example("convolutional")))
     torch.compiler.reset()
+
+
+@pytest.mark.parametrize("change", [supple.surgery.crelu, supple.surgery.fourier])
+def test_a_single_weight_has_moments_of_its_shape(change):
+    model = nn.Sequential(nn.Linear(4, 1), nn.ReLU(), nn.Linear(1, 1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    for number in range(2):
+        optimizer.zero_grad()
+        model(torch.ones(3, 4)).square().sum().backward()
+        optimizer.step()
+        if not number:
+            assert change(model, optimizer)[2].weight.shape == (1, 2)
+            assert optimizer.state[model[2].weight]["exp_avg_sq"].shape == (1, 2)

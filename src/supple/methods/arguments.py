@@ -70,7 +70,7 @@ def chosen_parameters(
     usual: Callable[[str, nn.Module, Tensor], bool],
     frozen: bool = False,
 ) -> dict[str, nn.Parameter]:
-    """The parameters that a method acts on: those that train, are included and are not excluded.
+    """The parameters that a method acts on: those that train, are included and not excluded, and have any entry.
 
     Args:
         model: the network.
@@ -94,14 +94,14 @@ def chosen_parameters(
     Warns:
         UserWarning: if weights are computed from some, which are left out for that.
     """
-    candidates = {name: p for name, p in model.named_parameters() if p.requires_grad or frozen}
+    candidates = {n: p for n, p in model.named_parameters() if p.numel() > 0 and (p.requires_grad or frozen)}
     if not any(parameter.requires_grad for parameter in candidates.values()):
         raise ValueError(f"{type(model).__name__} has no parameter with requires_grad=True; there is nothing to act on")
     if include is not None:
         included = _matching(model, include, "include")
     else:
         included = {
-            name for name, parameter in candidates.items() if usual(name, _holder(model, name), _one(model, parameter))
+            name for name, parameter in candidates.items() if usual(name, holder(model, name), _one(model, parameter))
         }
     excluded = set() if exclude is None else _matching(model, exclude, "exclude")
     wanted = {name: p for name, p in candidates.items() if name in included and name not in excluded}
@@ -143,8 +143,16 @@ def _may_train(parameter: nn.Parameter, device: torch.device) -> bool:
     return True
 
 
-def _holder(model: nn.Module, name: str) -> nn.Module:
-    """The module that holds a parameter."""
+def holder(model: nn.Module, name: str) -> nn.Module:
+    """Finds the module that holds a parameter.
+
+    Args:
+        model: the network.
+        name: the parameter.
+
+    Returns:
+        The module.
+    """
     # Not get_submodule, which what torch.jit.script made does not have.
     return functools.reduce(getattr, name.split(".")[:-1], model)
 
@@ -163,9 +171,11 @@ def is_matrix(name: str, module: nn.Module, parameter: Tensor) -> bool:
         parameter: the parameter, of one network.
 
     Returns:
-        The answer; no for embeddings, and for what is called otherwise than a weight, such as learned positions.
+        The answer; no for embeddings and normalizations (those over several dimensions have scales of as many), and for
+        what is called otherwise than a weight, such as learned positions.
     """
-    return parameter.ndim > 1 and "weight" in name.rpartition(".")[2] and not is_embedding(module)
+    called = "weight" in name.rpartition(".")[2]
+    return parameter.ndim > 1 and called and not is_embedding(module) and not is_normalization(module)
 
 
 def is_normalization(module: nn.Module) -> bool:
@@ -192,21 +202,26 @@ def is_embedding(module: nn.Module) -> bool:
     return "embedding" in type(module).__name__.lower()
 
 
-def layers_from_last(model: nn.Module) -> dict[str, int]:
-    """Counts the layers from the last one back, in the order of parameters; a layer is a module with a weight matrix.
+def layers_from_last(model: nn.Module) -> list[nn.Module]:
+    """Finds the layers from the last one back, in the order of modules; a layer is a module with a weight matrix.
+
+    An output layer that shares its weight with an embedding is one.
 
     Args:
         model: the network.
 
     Returns:
-        For the parameters of each layer its number, 1 for the last one.
+        The modules.
     """
-    modules = {name: name.rpartition(".")[0] for name, _ in model.named_parameters()}
-    holders = [
-        modules[name] for name, p in model.named_parameters() if is_matrix(name, _holder(model, name), _one(model, p))
+    layers = [
+        module
+        for module in model.modules()
+        if any(
+            p.numel() > 0 and is_matrix(name, module, _one(model, p))
+            for name, p in module.named_parameters(recurse=False)
+        )
     ]
-    numbers = {module: number for number, module in enumerate(dict.fromkeys(reversed(holders)), start=1)}
-    return {name: numbers[module] for name, module in modules.items() if module in numbers}
+    return layers[::-1]
 
 
 def matrices_in(
@@ -225,7 +240,7 @@ def matrices_in(
     Raises:
         ValueError: if a name or pattern matches nothing, or a number does not divide the weight's outputs.
     """
-    found = {name: _stacked_in(_holder(model, name), name.rpartition(".")[2]) for name in parameters}
+    found = {name: _stacked_in(holder(model, name), name.rpartition(".")[2]) for name in parameters}
     for key, number in ({} if stated is None else stated).items():
         found |= {name: number for name in names_matching(model, key, "blocks") if name in found}
     for name, number in found.items():

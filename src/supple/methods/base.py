@@ -339,8 +339,15 @@ class Method(Settings, State):
 
     @cached_property
     def layer_numbers(self) -> dict[str, int]:
-        """The number of each parameter's layer from the last one back, which is 1; of those of layers."""
-        return layers_from_last(self.model)
+        """The number of each parameter's layer from the last one back, which is 1; of those of layers.
+
+        Of a parameter that layers share it is that of the last of them.
+        """
+        numbers: dict[int, int] = {}
+        for number, layer in enumerate(layers_from_last(self.model), start=1):
+            for parameter in layer.parameters(recurse=False):
+                numbers.setdefault(id(parameter), number)
+        return {name: numbers[id(p)] for name, p in self.model.named_parameters() if id(p) in numbers}
 
     @cached_property
     def chances(self) -> Chances:
@@ -386,17 +393,33 @@ class Method(Settings, State):
         """
         if self.optimizer is None:
             raise ValueError(f"{self!r} needs the step size: pass the optimizer as the second argument")
-        groups = self.optimizer.param_groups
+        group = self._group(parameter)
+        if not group:
+            raise ValueError(f"the {type(self.optimizer).__name__} does not hold every parameter that {self!r} acts on")
+        size = group["lr"]
+        if isinstance(size, float | int):
+            return float(size)
+        return torch.as_tensor(size).to(self.device, non_blocking=True).expand(self.replicas)
+
+    def maximizes(self, parameter: nn.Parameter) -> bool:
+        """Says whether the optimizer goes along the gradient of a parameter, not against it.
+
+        Args:
+            parameter: the parameter.
+
+        Returns:
+            The answer; no where the optimizer is not known.
+        """
+        return bool(self._group(parameter).get("maximize", False))
+
+    def _group(self, parameter: nn.Parameter) -> dict[str, Any]:
+        """The optimizer's group of a parameter; empty where there is none."""
+        groups = () if self.optimizer is None else self.optimizer.param_groups
         # Loading a state puts other groups in place.
         if self._groups_of is not groups or id(parameter) not in self._group_by_id:
             self._groups_of = groups
             self._group_by_id = {id(p): group for group in groups for p in group["params"]}
-        if id(parameter) not in self._group_by_id:
-            raise ValueError(f"the {type(self.optimizer).__name__} does not hold every parameter that {self!r} acts on")
-        size = self._group_by_id[id(parameter)]["lr"]
-        if isinstance(size, float | int):
-            return float(size)
-        return torch.as_tensor(size).to(self.device, non_blocking=True).expand(self.replicas)
+        return self._group_by_id.get(id(parameter), {})
 
     def count(self, number: Tensor, rows: Rows = ALL) -> None:
         """Counts what was reinitialized in this step.

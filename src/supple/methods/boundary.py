@@ -43,8 +43,14 @@ class BoundaryMethod(WeightMethod):
         self.rule_at_boundary(w)
 
     def reset_statistics(self) -> None:
-        """Gives those batch normalizations whose parameters it acts on the running statistics of a new one."""
+        """Gives those batch normalizations whose parameters it acts on the running statistics of a new one.
+
+        Those that have no parameters, where it acts on all of the network that trains.
+        """
         names = {name.rpartition(".")[0] for name, parameter in self.parameters.items() if parameter.requires_grad}
+        trained = {name for name, p in self.model.named_parameters() if p.requires_grad and p.numel() > 0}
+        everything = trained <= self.parameters.keys()
         for name, module in self.model.named_modules():
-            if isinstance(module, _NormBase) and name in names:
+            bare = everything and not any(True for _ in module.parameters())
+            if isinstance(module, _NormBase) and (name in names or bare):
                 module.reset_running_stats()

@@ -158,13 +158,12 @@ class CBP(UnitMethod):
 
     def watch(self, layer: Layer) -> None:
         """Adds the step's utilities and mean outputs to their averages, but for those that are not finite."""
-        utility = layer.utility()
-        self.skip(~utility.isfinite().all(dim=1))
-        values = {"average": utility}
+        values = {"average": layer.utility()}
         if "centre" in self.per_unit:
             values["centre"] = layer.means(1)
         if self.absorbs:
             values["mean"] = layer.means()
+        self.skip(torch.stack([~value.flatten(1).isfinite().all(dim=1) for value in values.values()]).any(dim=0))
         for kind, value in values.items():
             average = self.per_unit[kind][layer.number]
             decay = self.decay.to(average.dtype).view(-1, *(1,) * (average.ndim - 1))
@@ -194,9 +193,11 @@ class CBP(UnitMethod):
         born, counts = self.per_unit["born"][layer.number], self.when.counts[layer.number]
         utility = self._corrected("average", layer) if self.watches else layer.utility()
         eligible = self.steps - born[layer.rows] > self.maturity[layer.rows]
-        chosen, place = layer.lowest(utility, eligible, counts[counts > 0])
         if self.absorbs:
             means = self._corrected("mean", layer) if self.watches else layer.means()
+            utility = utility.masked_fill(~means.isfinite().flatten(2).all(dim=2), torch.nan)
+        chosen, place = layer.lowest(utility, eligible, counts[counts > 0])
+        if self.absorbs:
             layer.absorb(chosen, means[place, chosen.unit])
         layer.replace(chosen)
         chosen.put(born, self.steps)

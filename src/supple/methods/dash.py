@@ -152,8 +152,9 @@ class DASH(WeightMethod):
         if w.name not in self._directions:
             return
         value, direction = precise(w.value), self._directions[w.name]
-        kept = min(value.ndim - 1, 3)  # one cosine for a bias, for each row, for each pair of channels
-        cosine = nn.functional.cosine_similarity(value.flatten(kept), direction.flatten(kept), dim=-1)
+        kept = max(1, min(value.ndim - 1, 3))  # one cosine for a bias, for each row, for each pair of channels
+        vectors = (one.reshape(*one.shape[:kept], -1) for one in (value, direction))
+        cosine = nn.functional.cosine_similarity(*vectors, dim=-1)
         self.skip(~cosine.reshape(len(cosine), -1).isfinite().all(dim=1), w.rows)
         minimum = self.minimum.view(-1, *(1,) * (cosine.ndim - 1)).to(cosine.dtype)
         factor = torch.where(cosine.isfinite(), torch.maximum(cosine, minimum).clamp(max=1), 1)

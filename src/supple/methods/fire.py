@@ -8,11 +8,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvTransposeNd
 from typing_extensions import Unpack
 
 from supple.functional.matrices import newton_schulz
 from supple.functional.utility import precise
-from supple.methods.arguments import is_matrix, matrices_in
+from supple.methods.arguments import holder, is_matrix, matrices_in
 from supple.methods.base import Required
 from supple.methods.boundary import BoundaryMethod
 from supple.methods.settings import About, SharedReplacing
@@ -34,14 +35,14 @@ class FIRE(BoundaryMethod):
     value below about 1% of the norm all the way. A weight that holds several matrices one below the other is taken
     apart, as :class:`supple.Isometry` does.
 
-    It acts on the weights of two and more dimensions but not on embeddings; ``include`` and ``exclude`` say otherwise:
-    in vision transformers the authors' code acts on queries and keys only, in DQN on convolutions only. A matrix that
-    is all zero, or not finite, is left alone, which :attr:`skipped` counts.
+    It acts on the weights of two and more dimensions, but not on embeddings and normalizations; ``include`` and
+    ``exclude`` say otherwise: in vision transformers the authors' code acts on queries and keys only, in DQN on
+    convolutions only. A matrix that is all zero, or not finite, is left alone, which :attr:`skipped` counts.
 
     Args:
         model: the network, ordinary or stacked.
         optimizer: its optimizer; needed for ``optimizer_state="fresh"``.
-        iterations: of Newton-Schulz, 1 or more.
+        iterations: of Newton-Schulz, 0 or more.
         scale: "width" or "one".
         blocks: how many matrices lie one below the other in a weight, by parameter name or pattern.
         every: steps from one time to the next; 0: at boundaries only.
@@ -93,6 +94,7 @@ class FIRE(BoundaryMethod):
         self.scale = self.option("scale", scale, ("width", "one"))
         self.only_matrices()
         self.matrices_in = matrices_in(self.model, self.parameters, blocks)
+        self._turned = {name for name in self.parameters if _inputs_first(holder(self.model, name))}
 
     def usual(self, name: str, module: nn.Module, parameter: Tensor) -> bool:
         """Says that it acts on weight matrices."""
@@ -108,10 +110,17 @@ class FIRE(BoundaryMethod):
         norm = matrices.flatten(3).norm(dim=3)
         known = norm.isfinite() & (norm > 0)
         self.skip(~known.all(dim=2).all(dim=1), w.rows)
-        factor = (math.sqrt(outputs / blocks / inputs) if self.scale == "width" else 1) / math.prod(kernel)
+        ratio = outputs / blocks / inputs
+        factor = math.sqrt(1 / ratio if w.name in self._turned else ratio) if self.scale == "width" else 1
+        factor /= math.prod(kernel)
         new = torch.where(known[..., None, None], factor * newton_schulz(matrices, self.iterations), matrices)
         new = new.flatten(2, 3)
         new = (new.movedim(1, 3) if kernel else new).reshape(whole.shape)
         changed = known.unsqueeze(3).expand(*known.shape, outputs // blocks).flatten(2)
         changed = (changed.movedim(1, 2).reshape(len(whole), outputs, 1, *kernel)) if kernel else changed.movedim(1, 2)
         w.replace(w.part(changed.expand_as(whole)).clone(), w.part(new))
+
+
+def _inputs_first(module: nn.Module) -> bool:
+    """Whether a layer's weight is [inputs, outputs, ...], as of transposed convolutions and transformers' Conv1D."""
+    return isinstance(module, _ConvTransposeNd) or type(module).__name__ == "Conv1D"

@@ -10,6 +10,7 @@ from typing_extensions import Unpack
 
 from supple.functional import random
 from supple.functional.initial import Uniform, sample
+from supple.methods.arguments import layers_from_last
 from supple.methods.penalty import Penalty
 from supple.methods.settings import About, Shared
 from supple.optim.replicated import Setting
@@ -123,11 +124,10 @@ class InFeR(Penalty):
     def _reading(self, layer: str | None) -> tuple[nn.Module, str]:
         """The layer that reads the features, and the name of its weight, which other layers may share."""
         if layer is None:
-            holders = {name.rpartition(".")[0] for name, number in self.layer_numbers.items() if number == 1}
+            found = layers_from_last(self.model)[:1]
         else:
             self.settings["layer"] = layer
-            holders = {layer}
-        found = [module for name, module in self.model.named_modules() if name in holders]
+            found = [module for name, module in self.model.named_modules() if name == layer]
         held = {id(p): p for module in found for p in module.parameters(recurse=False) if p.ndim - self.stacked == 2}
         names = [name for name, parameter in self.model.named_parameters() if id(parameter) in held]
         if len(names) != 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from supple.functional.utility import precise
-from supple.methods.arguments import is_matrix, is_normalization
+from supple.methods.arguments import holder, is_matrix, is_normalization
 from supple.methods.settings import About, Shared
 from supple.methods.weights import WeightMethod, Weights
 from supple.methods.when import Every
@@ -93,11 +94,12 @@ class NaP(WeightMethod):
         self.norms = self.option("norms", norms, ("keep", "project"))
         self.switch("last_layer", last_layer)
         self.when = Every(period, period > 0, self.device)
+        self._norms = {name for name in self.parameters if is_normalization(holder(self.model, name))}
         self.take_up()
 
     def keep(self, w: Weights) -> dict[str, Tensor]:
         """Keeps the norm of a matrix."""
-        return {"norm": w.norm(precise(w.value))} if w.value.ndim > 2 else {}
+        return {"norm": w.norm(precise(w.value))} if w.value.ndim > 2 and w.name not in self._norms else {}
 
     def usual(self, name: str, module: nn.Module, parameter: Tensor) -> bool:
         """Says that it acts on weight matrices but the last, and on normalization layers where they are projected."""
@@ -107,17 +109,16 @@ class NaP(WeightMethod):
 
     def rule(self, w: Weights) -> None:
         """Projects one parameter; a normalization's shift with its scale."""
-        if w.value.ndim > 2:
+        if w.name in self._norms:
+            if self.norms == "project" and w.name.endswith("weight"):
+                shift = w.name.removesuffix("weight") + "bias"
+                parts = [w, Weights(self, shift, w.rows)] if shift in self.parameters else [w]
+                self._project(w, parts, math.sqrt(w.block.whole.numel()))
+        elif w.value.ndim > 2:
             self._project(w, [w], w.kept("norm"))
-        elif self.norms == "project" and w.name.endswith("weight"):
-            parts = [w]
-            if (shift := w.name.removesuffix("weight") + "bias") in self.parameters:
-                parts.append(Weights(self, shift, w.rows))
-            width = torch.tensor(float(w.block.whole.numel()), device=self.device)
-            self._project(w, parts, width.sqrt())
 
-    def _project(self, w: Weights, parts: list[Weights], norm: Tensor) -> None:
-        """Gives one or two parameters together a norm, [rows] or []."""
+    def _project(self, w: Weights, parts: list[Weights], norm: Tensor | float) -> None:
+        """Gives one or two parameters together a norm, [rows] or a number."""
         now = torch.stack([part.norm(precise(part.value)) for part in parts]).square().sum(dim=0).sqrt()
         known = now.isfinite() & (now > 0) & (norm > 0)
         self.skip(~known, w.rows)

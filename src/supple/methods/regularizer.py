@@ -20,8 +20,9 @@ class Regularizer(WeightMethod):
     """A method that adds ``strength * R`` to the loss, for a term R of the weights, by its gradient.
 
     Coupled, as a term of the loss is: :meth:`before_step` adds the gradient to that of the loss, and the optimizer
-    makes of both what it makes of any gradient. Decoupled: after the optimizer's step the weights follow it by
-    themselves, w -= lr * strength * dR/dw, at the weights after the step and with the step size of their group.
+    makes of both what it makes of any gradient; one that maximizes gets the negative, so that it, too, makes R smaller.
+    Decoupled: after the optimizer's step the weights follow it by themselves, w -= lr * strength * dR/dw, at the
+    weights after the step and with the step size of their group.
 
     Args:
         model: the network, ordinary or stacked.
@@ -65,7 +66,8 @@ class Regularizer(WeightMethod):
 
     def rule_before_step(self, w: Weights) -> None:
         """Adds the gradient of the term to that of the loss."""
-        w.add_to_gradient(self.gradient(w), w.each(self.strength))
+        strength = w.each(self.strength)
+        w.add_to_gradient(self.gradient(w), -strength if self.maximizes(w.parameter) else strength)
 
     def _act(self) -> None:
         if self.decoupled:

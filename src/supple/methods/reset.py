@@ -26,10 +26,10 @@ class Reset(BoundaryMethod):
         "start"   what they were when the method was made
         "same"    what they are; only the optimizer's state of them is made fresh
 
-    and ``layers`` which they are: those of the last so many layers, or with 0 all that ``include`` and ``exclude``
-    leave, all if they say nothing. The optimizer forgets what it remembered of them (``optimizer_state="fresh"``) if it
-    is given; without it, or with "keep", it goes on as it was. Running statistics of batch normalizations among them
-    start anew.
+    and ``layers`` which they are: those of the last so many layers, or with 0 all, where ``include`` does not say which
+    instead; ``exclude`` leaves some of them out. A weight that layers share is of the last of them. The optimizer
+    forgets what it remembered of them (``optimizer_state="fresh"``) if it is given; without it, or with "keep", it goes
+    on as it was. Running statistics of batch normalizations among them start anew.
 
     Args:
         model: the network, ordinary or stacked.

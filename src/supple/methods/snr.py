@@ -124,13 +124,13 @@ class SNR(UnitMethod):
     def watch(self, layer: Layer) -> None:
         """Lets silent units grow older."""
         total, examples = layer.sums()
-        fires = (total > 0).flatten(2).any(dim=2)
-        self.skip(~total.isfinite().flatten(1).all(dim=1))
+        fires, known = (total > 0).flatten(2).any(dim=2), total.isfinite().flatten(2).all(dim=2)
+        self.skip(~known.all(dim=1))
         before, always = self._never_silent[layer.number], (total >= examples).all()
         self._never_silent[layer.number] = always if before is None else before & always
         age = self.per_unit["age"][layer.number]
         self._note(layer, fires)
-        age.copy_(torch.where(fires, 0, age + examples))
+        age.copy_(torch.where(fires, 0, torch.where(known, age + examples, age)))
 
     def rule(self, layer: Layer) -> None:
         """Replaces the units of one layer that have been silent for too long."""

@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 from supple.functional import random
 from supple.functional.matrices import as_matrices, top_singular
 from supple.functional.utility import precise
-from supple.methods.arguments import is_embedding, is_matrix, is_normalization, matrices_in
+from supple.methods.arguments import holder, is_embedding, is_matrix, is_normalization, matrices_in
 from supple.methods.regularizer import Regularizer
 from supple.methods.settings import About, Shared
 from supple.methods.weights import Weights
@@ -101,19 +101,16 @@ class Spectral(Regularizer):
         super().__init__(model, optimizer, strength=strength, decoupled=decoupled, **shared)
         self.power = int(self.setting("power", power, 1, whole=True)[0])
         self.iterations = int(self.setting("iterations", iterations, 1, whole=True)[0])
-        modules = {id(p): module for module in self.model.modules() for p in module.parameters(recurse=False)}
-        self._scales = {
-            name for name, p in self.parameters.items() if is_normalization(modules[id(p)]) and name.endswith("weight")
-        }
-        matrices = {
-            name: p for name, p in self.parameters.items() if p.ndim - self.stacked > 1 and name not in self._scales
-        }
+        norms = {name for name in self.parameters if is_normalization(holder(self.model, name))}
+        self._scales = {name for name in norms if name.endswith("weight")}
+        matrices = {name: p for name, p in self.parameters.items() if p.ndim - self.stacked > 1 and name not in norms}
         self.matrices_in = matrices_in(self.model, matrices, blocks)
         self.take_up()
 
     def usual(self, name: str, module: nn.Module, parameter: Tensor) -> bool:
         """Says that it acts on weight matrices, biases and normalizations."""
-        return is_matrix(name, module, parameter) or (parameter.ndim == 1 and not is_embedding(module))
+        of_units = is_normalization(module) or (parameter.ndim == 1 and not is_embedding(module))
+        return of_units or is_matrix(name, module, parameter)
 
     def keep(self, w: Weights) -> dict[str, Tensor]:
         """Keeps the right singular vector of each matrix of a weight, nearly: [R, blocks, in]."""
@@ -123,7 +120,10 @@ class Spectral(Regularizer):
         width, blocks = matrices.shape[-1], self.matrices_in[w.name]
         key = random.purpose(type(self).__name__, "start", w.name)
         start = random.uniform(self.seed, key, 0, blocks * width).view(-1, width).to(matrices.dtype) - 0.5
-        return {"right": top_singular(matrices, start, _START)[2].view(-1, blocks, width).contiguous()}
+        found = top_singular(matrices, start, _START)[2]
+        # A matrix that is all zero yet, or not finite, has no such vector; from any other one it is found later.
+        right = torch.where(found.norm(dim=-1, keepdim=True) > 0, found, start)
+        return {"right": right.view(-1, blocks, width).contiguous()}
 
     def gradient(self, w: Weights) -> Tensor:
         """Works out dR/dw of a weight, a bias or a scale."""

@@ -94,9 +94,10 @@ class State(ABC):
     def skipped(self) -> Tensor:
         """How often a parameter (or layer of hidden units) was left alone in a step in which it was to be looked at.
 
-        Gradients or features that are infinite or NaN, as after an overflow, say nothing about usefulness; reading it
-        warns once if there were any. Neither is anything known of a layer that did not run in the step (layer drop, an
-        expert that was not chosen) or is frozen. int64, a scalar, or [R] for a stacked network.
+        Gradients or features that are infinite or NaN, as after an overflow, say nothing about usefulness, and a matrix
+        of zeros has no direction; reading it warns once if there were any. Neither is anything known of a layer that
+        did not run in the step (layer drop, an expert that was not chosen) or is frozen. int64, a scalar, or [R] for a
+        stacked network.
         """
         self._warn_of_skips(stacklevel=3)
         return self._public(self._skipped + self.misses)
@@ -278,9 +279,9 @@ class State(ABC):
         if bool(self._skipped.any()):
             self._warned = True
             warnings.warn(
-                f"{type(self).__name__} left a parameter or layer alone because its gradients or features are infinite "
-                "or NaN. An overflow now and then is usual with a GradScaler; otherwise training diverges. This is "
-                "said once; .skipped counts how often",
+                f"{type(self).__name__} left a parameter or layer alone because its values, gradients or features are "
+                "infinite or NaN, or because it is a matrix of zeros, which has no direction. An overflow now and then "
+                "is usual with a GradScaler; otherwise training diverges. This is said once; .skipped counts how often",
                 UserWarning,
                 stacklevel=stacklevel,
             )

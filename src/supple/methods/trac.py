@@ -30,7 +30,7 @@ class TRAC(Reshaping):
         h  = sum over all parameters of D g
         D  = D + (w' - w)
         v_j = beta_j^2 v_j + h^2
-        m_j = beta_j m_j - h                          from eps on
+        m_j = beta_j m_j - h                          from 1e-8 on
         s_j = first / erfi(1 / sqrt 2) * erfi(m_j / (sqrt(2 v_j) + eps))
         w  = w0 + max(s, 0) * D
 
@@ -44,7 +44,7 @@ class TRAC(Reshaping):
 
     Args:
         model: the network, ordinary or stacked.
-        optimizer: not used; taken so that all methods are made alike.
+        optimizer: its optimizer, which tells where the gradients are of something to maximize.
         betas: discounts of the tuners, each above 0 and below 1.
         first: the scale to begin with, in parts (the authors' s_prev), above 0.
         eps: above 0.
@@ -123,7 +123,7 @@ class TRAC(Reshaping):
         change = w.block.total(way.mul_(precise(w.grad)).reshape(len(way), -1).double().sum(dim=1))
         if w.name not in self._changes:
             self._changes[w.name] = torch.zeros_like(self.tuners["scale"][:, 0])
-        self._changes[w.name][w.rows] += change
+        self._changes[w.name][w.rows] += -change if self.maximizes(w.parameter) else change
 
     def _advance(self, change: Tensor) -> None:
         """Lets the tuners see the change of each replica along its way, [R], which times 1 / (s + eps) is h."""

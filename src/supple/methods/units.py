@@ -31,7 +31,7 @@ CENTRED = ("zero_contribution", "adaptable_contribution", "feature_by_input")
 
 
 def _positive(features: Tensor) -> Tensor:
-    return (features > 0).to(features.dtype)
+    return features.clamp(0, 1).ceil_()  # a comparison would take NaN for silence
 
 
 _READS: dict[str, Callable[[Tensor], Tensor]] = {

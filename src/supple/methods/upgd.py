@@ -22,7 +22,7 @@ class UPGD(Reshaping):
     """Utility-based perturbed gradient descent: useful weights move less, and useless ones are perturbed.
 
     With w the weight before the optimizer's step, d what the optimizer made of it, g the gradient and t the number of
-    steps::
+    steps in which the parameter had one::
 
         U = decay * U + (1 - decay) * (-g w)                average utility, V = U / (1 - decay^t)
         S = sigmoid(V / max(U))                             scaling="global": the largest of all parameters
@@ -137,13 +137,18 @@ class UPGD(Reshaping):
         """Keeps one parameter as it is before the step, and follows its utility."""
         super().rule_before_step(w)
         decay, average = w.each(self.decay), w.kept("utility")
-        average.mul_(decay).addcmul_(precise(w.value) * precise(w.grad), decay - 1)
+        added = 1 - decay if self.maximizes(w.parameter) else decay - 1  # of what is maximized the loss is the negative
+        average.mul_(decay).addcmul_(precise(w.value) * precise(w.grad), added)
         if self.scaling == "global":
             # What is not finite, as of a row that an overflow reached, must not stop the others.
             known = w.whole(average).reshape(len(average), -1).nan_to_num(0, 0, 0)
             most, least = self._most[w.rows], self._least[w.rows]
             torch.maximum(most, known.amax(dim=1).to(most.dtype), out=most)
             torch.minimum(least, known.amin(dim=1).to(least.dtype), out=least)
+
+    def rest(self, w: Weights) -> None:
+        """Does not count a step in which a parameter has no gradient, so that its utility does not follow."""
+        self.kept["since"][w.name][w.rows] += 1
 
     def _factors(self, w: Weights) -> tuple[Tensor, Tensor, Tensor]:
         """Multiples of the utility, the noise and the weights before the step of one parameter, [R] each."""

@@ -32,8 +32,9 @@ class WeightClipping(WeightMethod):
                     deviations, which is the end of the uniform distribution of that width
         "fan_in"    1 / sqrt(fan in), whatever w was drawn from, as the authors' code has it
 
-    A bias, and whatever else starts from a constant or has one dimension, has the bound of the last weight before it in
-    the order of the parameters. Normalization layers and embeddings are left alone unless ``include`` names them;
+    A bias, and whatever else starts from a constant, has the bound of the last weight before it in the order of the
+    parameters; with "fan_in" so has all that has one dimension, with "initial" a bias that is drawn has its own.
+    Normalization layers and embeddings are left alone unless ``include`` names them;
     the authors' code clips a normalization's scale to the bound of the weight before it, far below 1.
 
     Args:

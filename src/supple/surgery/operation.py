@@ -337,7 +337,8 @@ def exchange(
         for group in one.param_groups:
             group["params"] = [new if p is old else p for p in group["params"]]
         state = one.state.pop(old, {})
-        of_entries = {key: value for key, value in state.items() if isinstance(value, Tensor) and value.numel() > 1}
+        tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+        of_entries = {key: one for key, one in tensors.items() if one.numel() > 1 or one.shape == old.shape}
         if state and remembered is not None and all(value.shape == old.shape for value in of_entries.values()):
             one.state[new] = {**state, **{key: remembered(value) for key, value in of_entries.items()}}
 
