@@ -33,7 +33,7 @@ class CPR(UnitMethod):
                clip(1 - sharpness (u - threshold), 0, 1)              transform="linear"
 
     so the less a unit learns the more it is moved, and one at or below the threshold by all of ``replacement_rate``.
-    Biases and the optimizer's state stay as they are. Layers are moved from the first to the last, so that a weight
+    Biases and the optimizer's state, but for copies of the weights, stay as they are. Layers are moved from the first to the last, so that a weight
     between two hidden layers is first shrunk, then moved toward a fresh draw. A step in which a layer's gradients are
     all 0 does not count for its average. ``reinitialized`` counts the units that were moved.
 
