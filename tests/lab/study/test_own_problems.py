@@ -265,6 +265,23 @@ def test_regression_is_compared_by_its_loss_or_a_metric_of_its_own(tmp_path: Pat
     assert (results.tasks["metric"] <= results.tasks["loss"].sqrt() + 1e-6).all()
 
 
+def test_regression_is_compared_by_the_loss_of_its_test(tmp_path: Path) -> None:
+    """All examples of the test count, in whatever batches."""
+    inputs, targets = torch.randn(11, 4), torch.randn(11, 1)
+    problem = Problem(
+        line,
+        lambda parameters: torch.optim.SGD(parameters, lr=0.0),
+        lambda seed: [Task(some, TensorDataset(inputs, targets)) for some in regression(seed)],
+        nn.functional.mse_loss,
+        batch_size=8,
+    )
+    results = compare(problem, ["base"], tasks=1, seeds=1, out=tmp_path)
+    assert (results.outcome.name, results.outcome.column, results.outcome.lower) == ("test loss", "metric", True)
+    torch.manual_seed(0)
+    expected = nn.functional.mse_loss(line(0)(inputs), targets).item()
+    assert results.tasks["metric"].to_list() == pytest.approx([expected], rel=1e-5)
+
+
 def test_language_models_and_tests_of_tasks(tmp_path: Path) -> None:
     def stream(seed: int) -> list[Task]:
         tokens = torch.randint(7, (3, 32, 6))
@@ -368,6 +385,28 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"stream": lambda seed: [batches(high=4, count=9), batches()]},
         r"task 0, batch \d of seed 0: the loss of outputs float32 \[5, 3\] and targets int64 \[5\] from \d to 3",
     ),
+    "labels out of range in a test": (
+        {"stream": lambda seed: [Task(batches(), batches(9, high=4))] * 2},
+        r"task 0, test batch \d of seed 0: the loss of outputs float32 \[5, 3\] and targets int64 \[5\] from \d to 3",
+    ),
+    "an empty test": ({"stream": lambda seed: [Task(batches(), [])] * 2}, "task 0 of seed 0 has no test batches"),
+    "a test for one task only": (
+        {"stream": lambda seed: [Task(batches(), batches()), batches()]},
+        "task 1 of seed 0 has no test, but task 0 has one",
+    ),
+    "another test each time": (
+        {
+            "stream": lambda seed: (
+                [Task(batches(), [(torch.full((2, 4), python_random.random()), torch.zeros(2).long())])] * 2
+            )
+        },
+        "task 0, test batch 0 of seed 0 is another when the stream is asked for it again",
+    ),
+    "a batch of three, later": (
+        {"stream": lambda seed: [batches(), [(*one, 0) for one in batches()]]},
+        r"stream of seed 0, task 1: .*pair \(inputs, targets\)",
+    ),
+    "a stream without some key": ({"stream": lambda seed: {}["digits"]}, "stream of seed 0: KeyError: 'digits'"),
     "inputs of another size": (
         {"stream": lambda seed: [batches(features=5), batches()]},
         r"network does not take inputs float32 \[5, 5\]",
@@ -398,6 +437,31 @@ def test_mistakes_are_named_before_anything_is_trained(name: str, tmp_path: Path
     with pytest.raises(StudyError, match=said):
         compare(replace(usual, **changes), ["base", "cbp"], tasks=2, seeds=2, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_labels_out_of_range_in_the_last_task_are_found_before(tmp_path: Path) -> None:
+    problem = replace(CLASSES, stream=lambda seed: [batches(), batches(), batches(), batches(9, high=4)])
+    with pytest.raises(StudyError, match=r"task 3, batch \d of seed 0: the loss of"):
+        compare(problem, ["base"], tasks=4, seeds=1, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_method_is_tried_on_each_network_of_a_grid(tmp_path: Path) -> None:
+    def network(seed: int, hidden: bool) -> nn.Module:
+        return make_network(seed) if hidden else nn.Sequential(nn.Linear(4, 3))
+
+    methods = {"cbp": {"network": {"hidden": [True, False]}}}
+    with pytest.raises(StudyError, match=r"methods.cbp: .*no hidden units"):
+        compare(
+            replace(CLASSES, network=network), methods, tasks=1, seeds=1, out=tmp_path / "out", network={"hidden": True}
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_stream_that_has_some_seeds_only(tmp_path: Path) -> None:
+    problem = replace(CLASSES, stream={3: of_classes(3), 8: of_classes(8), 9: of_classes(9)}.__getitem__)
+    compare(problem, ["base"], tasks=1, seeds=[3, 8], out=tmp_path)
+    assert len(compare(problem, ["base"], tasks=1, seeds=[3, 8, 9], out=tmp_path).runs) == 3
 
 
 def test_what_comes_wrong_later_stops_with_its_place(tmp_path: Path) -> None:

@@ -95,10 +95,12 @@ class AnyPopulation(Learner):
             losses += loss
             values += value
             progress(step)
-        values = values / step if tasks[0].test is None else self._test(index, tasks)
-        known = {"accuracy": values} if self.metric is ACCURACY else {"accuracy": None, "metric": values}
+        tested = tasks[0].test is not None
+        values = self._test(index, tasks) if tested else values / step
+        # The loss is there anyhow, but that of a test is another.
+        compared = {} if self.metric is LOSS and not tested else {"metric": values}
         return TaskMetrics(
-            **({"accuracy": None} if self.metric is LOSS else known),
+            **({"accuracy": values} if self.metric is ACCURACY else {"accuracy": None, **compared}),
             loss=losses / step,
             dead=dead,
             rank=rank,

@@ -31,8 +31,8 @@ class Task:
 
     Args:
         batches: what is learned: pairs (inputs, targets), or a ``Dataset`` or ``DataLoader`` of such.
-        test: what the metric is measured on when the task has been learned, given likewise; None: on each batch before
-            it is learned.
+        test: what the metric is measured on when the task has been learned, given likewise, of a ``Dataset`` all
+            examples in their order; None: on each batch before it is learned.
     """
 
     batches: Any
@@ -107,7 +107,7 @@ class SeedStream:
     def _batches(self, task: Any, generator: Generator) -> TaskBatches:
         test = task.test if isinstance(task, Task) else None
         batches = _in_batches(task.batches if isinstance(task, Task) else task, self.batch_size)
-        return TaskBatches(batches, None if test is None else _in_batches(test, self.batch_size), generator)
+        return TaskBatches(batches, None if test is None else _whole(test, self.batch_size), generator)
 
 
 class TaskBatches:
@@ -193,6 +193,13 @@ def _in_batches(data: Any, size: int) -> Any:
     if isinstance(data, IterableDataset):
         return DataLoader(data, size, drop_last=True)
     return DataLoader(data, size, shuffle=True, drop_last=True) if isinstance(data, Dataset) else data
+
+
+def _whole(data: Any, size: int) -> Any:
+    """What has batches as it is, and of a data set all examples in batches, in their order."""
+    if isinstance(data, TensorDataset):
+        return list(zip(*(tensor.split(size) for tensor in data.tensors), strict=True))
+    return DataLoader(data, size) if isinstance(data, Dataset) else data
 
 
 class Made:

@@ -23,6 +23,7 @@ from supple.lab.study.assembly import methods_of
 from supple.lab.study.errors import StudyError
 from supple.lab.study.limits import ROW_IN_MEMORY
 from supple.lab.study.own_checks import (
+    Looked,
     check_lengths,
     check_loss,
     check_metric,
@@ -65,37 +66,45 @@ class OwnProblem(StudyProblem):
         super().__init__(study, **runtime)
         self.problem = problem
         self._samples: dict[str, tuple[nn.Module, torch.optim.Optimizer]] = {}
-        self._first: dict[int, list[list[tuple[Any, Tensor]]]] = {}
+        self._first: dict[int, Looked] = {}
 
     def stream(self, seed: int) -> SeedStream:
         """The stream of a seed."""
         with explained(f"stream of seed {seed}"):
             return SeedStream(self.problem.stream, seed, self.problem.batch_size)
 
-    def first(self, seed: int) -> list[list[tuple[Any, Tensor]]]:
-        """The first batches of the first tasks of a seed, as the stream gave them when it was asked first."""
+    def first(self, seed: int) -> Looked:
+        """The first batches of the first tasks and of the last, as the stream of a seed gave them when asked first."""
         if seed not in self._first:
             self._first[seed] = self._ask(seed)
         return self._first[seed]
 
-    def _ask(self, seed: int) -> list[list[tuple[Any, Tensor]]]:
-        """Asks the stream for the first batches of the first tasks; those of one task where it has only one."""
-        stream, found = self.stream(seed), []
-        for task in range(_CHECKED):
-            with explained(f"stream of seed {seed}, task {task}"):
+    def _ask(self, seed: int) -> Looked:
+        """Asks the stream for the first batches of the first tasks, and where it can be without those between, of the
+        last, as labels may become more; those of one task where it has only one.
+        """
+        stream, found = self.stream(seed), {}
+        last = {self.study.run.tasks - 1} if stream.indexed else set()
+        for number in sorted({*range(_CHECKED), *last}):
+            with explained(f"stream of seed {seed}, task {number}"):
                 try:
-                    found.append(list(itertools.islice(stream.task(task), _CHECKED)))
+                    task = stream.task(number)
                 except ValueError:
-                    if not task:
+                    if not number:
                         raise
-        if not found[0]:
-            raise StudyError(f"task 0 of seed {seed} has no batches")
+                    break
+                found[number] = {"batch": list(itertools.islice(task, _CHECKED))}
+                if task.test is not None:
+                    found[number]["test batch"] = list(itertools.islice(task.test, _CHECKED))
+            for part, some in found[number].items():
+                if not some:
+                    raise StudyError(f"task {number} of seed {seed} has no {part}es")
         return found
 
     @cached_property
     def _example(self) -> tuple[Any, Tensor]:
         """The first batch of the first seed."""
-        inputs, targets = self.first(self.study.run.seeds[0])[0][0]
+        inputs, targets = self.first(self.study.run.seeds[0])[0]["batch"][0]
         return tree_map(self._here, inputs), targets.to(self.device)
 
     def _here(self, leaf: Any) -> Any:
@@ -131,8 +140,10 @@ class OwnProblem(StudyProblem):
             optimizer = self.problem.optimizer(network.parameters())
             parts += [_name(type(optimizer)), sorted(optimizer.defaults.items())]
         digest = hashlib.sha256(repr(parts).encode())
-        for batch in itertools.chain(*self.first(0)):
-            for leaf in tree_leaves(batch):
+        with suppress(StudyError):  # of a stream that has other seeds only
+            looked = self.first(0)
+            batches = [batch for task in range(_CHECKED) for batch in looked.get(task, {}).get("batch", ())]
+            for leaf in tree_leaves(batches):
                 content = leaf.detach().cpu().contiguous().numpy().tobytes() if isinstance(leaf, Tensor) else repr(leaf)
                 digest.update(content if isinstance(content, bytes) else content.encode())
         return {"count": 0, "digest": digest.hexdigest()}
@@ -144,7 +155,7 @@ class OwnProblem(StudyProblem):
         check_lengths([self.stream(seed) for seed in seeds], self.steps(tasks, seeds[:1]))
         for column in {_section_text(column): column for column in columns}.values():
             self._check_network(column, seeds)
-        for column in {column.method: column for column in reversed(columns)}.values():
+        for column in {(column.method, repr(column.network)): column for column in reversed(columns)}.values():
             with explained(f"methods.{column.method}"):
                 population = self._population([column], seeds[:1])
                 if population.method is not None:
@@ -157,13 +168,17 @@ class OwnProblem(StudyProblem):
             check_same_network(seeds[0], *again)
             stack(self._make(column), seeds[:2])
         network, _ = self._sample(column)
-        for task, batches in enumerate(self.first(seeds[0])):
-            for step, (inputs, targets) in enumerate(batches):
-                place = f"task {task}, batch {step} of seed {seeds[0]}"
-                inputs, targets = tree_map(self._here, inputs), targets.to(self.device)
-                with undisturbed():
-                    output = check_loss(place, network, self.problem.loss, inputs, targets)
-                    check_metric(place, self.metric, output, targets)
+        training = network.training
+        for task, parts in self.first(seeds[0]).items():
+            for part, batches in parts.items():
+                network.train(training and part == "batch")
+                for step, (inputs, targets) in enumerate(batches):
+                    place = f"task {task}, {part} {step} of seed {seeds[0]}"
+                    inputs, targets = tree_map(self._here, inputs), targets.to(self.device)
+                    with undisturbed():
+                        output = check_loss(place, network, self.problem.loss, inputs, targets)
+                        check_metric(place, self.metric, output, targets)
+        network.train(training)
 
     def steps(self, tasks: int, seeds: Sequence[int]) -> list[int]:
         """Batches of each task of the first seed; StudyError if it has fewer tasks."""

@@ -15,22 +15,28 @@ from supple.lab.streams.tasks import SeedStream
 from supple.lab.study.errors import StudyError
 from supple.structure.tracing.run import arguments_of
 
-Batches = Sequence[tuple[Any, Tensor]]
+Looked = Mapping[int, Mapping[str, Sequence[tuple[Any, Tensor]]]]
+"""The first batches of some tasks by number: "batch" of what is learned, "test batch" of the test if there is one."""
 
 
-def check_stream(seed: int, first: Sequence[Batches], second: Sequence[Batches]) -> None:
-    """Compares the first batches of the first tasks with those that the stream gave when it was asked again."""
-    for task, (once, again) in enumerate(zip(first, second, strict=True)):
-        for step, pair in enumerate(zip(once, again, strict=False)):
-            leaves = [tree_leaves(batch) for batch in pair]
-            if not (len(leaves[0]) == len(leaves[1]) and all(map(_equal, *leaves))):
-                raise StudyError(
-                    f"task {task}, batch {step} of seed {seed} is another when the stream is asked for it again; "
-                    "everything random in it has to come from the seed (torch's own generator does, Python's and "
-                    "numpy's do not)"
-                )
-        if len(once) != len(again):
-            raise StudyError(f"task {task} of seed {seed} has other batches when the stream is asked for it again")
+def check_stream(seed: int, first: Looked, second: Looked) -> None:
+    """Compares the first batches of some tasks with those that the stream gave when it was asked again."""
+    for task, found in first.items():
+        if found.keys() != first[0].keys():
+            tested = "has a test, but task 0 has none" if len(found) > 1 else "has no test, but task 0 has one"
+            raise StudyError(f"task {task} of seed {seed} {tested}; give one to each task, or to none")
+        for part, once in found.items():
+            again = second.get(task, {}).get(part, ())
+            for step, pair in enumerate(zip(once, again, strict=False)):
+                leaves = [tree_leaves(batch) for batch in pair]
+                if not (len(leaves[0]) == len(leaves[1]) and all(map(_equal, *leaves))):
+                    raise StudyError(
+                        f"task {task}, {part} {step} of seed {seed} is another when the stream is asked for it again; "
+                        "everything random in it has to come from the seed (torch's own generator does, Python's and "
+                        "numpy's do not)"
+                    )
+            if len(once) != len(again):
+                raise StudyError(f"task {task} of seed {seed} has other batches when the stream is asked for it again")
 
 
 def check_lengths(streams: Sequence[SeedStream], expected: Sequence[int]) -> None:
@@ -98,7 +104,9 @@ def explained(place: str) -> Iterator[None]:
         yield
     except StudyError:
         raise
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except LookupError as error:
+        raise StudyError(f"{place}: {type(error).__name__}: {error}") from error  # of a KeyError the key is all
+    except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
         raise StudyError(f"{place}: {error}") from error
 
 
