@@ -33,13 +33,13 @@ class CPR(UnitMethod):
                clip(1 - sharpness (u - threshold), 0, 1)              transform="linear"
 
     so the less a unit learns the more it is moved, and one at or below the threshold by all of ``replacement_rate``.
-    Biases and the optimizer's state, but for copies of the weights, stay as they are. Layers are moved from the first to the last, so that a weight
+    Biases and the optimizer's state stay as they are. Layers are moved from the first to the last, so that a weight
     between two hidden layers is first shrunk, then moved toward a fresh draw. A step in which a layer's gradients are
     all 0 does not count for its average. ``reinitialized`` counts the units that were moved.
 
     Args:
         model: the network, ordinary or stacked.
-        optimizer: not used; taken so that all methods are made alike.
+        optimizer: its optimizer; copies of the weights that it keeps follow what the method changes.
         frequency: steps from one reset to the next, 1 or more.
         replacement_rate: how far a unit is moved at most, 0 to 1. At 0 nothing ever happens.
         sharpness: how sharply T falls, 0 or more.

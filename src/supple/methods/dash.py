@@ -39,7 +39,7 @@ class DASH(WeightMethod):
 
     Args:
         model: the network, ordinary or stacked.
-        optimizer: not used; taken so that all methods are made alike.
+        optimizer: its optimizer; copies of the weights that it keeps follow what the method changes.
         alpha: weight of the latest batch in the average, above 0 to 1.
         minimum: the least factor (the paper's lambda), 0 to 1.
         batches: the data so far: something to iterate over, or a function that gives it; may be told to
