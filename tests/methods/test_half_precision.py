@@ -180,3 +180,23 @@ def test_redrawn_values_follow_the_distribution(dtype):
     weight = model.weight.detach().double()
     assert float(weight.mean()) == pytest.approx(0.5, abs=4 * 0.1 / 300)
     assert float(weight.std()) == pytest.approx(0.1, rel=4 / math.sqrt(2) / 300)
+
+
+@every_half
+def test_what_blends_a_little_is_right_on_average(dtype):
+    """Twenty steps that take a thousandth of weights of 1, whose neighbours are further away."""
+    model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.ReLU(), nn.Linear(4, 5000, bias=False)).to(dtype)
+    nn.init.constant_(model[2].weight, 1.0)
+    units = supple.CPR(model, frequency=1, replacement_rate=1e-3, threshold=1e9, seed=1)
+    for _ in range(20):
+        model.zero_grad()
+        model(torch.ones(2, 3, dtype=dtype)).sum().backward()
+        units.step()
+    weights = nn.Linear(100, 100, bias=False, dtype=dtype)
+    nn.init.constant_(weights.weight, 1.0)
+    shrunk = supple.ShrinkAndRedraw(weights, shrink=0.999, perturb=0.0, toward="start", every=1, seed=1)
+    for _ in range(20):
+        shrunk.step()
+    for weight in (model[2].weight, weights.weight):
+        lost = 1 - float(weight.detach().double().mean())
+        assert lost == pytest.approx(1 - 0.999**20, rel=0.05)

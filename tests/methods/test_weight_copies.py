@@ -270,3 +270,32 @@ def test_the_mean_is_that_of_the_others(kind):
         others = squares[~changed[:, j], j] if kind == "units" else squares[~changed]
         torch.testing.assert_close(optimizer.state[weight]["exp_avg_sq"][i, j], others.mean())
     assert torch.equal(optimizer.state[weight]["exp_avg_sq"][~changed], squares[~changed])
+
+
+@pytest.mark.parametrize("state", ["keep", None])
+def test_copies_follow_units_that_are_moved_a_little_and_biases_that_absorb_a_mean(state):
+    """By as much as the weights, so that a schedule-free optimizer goes on from where they are."""
+    for make in (
+        lambda m, o: supple.CPR(m, o, frequency=6, replacement_rate=0.5, threshold=1e9, optimizer_state=state),
+        lambda m, o: supple.CBP(m, o, maturity=5, replacement_rate=0.1, absorb_mean=True, optimizer_state=state),
+    ):
+        model = network()
+        optimizer = schedulefree.SGDScheduleFree(model.parameters(), lr=1e-2)
+        optimizer.train()
+        method = make(model, optimizer)
+        fit(model, optimizer, method, range(5))
+        model.zero_grad()
+        fit(model, optimizer, None, range(5, 6))
+        before = [p.detach().clone() for p in model.parameters()]
+        copies = [optimizer.state[p]["z"].clone() for p in model.parameters()]
+        if isinstance(method, supple.CBP):
+            model(torch.randn(16, 8, generator=torch.Generator().manual_seed(5)))
+        method.step()
+        assert int(method.reinitialized.last) > 0
+        moved = [p.detach() - old for p, old in zip(model.parameters(), before, strict=True)]
+        came = [optimizer.state[p]["z"] - z for p, z in zip(model.parameters(), copies, strict=True)]
+        if isinstance(method, supple.CBP):
+            moved, came = moved[5:], came[5:]  # weights are replaced, where a copy takes the value itself
+        assert any(bool(one.any()) for one in moved)
+        for one, other in zip(moved, came, strict=True):
+            torch.testing.assert_close(one, other)

@@ -39,7 +39,7 @@ class CPR(UnitMethod):
 
     Args:
         model: the network, ordinary or stacked.
-        optimizer: not used; taken so that all methods are made alike.
+        optimizer: its optimizer; copies of the weights that it keeps follow what the method changes.
         frequency: steps from one reset to the next, 1 or more.
         replacement_rate: how far a unit is moved at most, 0 to 1. At 0 nothing ever happens.
         sharpness: how sharply T falls, 0 or more.

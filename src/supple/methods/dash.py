@@ -39,7 +39,7 @@ class DASH(WeightMethod):
 
     Args:
         model: the network, ordinary or stacked.
-        optimizer: not used; taken so that all methods are made alike.
+        optimizer: its optimizer; copies of the weights that it keeps follow what the method changes.
         alpha: weight of the latest batch in the average, above 0 to 1.
         minimum: the least factor (the paper's lambda), 0 to 1.
         batches: the data so far: something to iterate over, or a function that gives it; may be told to
@@ -153,8 +153,8 @@ class DASH(WeightMethod):
             return
         value, direction = precise(w.value), self._directions[w.name]
         kept = max(1, min(value.ndim - 1, 3))  # one cosine for a bias, for each row, for each pair of channels
-        vectors = (one.reshape(*one.shape[:kept], -1) for one in (value, direction))
-        cosine = nn.functional.cosine_similarity(*vectors, dim=-1)
+        vectors, along = (one.reshape(*one.shape[:kept], -1) for one in (value, direction))
+        cosine = nn.functional.cosine_similarity(vectors, along, dim=-1)
         self.skip(~cosine.reshape(len(cosine), -1).isfinite().all(dim=1), w.rows)
         minimum = self.minimum.view(-1, *(1,) * (cosine.ndim - 1)).to(cosine.dtype)
         factor = torch.where(cosine.isfinite(), torch.maximum(cosine, minimum).clamp(max=1), 1)

@@ -25,7 +25,7 @@ class L2(WeightMethod):
 
     Args:
         model: the network, ordinary or stacked.
-        optimizer: not used; taken so that all methods are made alike.
+        optimizer: its optimizer; copies of the weights that it keeps follow what the method changes.
         l2: share taken off a step, 0 to 1.
         shared: as of every :class:`supple.Method`: ``include``, ``exclude``, ``seed``.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -307,7 +308,8 @@ class Layer:
     def blend(self, share: Tensor) -> None:
         """Moves units toward fresh ones: incoming weights toward a new draw, outgoing weights toward 0.
 
-        Biases, normalizations and the optimizer's state stay as they are. Units that are moved are counted.
+        Biases, normalizations and the optimizer's state stay as they are, but for copies of the weights. In half
+        precision new values are rounded by chance, as each goes a little. Units that are moved are counted.
 
         Args:
             share: [rows, n], how far each goes, 0 to 1.
@@ -321,17 +323,37 @@ class Layer:
             view = self.view(part)
             old = precise(view[chosen.replica, chosen.unit])
             new = self._draw(part, chosen) if fresh else torch.zeros(())
-            chosen.put(view, torch.lerp(old, new.to(old), share.to(old).view(-1, *(1,) * (old.ndim - 1))))
+            new = torch.lerp(old, new.to(old), share.to(old).view(-1, *(1,) * (old.ndim - 1)))
+            if view.dtype in HALF:
+                numbers = self._uniform(part, chosen, "incoming rounded" if fresh else "outgoing rounded")
+                new = add_by_chance(torch.zeros_like(new, dtype=view.dtype), new, numbers)
+            with self._with_copies(part.tensor):
+                chosen.put(view, new)
 
     def _draw(self, part: Slice, chosen: Chosen) -> Tensor:
         """Fresh values of incoming weights, a function of their index in the parameter: [M, ...]."""
-        method, name, index = self.method, self.method.names[part.tensor], self._index(part, chosen)
-        seed = method.seed[chosen.replica].view((-1,) + (1,) * (index.ndim - 1))
-        key = random.purpose(*method.moment, "incoming", name)
-        drawn = method.distributions[name]
+        drawn = self.method.distributions[self.method.names[part.tensor]]
         if isinstance(drawn, Fixed):
-            return drawn.at(index)
-        return drawn.quantile(random.uniform_at(seed, key, method.time, index))
+            return drawn.at(self._index(part, chosen))
+        return drawn.quantile(self._uniform(part, chosen, "incoming"))
+
+    def _uniform(self, part: Slice, chosen: Chosen, purpose: str) -> Tensor:
+        """Random numbers of entries, a function of their index in the parameter: [M, ...] in (0, 1)."""
+        method, index = self.method, self._index(part, chosen)
+        seed = method.seed[chosen.replica].view((-1,) + (1,) * (index.ndim - 1))
+        key = random.purpose(*method.moment, purpose, method.names[part.tensor])
+        return random.uniform_at(seed, key, method.time, index)
+
+    @contextmanager
+    def _with_copies(self, name: str) -> Iterator[None]:
+        """Lets copies of a parameter that the optimizer keeps move as it does; they would pull it back else."""
+        method = self.method
+        copies = [] if method.memory is None else method.memory.copies(method.tensors[name])
+        before = method.whole(name).clone() if copies else method.whole(name)
+        yield
+        for copy in copies:
+            with opened({"copy": copy} if is_sharded(copy) else {}) as whole:
+                method.stack(whole.get("copy", copy)).add_(method.whole(name) - before)
 
     def _index(self, part: Slice, chosen: Chosen) -> Tensor:
         """Row-major index of entries in one network's parameter: [M, ...]."""
@@ -362,13 +384,14 @@ class Layer:
             bias = method.whole(consumer.bias)
             added = added.to(precise_type(bias.dtype))
             kept = added if chosen.valid is None else torch.where(chosen.valid.unsqueeze(1), added, 0)
-            if bias.dtype not in HALF:
-                bias.index_add_(0, chosen.replica, kept)
-                continue
-            total = kept.new_zeros(bias.shape).index_add_(0, chosen.replica, kept)
-            key = random.purpose(*method.moment, "absorb", self.group.name, consumer.bias)
-            numbers = random.uniform(method.seed, key, method.time, bias.shape[1])
-            bias.copy_(add_by_chance(bias, total, numbers))
+            with self._with_copies(consumer.bias):
+                if bias.dtype not in HALF:
+                    bias.index_add_(0, chosen.replica, kept)
+                    continue
+                total = kept.new_zeros(bias.shape).index_add_(0, chosen.replica, kept)
+                key = random.purpose(*method.moment, "absorb", self.group.name, consumer.bias)
+                numbers = random.uniform(method.seed, key, method.time, bias.shape[1])
+                bias.copy_(add_by_chance(bias, total, numbers))
 
     def view(self, part: Slice, tensor: Tensor | None = None) -> Tensor:
         """Gives the entries of a parameter or buffer that belong to the units.

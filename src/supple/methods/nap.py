@@ -38,7 +38,7 @@ class NaP(WeightMethod):
 
     Args:
         model: the network, ordinary or stacked.
-        optimizer: not used; taken so that all methods are made alike.
+        optimizer: its optimizer; copies of the weights that it keeps follow what the method changes.
         frequency: steps from one projection to the next, 1 or more.
         norms: "keep" leaves scales and shifts alone, "project" projects them.
         last_layer: whether the last layer is projected too.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from supple.functional.rounding import HALF, add_by_chance
 from supple.functional.utility import precise
 from supple.methods.arguments import choice
 from supple.methods.base import Required
@@ -105,4 +106,6 @@ class ShrinkAndRedraw(BoundaryMethod):
         """Shrinks one parameter and adds some of a fresh one."""
         added = precise(w.kept("start")) if self.toward == "start" else w.draw()
         new = precise(w.value) * w.each(self.shrink) + w.each(self.perturb) * added
+        if w.value.dtype in HALF:  # the nearest may be the old value, each time
+            new = add_by_chance(torch.zeros_like(w.value), new, w.uniform("rounded"))
         w.replace(torch.ones_like(w.value, dtype=torch.bool), new)

@@ -41,7 +41,7 @@ class SNR(UnitMethod):
         model: the network, ordinary or stacked.
         optimizer: its optimizer; needed for ``optimizer_state="fresh"``.
         threshold: age at which units are replaced at first, in examples, 1 or more.
-        percentile: share of a unit's silences, above 0 and below 1 (the paper's 1 - eta).
+        percentile: share of a unit's silences, 0 to 1 (the paper's 1 - eta).
         expansion: what a threshold that is too low is multiplied by, 1 or more.
         update_every: boundaries from one update of the thresholds to the next, 1 or more.
         minimum: the lowest threshold, in examples, 1 or more.

@@ -39,7 +39,7 @@ class WeightClipping(WeightMethod):
 
     Args:
         model: the network, ordinary or stacked.
-        optimizer: not used; taken so that all methods are made alike.
+        optimizer: its optimizer; copies of the weights that it keeps follow what the method changes.
         factor: multiple of the bound (the paper's kappa, the code's zeta), above 0.
         bound: "initial" or "fan_in".
         last_layer: whether the network's last layer is clipped too.
