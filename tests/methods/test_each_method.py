@@ -230,3 +230,37 @@ def test_what_is_maximized_is_the_negative_of_what_is_minimized(name):
             method.step()
         ends.append([parameter.detach() for parameter in model.parameters()])
     assert all(torch.equal(one, other) for one, other in zip(*ends, strict=True))
+
+
+@each
+def test_an_overflow_costs_a_step_and_spoils_nothing(name):
+    """The optimizer's step is left out, as by a GradScaler, and the method is called all the same."""
+    model = Net()
+    optimizer, method = make(name, model)
+    for step in range(12):
+        x, y = batch(step)
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        (loss + penalty_of(method, x, loss)).backward()
+        if step == 5:
+            for number, parameter in enumerate(one for one in model.parameters() if one.grad is not None):
+                parameter.grad.fill_((float("nan"), float("inf"), -float("inf"))[number % 3])
+        method.before_step()
+        if step != 5:
+            optimizer.step()
+        method.step()
+        assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+    method.load_state_dict(method.state_dict())
+
+
+@each
+def test_a_weight_that_is_not_finite_reaches_no_gradient(name):
+    model = Net()
+    _, method = make(name, model)
+    with torch.no_grad():
+        model.embed.weight[5, 0], model.embed.weight[5, 1] = float("nan"), float("inf")  # a row that is never read
+    x, y = batch(0)
+    loss = nn.functional.cross_entropy(model(x), y)
+    (loss + penalty_of(method, x, loss)).backward()
+    method.before_step()
+    assert all(bool(one.grad.isfinite().all()) for one in model.parameters() if one.grad is not None)

@@ -289,3 +289,28 @@ def test_a_matrix_that_says_nothing_at_the_start_is_acted_on_later(start: float)
         method.step()
     assert float(torch.linalg.matrix_norm(model.weight.detach(), 2)) == pytest.approx(1.0, abs=0.01)
     assert int(method.skipped) == 1
+
+
+@pytest.mark.filterwarnings("ignore:UPGD left")
+@pytest.mark.parametrize("scaling", ["global", "local"])
+def test_an_overflow_does_not_stay_in_a_utility(scaling: Any) -> None:
+    """The step is left out; after that, the weights go on as if its gradients had been 0."""
+    ends = []
+    for bad in (math.inf, math.nan, 0.0):
+        model = network()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        method = supple.UPGD(model, optimizer, std=0.01, scaling=scaling, seed=1)
+        for step in range(4):
+            backward(model)
+            if step == 2:
+                for parameter in model.parameters():
+                    parameter.grad.fill_(bad)  # type: ignore[union-attr]
+            method.before_step()
+            if step != 2:
+                optimizer.step()
+            method.step()
+        ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+        assert int(method.skipped) == (0 if bad == 0 else 4)
+    assert bool(ends[0].isfinite().all())
+    assert torch.equal(ends[0], ends[2])
+    assert torch.equal(ends[1], ends[2])

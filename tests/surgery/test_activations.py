@@ -447,3 +447,10 @@ def test_a_single_weight_has_moments_of_its_shape(change):
         if not number:
             assert change(model, optimizer)[2].weight.shape == (1, 2)
             assert optimizer.state[model[2].weight]["exp_avg_sq"].shape == (1, 2)
+
+
+def test_a_single_unit_is_not_normalized():
+    model = nn.Sequential(nn.Linear(4, 1), nn.ReLU(), nn.Linear(1, 2))
+    with pytest.raises(ValueError, match=r"0 cannot be changed: a layer normalization of a single unit is 0.*units="):
+        supple.surgery.layer_norm(model)
+    assert isinstance(model[0], nn.Linear)

@@ -186,3 +186,13 @@ def test_an_unknown_distribution_is_named():
     with pytest.raises(ValueError, match=r"not known what 1\.weight is drawn from.*supple\.Normal"):
         surgery.inject(model, optimizer, head="1")
     assert isinstance(model[1], Own)
+
+
+def test_a_changed_sequential_says_what_to_do():
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3), nn.ReLU(), nn.Linear(3, 2))
+    supple.surgery.crelu(model)
+    with pytest.raises(ValueError, match=r'which part of the Sequential is the head; say so: .*head="\.\.\."'):
+        supple.surgery.inject(model)
+    with pytest.raises(ValueError, match=r"An example of its input tells .*units=supple\.units\(model, example\)"):
+        supple.units(model)
+    assert len(supple.units(model, torch.zeros(1, 4))) == 2

@@ -98,7 +98,8 @@ class L2Init(Regularizer):
 
     def gradient(self, w: Weights) -> Tensor:
         """Works out the difference from the start, or what the other norms make of it."""
-        difference = precise(w.value) - precise(w.kept("start"))
+        # A weight that is not finite has no way back, and must not reach others through a norm of all gradients.
+        difference = (precise(w.value) - precise(w.kept("start"))).nan_to_num_(0, 0, 0)
         if self.norm == "l2":
             return difference
         return difference.sign_() if self.norm == "l1" else difference.clamp_(-1, 1)

@@ -120,8 +120,10 @@ class UPGD(Reshaping):
 
     def _act_before_step(self) -> None:
         self._most = torch.full((self.replicas,), -math.inf, device=self.device, dtype=torch.float64)
-        self._least = -self._most
+        self._least, self._sums = -self._most, dict[str, Tensor]()
         super()._act_before_step()
+        for sums in self._sums.values():
+            self.skip(~sums.isfinite())
 
         most = torch.where(self._most > 0, self._most, -self._least)
         self._scale = torch.where(most > 0, most, 1)
@@ -138,13 +140,17 @@ class UPGD(Reshaping):
         super().rule_before_step(w)
         decay, average = w.each(self.decay), w.kept("utility")
         added = 1 - decay if self.maximizes(w.parameter) else decay - 1  # of what is maximized the loss is the negative
-        average.mul_(decay).addcmul_(precise(w.value) * precise(w.grad), added)
+        utility = precise(w.value) * precise(w.grad)
+        if w.name not in self._sums:
+            self._sums[w.name] = torch.zeros_like(self._most)
+        self._sums[w.name][w.rows] += w.block.total(utility.reshape(len(utility), -1).sum(dim=1).to(self._most.dtype))
+        # What is not finite, as after an overflow, must not stay in the average.
+        average.mul_(decay).addcmul_(utility.nan_to_num_(0, 0, 0), added)
         if self.scaling == "global":
-            # What is not finite, as of a row that an overflow reached, must not stop the others.
-            known = w.whole(average).reshape(len(average), -1).nan_to_num(0, 0, 0)
+            whole = w.whole(average).reshape(len(average), -1)
             most, least = self._most[w.rows], self._least[w.rows]
-            torch.maximum(most, known.amax(dim=1).to(most.dtype), out=most)
-            torch.minimum(least, known.amin(dim=1).to(least.dtype), out=least)
+            torch.maximum(most, whole.amax(dim=1).to(most.dtype), out=most)
+            torch.minimum(least, whole.amin(dim=1).to(least.dtype), out=least)
 
     def rest(self, w: Weights) -> None:
         """Does not count a step in which a parameter has no gradient, so that its utility does not follow."""

@@ -90,4 +90,4 @@ class Wasserstein(Regularizer):
         whole = w.whole(w.value)
         flat = whole.reshape(len(whole), -1)
         target = placed_by_rank(flat, w.kept("sorted"))
-        return precise(w.value) - precise(w.part(target.view(whole.shape)))
+        return (precise(w.value) - precise(w.part(target.view(whole.shape)))).nan_to_num_(0, 0, 0)

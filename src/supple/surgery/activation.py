@@ -213,7 +213,7 @@ def layer_norm(
         The network.
 
     Raises:
-        ValueError: as :func:`crelu`, or if every layer has a normalization.
+        ValueError: as :func:`crelu`, or if every layer has a normalization, or a linear one a single unit.
 
     Example:
         >>> import torch, supple
@@ -230,6 +230,8 @@ def layer_norm(
         raise ValueError(f"every layer of hidden units of the {type(model).__name__} has a normalization already")
     for group in bare:
         producer = operation.producer(group)
+        if group.size == 1 and isinstance(producer, nn.Linear):
+            raise operation.refused(group, "a layer normalization of a single unit is 0 whatever it is")
         norm = nn.GroupNorm(1, group.size) if isinstance(producer, CONVOLUTIONS) else nn.LayerNorm(group.size)
         norm.to(producer.weight)
         operation.put_behind(group.name, "norm", norm)

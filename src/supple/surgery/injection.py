@@ -91,7 +91,14 @@ def inject(
             f"{', '.join(names)}"
         )
     if head is None:
-        inside = names[names.index(find_units(model)[-1].name.partition(".")[0]) :]
+        try:
+            last_hidden = find_units(model)[-1].name
+        except ValueError as error:
+            raise ValueError(
+                f"it cannot be told which part of the {type(model).__name__} is the head; say so: inject(model, "
+                f'optimizer, head="..."), or inject before other changes.\n{error}'
+            ) from error
+        inside = names[names.index(last_hidden.partition(".")[0]) :]
         modules = OrderedDict((str(number), model.get_submodule(name)) for number, name in enumerate(inside))
         old: nn.Module = nn.Sequential(modules)
     elif not head or head not in dict(model.named_modules()):

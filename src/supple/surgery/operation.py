@@ -63,7 +63,7 @@ class Operation:
         layer: Any = dict(self.model.named_modules()).get(group.name)
         whole = len(group.incoming) == 1 and group.incoming[0].tensor == f"{group.name}.weight"
         if not isinstance(layer, _LAYERS) or not whole or layer.weight.shape[0] != group.size:
-            raise self._refused(group, "they are not all that one Linear or Conv gives, as in gated layers")
+            raise self.refused(group, "they are not all that one Linear or Conv gives, as in gated layers")
         return layer
 
     def dim(self, group: UnitGroup) -> int:
@@ -96,7 +96,7 @@ class Operation:
             named = [part.tensor for part in (norm.scale, norm.shift, norm.running_mean) if part is not None]
             place = named[0].rpartition(".")[0] if named else ""
             if group.feature_after_norm is not None or not is_normalization(self.model.get_submodule(place)):
-                raise self._refused(
+                raise self.refused(
                     group, f"their activation function has parameters, or {place or 'a norm'} follows it"
                 )
         return place
@@ -136,7 +136,7 @@ class Operation:
             name = consumer.weight.tensor
             reader = self.model.get_submodule(name.rpartition(".")[0])
             if not isinstance(reader, _LAYERS) or getattr(reader, "groups", 1) != 1:
-                raise self._refused(group, f"{name} reads them, and only Linear and Conv can be widened")
+                raise self.refused(group, f"{name} reads them, and only Linear and Conv can be widened")
             self._widened.setdefault(name, []).append((consumer.weight, group.size, new, anew))
 
     def done(self) -> nn.Module:
@@ -221,7 +221,16 @@ class Operation:
             tensor = torch.cat((before, torch.cat(halves, dim=dim + 1).flatten(dim, dim + 2), behind), dim=dim)
         return tensor
 
-    def _refused(self, group: UnitGroup, reason: str) -> ValueError:
+    def refused(self, group: UnitGroup, reason: str) -> ValueError:
+        """Says that units cannot be changed, and how to leave them out.
+
+        Args:
+            group: the units.
+            reason: why.
+
+        Returns:
+            The error.
+        """
         return ValueError(
             f"the units of {group.name} cannot be changed: {reason}. Leave the layer out: "
             f"units=supple.Units([one for one in supple.units(model, example) if one.name != {group.name!r}])"
