@@ -427,6 +427,7 @@ def test_a_plan(tmp_path: Path) -> None:
         ({"methods": {"reset": {"part": "head"}}}, r"methods.reset: there is no setting 'part'. Did you mean parts\?"),
         ({"optimizer": {"name": "adamw"}}, "optimizer.name: there is no 'adamw'"),
         ({"measure": {"disturbances": 1}}, "measure.disturbances: there is no 'disturbances'"),
+        ({"methods": {"base": {"network": {"kind": ["resnet", "vit"]}}}}, "base.network.kind: all runs"),
         ({"network": {"kind": "resnt"}}, "network.kind is 'resnt': it has to be 'resnet'; leave it out for a vision"),
         ({"network": {"kind": "resnet", "widht": 3}}, r"network.widht: there is no 'widht'. Did you mean width\?"),
         ({"network": {"kind": "resnet", "width": "3"}}, "network.width is '3': Input should be a valid integer"),

@@ -267,6 +267,9 @@ def kind_of(study: Study) -> str:
 
 def _changed(section: _AnySection, changes: Mapping[str, Any], where: str) -> _AnySection:
     """A section in which some settings are others."""
+    known = getattr(section, "kind", None)
+    if isinstance(section, ImageNetwork) and changes.get("kind", known) != known:
+        raise StudyError(f"{where}.kind: all runs of a study have the kind of [network]; write a study file for each")
     try:
         return type(section)(**{**section.model_dump(), **changes})
     except ValidationError as error:
