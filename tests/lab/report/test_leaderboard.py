@@ -78,6 +78,16 @@ def test_unknown_methods_and_settings_are_named():
         leaderboard.contestants(["c_chain"])
 
 
+def test_a_method_that_has_the_name_of_another_does_not_take_its_place(tmp_path, monkeypatch):
+    (tmp_path / "heirs.py").write_text("import supple\nclass Heir(supple.SWR):\n    'Acts as SWR does.'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for kinds in (["heirs:Heir"], ["swr", "heirs:Heir"]):
+        with pytest.raises(StudyError, match=r"heirs:Heir calls itself 'swr', as another method does"):
+            leaderboard.contestants(kinds)
+    # The same class by its place is the same method.
+    assert list(leaderboard.contestants(["base", "supple.methods.swr:SWR"])) == ["base", "swr"]
+
+
 def test_ranks_are_averaged_over_problems():
     """By hand: equal means share the ranks that they take, and the highest mean is first."""
     means = [np.array([0.9, 0.8, 0.7, 0.8]), np.array([0.1, 0.4, 0.3, 0.2])]

@@ -339,6 +339,21 @@ def test_a_function_that_trains_by_itself(tmp_path: Path) -> None:
         compare(learn, methods, tasks=4, seeds=[3, 5], out=tmp_path, optimizer={"lr": 0.2})
 
 
+def test_a_function_has_to_make_the_method(tmp_path: Path) -> None:
+    def forgetful(seed: int, make: Any) -> Iterator[float]:
+        yield from (1.0, 2.0)
+
+    compare(forgetful, ["base"], tasks=2, seeds=1, out=tmp_path / "base")
+    with pytest.raises(RuntimeError, match=r"seed 0 was trained without its method, cbp; .*make\(model, optimizer\)"):
+        compare(forgetful, ["base", "cbp"], tasks=2, seeds=1, out=tmp_path / "cbp")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="torch finds no CUDA device"):
+        compare(CLASSES, ["base"], tasks=1, seeds=1, out=tmp_path, device="cuda")
+
+
 def batches(count: int = 2, high: int = 3, features: int = 4) -> Any:
     return [(torch.randn(BATCH, features), torch.randint(high, (BATCH,))) for _ in range(count)]
 

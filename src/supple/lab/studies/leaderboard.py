@@ -58,7 +58,13 @@ def contestants(kinds: Sequence[str] = ()) -> dict[str, Settings]:
         elif ":" in kind:
             method = method_class(kind)
             assert method is not None
-            found[method.about.name] = {"kind": kind}
+            name = method.about.name
+            if name in found or (name in known and registry.METHODS.get(name) is not method):
+                raise StudyError(
+                    f"--methods: {kind} calls itself {name!r}, as another method does; give it a name of its own, such "
+                    'as about = dataclasses.replace(supple.SWR.about, name="mine", label="Mine")'
+                )
+            found[name] = {"kind": kind}
         elif kind in known:
             found[kind] = {"kind": kind}
         else:

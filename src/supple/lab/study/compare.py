@@ -91,6 +91,8 @@ def compare(
         >>> len(results.tasks)  # three settings, two seeds, four tasks
         24
     """
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device is {device!r}, but torch finds no CUDA device; leave it out to train on the CPU")
     folder = Path(out)
     named = isinstance(problem, str)
     entries = methods if isinstance(methods, Mapping) else {name: {} for name in methods}

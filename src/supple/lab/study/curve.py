@@ -66,8 +66,8 @@ class CurveTrainer(Trainer):
     known.
     """
 
-    def __init__(self, curve: Curve, column: Column, seed: int, run: int) -> None:
-        self._curve, self._column, self._seed, self._run = curve, column, seed, run
+    def __init__(self, curve: Curve, column: Column, seed: int, run: int, tasks: int) -> None:
+        self._curve, self._column, self._seed, self._run, self._tasks = curve, column, seed, run, tasks
         self._points: Iterator[float] | None = None
         self._read, self._reinitialized = 0, 0
 
@@ -87,6 +87,12 @@ class CurveTrainer(Trainer):
             before, self._reinitialized = self._reinitialized, self._count()
             on_step(0)
         self._read = self.stage + 1
+        # It may be made late, after training without it, but not never.
+        if self._read == self._tasks and method_class(self._column.kind) is not None and not self._maker.made:
+            raise ValueError(
+                f"the run of seed {self._seed} was trained without its method, {self._column.kind}; the function has "
+                "to make it: make(model, optimizer)"
+            )
         row = {
             **dict.fromkeys(OWN_SCHEMA),
             "run": self._run,
@@ -153,7 +159,7 @@ class CurveProblem(StudyProblem):
     def trainer(self, columns: Sequence[Column], seeds: Sequence[int], runs: Sequence[int]) -> CurveTrainer:
         """What trains a run; there is one column, and one seed."""
         (column,), (seed,), (run,) = columns, seeds, runs
-        return CurveTrainer(self.curve, column, seed, run)
+        return CurveTrainer(self.curve, column, seed, run, self.study.run.tasks)
 
     def rate(self, columns: Sequence[Column], seeds: Sequence[int], seconds: float) -> float:
         """Numbers a second, from the first of a run, however long it takes."""
