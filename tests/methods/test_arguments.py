@@ -278,3 +278,14 @@ def test_a_switch_is_no_word_and_no_number_and_neither_is_the_other(name: str) -
                 make(**{setting: value})
         # What every method is given here is one that it takes.
         make(**{setting: default})
+
+
+def test_a_boundary_counts_what_it_reinitialized_itself() -> None:
+    model = network()
+    method = supple.Reset(model, layers=0, every=3, seed=0)
+    size = sum(p.numel() for p in model.parameters())
+    counts = []
+    for act in (method.boundary, method.boundary, method.step, method.step, method.step, method.boundary, method.step):
+        act()
+        counts.append((int(method.reinitialized.last) / size, int(method.reinitialized.total) / size))
+    assert counts == [(1, 1), (1, 2), (0, 2), (0, 2), (1, 3), (1, 4), (0, 4)]

@@ -257,6 +257,8 @@ class Method(Settings, State):
         if not self.acts_at_boundary:
             raise RuntimeError(f"{type(self).__name__} does not act at boundaries; it needs step() only")
         self.boundaries += 1
+        self._last.zero_()
+        self._last_step = self.steps
         self.moment, self.time = (type(self).__name__, "boundary"), self.boundaries
         self._act_at_boundary()
 
@@ -422,7 +424,7 @@ class Method(Settings, State):
         return self._group_by_id.get(id(parameter), {})
 
     def count(self, number: Tensor, rows: Rows = ALL) -> None:
-        """Counts what was reinitialized in this step.
+        """Counts what was reinitialized in this step, or at this boundary.
 
         Args:
             number: int64, one for each of the rows.

@@ -21,8 +21,8 @@ class Reinitialized(NamedTuple):
     """How many entries or units were reinitialized.
 
     Attributes:
-        last: by the last step; int64, a scalar, or [R] for a stacked network.
-        total: by all steps so far; the same shape.
+        last: by the last step or boundary; int64, a scalar, or [R] for a stacked network.
+        total: by all so far; the same shape.
     """
 
     last: Tensor
@@ -86,7 +86,7 @@ class State(ABC):
 
     @property
     def reinitialized(self) -> Reinitialized:
-        """How many entries (or hidden units) the last step and all steps so far reinitialized, as tensors."""
+        """How many entries (or hidden units) the last step or boundary, and all so far, reinitialized, as tensors."""
         last = self._last if self.steps == self._last_step else torch.zeros_like(self._last)
         return Reinitialized(self._public(last), self._public(self._total))
 
