@@ -182,8 +182,8 @@ def test_a_folder_keeps_the_size_of_its_parts(tmp_path: Path, thread_workers: No
 
 FULL_DISK = """
 import resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
-sys.argv[1:] = ["run", *sys.argv[1:]]
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+sys.argv[1:] = ["run", *sys.argv[2:]]
 from supple.lab.cli import main
 main()
 """
@@ -197,7 +197,19 @@ def test_after_a_full_disk_it_goes_on(finished: Path, tmp_path: Path) -> None:
     text = STUDY.replace("tasks = 12", "tasks = 2").replace("disturbances = 1", "")
     study.write_text(text.replace("[methods.cbp]\nmaturity = 5\nreplacement_rate = 0.02\n", ""))
     folder = tmp_path / "out"
-    command = [sys.executable, "-c", FULL_DISK, str(study), "--out", str(folder), "--processes", "1"]
+    checkpoint, *others = sorted((one.stat().st_size for one in finished.rglob("*") if one.is_file()), reverse=True)
+    assert others[0] < checkpoint == (finished / "parts" / "0000" / CHECKPOINT).stat().st_size
+    command = [
+        sys.executable,
+        "-c",
+        FULL_DISK,
+        str(checkpoint - 1),
+        str(study),
+        "--out",
+        str(folder),
+        "--processes",
+        "1",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"Error: cannot write {folder}/parts/0000/{CHECKPOINT}: " in done.stderr
