@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
+from typer.testing import CliRunner
 
 from supple.lab import compare
+from supple.lab.commands import app
 from supple.lab.data import mnist10k
 from supple.lab.streams import SeedStream
 from supple.lab.studies import (
@@ -239,6 +241,17 @@ def test_five_classes_and_one_take_turns(tmp_path: Path) -> None:
         for one, label in zip((255 * x).round(), y.tolist(), strict=True):
             assert any(np.array_equal(one.numpy().reshape(-1), pixels[row]) for row in (label, label + 100))
     compare(problem, ["base"], tasks=2, seeds=2, out=tmp_path / "out", examples=4)
+
+
+def test_the_plan_of_a_problem_that_needs_data(tmp_path: Path) -> None:
+    labels = np.arange(2000) % 100
+    records = np.zeros((2000, 3074), dtype=np.uint8)
+    records[:, :2] = np.stack([labels // 5, labels], axis=1)
+    (tmp_path / "train.bin").write_bytes(records.tobytes())
+    options = ["--tasks", "2", "--seeds", "1", "--methods", "base", "--data-dir", str(tmp_path), "--no-verify"]
+    result = CliRunner().invoke(app, ["plan", "five_plus_one/full", *options])
+    assert result.exit_code == 0, result.output
+    assert "1 runs of 1,250 steps" in result.output
 
 
 def test_control_changes_for_an_agent_that_goes_on(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from supple.lab.commands.options import Device, Where, plain_errors
+from supple.lab.commands.options import DataDir, Device, Verify, Where, plain_errors
 from supple.lab.commands.scale import (
     Data,
     Epochs,
@@ -41,6 +41,8 @@ def plan_command(
     methods: Methods = None,
     epochs: Epochs = None,
     data_name: Data = None,
+    data_dir: DataDir = None,
+    verify: Verify = True,
     precision: Precision = None,
     device: Where = Device.cpu,
     graphs: Graphs = False,
@@ -50,8 +52,8 @@ def plan_command(
 ) -> None:
     """Say what running a study will take here: runs, parts, memory and time, from a measurement of seconds.
 
-    Takes the options of [bold]supple run[/]. Nothing is downloaded and nothing
-    is kept.
+    Takes the options of [bold]supple run[/]. Nothing is kept. Images are not
+    read but by a problem of your own, which is made with its data.
 
     [bold]Examples[/]
 
@@ -73,7 +75,7 @@ def plan_command(
             memory=allowed,
             part_size=part_size,
         )
-        found = estimate(config, noise_problem(chosen, **config.runtime))
+        found = estimate(config, noise_problem(chosen, data_dir, verify, **config.runtime))
     Console().print(_table(found, config))
 
 

@@ -95,7 +95,8 @@ def compare(
         raise ValueError(f"device is {device!r}, but torch finds no CUDA device; leave it out to train on the CPU")
     folder = Path(out)
     named = isinstance(problem, str)
-    entries = methods if isinstance(methods, Mapping) else {name: {} for name in methods}
+    named = [methods] if isinstance(methods, str) else methods
+    entries = named if isinstance(named, Mapping) else {name: {} for name in named}
     content = {
         "title": title or folder.name,
         "problem": {"kind": problem if named else "own", **(arguments or {})},

@@ -44,10 +44,15 @@ def open_problem(
     return kind(study, *images, **runtime)
 
 
-def noise_problem(study: Study, **runtime: Any) -> StudyProblem:
-    """The problem of a study, with noise in place of images, for measuring what it takes."""
+def noise_problem(
+    study: Study, data_dir: str | PathLike[str] | None = None, verify: bool = True, **runtime: Any
+) -> StudyProblem:
+    """The problem of a study, with noise in place of images, for measuring what it takes.
+
+    One of one's own is made with the data that it has.
+    """
     if isinstance(study, OwnStudy):
-        return _own(study, **runtime)
+        return open_problem(study, data_dir, verify, **runtime)
     problem: Any = study.problem
     kind = PROBLEMS[problem.kind]
     return kind(study, *(_noise(problem.data, part == "test") for part in kind.sets), **runtime)
