@@ -259,7 +259,7 @@ def test_regression_is_compared_by_its_loss_or_a_metric_of_its_own(tmp_path: Pat
     assert (results.outcome.column, results.outcome.lower, results.outcome.share) == ("loss", True, False)
     assert results.tasks["accuracy"].null_count() == results.tasks["metric"].null_count() == 2 * TASKS
     error = Metric("mean |error|", lambda output, targets: (output - targets).abs().mean(), lower=True)
-    results = compare(replace(problem, metric=error), ["base"], tasks=TASKS, seeds=2, out=tmp_path / "metric")
+    results = compare(replace(problem, metric=error), "base", tasks=TASKS, seeds=2, out=tmp_path / "metric")
     assert results.outcome.column == "metric"
     # A mean is at most the root of the mean of squares.
     assert (results.tasks["metric"] <= results.tasks["loss"].sqrt() + 1e-6).all()

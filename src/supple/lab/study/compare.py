@@ -25,7 +25,7 @@ from supple.lab.study.worker import Worker
 
 def compare(
     problem: Problem | Curve | Callable[[int, Any], Any] | str,
-    methods: Mapping[str, Mapping[str, Any]] | Sequence[str],
+    methods: Mapping[str, Mapping[str, Any]] | Sequence[str] | str,
     *,
     tasks: int,
     seeds: int | Sequence[int],
@@ -52,7 +52,7 @@ def compare(
             file names it. What is named is trained in a process a core, all else in this one.
         methods: for each name the settings of its method, of which a list is a grid; ``kind`` where the name is not
             that of the method, and ``network`` or ``optimizer``, what differs for it from those below. "base" is plain
-            training. Or only names of methods, which then have their defaults.
+            training. Or only names of methods, or one, which then have their defaults.
         tasks: how many tasks each run learns.
         seeds: how many, or which.
         out: folder of the results.
@@ -95,8 +95,9 @@ def compare(
         raise ValueError(f"device is {device!r}, but torch finds no CUDA device; leave it out to train on the CPU")
     folder = Path(out)
     named = isinstance(problem, str)
-    named = [methods] if isinstance(methods, str) else methods
-    entries = named if isinstance(named, Mapping) else {name: {} for name in named}
+    if isinstance(methods, str):
+        methods = [methods]
+    entries = methods if isinstance(methods, Mapping) else {name: {} for name in methods}
     content = {
         "title": title or folder.name,
         "problem": {"kind": problem if named else "own", **(arguments or {})},
