@@ -59,12 +59,26 @@ def add_by_chance(tensor: Tensor, change: Tensor, uniform: Tensor) -> Tensor:
     Returns:
         Same shape and type as ``tensor``.
     """
-    total = tensor.double().add_(change)
-    step = spacing(total, tensor.dtype)
-    steps = total / step
+    return round_by_chance(tensor.double().add_(change), tensor.dtype, uniform)
+
+
+def round_by_chance(value: Tensor, dtype: torch.dtype, uniform: Tensor) -> Tensor:
+    """Numbers in half precision, each as one of its two neighbours there, as :func:`add_by_chance` has sums.
+
+    Args:
+        value: any floating-point type and shape.
+        dtype: float16 or bfloat16.
+        uniform: float32 random numbers in (0, 1), same shape.
+
+    Returns:
+        Same shape, of the type.
+    """
+    value = value.double()
+    step = spacing(value, dtype)
+    steps = value / step
     below = steps.floor()
     rounded = (uniform < steps.sub_(below)).to(torch.float64).add_(below).mul_(step)
-    return torch.where(total.abs() < torch.finfo(tensor.dtype).max, rounded, total).to(tensor.dtype)
+    return torch.where(value.abs() < torch.finfo(dtype).max, rounded, value).to(dtype)
 
 
 def perturbation(value: Tensor, noise: Tensor, std: Tensor) -> Tensor:

@@ -30,10 +30,9 @@ class Isometry(Regularizer):
     ``decoupled=False`` :meth:`before_step` adds the gradient to that of the loss.
 
     It acts on the weights of two and more dimensions, but not on embeddings and normalizations; ``include`` and
-    ``exclude`` say otherwise.
-    A convolution's weight is the matrix [out, in * height * width], a transposed one's [in, out * height * width]. A
-    weight that holds several matrices one below the other (of queries, keys and values, or of the gates of an LSTM) is
-    taken apart.
+    ``exclude`` say otherwise. A convolution's weight is the matrix [out, in * height * width], a transposed one's
+    [in, out * height * width]. A weight that holds several matrices one below the other (of queries, keys and values,
+    or of the gates of an LSTM) is taken apart.
 
     Args:
         model: the network, ordinary or stacked.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from supple.functional import random
 from supple.functional.initial import Fixed
-from supple.functional.rounding import HALF, add_by_chance, precise_type
+from supple.functional.rounding import HALF, add_by_chance, precise_type, round_by_chance
 from supple.functional.sharding import is_sharded, opened
 from supple.functional.utility import (
     lowest_order,
@@ -326,7 +326,7 @@ class Layer:
             new = torch.lerp(old, new.to(old), share.to(old).view(-1, *(1,) * (old.ndim - 1)))
             if view.dtype in HALF:
                 numbers = self._uniform(part, chosen, "incoming rounded" if fresh else "outgoing rounded")
-                new = add_by_chance(torch.zeros_like(new, dtype=view.dtype), new, numbers)
+                new = round_by_chance(new, view.dtype, numbers)
             with self._with_copies(part.tensor):
                 chosen.put(view, new)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from supple.functional.rounding import HALF, add_by_chance
+from supple.functional.rounding import HALF, round_by_chance
 from supple.functional.utility import precise
 from supple.methods.arguments import choice
 from supple.methods.base import Required
@@ -107,5 +107,5 @@ class ShrinkAndRedraw(BoundaryMethod):
         added = precise(w.kept("start")) if self.toward == "start" else w.draw()
         new = precise(w.value) * w.each(self.shrink) + w.each(self.perturb) * added
         if w.value.dtype in HALF:  # the nearest may be the old value, each time
-            new = add_by_chance(torch.zeros_like(w.value), new, w.uniform("rounded"))
+            new = round_by_chance(new, w.value.dtype, w.uniform("rounded"))
         w.replace(torch.ones_like(w.value, dtype=torch.bool), new)

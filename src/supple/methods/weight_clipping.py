@@ -34,8 +34,8 @@ class WeightClipping(WeightMethod):
 
     A bias, and whatever else starts from a constant, has the bound of the last weight before it in the order of the
     parameters; with "fan_in" so has all that has one dimension, with "initial" a bias that is drawn has its own.
-    Normalization layers and embeddings are left alone unless ``include`` names them;
-    the authors' code clips a normalization's scale to the bound of the weight before it, far below 1.
+    Normalization layers and embeddings are left alone unless ``include`` names them; the authors' code clips a
+    normalization's scale to the bound of the weight before it, far below 1.
 
     Args:
         model: the network, ordinary or stacked.

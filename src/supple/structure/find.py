@@ -104,10 +104,7 @@ def units(model: nn.Module, example: Any = None) -> Units:
         )
     if not found:
         reasons = "".join(f"\n  {item.name}: {item.reason}" for item in found.excluded)
-        more = (
-            ""
-            if example is not None or not is_chain(model)
-            else ("An example of its input tells what modules do with units: units=supple.units(model, example). ")
-        )
-        raise ValueError(f"{kind} has no hidden units that can be replaced.{reasons}\n{more}{_BY_HAND}")
+        tells = "An example of its input tells what modules do with units: units=supple.units(model, example). "
+        remedy = tells + _BY_HAND if example is None and is_chain(model) else _BY_HAND
+        raise ValueError(f"{kind} has no hidden units that can be replaced.{reasons}\n{remedy}")
     return found

@@ -28,8 +28,14 @@ from supple.methods.arguments import choice
 from supple.metrics import hits
 from supple.optim.one_cycle import one_cycle
 
-RESETS = (*ViT.parts, "momentum")
-"""What can be reset: the whole network, parts of it that it has, or only the optimizer's state."""
+
+def resets(network: Any) -> tuple[str, ...]:
+    """What can be reset of a network, or of one that a study describes: its parts, or only the optimizer's state."""
+    return (*network.parts, "momentum")
+
+
+RESETS = resets(ViT)
+"""What can be reset of the network that has the most parts."""
 
 Schedule = Literal["one_cycle", "steps"]
 """How the step size goes during the training on an addition's classes."""
@@ -107,7 +113,7 @@ class ClassIncrementalTraining(Learner):
         choice("precision", precision, ("float32", "bfloat16"))
         choice("schedule", schedule, get_args(Schedule))
         for part in reset:
-            choice("reset", part, (*network.parts, "momentum"))
+            choice("reset", part, resets(network))
         self.stream = stream
         self.weight_decay, self.schedule, self.cycle_momentum = weight_decay, schedule, cycle_momentum
         self.restore, self.reset, self.precision = restore, tuple(reset), precision

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -56,8 +56,8 @@ def _as(default: Any, value: Any) -> Any:
     return float(value) if isinstance(value, int) and isinstance(default, float) else value
 
 
-def check_settings(kind: str, settings: Mapping[str, Any]) -> None:
-    """Checks settings by making the method for a very small network.
+def check_settings(kind: str, settings: Mapping[str, Any], parts: Sequence[str] = RESETS) -> None:
+    """Checks settings by making the method for a very small network; ``parts`` are what can be reset.
 
     Raises TypeError if one is of another type, and ValueError if one is unknown or out of range.
     """
@@ -69,8 +69,8 @@ def check_settings(kind: str, settings: Mapping[str, Any]) -> None:
         _check_type(name, value, known[name])
     if kind == RESET:
         for part in str(settings.get("parts", "network")).split("+"):
-            if part not in RESETS:
-                raise ValueError(f"parts: {nearest(part, RESETS)} Several are joined by +.")
+            if part not in parts:
+                raise ValueError(f"parts: {nearest(part, parts)} Several are joined by +.")
     _check_by_making(kind, tuple(settings.items()))
 
 

@@ -66,6 +66,7 @@ class OwnProblem(StudyProblem):
         super().__init__(study, **runtime)
         self.problem = problem
         self._samples: dict[str, tuple[nn.Module, torch.optim.Optimizer]] = {}
+        self._costs: dict[str, tuple[int, int]] = {}
         self._first: dict[int, Looked] = {}
 
     def stream(self, seed: int) -> SeedStream:
@@ -210,9 +211,12 @@ class OwnProblem(StudyProblem):
         return self._cost(column)[0]
 
     def _cost(self, column: Column) -> tuple[int, int]:
-        network, _ = self._sample(column)
-        with undisturbed():
-            return step_cost(network, self.problem.loss, *self._example)
+        key = _section_text(column)
+        if key not in self._costs:
+            network, _ = self._sample(column)
+            with undisturbed():
+                self._costs[key] = step_cost(network, self.problem.loss, *self._example)
+        return self._costs[key]
 
     def trainer(self, columns: Sequence[Column], seeds: Sequence[int], runs: Sequence[int]) -> PopulationTrainer:
         """What trains a part."""

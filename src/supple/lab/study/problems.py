@@ -58,7 +58,7 @@ def noise_problem(
     return kind(study, *(_noise(problem.data, part == "test") for part in kind.sets), **runtime)
 
 
-def _own(study: OwnStudy, given: Any = None, files: Mapping[str, Any] | None = None, **runtime: Any) -> StudyProblem:
+def _own(study: OwnStudy, given: Any, files: Mapping[str, Any], **runtime: Any) -> StudyProblem:
     """The problem of a study: what was given, or what the factory makes that the study names.
 
     ``files``, where its data are, is told to a factory that asks for it. StudyError if it cannot be made.
@@ -77,7 +77,7 @@ def _own(study: OwnStudy, given: Any = None, files: Mapping[str, Any] | None = N
             raise StudyError(f"problem {kind!r} cannot be imported: {error}") from error
         try:
             asked = inspect.signature(factory).parameters
-            more = {name: value for name, value in (files or {}).items() if name in asked}
+            more = {name: value for name, value in files.items() if name in asked}
             given = factory(**{**more, **study.problem.arguments})
         except TypeError as error:
             raise StudyError(f"problem {kind!r} cannot be made: {error}") from error

@@ -49,6 +49,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
+from supple.lab.population.class_incremental import RESETS, resets
 from supple.lab.study import limits
 from supple.lab.study.errors import StudyError, explain, nearest
 from supple.lab.study.methods import RESET, check_settings, method_class, settings_in_full
@@ -170,7 +171,7 @@ class Study(Section):
                 f"{where}: {kind} is for problems of kind 'class_incremental', but this one is {self.problem.kind!r}"
             )
         try:
-            check_settings(kind, given)
+            check_settings(kind, given, resets(network) if isinstance(network, ImageNetwork) else RESETS)
         except (TypeError, ValueError) as error:
             raise StudyError(f"{where}: {error}") from error
         if isinstance(self.problem, ClassIncremental) and isinstance(network, ImageNetwork):
@@ -179,9 +180,6 @@ class Study(Section):
             except ValueError as error:
                 place = f"{where}.network" if sections["network"] else "network"
                 raise StudyError(f"{place}: {error}") from error
-            for part in str(given.get("parts", "network")).split("+") if kind == RESET else ():
-                if part not in (known := (*network.parts, "momentum")):
-                    raise StudyError(f"{where}: parts: {nearest(part, known)} Several are joined by +.")
         return Column(name, kind, settings_in_full(kind, given), network, optimizer, point.text)
 
 
