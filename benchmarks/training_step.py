@@ -10,8 +10,8 @@ average is
 with f the share of steps at which it acts: 1/2048 for SWR, 1/16 for ReDo, 1 for what does the same at every step, 0 for
 what acts only where the data change, which is then timed as its acting step; for CBP it is that of a layer's
 replacements once the units are older than the 500 steps of maturity, which are left out here (maturity 0). What a
-method adds is its own step and, where it reads features, has a term of the loss or works before the optimizer, what
-that adds to training.
+method adds is its own work, before and after the optimizer's step, and, where it reads features or has a term of the
+loss, what that adds to training.
 
     python benchmarks/training_step.py --quick    # small networks, some seconds
     python benchmarks/training_step.py --method swr cbp --mode eager autocast --device cuda
@@ -112,8 +112,8 @@ class Run:
     def step(self, x: Tensor, y: Tensor, acts: bool = False) -> None:
         """One training step, timed in its two parts; ``acts`` says whether the method acts at it."""
         method, term = self.method, isinstance(self.method, Penalty)
-        before = method is not None and method.acts_before_step
-        kind = method is not None and (term or before or bool(method.needs().readers)), acts
+        kind = method is not None and (term or bool(method.needs().readers)), acts
+        own = 0.0
         start = self.wait()
         self.optimizer.zero_grad()
         with torch.autocast(self.device, torch.bfloat16, enabled=self.mode == "autocast"):
@@ -121,14 +121,16 @@ class Run:
             if term:
                 loss = loss + method.penalty(x, loss=loss)
         loss.backward()
-        if before:
+        if method is not None and method.acts_before_step:
+            before = self.wait()
             method.before_step()
+            own = self.wait() - before
         self.optimizer.step()
         middle = self.wait()
-        self.training[kind].append(middle - start)
+        self.training[kind].append(middle - start - own)
         if method is not None:
             method.step()
-            self.own[kind].append(self.wait() - middle)
+            self.own[kind].append(own + self.wait() - middle)
 
     def boundary(self, x: Tensor, y: Tensor) -> None:
         """Lets the method act as where the data change, timed."""

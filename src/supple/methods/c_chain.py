@@ -75,7 +75,7 @@ class CChain(Penalty):
         needs="penalty() in the loss",
         keeps="two copies of the weights",
         common=("window",),
-        cost=(1.307, 1.397),
+        cost=(1.314, 1.469),
     )
 
     def __init__(

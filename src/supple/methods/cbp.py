@@ -113,7 +113,7 @@ class CBP(UnitMethod):
         keeps="a number or two a unit",
         since="0.1",
         common=("decay",),
-        cost=(0.004, 0.012),
+        cost=(0.009, 0.003),
     )
 
     def __init__(

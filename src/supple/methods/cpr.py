@@ -79,7 +79,7 @@ class CPR(UnitMethod):
         needs="gradients",
         keeps="a number a unit",
         common=("sharpness", "decay"),
-        cost=(0.018, 0.015),
+        cost=(0.006, 0.005),
     )
 
     def __init__(

@@ -75,7 +75,7 @@ class FIRE(BoundaryMethod):
         source="Han et al. (ICLR 2026, arXiv 2602.08040)",
         needs="boundary()",
         common=("iterations",),
-        cost=(0, 0),
+        cost=(0.001, 0),
     )
 
     def __init__(

@@ -71,7 +71,7 @@ class InFeR(Penalty):
         needs="penalty() in the loss",
         keeps="a copy of the weights, and the heads",
         common=("heads",),
-        cost=(1.245, 1.245),
+        cost=(1.34, 1.395),
     )
 
     def __init__(

@@ -73,7 +73,7 @@ class Isometry(Regularizer):
         ranges={"strength": (1e-5, 0.01)},
         source="Rosseau et al. (ICML 2026, arXiv 2606.09762)",
         needs="the step size",
-        cost=(0.18, 0.282),
+        cost=(0.23, 0.354),
     )
 
     pieces = "replicas"

@@ -55,7 +55,7 @@ class L2(WeightMethod):
         ranges={"l2": (1e-6, 1e-2)},
         source="Loshchilov and Hutter (ICLR 2019), equation 1",
         since="0.1",
-        cost=(0.008, 0.012),
+        cost=(0.005, 0.004),
     )
 
     def __init__(

@@ -74,7 +74,7 @@ class NaP(WeightMethod):
         ranges={"frequency": (1, 2000)},
         source="Lyle et al. (NeurIPS 2024, arXiv 2407.01800)",
         keeps="a number a matrix",
-        cost=(0.031, 0.047),
+        cost=(0.008, 0.009),
     )
 
     def __init__(

@@ -68,7 +68,7 @@ class Parseval(Isometry):
         source="Chung et al. (NeurIPS 2024, arXiv 2412.07224)",
         needs="before_step()",
         common=("groups",),
-        cost=(0.224, 0.287),
+        cost=(0.207, 0.304),
     )
 
     def __init__(

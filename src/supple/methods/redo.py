@@ -81,7 +81,7 @@ class ReDo(UnitMethod):
         source="Sokar et al. (ICML 2023), algorithm 1",
         needs="features",
         since="0.1",
-        cost=(0.001, 0.002),
+        cost=(0.001, 0.003),
     )
 
     def __init__(

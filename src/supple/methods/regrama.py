@@ -66,7 +66,7 @@ class ReGraMa(UnitMethod):
         ranges={"frequency": (64, 4096), "threshold": (5e-3, 0.5)},
         source="Liu et al. (arXiv 2505.24061)",
         needs="gradients",
-        cost=(0.001, 0),
+        cost=(0, 0),
     )
 
     def __init__(

@@ -58,7 +58,7 @@ class ShrinkAndPerturb(L2):
         ranges={"l2": (1e-6, 1e-2), "variance": (1e-10, 1e-5)},
         source="Ash and Adams (NeurIPS 2020), section 4; at every step: Dohare et al. (Nature 632, 2024)",
         since="0.1",
-        cost=(0.095, 0.162),
+        cost=(0.095, 0.12),
     )
 
     pieces = "outputs"

@@ -83,7 +83,7 @@ class SNR(UnitMethod):
         needs="features, boundary()",
         keeps="a history and two numbers a unit",
         common=("minimum", "maximum", "update_every"),
-        cost=(0.006, 0.071),
+        cost=(0.003, 0.002),
     )
 
     def __init__(

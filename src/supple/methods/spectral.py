@@ -81,7 +81,7 @@ class Spectral(Regularizer):
         needs="before_step()",
         keeps="a vector a matrix",
         common=("power", "iterations"),
-        cost=(0, 0.032),
+        cost=(0.027, 0.042),
     )
 
     pieces = "replicas"

@@ -80,7 +80,7 @@ class TRAC(Reshaping):
         needs="gradients, before_step()",
         keeps="a copy of the weights",
         common=("first", "eps"),
-        cost=(0.063, 0.137),
+        cost=(0.05, 0.062),
     )
 
     def __init__(

@@ -82,7 +82,7 @@ class UPGD(Reshaping):
         source="Elsayed and Mahmood (ICLR 2024, arXiv 2404.00781)",
         needs="gradients, before_step(), the step size",
         keeps="a number a weight",
-        cost=(0.316, 0.254),
+        cost=(0.16, 0.193),
     )
 
     def __init__(

@@ -72,7 +72,7 @@ class WeightClipping(WeightMethod):
         strength=(),
         ranges={"factor": (1.0, 5.0)},
         source="Elsayed et al. (RLC 2024, arXiv 2407.01704)",
-        cost=(0.036, 0.064),
+        cost=(0.008, 0.01),
     )
 
     def __init__(
