@@ -15,6 +15,7 @@ from supple.functional import random
 from supple.functional.rounding import HALF, add_by_chance
 from supple.functional.sharding import block_of, is_sharded, local
 from supple.functional.utility import precise
+from supple.methods.optimizer_parts import GroupsByParameter
 
 OLD = -(1 << 30)
 """The time of birth of an entry that was never replaced."""
@@ -245,7 +246,7 @@ class Ages:
         self.born: dict[Tensor, Tensor] = {}
         self.users: set[int] = set()
         self.hook: Any = None
-        self._groups: tuple[Any, dict[Tensor, Any]] = ([], {})
+        self._groups = GroupsByParameter()
         self._rules: dict[Tensor, Rule] = {}
         self._seen: dict[Tensor, Any] = {}
         self._chances: dict[Tensor, tuple[Tensor, str]] = {}
@@ -262,17 +263,8 @@ class Ages:
         Returns:
             (settings, moments, how many steps the parameter has seen); None before any, or where something is missing.
         """
-        groups = [(number, group) for number, one in enumerate(self._members) for group in one.param_groups]
-        key = [(group, len(group["params"])) for _, group in groups]
-        known = self._groups[0]
-        # Groups are compared by identity: an optimizer that loads a state makes new ones.
-        if len(key) != len(known) or any(a is not b or n != m for (a, n), (b, m) in zip(key, known, strict=True)):
-            found: dict[Tensor, Any] = {}
-            for number, group in groups:
-                for one in group["params"]:
-                    found.setdefault(one, []).append((number, group))
-            self._groups = key, found
-        places = [(group, self._members[n].state.get(parameter, {})) for n, group in self._groups[1].get(parameter, ())]
+        groups = self._groups.of(self._members, parameter)
+        places = [(group, self._members[number].state.get(parameter, {})) for number, group in groups]
         return rule.remembered(places, parameter)
 
     def mark(

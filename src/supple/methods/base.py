@@ -25,7 +25,7 @@ from supple.methods.arguments import (
     refuse_unknown,
 )
 from supple.methods.attaching import Attachment, saved_distributions
-from supple.methods.optimizer_parts import members, unwrapped_optimizer
+from supple.methods.optimizer_parts import GroupsByParameter, members, unwrapped_optimizer
 from supple.methods.optimizer_state import OptimizerMemory, OptimizerState
 from supple.methods.seeds import common_seed, note_first_step, processes
 from supple.methods.settings import About, Settings
@@ -147,8 +147,7 @@ class Method(Settings, State):
             self._process_group = data_parallel
         self.model = model
         self.optimizer = None if optimizer is None else unwrapped_optimizer(optimizer)
-        self._groups_of: Any = None
-        self._group_by_id: dict[int, dict[str, Any]] = {}
+        self._groups = GroupsByParameter()
         self.stacked = isinstance(model, Stacked)
         self.replicas = model.replicas if isinstance(model, Stacked) else 1
         if self.stacked and any(map(is_sharded, model.parameters())):
@@ -416,12 +415,8 @@ class Method(Settings, State):
 
     def _group(self, parameter: nn.Parameter) -> dict[str, Any]:
         """The optimizer's group of a parameter; empty where there is none."""
-        groups = () if self.optimizer is None else self.optimizer.param_groups
-        # Loading a state puts other groups in place.
-        if self._groups_of is not groups or id(parameter) not in self._group_by_id:
-            self._groups_of = groups
-            self._group_by_id = {id(p): group for group in groups for p in group["params"]}
-        return self._group_by_id.get(id(parameter), {})
+        groups = self._groups.of(() if self.optimizer is None else (self.optimizer,), parameter)
+        return groups[0][1] if groups else {}
 
     def count(self, number: Tensor, rows: Rows = ALL) -> None:
         """Counts what was reinitialized in this step, or at this boundary.

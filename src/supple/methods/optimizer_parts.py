@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -50,6 +51,46 @@ def members(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
             if isinstance(value, torch.optim.Optimizer) and not any(value is other for other in found):
                 found.append(value)
     return found
+
+
+class GroupsByParameter:
+    """Looks up the groups of optimizers by parameter, and remembers them until an optimizer has others."""
+
+    def __init__(self) -> None:
+        self._lists: list[list[dict[str, Any]]] = []
+        self._groups: list[dict[str, Any]] = []
+        self._sizes: list[int] = []
+        self._found: dict[Tensor, list[tuple[int, dict[str, Any]]]] = {}
+
+    def of(
+        self, optimizers: Sequence[torch.optim.Optimizer], parameter: Tensor
+    ) -> Sequence[tuple[int, dict[str, Any]]]:
+        """Finds the groups that hold a parameter.
+
+        Args:
+            optimizers: where to look; the same ones each time.
+            parameter: the parameter.
+
+        Returns:
+            For each group the place of its optimizer and the group itself.
+        """
+        lists = [one.param_groups for one in optimizers]
+        same = sum(map(len, lists)) == len(self._groups) and all(map(operator.is_, lists, self._lists))
+        if not same or parameter not in self._found:
+            self._look(lists)
+        return self._found.get(parameter, ())
+
+    def _look(self, lists: list[list[dict[str, Any]]]) -> None:
+        groups = [group for one in lists for group in one]
+        sizes = [len(group["params"]) for group in groups]
+        # Some make the list anew each time, of the same groups; an optimizer that loads a state has other groups.
+        if sizes != self._sizes or not all(map(operator.is_, groups, self._groups)):
+            self._groups, self._sizes, self._found = groups, sizes, {}
+            for place, one in enumerate(lists):
+                for group in one:
+                    for parameter in group["params"]:
+                        self._found.setdefault(parameter, []).append((place, group))
+        self._lists = lists
 
 
 def tensors_of(
