@@ -70,6 +70,23 @@ def gpt(seed):
     return GPT().double()
 
 
+class Padded(nn.Module):
+    """A network whose padding has no gradient where it is looked up, and one where it is put out."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.up, self.down = nn.Embedding(11, 8, padding_idx=-11), nn.Linear(8, 9), nn.Linear(9, 8)
+        self.activation, self.head = nn.ReLU(), nn.Linear(8, 11, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, tokens):
+        return self.head(self.down(self.activation(self.up(self.embedding(tokens)))))
+
+
+def padded(seed):
+    return Padded().double()
+
+
 class Stubborn(nn.Module):
     """A network that decides by its values, as ``torch.func.vmap`` cannot, and replaces its buffer by another."""
 
@@ -108,6 +125,7 @@ NETWORKS = {
     "mlp": (mlp, classes(7)),
     "conv": (conv, classes(2, 8, 8)),
     "gpt": (gpt, tokens),
+    "padded": (padded, tokens),
     "one after the other": (stubborn, classes(7)),
 }
 SETTINGS = {
@@ -172,7 +190,7 @@ def together_and_alone(kind, name, optimizer, settings, steps=50):
     return counts
 
 
-QUICK = {("conv", "cbp"), ("gpt", "redo"), ("one after the other", "cbp")}
+QUICK = {("conv", "cbp"), ("gpt", "redo"), ("padded", None), ("one after the other", "cbp")}
 
 
 @pytest.mark.one_in(3)

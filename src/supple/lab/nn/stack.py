@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from supple.functional.initial import Distribution
@@ -174,9 +177,12 @@ class StackedModule(Stacked):
             return output, {name: tensor for name, tensor in state.items() if tensor is not before[name]}
 
         dims = tree_map(lambda value: 0 if isinstance(value, Tensor) else None, given)
-        # Of attention's kernels for CPUs, vmap knows the one of plain products only.
-        kernels = nullcontext() if self.seeds.is_cuda else sdpa_kernel(SDPBackend.MATH)
-        with kernels:
+        with ExitStack() as ways:
+            if not self.seeds.is_cuda:
+                # Of attention's kernels for CPUs, vmap knows the one of plain products only.
+                ways.enter_context(sdpa_kernel(SDPBackend.MATH))
+            if any(getattr(module, "padding_idx", None) is not None for module in one.modules()):
+                ways.enter_context(_PaddingApart())
             output, replaced = torch.vmap(compute, (0, dims), randomness="different")(state, given)
         for name, tensor in replaced.items():
             state[name].copy_(tensor)
@@ -221,6 +227,21 @@ class StackedModule(Stacked):
                     )
                 return False
         return True
+
+
+class _PaddingApart(TorchFunctionMode):
+    """Keeps gradients from the rows of padding in embeddings, which vmap does for the first network only."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function is F.embedding:
+            given = inspect.signature(function).bind(*args, **kwargs).arguments
+            padding = given.pop("padding_idx", None)
+            if padding is not None:
+                looked_up = function(**given)
+                padded = given["input"] == padding % len(given["weight"])
+                return torch.where(padded.unsqueeze(-1), looked_up.detach(), looked_up)
+        return function(*args, **kwargs)
 
 
 def stack(make: Callable[[int], nn.Module], seeds: Sequence[int] | Tensor, example: Any = None) -> StackedModule:
