@@ -15,7 +15,7 @@ from supple.structure.wrapping import unwrapped
 
 _BY_HAND = (
     "Describe the hidden units by hand: supple.Units([supple.UnitGroup(...), ...]) with the names of the weights that "
-    "come in and go out, and pass it as units=..."
+    "come in and go out, and pass it as units=..., or let a method hidden_units() of the model give it"
 )
 
 

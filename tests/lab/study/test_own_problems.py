@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from small_studies import killed_and_whole
@@ -122,6 +123,75 @@ def test_an_optimizer_that_looks_at_whole_networks_steps_each_alone(tmp_path: Pa
     assert results.tasks["dead"].null_count() == 4
 
 
+def decayed_where_matrices(parameters: Any) -> torch.optim.Optimizer:
+    """As everybody writes it: what has two dimensions decays."""
+    held = list(parameters)
+    groups = [([p for p in held if p.ndim >= 2], 3.0), ([p for p in held if p.ndim < 2], 0.0)]
+    return torch.optim.AdamW([{"params": some, "weight_decay": decay} for some, decay in groups], lr=0.05)
+
+
+def clipped_by_a_hook(parameters: Any) -> torch.optim.Optimizer:
+    held = list(parameters)
+    optimizer = torch.optim.SGD(held, lr=0.5)
+
+    def clip(*unused: Any) -> None:
+        nn.utils.clip_grad_norm_(held, 0.05)
+
+    optimizer.register_step_pre_hook(clip)
+    return optimizer
+
+
+def clipped_in_a_step_of_its_own(parameters: Any) -> torch.optim.Optimizer:
+    held = list(parameters)
+    optimizer, step = torch.optim.SGD(held, lr=0.5), torch.optim.SGD.step
+
+    def clipped() -> None:
+        nn.utils.clip_grad_norm_(held, 0.05)
+        step(optimizer)
+
+    optimizer.step = clipped  # type: ignore[method-assign, assignment]
+    return optimizer
+
+
+def half_frozen(seed: int) -> nn.Module:
+    network = precise(seed)
+    network[0].requires_grad_(False)  # type: ignore[index]
+    return network
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ({"optimizer": decayed_where_matrices}, 1),
+        ({"optimizer": clipped_by_a_hook}, 2),
+        ({"optimizer": clipped_in_a_step_of_its_own}, 2),
+        ({"network": half_frozen, "optimizer": lambda ps: sgd([p for p in ps if p.requires_grad])}, 1),
+    ],
+)
+def test_optimizers_as_people_make_them(change: Any, parts: int, tmp_path: Path) -> None:
+    problem = replace(PRECISE, **change)
+    results = compare(problem, {"swr": {"frequency": 4, "factor": 0.2}}, tasks=2, seeds=2, out=tmp_path, examples=0)
+    assert results.runs["part"].n_unique() == parts
+    for run, seed in enumerate((0, 1)):
+        rows = results.tasks.filter(run=run).select("accuracy", "loss").rows()
+        expected = plain_loop(problem, "swr", {"frequency": 4, "factor": 0.2}, seed, 2)
+        for row, other in zip(rows, expected, strict=True):
+            assert row == pytest.approx(other, rel=1e-4, abs=1e-5)
+
+
+class Remembering(nn.Module):
+    """A network with a buffer that its state leaves out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = make_network(0)
+        self.register_buffer("level", torch.zeros(4), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.level = 0.9 * self.level + 0.1 * x.detach().mean(0)
+        return self.layers(x - self.level)
+
+
 class PowerCut(Exception):
     pass
 
@@ -147,7 +217,9 @@ def test_what_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
             raise PowerCut
         return nn.functional.cross_entropy(output, targets)
 
-    network = lambda seed: nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Dropout(0.3), nn.Linear(9, 3))  # noqa: E731
+    def network(seed: int) -> nn.Module:
+        return nn.Sequential(Remembering(), nn.Linear(3, 9), nn.ReLU(), nn.Dropout(0.3), nn.Linear(9, 3))
+
     problem = Problem(network, lambda p: torch.optim.Adam(p, 0.01), one_from_another, loss)
     options: dict[str, Any] = {"tasks": 5, "seeds": 2, "examples": 6}
     methods = {"base": {}, "swr": {"frequency": 3, "factor": 0.2}}
@@ -339,6 +411,11 @@ def test_a_function_that_trains_by_itself(tmp_path: Path) -> None:
         compare(learn, methods, tasks=4, seeds=[3, 5], out=tmp_path, optimizer={"lr": 0.2})
 
 
+def test_a_curve_is_of_numbers(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="task 1 of the curve of seed 3 is None, no number"):
+        compare(lambda seed, make: [1.0, None], ["base"], tasks=2, seeds=[3], out=tmp_path)
+
+
 def test_a_function_has_to_make_the_method(tmp_path: Path) -> None:
     def forgetful(seed: int, make: Any) -> Iterator[float]:
         yield from (1.0, 2.0)
@@ -367,7 +444,64 @@ def growing(seed: int) -> nn.Module:
     return nn.Sequential(nn.Linear(4, 2 + made), nn.ReLU(), nn.Linear(2 + made, 3))
 
 
+def of_python(seed: int) -> Iterator[Any]:
+    """Batches that are drawn, when they are asked for, from Python's own generator, seeded."""
+    python_random.seed(seed)
+    for _ in range(2):
+        yield [(torch.full((BATCH, 4), python_random.random()), torch.randint(3, (BATCH,))) for _ in range(2)]
+
+
+class Drawing:
+    """Tasks of which each takes from one generator of the seed what it needs."""
+
+    def __init__(self, seed: int) -> None:
+        self.generator = numpy.random.default_rng(seed)
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, task: int) -> Any:
+        return [(torch.tensor(self.generator.normal(size=(BATCH, 4))).float(), torch.zeros(BATCH).long())]
+
+
+def with_a_schedule(parameters: Any) -> torch.optim.Optimizer:
+    optimizer = torch.optim.SGD(parameters, lr=0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
+    optimizer.register_step_post_hook(lambda *unused: schedule.step())
+    return optimizer
+
+
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "Python's generator, which seeds share": (
+        {"stream": of_python},
+        r"task 1, batch 0 of seed 0 is another .*after other tasks and seeds; .*numpy.random.default_rng\(\[seed, task",
+    ),
+    "a generator that tasks share": ({"stream": Drawing}, "task 0, batch 0 of seed 0 is another .*after other tasks"),
+    "labels out of range with another seed": (
+        {"stream": lambda seed: [batches(high=3 + seed, count=9), batches()]},
+        r"task 0, batch \d of seed 1: the loss of outputs float32 \[5, 3\] and targets int64 \[5\] from \d to 3",
+    ),
+    "an optimizer with a closure": ({"optimizer": torch.optim.LBFGS}, "optimizer: LBFGS computes the loss several"),
+    "an optimizer with a schedule": ({"optimizer": with_a_schedule}, "optimizer: it has a schedule of the step size"),
+    "a metric that is a number": (
+        {"metric": Metric("mine", lambda output, targets: 0.5)},
+        "the metric mine is 0.5; it has to be a tensor without dimensions",
+    ),
+    "a metric of something else": (
+        {"metric": Metric("mine", lambda output, targets: output[BATCH])},
+        "task 0, batch 0 of seed 0: the metric mine cannot be computed: index 5 is out of bounds",
+    ),
+    "inputs of numpy": (
+        {"stream": lambda seed: [[(numpy.zeros((5, 4)), torch.zeros(5).long())]] * 2},
+        "task 0, batch 0 of seed 0: the network does not take inputs",
+    ),
+    "classes in either dimension": (
+        {
+            "network": lambda seed: nn.Conv1d(2, 3, 1),
+            "stream": lambda seed: [[(torch.randn(BATCH, 2, 3), torch.randint(3, (BATCH, 3)))]] * 2,
+        },
+        r"metric: classes may be dimension 1 or the last of outputs of shape \(5, 3, 3\)",
+    ),
     "other shapes for each seed": (
         {"network": lambda seed: make_network(seed, 2 + seed)},
         r"network: networks of one stack differ in values only, but 0.weight is .* in make\(1\)",
@@ -428,12 +562,12 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a loss that is no scalar": (
         {"loss": lambda output, targets: nn.functional.cross_entropy(output, targets, reduction="none")},
-        r"the loss of .* is float32 \[5\]; it has to be a scalar",
+        r"the loss of .* is float32 \[5\]; it has to be a tensor without dimensions",
     ),
     "a loss of nothing": ({"loss": lambda output, targets: output.detach().mean()}, "does not depend on the network"),
     "a metric that is no scalar": (
         {"metric": Metric("mine", lambda output, targets: output)},
-        r"the metric mine is float32 \[5, 3\]; it has to be a scalar",
+        r"the metric mine is float32 \[5, 3\]; it has to be a tensor without dimensions",
     ),
     "no units": ({"network": lambda seed: nn.Sequential(nn.Linear(4, 3))}, "methods.cbp: .*no hidden units"),
     "an optimizer of nothing": ({"optimizer": lambda p, rate: sgd(p, rate)}, "optimizer: .*rate"),
@@ -505,6 +639,66 @@ def test_a_call_is_gone_on_with_by_a_call_only(tmp_path: Path) -> None:
     study = load(tmp_path).study
     with pytest.raises(StudyError, match="was given in a call of supple"):
         running.run(RunConfig(study, "mine", tmp_path))
+
+
+@pytest.mark.filterwarnings("ignore:2 networks")
+def test_inputs_of_every_kind(tmp_path: Path) -> None:
+    """Sequences of unequal length, a mask without examples, a number, nothing, half precision and counts as targets."""
+
+    class Reader(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.activation, self.down = nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 1)
+
+        def forward(self, x: torch.Tensor, mask: torch.Tensor, scale: float, nothing: None) -> torch.Tensor:
+            assert nothing is None
+            hidden = self.activation(self.up(x.float()))
+            return self.down(scale * (mask @ hidden).mean(1))
+
+    def stream(seed: int) -> Any:
+        return [
+            [
+                (
+                    {"x": torch.randn(BATCH, t, 4).bfloat16(), "mask": torch.ones(t, t), "scale": 2.0, "nothing": None},
+                    torch.randint(9, (BATCH,)),
+                )
+                for t in (3, 5, 4)
+            ]
+        ] * 2
+
+    def loss(output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return nn.functional.poisson_nll_loss(output[:, 0], targets.float())
+
+    results = compare(
+        Problem(lambda seed: Reader(), sgd, stream, loss), ["base", "cbp"], tasks=2, seeds=2, out=tmp_path
+    )
+    assert results.outcome.name == "loss"
+    assert results.tasks["dead"].is_between(0, 1).all()
+    # As if the units were read in a loop over the batches.
+    torch.manual_seed(0)
+    reader = Reader()
+    features = [torch.relu(reader.up(batch["x"][0 * BATCH :].float())) for batch, _ in stream_of(stream, 0)]
+    dead = (torch.cat([one.flatten(0, 1) for one in features]) <= 0).all(0).float().mean().item()
+    first = results.tasks.join(results.runs, on="run").filter(seed=0, method="base", task=0)
+    assert first["dead"].item() == pytest.approx(dead)
+
+
+def stream_of(stream: Any, seed: int) -> Any:
+    """The first task as a study gives it."""
+    return supple.lab.streams.tasks.SeedStream(stream, seed).task(0)
+
+
+def test_what_a_module_keeps_beside_its_tensors_is_told(tmp_path: Path) -> None:
+    class Counting(nn.Linear):
+        calls = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            return super().forward(x)
+
+    problem = replace(CLASSES, network=lambda seed: nn.Sequential(Counting(4, 3)))
+    with pytest.warns(UserWarning, match=r"network: calls of 0 changes while it computes.*register_buffer"):
+        compare(problem, ["base"], tasks=1, seeds=1, out=tmp_path)
 
 
 @pytest.mark.slow

@@ -186,21 +186,28 @@ class AnyPopulation(Learner):
                     "need as many"
                 )
             try:
-                yield tree_map(lambda *leaves: torch.stack(leaves).to(self.device), *there)
+                yield tree_map(self._stacked, *there)
             except (RuntimeError, ValueError) as error:
                 raise ValueError(
-                    f"task {index}, batch {step}: the batches of seeds {', '.join(map(str, seeds))} differ in shape "
-                    f"({error})"
+                    f"task {index}, batch {step}: the batches of seeds {', '.join(map(str, seeds))} do not fit "
+                    f"together ({error})"
                 ) from error
             step += 1
+
+    def _stacked(self, *leaves: Any) -> Any:
+        """What the seeds give for one argument, [S, ...]; what is no tensor has to be the same."""
+        if isinstance(leaves[0], Tensor):
+            return torch.stack(leaves).to(self.device)
+        if any(leaf != leaves[0] for leaf in leaves):
+            raise ValueError(f"{leaves[0]!r} is no tensor, and is something else for another seed")
+        return leaves[0]
 
     def _measure(self, inputs: Sequence[Any]) -> tuple[Tensor | None, Tensor | None]:
         """Share of dead units, and rank of the last features, of each network [R]; None where there are no units."""
         if not self.measured_on:
             return None, None
-        x = tree_map(lambda *leaves: torch.cat(leaves, dim=1), *inputs)
         if self._probe is None:
-            self._probe = self._prepared(tree_map(_first, x))
+            self._probe = self._prepared(tree_map(_first, inputs[0]))
         one, found, shapes = self._probe
         if not found:
             return None, None
@@ -208,7 +215,9 @@ class AnyPopulation(Learner):
         for r in range(self.replicas):
             if self.stacked is not None:
                 _load(one, self.stacked, r)
-            features = _features(one, found, x, len(self.streams) * r // self.replicas)
+            seed = len(self.streams) * r // self.replicas
+            each = [_features(one, found, tree_map(lambda leaf, s=seed: _entry(leaf, s), x)) for x in inputs]
+            features = [torch.cat(group) for group in zip(*each, strict=True)]
             dying = [
                 dead_units(some, shape.saturated, shape.tolerance) for some, shape in zip(features, shapes, strict=True)
             ]
@@ -240,17 +249,29 @@ class AnyPopulation(Learner):
 
 
 def usual_metric(output: Any, targets: Tensor) -> Metric:
-    """Accuracy where the output of one network has a number for each class of whole targets, else the loss."""
+    """Accuracy where the output of one network has a number for each class of whole targets, else the loss.
+
+    ValueError if two dimensions of the output can be the classes.
+    """
     whole = not targets.is_floating_point() and not targets.is_complex()
     if not (whole and isinstance(output, Tensor) and output.ndim == targets.ndim + 1):
         return LOSS
-    shapes = (output.shape[:-1], (*output.shape[:1], *output.shape[2:]))
-    return ACCURACY if targets.shape in shapes else LOSS
+    fitting = [
+        dim
+        for dim in {1, output.ndim - 1}
+        if output.shape[dim] > 1 and output.shape[:dim] + output.shape[dim + 1 :] == targets.shape
+    ]
+    if len(fitting) > 1:
+        raise ValueError(
+            f"classes may be dimension 1 or the last of outputs of shape {tuple(output.shape)} with targets of shape "
+            f"{tuple(targets.shape)}; say what is compared, with metric=supple.lab.Metric(...)"
+        )
+    return ACCURACY if fitting else LOSS
 
 
-def _features(one: nn.Module, found: Any, x: Any, seed: int) -> list[Tensor]:
-    """What the hidden units of a network put out on the examples of one of the seeds, [E, n] a group."""
-    arguments, keywords = arguments_of(tree_map(lambda leaf: leaf[seed], x))
+def _features(one: nn.Module, found: Any, x: Any) -> list[Tensor]:
+    """What the hidden units of a network put out on a batch, [E, n] a group."""
+    arguments, keywords = arguments_of(x)
     return [torch.cat(calls) for calls in read_units(one, found, lambda: one(*arguments, **keywords), flat)]
 
 
@@ -266,5 +287,9 @@ def _detached(leaf: Any) -> Any:
     return leaf.detach() if isinstance(leaf, Tensor) else leaf
 
 
+def _entry(leaf: Any, seed: int) -> Any:
+    return leaf[seed] if isinstance(leaf, Tensor) else leaf
+
+
 def _first(leaf: Any) -> Any:
-    return leaf[0] if isinstance(leaf, Tensor) else leaf
+    return _entry(leaf, 0)

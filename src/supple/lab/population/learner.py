@@ -16,8 +16,9 @@ class Learner:
 
     def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer, method: Method | None) -> None:
         held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        if not all(id(parameter) in held for parameter in network.parameters()):
-            raise ValueError("the optimizer does not hold all parameters of the network")
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        if not all(id(parameter) in held for parameter in trained):
+            raise ValueError("the optimizer does not hold all parameters of the network that are trained")
         if method is not None and method.model is not network:
             raise ValueError(f"{method!r} was made for another network")
         self.network, self.optimizer, self.method = network, optimizer, method
@@ -30,9 +31,11 @@ class Learner:
             self.method.boundary()
 
     def state_dict(self) -> dict[str, Any]:
-        """States of the three; tensors are those that are trained, and no copies."""
+        """States of the three, and buffers that are not in the network's; tensors are no copies."""
+        state = dict(self.network.state_dict())
         return {
-            "network": dict(self.network.state_dict()),
+            "network": state,
+            "buffers": {name: buffer for name, buffer in self.network.named_buffers() if name not in state},
             "optimizer": self.optimizer.state_dict(),
             "method": None if self.method is None else self.method.state_dict(),
         }
@@ -42,6 +45,8 @@ class Learner:
         if (state["method"] is None) != (self.method is None):
             raise ValueError("the state is of training with a method, or this training has one, but not both")
         self.network.load_state_dict(state["network"])
+        for name, buffer in state.get("buffers", {}).items():
+            self.network.get_buffer(name).copy_(buffer)
         self.optimizer.load_state_dict(state["optimizer"])
         if self.method is not None:
             self.method.load_state_dict(state["method"])

@@ -133,7 +133,7 @@ class Here(Executor):
     def __init__(self) -> None:
         super().__init__()
         self.error: BaseException | None = None
-        self._workers: dict[int, tuple[threading.Thread, Any]] = {}
+        self._workers: dict[int, tuple[threading.Thread, Any, Any]] = {}
 
     def capacity(self) -> int:
         """One."""
@@ -152,12 +152,13 @@ class Here(Executor):
                     self.error = error
 
         def listen() -> None:
-            for line in outbox:
-                self.events.put((number, json.loads(line)))
+            with outbox:
+                for line in outbox:
+                    self.events.put((number, json.loads(line)))
             self.events.put((number, None))
 
         thread = threading.Thread(target=serve, daemon=True)
-        self._workers[number] = thread, inbox
+        self._workers[number] = thread, inbox, requests
         thread.start()
         threading.Thread(target=listen, daemon=True).start()
 
@@ -169,17 +170,15 @@ class Here(Executor):
 
     def ended(self, number: int) -> Ending:
         """Waits for the thread."""
-        thread, inbox = self._workers.pop(number)
+        thread, inbox, requests = self._workers.pop(number)
         thread.join()
-        with suppress(BrokenPipeError):
-            inbox.close()
+        _close(inbox, requests)
         return Ending(0 if self.error is None else 1)
 
     def close(self) -> None:
         """Ends the worker after the step that it is at."""
-        for thread, inbox in self._workers.values():
-            with suppress(BrokenPipeError):
-                inbox.close()
+        for thread, inbox, requests in self._workers.values():
+            _close(inbox, requests)
             thread.join()
         self._workers.clear()
 
@@ -187,6 +186,13 @@ class Here(Executor):
 def _pipe() -> tuple[Any, Any]:
     read, write = os.pipe()
     return os.fdopen(read, "r"), os.fdopen(write, "w")
+
+
+def _close(inbox: Any, requests: Any) -> None:
+    """Closes both ends of a pipe, first the one that is written to, so that whoever reads comes to the end."""
+    with suppress(BrokenPipeError):
+        inbox.close()
+    requests.close()
 
 
 @contextmanager

@@ -79,11 +79,15 @@ class CurveTrainer(Trainer):
             self._points = iter(self._curve.learn(self._seed, self._maker))
         for task in range(self._read, self.stage + 1):
             try:
-                value = float(next(self._points))
+                point = next(self._points)
             except StopIteration:
                 raise ValueError(
                     f"the curve of seed {self._seed} ends after {task} numbers; run.tasks is more"
                 ) from None
+            try:
+                value = float(point)
+            except (TypeError, ValueError):
+                raise ValueError(f"task {task} of the curve of seed {self._seed} is {point!r}, no number") from None
             before, self._reinitialized = self._reinitialized, self._count()
             on_step(0)
         self._read = self.stage + 1

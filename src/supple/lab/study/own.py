@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
@@ -24,9 +25,11 @@ from supple.lab.study.errors import StudyError
 from supple.lab.study.limits import ROW_IN_MEMORY
 from supple.lab.study.own_checks import (
     Looked,
+    attributes,
     check_lengths,
     check_loss,
     check_metric,
+    check_optimizer,
     check_same_network,
     check_stream,
     explained,
@@ -39,15 +42,15 @@ from supple.lab.study.results import OWN_SCHEMA, SCHEMAS
 from supple.lab.study.run_config import cached
 from supple.lab.study.schema import Outcome, Settings
 from supple.lab.study.spec import Column, OwnStudy
-from supple.optim import ReplicatedOptimizer
+from supple.optim import SGDW, AdamW, ReplicatedOptimizer
 from supple.structure.find import units
 from supple.structure.tracing.run import arguments_of
 
-ELEMENTWISE = {
+ELEMENTWISE = {SGDW, AdamW} | {
     getattr(torch.optim, name)
     for name in ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD")
 }
-"""Optimizers of torch that act on each entry by itself, so that one steps stacked networks as one a network would."""
+"""Optimizers that act on each entry by itself, so that one steps stacked networks as one a network would."""
 
 _COPIES = 8
 """Memory of a run, in multiples of its weights: gradients, what optimizer and methods remember, a checkpoint."""
@@ -77,29 +80,37 @@ class OwnProblem(StudyProblem):
     def first(self, seed: int) -> Looked:
         """The first batches of the first tasks and of the last, as the stream of a seed gave them when asked first."""
         if seed not in self._first:
-            self._first[seed] = self._ask(seed)
+            # Of the last task too, where it can be read without those between: labels may become more.
+            last = {self.study.run.tasks - 1} if self.stream(seed).indexed else set()
+            self._first[seed] = self._ask([seed], sorted({*range(_CHECKED), *last}))[seed]
         return self._first[seed]
 
-    def _ask(self, seed: int) -> Looked:
-        """Asks the stream for the first batches of the first tasks, and where it can be without those between, of the
-        last, as labels may become more; those of one task where it has only one.
+    def _ask(self, seeds: Sequence[int], tasks: Iterable[int]) -> dict[int, dict[int, Any]]:
+        """Asks the streams of seeds, which take turns, for the first batches of tasks; those of one task where it has
+        only one.
         """
-        stream, found = self.stream(seed), {}
-        last = {self.study.run.tasks - 1} if stream.indexed else set()
-        for number in sorted({*range(_CHECKED), *last}):
-            with explained(f"stream of seed {seed}, task {number}"):
-                try:
-                    task = stream.task(number)
-                except ValueError:
-                    if not number:
-                        raise
-                    break
-                found[number] = {"batch": list(itertools.islice(task, _CHECKED))}
-                if task.test is not None:
-                    found[number]["test batch"] = list(itertools.islice(task.test, _CHECKED))
-            for part, some in found[number].items():
-                if not some:
-                    raise StudyError(f"task {number} of seed {seed} has no {part}es")
+        streams = {seed: self.stream(seed) for seed in seeds}
+        found: dict[int, dict[int, Any]] = {seed: {} for seed in seeds}
+        for number in tasks:
+            reading = {}
+            for seed, stream in streams.items():
+                with explained(f"stream of seed {seed}, task {number}"):
+                    try:
+                        task = stream.task(number)
+                    except ValueError:
+                        if not number:
+                            raise
+                        continue
+                    tests = {} if task.test is None else {"test batch": iter(task.test)}
+                    reading[seed] = {"batch": iter(task)} | tests
+                    found[seed][number] = {part: [] for part in reading[seed]}
+            for part, _, seed in itertools.product(("batch", "test batch"), range(_CHECKED), reading):
+                with explained(f"stream of seed {seed}, task {number}"):
+                    found[seed][number].get(part, []).extend(itertools.islice(reading[seed].get(part, ()), 1))
+            for seed in reading:
+                for part, some in found[seed][number].items():
+                    if not some:
+                        raise StudyError(f"task {number} of seed {seed} has no {part}es")
         return found
 
     @cached_property
@@ -118,7 +129,7 @@ class OwnProblem(StudyProblem):
             return self.problem.metric
         network, _ = self._sample(self.study.columns[0])
         (arguments, keywords), targets = arguments_of(self._example[0]), self._example[1]
-        with undisturbed(), torch.no_grad():
+        with explained("metric"), undisturbed(), torch.no_grad():
             return usual_metric(network(*arguments, **keywords), targets)
 
     @property
@@ -145,14 +156,20 @@ class OwnProblem(StudyProblem):
             looked = self.first(0)
             batches = [batch for task in range(_CHECKED) for batch in looked.get(task, {}).get("batch", ())]
             for leaf in tree_leaves(batches):
-                content = leaf.detach().cpu().contiguous().numpy().tobytes() if isinstance(leaf, Tensor) else repr(leaf)
-                digest.update(content if isinstance(content, bytes) else content.encode())
+                if isinstance(leaf, Tensor):
+                    digest.update(leaf.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+                else:
+                    digest.update(repr(leaf).encode())
         return {"count": 0, "digest": digest.hexdigest()}
 
     def check(self, tasks: int, columns: Sequence[Column], seeds: Sequence[int]) -> None:
         """Looks at the stream, the networks, the loss and the methods; StudyError names what is wrong."""
-        for seed in seeds[:2]:
-            check_stream(seed, self.first(seed), self._ask(seed))
+        # As networks that are trained together, or go on after a stop, ask for them.
+        looked = {seed: self.first(seed) for seed in seeds[:2]}
+        backwards = self.stream(seeds[0]).indexed
+        again = self._ask(seeds[:2], sorted(looked[seeds[0]], reverse=backwards))
+        for seed, first in looked.items():
+            check_stream(seed, first, again[seed])
         check_lengths([self.stream(seed) for seed in seeds], self.steps(tasks, seeds[:1]))
         for column in {_section_text(column): column for column in columns}.values():
             self._check_network(column, seeds)
@@ -163,23 +180,35 @@ class OwnProblem(StudyProblem):
                     population.method.close()
 
     def _check_network(self, column: Column, seeds: Sequence[int]) -> None:
-        """Makes networks of two seeds, the first one twice, and computes loss and metric on the first batches."""
+        """Makes networks of two seeds, the first one twice, and computes loss and metric on their first batches."""
         with explained("network"):
             again = [stack(self._make(column), seeds[:1]).state_dict() for _ in range(2)]
             check_same_network(seeds[0], *again)
             stack(self._make(column), seeds[:2])
         network, _ = self._sample(column)
-        training = network.training
-        for task, parts in self.first(seeds[0]).items():
-            for part, batches in parts.items():
-                network.train(training and part == "batch")
-                for step, (inputs, targets) in enumerate(batches):
-                    place = f"task {task}, {part} {step} of seed {seeds[0]}"
-                    inputs, targets = tree_map(self._here, inputs), targets.to(self.device)
-                    with undisturbed():
-                        output = check_loss(place, network, self.problem.loss, inputs, targets)
-                        check_metric(place, self.metric, output, targets)
+        training, before = network.training, attributes(network)
+        looked = (
+            (f"task {task}, {part} {step} of seed {seed}", part, *batch)
+            for seed in seeds[:2]
+            for task, parts in self.first(seed).items()
+            for part, batches in parts.items()
+            for step, batch in enumerate(batches)
+        )
+        for place, part, inputs, targets in looked:
+            network.train(training and part == "batch")
+            inputs, targets = tree_map(self._here, inputs), targets.to(self.device)
+            with undisturbed():
+                output = check_loss(place, network, self.problem.loss, inputs, targets)
+                check_metric(place, self.metric, output, targets)
         network.train(training)
+        for (module, name), value in attributes(network).items():
+            if before.get((module, name)) != value:
+                warnings.warn(
+                    f"network: {name} of {module or type(network).__name__} changes while it computes, and a run that "
+                    "is stopped goes on without it; make it a tensor with register_buffer",
+                    UserWarning,
+                    stacklevel=2,
+                )
 
     def steps(self, tasks: int, seeds: Sequence[int]) -> list[int]:
         """Batches of each task of the first seed; StudyError if it has fewer tasks."""
@@ -274,7 +303,9 @@ class OwnProblem(StudyProblem):
             with explained("network"):
                 network = self._one(column, self.study.run.seeds[0]).to(self.device)
             with explained("optimizer"):
-                self._samples[key] = network, self._optimizer(column, network)
+                optimizer = self.problem.optimizer(network.parameters(), **_settings(column.optimizer))
+            check_optimizer(optimizer)
+            self._samples[key] = network, optimizer
         return self._samples[key]
 
     def _one(self, column: Column, seed: int) -> nn.Module:
@@ -289,12 +320,21 @@ class OwnProblem(StudyProblem):
         return lambda seed: self.problem.network(seed, **settings)
 
     def _optimizer(self, column: Column, network: nn.Module) -> torch.optim.Optimizer:
-        return self.problem.optimizer(network.parameters(), **_settings(column.optimizer))
+        one, optimizer = self._sample(column)
+        if type(optimizer) not in ELEMENTWISE or not self._together(column):
+            return self.problem.optimizer(network.parameters(), **_settings(column.optimizer))
+        # A function may look at the shapes of what it is given, which are those of one network.
+        stacked = dict(zip(one.parameters(), network.parameters(), strict=True))
+        groups = [group | {"params": [stacked[p] for p in group["params"]]} for group in optimizer.param_groups]
+        kind: Any = type(optimizer)
+        return kind(groups)
 
     def _together(self, column: Column) -> bool:
-        """Whether the optimizer acts on each entry by itself."""
+        """Whether the optimizer acts on each entry by itself, as far as can be seen."""
         _, optimizer = self._sample(column)
-        return isinstance(optimizer, ReplicatedOptimizer) or type(optimizer) in ELEMENTWISE
+        hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+        changed = bool(hooks) or "step" in vars(optimizer)
+        return not changed and (isinstance(optimizer, ReplicatedOptimizer) or type(optimizer) in ELEMENTWISE)
 
     def _weights(self, column: Column) -> int:
         """Bytes of the weights of a run."""

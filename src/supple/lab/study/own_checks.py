@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -31,9 +32,10 @@ def check_stream(seed: int, first: Looked, second: Looked) -> None:
                 leaves = [tree_leaves(batch) for batch in pair]
                 if not (len(leaves[0]) == len(leaves[1]) and all(map(_equal, *leaves))):
                     raise StudyError(
-                        f"task {task}, {part} {step} of seed {seed} is another when the stream is asked for it again; "
-                        "everything random in it has to come from the seed (torch's own generator does, Python's and "
-                        "numpy's do not)"
+                        f"task {task}, {part} {step} of seed {seed} is another when the stream is asked for it again, "
+                        "after other tasks and seeds; everything random in it has to come from its seed and, in a "
+                        "sequence, its task (torch's own generator does; instead of Python's and numpy's: "
+                        "numpy.random.default_rng([seed, task]))"
                     )
             if len(once) != len(again):
                 raise StudyError(f"task {task} of seed {seed} has other batches when the stream is asked for it again")
@@ -81,7 +83,7 @@ def check_loss(place: str, network: nn.Module, loss: Callable[..., Any], inputs:
     except Exception as error:
         raise StudyError(f"{place}: the loss {what} cannot be computed: {error}") from error
     if not isinstance(found, Tensor) or found.shape != ():
-        raise StudyError(f"{place}: the loss {what} is {shown(found)}; it has to be a scalar")
+        raise StudyError(f"{place}: the loss {what} is {shown(found)}; it has to be a tensor without dimensions")
     if not found.requires_grad:
         raise StudyError(f"{place}: the loss {what} does not depend on the network's parameters")
     return output
@@ -91,10 +93,37 @@ def check_metric(place: str, metric: Metric, output: Any, targets: Tensor) -> No
     """Computes the metric of a batch."""
     if metric.function is None:
         return
-    with explained(f"{place}: the metric {metric.name}"):
+    try:
         value = metric.function(*[output] * (1 + metric.after), targets)
+    except Exception as error:
+        raise StudyError(f"{place}: the metric {metric.name} cannot be computed: {error}") from error
     if not isinstance(value, Tensor) or value.shape != ():
-        raise StudyError(f"{place}: the metric {metric.name} is {shown(value)}; it has to be a scalar")
+        raise StudyError(
+            f"{place}: the metric {metric.name} is {shown(value)}; it has to be a tensor without dimensions"
+        )
+
+
+def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Refuses an optimizer that a plain step does not move, and schedules, of which a checkpoint does not know."""
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise StudyError(
+            f"optimizer: {type(optimizer).__name__} computes the loss several times a step, with a closure, which is "
+            "not supported; use one whose step() takes nothing"
+        )
+    if hasattr(optimizer.step, "_wrapped_by_lr_sched"):
+        raise StudyError("optimizer: it has a schedule of the step size; schedules are not supported")
+
+
+def attributes(network: nn.Module) -> dict[tuple[str, str], Any]:
+    """The numbers and words that modules keep in ordinary attributes, which a checkpoint leaves out."""
+    return {
+        (path, name): value
+        for path, module in network.named_modules()
+        if type(module).get_extra_state is nn.Module.get_extra_state
+        for name, value in vars(module).items()
+        if isinstance(value, bool | int | float | str) and name != "training"
+    }
 
 
 @contextmanager
@@ -137,4 +166,5 @@ def shown(value: Any) -> str:
 def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return one.shape == other.shape and bool(torch.equal(one.nan_to_num(), other.nan_to_num()))
-    return bool(one == other)
+    same = one == other
+    return bool(same.all() if hasattr(same, "all") else same)
