@@ -2,7 +2,8 @@
 that had all of it from the start.
 
 Each task adds images to those before. Accuracy is that on the test images at the end of a task. The method
-``layer_reset`` with ``layers = 0`` trains each task from scratch.
+``layer_reset`` with ``layers = 0`` and a fresh optimizer trains each task from scratch; plain training goes on with the
+optimizer as it is, where the authors' makes a new one.
 
 Source: Ash and Adams, "On warm-starting neural network training", NeurIPS 2020. Network and data are ours.
 """
