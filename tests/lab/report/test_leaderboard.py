@@ -131,6 +131,49 @@ def test_the_tables_say_who_is_first(tmp_path):
     assert chosen.rows[0][0] == supple.SWR.about.label
 
 
+def test_runs_of_other_lengths_are_not_compared(tmp_path):
+    rows = [Row("base", late=0.7), Row("swr", late=0.9)]
+    long = scan(write(tmp_path / "long", rows[:1], tasks=20, seeds=3))
+    short = scan(write(tmp_path / "short", rows[1:], tasks=10, seeds=3))
+    with pytest.raises(ValueError, match=r"one: run.tasks is 20 in .*long and 10 in .*short; a leaderboard compares"):
+        board({"one": [long, short]})
+
+
+def test_the_note_says_how_many_seeds_all_methods_have(tmp_path):
+    rows = [Row("base", late=0.7), Row("swr", late=0.9)]
+    folders = [scan(write(tmp_path / str(n), [row], tasks=20, seeds=n)) for n, row in zip((3, 5), rows, strict=True)]
+    assert "over 1 problem of 3 seeds;" in tables(board({"one": folders}))[0].note
+    more = [scan(write(tmp_path / "more", rows, tasks=20, seeds=6))]
+    assert "over 2 problems of 3 to 6 seeds;" in tables(board({"one": folders, "two": more}))[0].note
+
+
+def test_a_method_is_added_where_there_are_others(tmp_path):
+    known = list(leaderboard.problems())
+    for name in ("gpt_sgd", "mlp10_adam"):
+        write(tmp_path / name / "final", [Row("base"), Row("swr")], tasks=20, seeds=3)
+    found = leaderboard.of_folder(tmp_path, known)
+    assert sorted(found) == ["gpt_sgd", "mlp10_adam"]
+    leaderboard.check_comparable(found, ["mine"], [tmp_path])
+    leaderboard.check_comparable(known, ["mine", "base"], [tmp_path])
+    with pytest.raises(StudyError, match=r"--problems: on .* there would be mine and no other method"):
+        leaderboard.check_comparable(known, ["mine"], [tmp_path])
+    command = (
+        "leaderboard",
+        "--problems",
+        "mlp100_sgd",
+        "--methods",
+        "swr",
+        "--beside",
+        tmp_path,
+        "--out",
+        tmp_path / "o",
+    )
+    result = run(*command)
+    assert result.exit_code == 1
+    assert "on mlp100_sgd there would be swr and no other method" in words(result)
+    assert not (tmp_path / "o").exists()
+
+
 @pytest.mark.slow
 def test_the_command_trains_ranks_and_adds_a_method(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

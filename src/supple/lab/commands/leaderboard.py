@@ -44,7 +44,10 @@ def leaderboard_command(
     ] = None,
     beside: Annotated[
         Path | None,
-        typer.Option(help="Results of other methods that the page shows too, such as results/leaderboard."),
+        typer.Option(
+            help="Results of other methods that the page shows too, such as results/leaderboard; of their problems "
+            "only, if nothing else is said."
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of the runs at the chosen settings.")] = 10,
     tasks: Annotated[int | None, typer.Option(min=1, help="Tasks of each run.", show_default="as the problem")] = None,
@@ -85,12 +88,13 @@ def leaderboard_command(
         from supple.lab.studies import leaderboard
 
         known = leaderboard.problems()
-        wanted = names_in(problems or "") or list(known)
+        wanted = names_in(problems or "") or leaderboard.of_folder(beside, known) or list(known)
         for name in wanted:
             if name not in known:
                 raise StudyError(f"--problems: {nearest(name, known)}")
         studies = {name: scale(study, tasks) for name, study in known.items() if name in wanted}
         compared = leaderboard.contestants(names_in(methods or ""))
+        leaderboard.check_comparable(wanted, compared, [place for place in (beside, out) if place is not None])
         if plan:
             _plan(
                 {name: leaderboard.tuning(study, compared) for name, study in studies.items()}, seeds, options, console

@@ -114,15 +114,21 @@ class Board:
 def board(problems: Mapping[str, Sequence[Results]]) -> Board:
     """The leaderboard of some problems, each of one folder or of several that have different methods.
 
-    Where two of them have the same runs, those of the later one count. ValueError where the methods that all problems
-    have are fewer than two.
+    Where two of them have the same runs, those of the later one count. ValueError where folders of one problem differ
+    in more than methods and seeds, or the methods that all problems have are fewer than two.
     """
     runs: dict[str, pl.DataFrame] = {}
     settings: dict[str, dict[str, Mapping[str, Any]]] = {}
     kinds: dict[str, str] = {}
     for title, folders in problems.items():
-        frames = []
+        frames, terms = [], _terms(folders[0])
         for results in folders:
+            for name, value in _terms(results).items():
+                if value != terms.get(name):
+                    raise ValueError(
+                        f"{title}: {name} is {terms.get(name)!r} in {folders[0].folder} and {value!r} in "
+                        f"{results.folder}; a leaderboard compares runs that differ in methods only"
+                    )
             sign = -1 if results.outcome.lower else 1
             measured = measure(results)
             frames.append(measured.runs.select("method", "seed", *(pl.col(name) * sign for name in ("late", "area"))))
@@ -133,6 +139,13 @@ def board(problems: Mapping[str, Sequence[Results]]) -> Board:
     if len(found.methods) < 2:
         raise ValueError(f"a leaderboard compares two methods or more; those of all problems: {listed(found.methods)}")
     return found
+
+
+def _terms(results: Results) -> dict[str, Any]:
+    """What has to be the same in all folders of a problem."""
+    content = results.study.model_dump(mode="json")
+    sections = {f"{name}.{key}": one for name in ("problem", "network") for key, one in content[name].items()}
+    return {**sections, "run.tasks": results.study.run.tasks}
 
 
 def tables(found: Board) -> list[Table]:
@@ -162,10 +175,11 @@ def _ranking(found: Board) -> Table:
         rows.append(cells)
         numbers.append(row)
         lines.append(name)
+    seeds = sorted({values.shape[1] for values in found.values("late")})
     note = (
-        f"Ranks among {len(found.methods)}, 1 being best, averaged over {counted(len(found.runs), 'problem')}; in "
-        "parentheses 95% intervals of a bootstrap over seeds within each problem. Costs are of a step of a ResNet-18 "
-        "and of a transformer."
+        f"Ranks among {len(found.methods)}, 1 being best, averaged over {counted(len(found.runs), 'problem')} of "
+        f"{' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds; in parentheses 95% intervals of a "
+        "bootstrap over seeds within each problem. Costs are of a step of a ResNet-18 and of a transformer."
     )
     return Table("ranking", "The leaderboard", [*header, "cost"], rows, numbers, note, lines)
 

@@ -8,7 +8,7 @@ method is tried at every point of that grid, each time with other settings, draw
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +143,27 @@ def stages(
     tuned = out / problem / TUNING
     yield tuning(study, compared, min(seeds, TUNING_SEEDS)), tuned
     yield final(study, choose(scan(tuned), compared), seeds), out / problem / FINAL
+
+
+def of_folder(place: Path | None, known: Iterable[str]) -> list[str]:
+    """The problems of which a folder has the runs that count."""
+    return [name for name in known if place is not None and holds_results(place / name / FINAL)]
+
+
+def check_comparable(problems: Sequence[str], compared: Collection[str], places: Sequence[Path]) -> None:
+    """StudyError unless each of the problems will have two methods that the others have too."""
+    there = {
+        name: {*compared}.union(
+            *(scan(place / name / FINAL).study.methods for place in places if of_folder(place, [name]))
+        )
+        for name in problems
+    }
+    if len(set.intersection(*there.values())) < 2:
+        fewest = min(there, key=lambda name: len(there[name]))
+        raise StudyError(
+            f"--problems: on {fewest} there would be {', '.join(sorted(there[fewest]))} and no other method to compare "
+            f"with, as {' and '.join(map(str, places))} have no results of it; leave it out, or name more --methods"
+        )
 
 
 def collect(problems: Mapping[str, str], places: Sequence[Path]) -> Board:
