@@ -27,6 +27,7 @@ from supple.lab.study.assembly import assemble
 from supple.lab.study.errors import StudyError
 from supple.lab.study.manifest import open_manifest
 from supple.lab.study.part import Part
+from supple.lab.study.permuted import PermutedProblem
 from supple.lab.study.progress import Watcher
 from supple.lab.study.results import MANIFEST
 from supple.lab.study.run_config import PART_SIZE, RunConfig
@@ -547,6 +548,11 @@ class TestCommand:
         assert "with 2 processes. There are parts for 1; a smaller --part-size makes more." in words(result)
         result = command("plan", study, "--seeds", 3, "--processes", 2, "--part-size", 5)
         assert "with 2 processes. There" not in words(result)
+
+    def test_plan_says_when_others_keep_the_machine_busy(self, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(PermutedProblem, "rate", lambda *unused: time.sleep(0.2) or 5.0)
+        result = command("plan", study)
+        assert re.search(r"Other programs keep this machine busy: the measurement got \d% of a core", words(result))
 
 
 @pytest.mark.cuda

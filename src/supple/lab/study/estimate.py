@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ class Estimate:
 
     ``part`` is the number of runs of the largest part, and ``memory``, in bytes, what it takes at its peak, with the
     images. ``steps`` are those of each run, ``flops`` those of the matrix products of all runs. ``rate``, network steps
-    a second with what is measured at the start of each task, and ``seconds`` are of one process.
+    a second with what is measured at the start of each task, and ``seconds`` are of one process. ``share`` is how much
+    of a core this process got while it was measured; others took the rest.
     """
 
     network: AnyNetwork
@@ -34,6 +36,7 @@ class Estimate:
     memory: int
     rate: float
     seconds: float
+    share: float
 
 
 def estimate(config: RunConfig, problem: StudyProblem, seconds: float = 1.5) -> list[Estimate]:
@@ -52,6 +55,7 @@ def estimate(config: RunConfig, problem: StudyProblem, seconds: float = 1.5) -> 
         group = list(members)
         largest = max(group, key=lambda part: part.size)
         first = largest.columns[0]
+        began, used = time.perf_counter(), time.process_time()
         try:
             rate = problem.rate(largest.columns, largest.seeds, seconds)
         except (RuntimeError, MemoryError) as error:
@@ -60,6 +64,7 @@ def estimate(config: RunConfig, problem: StudyProblem, seconds: float = 1.5) -> 
             raise ValueError(
                 f"memory ran out with {largest.size} networks ({error}); give less than there is with --memory"
             ) from error
+        share = (time.process_time() - used) / (time.perf_counter() - began)
         runs, length = sum(part.size for part in group), sum(steps)
         found.append(
             Estimate(
@@ -74,6 +79,7 @@ def estimate(config: RunConfig, problem: StudyProblem, seconds: float = 1.5) -> 
                 memory=problem.images_memory + problem.part_memory(first, len(largest.seeds), len(largest.columns)),
                 rate=rate,
                 seconds=runs * length / rate,
+                share=min(1.0, share),
             )
         )
     return found
