@@ -163,6 +163,8 @@ def half_frozen(seed: int) -> nn.Module:
     ("change", "parts"),
     [
         ({"optimizer": decayed_where_matrices}, 1),
+        ({"optimizer": lambda ps: torch.optim.Adagrad(ps, lr=0.1, initial_accumulator_value=0.5)}, 1),
+        ({"optimizer": lambda ps: torch.optim.NAdam(ps, lr=0.01, decoupled_weight_decay=True, weight_decay=0.5)}, 1),
         ({"optimizer": clipped_by_a_hook}, 2),
         ({"optimizer": clipped_in_a_step_of_its_own}, 2),
         ({"network": half_frozen, "optimizer": lambda ps: sgd([p for p in ps if p.requires_grad])}, 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import itertools
 import time
 import warnings
@@ -327,7 +328,9 @@ class OwnProblem(StudyProblem):
         stacked = dict(zip(one.parameters(), network.parameters(), strict=True))
         groups = [group | {"params": [stacked[p] for p in group["params"]]} for group in optimizer.param_groups]
         kind: Any = type(optimizer)
-        return kind(groups)
+        # What an optimizer makes of its arguments when it is made, as Adagrad the start of its sums, no group says.
+        taken = inspect.signature(kind).parameters.keys() & optimizer.defaults.keys()
+        return kind(groups, **{name: optimizer.defaults[name] for name in taken})
 
     def _together(self, column: Column) -> bool:
         """Whether the optimizer acts on each entry by itself, as far as can be seen."""
