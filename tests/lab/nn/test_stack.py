@@ -334,6 +334,18 @@ def test_a_copy_and_a_saved_state_are_the_same_networks():
     assert networks.float()(x.float()).dtype == torch.float32
 
 
+def hooked(seed):
+    network = nn.Linear(2, 2)
+    network.weight.register_hook(lambda gradient: 2 * gradient)
+    return network
+
+
+def hooked_module(seed):
+    network = nn.Sequential(nn.Linear(2, 2))
+    network[0].register_full_backward_pre_hook(lambda module, gradients: gradients)
+    return network
+
+
 def growing(seed):
     return nn.Linear(4, 2 + seed)
 
@@ -360,6 +372,9 @@ class Loose(nn.Linear):
         (lambda seed: nn.Linear(2, 2).requires_grad_(seed == 0), ValueError, "frozen in make.1."),
         (sharing, ValueError, r"make\(1\) and make\(0\) share 0.weight"),
         (lambda seed: Loose(), ValueError, "offset of Loose is a tensor .*register_buffer"),
+        (hooked, ValueError, r"make\(0\) gave a network that cannot be stacked: weight has a hook on its gradient"),
+        (hooked_module, ValueError, "cannot be stacked: 0 has a hook on its gradient"),
+        (lambda seed: torch.nn.utils.weight_norm(nn.Linear(2, 2)), ValueError, "weight of Linear is computed anew"),
         (lambda seed: nn.LazyLinear(2), ValueError, "weight of make.0. is lazy"),
         (lambda seed: nn.ReLU(), ValueError, "no parameters"),
         (lambda seed: torch.ones(2), TypeError, "gave Tensor; it has to give one network"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random as python_random
 import sys
 from collections.abc import Iterator
@@ -153,6 +154,67 @@ def clipped_in_a_step_of_its_own(parameters: Any) -> torch.optim.Optimizer:
     return optimizer
 
 
+def clipped_by_value(seed: int) -> nn.Module:
+    network = precise(seed)
+    for parameter in network.parameters():
+        parameter.register_hook(lambda gradient: gradient.clamp(-0.01, 0.01))
+    return network
+
+
+def after_accumulation(seed: int) -> nn.Module:
+    network = precise(seed)
+
+    def clip(parameter: torch.Tensor) -> None:
+        assert parameter.grad is not None
+        parameter.grad.clamp_(-0.01, 0.01)
+
+    for parameter in network.parameters():
+        parameter.register_post_accumulate_grad_hook(clip)
+    return network
+
+
+def slowed_below(seed: int) -> nn.Module:
+    network = precise(seed)
+    network[2].register_full_backward_pre_hook(lambda module, gradients: (0.1 * gradients[0],))  # type: ignore[index]
+    return network
+
+
+class Branching(nn.Module):
+    """A network of which a part is left out, as the data say."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.first, self.part, self.last = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.double()
+        self.calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        hidden = torch.relu(self.first(x))
+        return self.last(hidden + torch.relu(self.part(hidden)) if x.mean() > 0 else hidden / self.calls)
+
+
+def freezing(parameters: Any) -> torch.optim.Optimizer:
+    held = list(parameters)
+    held[0].requires_grad_(False)
+    return sgd(held[1:])
+
+
+def scaling(parameters: Any) -> torch.optim.Optimizer:
+    held = list(parameters)
+    with torch.no_grad():
+        held[0].mul_(0.5)
+    return sgd(held)
+
+
+def with_momentum(parameters: Any) -> torch.optim.Optimizer:
+    optimizer = sgd(list(parameters))
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter]["momentum_buffer"] = torch.full_like(parameter, 0.1)
+    return optimizer
+
+
 def half_frozen(seed: int) -> nn.Module:
     network = precise(seed)
     network[0].requires_grad_(False)  # type: ignore[index]
@@ -166,11 +228,19 @@ def half_frozen(seed: int) -> nn.Module:
         ({"optimizer": lambda ps: torch.optim.Adagrad(ps, lr=0.1, initial_accumulator_value=0.5)}, 1),
         ({"optimizer": lambda ps: torch.optim.NAdam(ps, lr=0.01, decoupled_weight_decay=True, weight_decay=0.5)}, 1),
         ({"optimizer": clipped_by_a_hook}, 2),
+        ({"optimizer": freezing}, 2),
+        ({"optimizer": scaling}, 2),
+        ({"optimizer": with_momentum}, 2),
+        ({"network": clipped_by_value}, 2),
+        ({"network": after_accumulation}, 2),
+        ({"network": slowed_below}, 2),
+        ({"network": Branching, "optimizer": lambda ps: torch.optim.Adam(ps, lr=0.02, weight_decay=0.1)}, 2),
         ({"optimizer": clipped_in_a_step_of_its_own}, 2),
         ({"network": half_frozen, "optimizer": lambda ps: sgd([p for p in ps if p.requires_grad])}, 1),
     ],
 )
-def test_optimizers_as_people_make_them(change: Any, parts: int, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:2 networks", "ignore:network. calls of", "ignore:The model looks trained")
+def test_networks_and_optimizers_as_people_make_them(change: Any, parts: int, tmp_path: Path) -> None:
     problem = replace(PRECISE, **change)
     results = compare(problem, {"swr": {"frequency": 4, "factor": 0.2}}, tasks=2, seeds=2, out=tmp_path, examples=0)
     assert results.runs["part"].n_unique() == parts
@@ -179,6 +249,71 @@ def test_optimizers_as_people_make_them(change: Any, parts: int, tmp_path: Path)
         expected = plain_loop(problem, "swr", {"frequency": 4, "factor": 0.2}, seed, 2)
         for row, other in zip(rows, expected, strict=True):
             assert row == pytest.approx(other, rel=1e-4, abs=1e-5)
+
+
+class Answer:
+    """What a network gives out that nobody can look into."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        self.logits = logits
+
+
+class Answering(nn.Module):
+    """A network that gives out its answer in a form of its own; it counts in its state how often."""
+
+    def __init__(self, seed: int, form: Any) -> None:
+        super().__init__()
+        self.layers, self.form, self.count = precise(seed), form, 0
+
+    def forward(self, x: torch.Tensor) -> Any:
+        self.count += 1
+        return self.form(self.layers(x))
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"count": self.count}
+
+    def set_extra_state(self, state: Any) -> None:
+        self.count = state["count"]
+
+
+@pytest.mark.filterwarnings("ignore:2 networks")
+@pytest.mark.parametrize(
+    ("form", "logits", "parts"),
+    [
+        (lambda z: {"logits": z, "loss": None, "n": 3}, lambda out: out["logits"], 1),
+        (lambda z: (None, (z, "words")), lambda out: out[1][0], 1),
+        (Answer, lambda out: out.logits, 2),
+    ],
+)
+def test_outputs_of_every_form(form: Any, logits: Any, parts: int, tmp_path: Path) -> None:
+    def network(seed: int) -> nn.Module:
+        answering = Answering(seed, form)
+
+        class Outer(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.inner = answering
+
+            def forward(self, x: torch.Tensor) -> Any:
+                return self.inner(x)
+
+        return Outer()
+
+    def loss(output: Any, targets: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(logits(output), targets)
+
+    problem = replace(PRECISE, network=network, loss=loss)
+    results = compare(problem, ["base"], tasks=2, seeds=[4, 9], out=tmp_path, examples=0)
+    assert results.runs["part"].n_unique() == parts
+    for run, seed in enumerate((4, 9)):
+        rows = results.tasks.filter(run=run)["loss"].to_list()
+        assert rows == pytest.approx([loss for _, loss in plain_loop(PRECISE, "base", {}, seed, 2)], rel=1e-5)
+
+
+def test_a_network_with_a_state_of_its_own_is_trained_alone(tmp_path: Path) -> None:
+    network = lambda seed: Answering(seed, lambda logits: logits)  # noqa: E731
+    results = compare(replace(PRECISE, network=network), ["base"], tasks=1, seeds=2, out=tmp_path)
+    assert results.runs["part"].n_unique() == 2
 
 
 class Remembering(nn.Module):
@@ -484,6 +619,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         r"task 0, batch \d of seed 1: the loss of outputs float32 \[5, 3\] and targets int64 \[5\] from \d to 3",
     ),
     "an optimizer with a closure": ({"optimizer": torch.optim.LBFGS}, "optimizer: LBFGS computes the loss several"),
+    "an optimizer of something else": (
+        {"optimizer": lambda ps: sgd([*ps, nn.Parameter(torch.zeros(2))])},
+        r"optimizer: it holds a parameter of shape \(2,\) that is not the network's",
+    ),
+    "a compiled network": ({"network": lambda seed: torch.jit.script(make_network(seed))}, "torch.jit compiled it"),
     "an optimizer with a schedule": ({"optimizer": with_a_schedule}, "optimizer: it has a schedule of the step size"),
     "a metric that is a number": (
         {"metric": Metric("mine", lambda output, targets: 0.5)},
@@ -513,7 +653,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"network": lambda seed: nn.Sequential(nn.Linear(4, 3)).requires_grad_().apply(scramble)},
         "network: 0.weight of seed 0 has other values when it is made again",
     ),
-    "no module": ({"network": lambda seed: 3}, "network: .*int; it has to give one network"),
+    "no module": ({"network": lambda seed: 3}, "network: it is int; it has to be a torch.nn.Module"),
     "unequal length": (
         {"stream": lambda seed: [batches(2 + seed), batches()]},
         "task 0 has 2 batches with seed 0 and 3 with seed 1",
@@ -610,7 +750,8 @@ def test_a_method_is_tried_on_each_network_of_a_grid(tmp_path: Path) -> None:
 
 
 def test_a_stream_that_has_some_seeds_only(tmp_path: Path) -> None:
-    problem = replace(CLASSES, stream={3: of_classes(3), 8: of_classes(8), 9: of_classes(9)}.__getitem__)
+    there = {seed: (of_classes(seed), make_network(seed)) for seed in (3, 8, 9)}
+    problem = replace(CLASSES, stream=lambda s: there[s][0], network=lambda s: copy.deepcopy(there[s][1]))
     compare(problem, ["base"], tasks=1, seeds=[3, 8], out=tmp_path)
     assert len(compare(problem, ["base"], tasks=1, seeds=[3, 8, 9], out=tmp_path).runs) == 3
 

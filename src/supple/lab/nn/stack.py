@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from supple.functional.initial import Distribution
 from supple.structure.description import Units
@@ -81,15 +81,20 @@ class StackedModule(Stacked):
             self._together[mode] = self._try_together(given)
         if self._together[mode]:
             return self._compute_together(self._one, given)
-        outputs = self._compute_in_turn(self._one, given, range(self.replicas))
-        return tree_map(lambda *leaves: torch.stack(leaves) if isinstance(leaves[0], Tensor) else leaves[0], *outputs)
+        return tree_map(_joined, *self._compute_in_turn(self._one, given, range(self.replicas)))
 
-    def losses(self, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    @property
+    def together(self) -> bool:
+        """Whether vmap could compute the networks, as far as they were computed."""
+        return all(self._together.values())
+
+    def losses(self, function: Callable[..., Tensor], *tensors: Any) -> Tensor:
         """Computes the loss of each network, to be summed before ``backward()``, so that each gets its own gradient.
 
         Args:
             function: the loss of one network, a scalar, such as ``torch.nn.functional.cross_entropy``.
-            tensors: its arguments with a leading dimension, as of :meth:`forward`: outputs, targets.
+            tensors: its arguments, outputs and targets, each tensor in them with a leading dimension as of
+                :meth:`forward`.
 
         Returns:
             [R].
@@ -97,12 +102,12 @@ class StackedModule(Stacked):
         Raises:
             ValueError: if the loss is not a scalar a network.
         """
-        given = [self._for_each(tensor) for tensor in tensors]
+        given = tree_map(self._for_each, tensors)
         try:
-            losses = torch.vmap(function, randomness="different")(*given)
+            losses = torch.vmap(function, _dims(given), randomness="different")(*given)
         except Exception:
             # What vmap cannot compute; what is wrong with the loss itself shows here.
-            losses = torch.stack([function(*each) for each in zip(*given, strict=True)])
+            losses = torch.stack([function(*_of(given, r)) for r in range(self.replicas)])
         if losses.shape != (self.replicas,):
             raise ValueError(f"the loss of one network has shape {tuple(losses.shape[1:])}; it has to be a scalar")
         return losses
@@ -170,23 +175,28 @@ class StackedModule(Stacked):
     def _compute_together(self, one: nn.Module, given: Any) -> Any:
         state = self._state(one)
 
-        def compute(state: dict[str, Tensor], given: Any) -> tuple[Any, dict[str, Tensor]]:
-            before = dict(state)
-            output = functional_call(one, state, *given, tie_weights=False)
-            # What is changed in place is changed; what is put in the place of a buffer is written back.
-            return output, {name: tensor for name, tensor in state.items() if tensor is not before[name]}
+        form: list[Any] = []
 
-        dims = tree_map(lambda value: 0 if isinstance(value, Tensor) else None, given)
+        def compute(state: dict[str, Tensor], given: Any) -> tuple[list[Tensor], dict[str, Tensor]]:
+            before = dict(state)
+            leaves, spec = tree_flatten(functional_call(one, state, *given, tie_weights=False))
+            form[:] = spec, [_TENSOR if isinstance(leaf, Tensor) else _plain(leaf) for leaf in leaves]
+            # What is changed in place is changed; what is put in the place of a buffer is written back.
+            replaced = {name: tensor for name, tensor in state.items() if tensor is not before[name]}
+            return [leaf for leaf in leaves if isinstance(leaf, Tensor)], replaced
+
         with ExitStack() as ways:
             if not self.seeds.is_cuda:
                 # Of attention's kernels for CPUs, vmap knows the one of plain products only.
                 ways.enter_context(sdpa_kernel(SDPBackend.MATH))
             if any(getattr(module, "padding_idx", None) is not None for module in one.modules()):
                 ways.enter_context(_PaddingApart())
-            output, replaced = torch.vmap(compute, (0, dims), randomness="different")(state, given)
+            found, replaced = torch.vmap(compute, (0, _dims(given)), randomness="different")(state, given)
         for name, tensor in replaced.items():
             state[name].copy_(tensor)
-        return output
+        spec, rest = form
+        tensors = iter(found)
+        return tree_unflatten([next(tensors) if one is _TENSOR else one for one in rest], spec)
 
     def _compute_in_turn(self, one: nn.Module, given: Any, replicas: Iterable[int]) -> list[Any]:
         whole = self._state(one)
@@ -198,8 +208,7 @@ class StackedModule(Stacked):
             before = dict(state)
             self.turn[:] = [r]
             try:
-                mine = tree_map(lambda value, r=r: value[r] if isinstance(value, Tensor) else value, given)
-                outputs.append(functional_call(one, state, *mine, tie_weights=False))
+                outputs.append(functional_call(one, state, *_of(given, r), tie_weights=False))
             finally:
                 self.turn.clear()
             for name, tensor in state.items():
@@ -292,6 +301,55 @@ def stack(make: Callable[[int], nn.Module], seeds: Sequence[int] | Tensor, examp
     return StackedModule([made[seed] for seed in listed], seeds, example)
 
 
+def unstackable(network: nn.Module) -> str:
+    """What of a network would be lost in a stack, in words; empty where there is nothing."""
+    kind = type(network).__name__
+    if isinstance(network, torch.jit.ScriptModule):
+        return f"{kind} was compiled by torch.jit"
+    if type(network).get_extra_state is not nn.Module.get_extra_state:
+        return f"{kind} has a state of its own beside parameters and buffers"
+    for name, parameter in network.named_parameters():
+        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+            return f"{name} has a hook on its gradient"
+    for path, module in network.named_modules():
+        if module._backward_hooks or module._backward_pre_hooks:
+            return f"{path or kind} has a hook on its gradient"
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                return (
+                    f"{name} of {path or kind} is computed anew for each pass, as torch.nn.utils.weight_norm and prune "
+                    "do; torch.nn.utils.parametrizations can be stacked"
+                )
+    return ""
+
+
+_TENSOR = object()
+"""Stands where a tensor goes."""
+
+
+def _plain(leaf: Any) -> Any:
+    """What is no tensor in an output and the same for all networks, as nothing that holds tensors can be."""
+    if leaf is not None and not isinstance(leaf, bool | int | float | str):
+        raise TypeError(f"a network gives out {type(leaf).__name__}, which is no tensor, tuple, list or dict")
+    return leaf
+
+
+def _joined(*leaves: Any) -> Any:
+    if isinstance(leaves[0], Tensor):
+        return torch.stack(leaves)
+    if any(_plain(leaf) != leaves[0] for leaf in leaves):
+        raise ValueError(f"stacked networks give out {leaves[0]!r} and others, which are no tensors")
+    return leaves[0]
+
+
+def _dims(given: Any) -> Any:
+    return tree_map(lambda value: 0 if isinstance(value, Tensor) else None, given)
+
+
+def _of(given: Any, r: int) -> Any:
+    return tree_map(lambda value: value[r] if isinstance(value, Tensor) else value, given)
+
+
 def _tensors(network: nn.Module) -> Iterable[tuple[str, Tensor]]:
     yield from network.named_parameters(remove_duplicate=False)
     yield from network.named_buffers(remove_duplicate=False)
@@ -306,6 +364,8 @@ def _check(made: dict[int, nn.Module], seed: int) -> None:
     (start, first), network = next(iter(made.items())), made[seed]
     if not isinstance(network, nn.Module) or isinstance(network, Stacked):
         raise TypeError(f"make({seed}) gave {type(network).__name__}; it has to give one network, a torch.nn.Module")
+    if lost := unstackable(network):
+        raise ValueError(f"make({seed}) gave a network that cannot be stacked: {lost}")
     for name, parameter in network.named_parameters():
         if is_lazy(parameter):
             raise ValueError(f"{name} of make({seed}) is lazy and has no shape yet; run one batch in make")

@@ -62,7 +62,7 @@ class Problem:
 
     Networks of several seeds and settings are trained together where ``torch.func.vmap`` can compute them
     (:func:`supple.lab.stack`), and the optimizer acts on each entry by itself, as those of ``torch.optim`` from SGD to
-    Adam do; others are trained one after the other. A run learns as the same network does alone, in a loop with
+    Adam do; others, and what has hooks on gradients or on the optimizer, are trained one after the other. A run learns as the same network does alone, in a loop with
     ``method.step()`` after ``optimizer.step()``.
 
     Args:

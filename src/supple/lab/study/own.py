@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from supple.lab.nn.stack import stack
+from supple.lab.nn.stack import stack, unstackable
 from supple.lab.population import AnyPopulation
 from supple.lab.population.any_module import usual_metric
 from supple.lab.population.problem import ACCURACY, LOSS, Metric, Problem
@@ -70,6 +70,7 @@ class OwnProblem(StudyProblem):
         super().__init__(study, **runtime)
         self.problem = problem
         self._samples: dict[str, tuple[nn.Module, torch.optim.Optimizer]] = {}
+        self._stacks: dict[str, bool] = {}
         self._costs: dict[str, tuple[int, int]] = {}
         self._first: dict[int, Looked] = {}
 
@@ -147,13 +148,13 @@ class OwnProblem(StudyProblem):
         they can be without, and of what loss and metric are.
         """
         parts: list[Any] = [_name(self.problem.loss), self.metric.name]
-        with suppress(TypeError), undisturbed():
+        with suppress(Exception), undisturbed():
             network = self.problem.network(0)
             parts.append([(name, str(p.dtype), tuple(p.shape)) for name, p in network.named_parameters()])
             optimizer = self.problem.optimizer(network.parameters())
             parts += [_name(type(optimizer)), sorted(optimizer.defaults.items())]
         digest = hashlib.sha256(repr(parts).encode())
-        with suppress(StudyError):  # of a stream that has other seeds only
+        with suppress(StudyError):  # of a stream that does not have this seed
             looked = self.first(0)
             batches = [batch for task in range(_CHECKED) for batch in looked.get(task, {}).get("batch", ())]
             for leaf in tree_leaves(batches):
@@ -183,9 +184,9 @@ class OwnProblem(StudyProblem):
     def _check_network(self, column: Column, seeds: Sequence[int]) -> None:
         """Makes networks of two seeds, the first one twice, and computes loss and metric on their first batches."""
         with explained("network"):
-            again = [stack(self._make(column), seeds[:1]).state_dict() for _ in range(2)]
-            check_same_network(seeds[0], *again)
-            stack(self._make(column), seeds[:2])
+            check_same_network(seeds[0], *(self._one(column, seeds[0]).state_dict() for _ in range(2)))
+            if self._together(column):
+                stack(self._make(column), seeds[:2])
         network, _ = self._sample(column)
         training, before = network.training, attributes(network)
         looked = (
@@ -303,10 +304,14 @@ class OwnProblem(StudyProblem):
         if key not in self._samples:
             with explained("network"):
                 network = self._one(column, self.study.run.seeds[0]).to(self.device)
+            before = {name: (p.requires_grad, p.detach().clone()) for name, p in network.named_parameters()}
             with explained("optimizer"):
                 optimizer = self.problem.optimizer(network.parameters(), **_settings(column.optimizer))
-            check_optimizer(optimizer)
+            check_optimizer(optimizer, network)
             self._samples[key] = network, optimizer
+            after = network.named_parameters()
+            as_made = all(p.requires_grad == before[name][0] and torch.equal(p, before[name][1]) for name, p in after)
+            self._stacks[key] = as_made and self._stackable(column)
         return self._samples[key]
 
     def _one(self, column: Column, seed: int) -> nn.Module:
@@ -314,6 +319,8 @@ class OwnProblem(StudyProblem):
             network = self._make(column)(seed)
         if not isinstance(network, nn.Module):
             raise StudyError(f"network: it is {type(network).__name__}; it has to be a torch.nn.Module")
+        if isinstance(network, torch.jit.ScriptModule):
+            raise StudyError("network: torch.jit compiled it; give the module that it was made from")
         return network
 
     def _make(self, column: Column) -> Callable[[int], nn.Module]:
@@ -333,11 +340,32 @@ class OwnProblem(StudyProblem):
         return kind(groups, **{name: optimizer.defaults[name] for name in taken})
 
     def _together(self, column: Column) -> bool:
-        """Whether the optimizer acts on each entry by itself, as far as can be seen."""
-        _, optimizer = self._sample(column)
+        """Whether several networks can be trained together as each would be alone, as far as can be seen."""
+        self._sample(column)
+        return self._stacks[_section_text(column)]
+
+    def _stackable(self, column: Column) -> bool:
+        network, optimizer = self._sample(column)
+        # It acts on each entry by itself, with nothing added to it, and remembers nothing yet but what it always does.
+        kind = type(optimizer)
         hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
-        changed = bool(hooks) or "step" in vars(optimizer)
-        return not changed and (isinstance(optimizer, ReplicatedOptimizer) or type(optimizer) in ELEMENTWISE)
+        if (
+            not (isinstance(optimizer, ReplicatedOptimizer) or kind in ELEMENTWISE)
+            or hooks
+            or "step" in vars(optimizer)
+        ):
+            return False
+        if unstackable(network) or (optimizer.state and kind is not torch.optim.Adagrad):
+            return False
+        inputs, targets = tree_map(lambda leaf: leaf.unsqueeze(0) if isinstance(leaf, Tensor) else leaf, self._example)
+        arguments, keywords = arguments_of(inputs)
+        try:
+            with undisturbed():
+                two = stack(self._make(column), self.study.run.seeds[:1] * 2).to(self.device)
+                two.losses(self.problem.loss, two(*arguments, **keywords), targets)
+        except Exception:  # of what is wrong with one network a check tells
+            return False
+        return two.together
 
     def _weights(self, column: Column) -> int:
         """Bytes of the weights of a run."""

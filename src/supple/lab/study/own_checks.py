@@ -57,14 +57,12 @@ def check_lengths(streams: Sequence[SeedStream], expected: Sequence[int]) -> Non
                 )
 
 
-def check_same_network(seed: int, first: Mapping[str, Tensor], again: Mapping[str, Tensor]) -> None:
+def check_same_network(seed: int, first: Mapping[str, Any], again: Mapping[str, Any]) -> None:
     """Compares the values of a network with those of the one that the same seed made again."""
     for name, value in first.items():
-        if name not in again or value.shape != again[name].shape:
-            there = tuple(again[name].shape[1:]) if name in again else "none"
-            raise StudyError(
-                f"network: {name} of seed {seed} has shape {tuple(value.shape[1:])}, and {there} when it is made again"
-            )
+        here, there = (tuple(one.shape) if isinstance(one, Tensor) else None for one in (value, again.get(name)))
+        if name not in again or here != there:
+            raise StudyError(f"network: {name} of seed {seed} has shape {here}, and {there} when it is made again")
         if not _equal(value, again[name]):
             raise StudyError(f"network: {name} of seed {seed} has other values when it is made again")
 
@@ -103,8 +101,18 @@ def check_metric(place: str, metric: Metric, output: Any, targets: Tensor) -> No
         )
 
 
-def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
-    """Refuses an optimizer that a plain step does not move, and schedules, of which a checkpoint does not know."""
+def check_optimizer(optimizer: torch.optim.Optimizer, network: nn.Module) -> None:
+    """Refuses an optimizer of other parameters, one that a plain step does not move, and schedules, of which a
+    checkpoint does not know.
+    """
+    own = {id(parameter) for parameter in network.parameters()}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if id(parameter) not in own:
+                raise StudyError(
+                    f"optimizer: it holds a parameter of shape {tuple(parameter.shape)} that is not the network's; "
+                    "make it one of the network"
+                )
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise StudyError(
@@ -135,7 +143,7 @@ def explained(place: str) -> Iterator[None]:
         raise
     except LookupError as error:
         raise StudyError(f"{place}: {type(error).__name__}: {error}") from error  # of a KeyError the key is all
-    except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, OSError, TypeError, ValueError) as error:
         raise StudyError(f"{place}: {error}") from error
 
 
