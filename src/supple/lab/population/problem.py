@@ -62,8 +62,8 @@ class Problem:
 
     Networks of several seeds and settings are trained together where ``torch.func.vmap`` can compute them
     (:func:`supple.lab.stack`), and the optimizer acts on each entry by itself, as those of ``torch.optim`` from SGD to
-    Adam do; others, and what has hooks on gradients or on the optimizer, are trained one after the other. A run learns as the same network does alone, in a loop with
-    ``method.step()`` after ``optimizer.step()``.
+    Adam do; others, and what has hooks on gradients or on the optimizer, are trained one after the other. A run learns
+    as the same network does alone, in a loop with ``method.step()`` after ``optimizer.step()``.
 
     Args:
         network: makes a network from a seed, and what ``[network]`` of the study says by name. torch's generator is
