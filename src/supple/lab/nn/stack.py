@@ -272,8 +272,9 @@ def stack(make: Callable[[int], nn.Module], seeds: Sequence[int] | Tensor, examp
 
     Raises:
         TypeError: if ``make`` gives no module.
-        ValueError: if the networks differ in more than values, share a parameter, have lazy parameters, or tensors of
-            their own that are neither parameters nor buffers.
+        ValueError: if the networks differ in more than values, share a parameter, have lazy parameters, tensors of
+            their own that are neither parameters nor buffers, or what a stack would lose: hooks on gradients, a state
+            beside parameters and buffers.
 
     Example:
         >>> from torch import nn
