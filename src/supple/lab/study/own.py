@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import itertools
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from supple.lab.nn.stack import stack, unstackable
+from supple.lab.nn.stack import stack
 from supple.lab.population import AnyPopulation
 from supple.lab.population.any_module import usual_metric
 from supple.lab.population.problem import ACCURACY, LOSS, Metric, Problem
@@ -30,28 +29,21 @@ from supple.lab.study.own_checks import (
     check_lengths,
     check_loss,
     check_metric,
-    check_optimizer,
     check_same_network,
     check_stream,
     explained,
     length,
     undisturbed,
 )
+from supple.lab.study.own_networks import OwnNetworks, section_text
 from supple.lab.study.population_trainer import PopulationTrainer
 from supple.lab.study.problem import StudyProblem, step_cost
 from supple.lab.study.results import OWN_SCHEMA, SCHEMAS
 from supple.lab.study.run_config import cached
-from supple.lab.study.schema import Outcome, Settings
+from supple.lab.study.schema import Outcome
 from supple.lab.study.spec import Column, OwnStudy
-from supple.optim import SGDW, AdamW, ReplicatedOptimizer
 from supple.structure.find import units
 from supple.structure.tracing.run import arguments_of
-
-ELEMENTWISE = {SGDW, AdamW} | {
-    getattr(torch.optim, name)
-    for name in ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD")
-}
-"""Optimizers that act on each entry by itself, so that one steps stacked networks as one a network would."""
 
 _COPIES = 8
 """Memory of a run, in multiples of its weights: gradients, what optimizer and methods remember, a checkpoint."""
@@ -69,8 +61,7 @@ class OwnProblem(StudyProblem):
     def __init__(self, study: OwnStudy, problem: Problem, **runtime: Any) -> None:
         super().__init__(study, **runtime)
         self.problem = problem
-        self._samples: dict[str, tuple[nn.Module, torch.optim.Optimizer]] = {}
-        self._stacks: dict[str, bool] = {}
+        self.networks = OwnNetworks(problem, study.run.seeds[0], self.device, lambda: self._example)
         self._costs: dict[str, tuple[int, int]] = {}
         self._first: dict[int, Looked] = {}
 
@@ -129,7 +120,7 @@ class OwnProblem(StudyProblem):
         """What runs are compared by."""
         if self.problem.metric is not None:
             return self.problem.metric
-        network, _ = self._sample(self.study.columns[0])
+        network, _ = self.networks.sample(self.study.columns[0])
         (arguments, keywords), targets = arguments_of(self._example[0]), self._example[1]
         with explained("metric"), undisturbed(), torch.no_grad():
             return usual_metric(network(*arguments, **keywords), targets)
@@ -173,7 +164,7 @@ class OwnProblem(StudyProblem):
         for seed, first in looked.items():
             check_stream(seed, first, again[seed])
         check_lengths([self.stream(seed) for seed in seeds], self.steps(tasks, seeds[:1]))
-        for column in {_section_text(column): column for column in columns}.values():
+        for column in {section_text(column): column for column in columns}.values():
             self._check_network(column, seeds)
         for column in {(column.method, repr(column.network)): column for column in reversed(columns)}.values():
             with explained(f"methods.{column.method}"):
@@ -184,10 +175,10 @@ class OwnProblem(StudyProblem):
     def _check_network(self, column: Column, seeds: Sequence[int]) -> None:
         """Makes networks of two seeds, the first one twice, and computes loss and metric on their first batches."""
         with explained("network"):
-            check_same_network(seeds[0], *(self._one(column, seeds[0]).state_dict() for _ in range(2)))
-            if self._together(column):
-                stack(self._make(column), seeds[:2])
-        network, _ = self._sample(column)
+            check_same_network(seeds[0], *(self.networks.one(column, seeds[0]).state_dict() for _ in range(2)))
+            if self.networks.together(column):
+                stack(self.networks.make(column), seeds[:2])
+        network, _ = self.networks.sample(column)
         training, before = network.training, attributes(network)
         looked = (
             (f"task {task}, {part} {step} of seed {seed}", part, *batch)
@@ -233,7 +224,7 @@ class OwnProblem(StudyProblem):
 
     def most(self, column: Column) -> int | None:
         """As many as train fastest together on a core; one where the optimizer looks at whole parameters."""
-        if not self._together(column):
+        if not self.networks.together(column):
             return 1
         return cached(self._weights(column)) if self.device == "cpu" else None
 
@@ -242,9 +233,9 @@ class OwnProblem(StudyProblem):
         return self._cost(column)[0]
 
     def _cost(self, column: Column) -> tuple[int, int]:
-        key = _section_text(column)
+        key = section_text(column)
         if key not in self._costs:
-            network, _ = self._sample(column)
+            network, _ = self.networks.sample(column)
             with undisturbed():
                 self._costs[key] = step_cost(network, self.problem.loss, *self._example)
         return self._costs[key]
@@ -277,16 +268,16 @@ class OwnProblem(StudyProblem):
         first, replicas = columns[0], [seed for seed in seeds for _ in columns]
         example = self._example[0]
         more: dict[str, Any] = {}
-        if self._together(first):
-            network: nn.Module = stack(self._make(first), replicas, example)
+        if self.networks.together(first):
+            network: nn.Module = stack(self.networks.make(first), replicas, example)
         else:
-            network = self._one(first, replicas[0])
+            network = self.networks.one(first, replicas[0])
             more["seed"] = replicas[0]
             # A method that needs units says itself that there are none.
             with suppress(ValueError):
                 more["units"] = units(network, example)
         network = network.to(self.device)
-        optimizer = self._optimizer(first, network)
+        optimizer = self.networks.optimizer(first, network)
         return AnyPopulation(
             network,
             optimizer,
@@ -298,92 +289,14 @@ class OwnProblem(StudyProblem):
             device=self.device,
         )
 
-    def _sample(self, column: Column) -> tuple[nn.Module, torch.optim.Optimizer]:
-        """A network of the first seed, with its optimizer, to try things with."""
-        key = _section_text(column)
-        if key not in self._samples:
-            with explained("network"):
-                network = self._one(column, self.study.run.seeds[0]).to(self.device)
-            before = {name: (p.requires_grad, p.detach().clone()) for name, p in network.named_parameters()}
-            with explained("optimizer"):
-                optimizer = self.problem.optimizer(network.parameters(), **_settings(column.optimizer))
-            check_optimizer(optimizer, network)
-            self._samples[key] = network, optimizer
-            after = network.named_parameters()
-            as_made = all(p.requires_grad == before[name][0] and torch.equal(p, before[name][1]) for name, p in after)
-            self._stacks[key] = as_made and self._stackable(column)
-        return self._samples[key]
-
-    def _one(self, column: Column, seed: int) -> nn.Module:
-        with undisturbed(seed):
-            network = self._make(column)(seed)
-        if not isinstance(network, nn.Module):
-            raise StudyError(f"network: it is {type(network).__name__}; it has to be a torch.nn.Module")
-        if isinstance(network, torch.jit.ScriptModule):
-            raise StudyError("network: torch.jit compiled it; give the module that it was made from")
-        return network
-
-    def _make(self, column: Column) -> Callable[[int], nn.Module]:
-        settings = _settings(column.network)
-        return lambda seed: self.problem.network(seed, **settings)
-
-    def _optimizer(self, column: Column, network: nn.Module) -> torch.optim.Optimizer:
-        one, optimizer = self._sample(column)
-        if type(optimizer) not in ELEMENTWISE or not self._together(column):
-            return self.problem.optimizer(network.parameters(), **_settings(column.optimizer))
-        # A function may look at the shapes of what it is given, which are those of one network.
-        stacked = dict(zip(one.parameters(), network.parameters(), strict=True))
-        groups = [group | {"params": [stacked[p] for p in group["params"]]} for group in optimizer.param_groups]
-        kind: Any = type(optimizer)
-        # What an optimizer makes of its arguments when it is made, as Adagrad the start of its sums, no group says.
-        taken = inspect.signature(kind).parameters.keys() & optimizer.defaults.keys()
-        return kind(groups, **{name: optimizer.defaults[name] for name in taken})
-
-    def _together(self, column: Column) -> bool:
-        """Whether several networks can be trained together as each would be alone, as far as can be seen."""
-        self._sample(column)
-        return self._stacks[_section_text(column)]
-
-    def _stackable(self, column: Column) -> bool:
-        network, optimizer = self._sample(column)
-        # It acts on each entry by itself, with nothing added to it, and remembers nothing yet but what it always does.
-        kind = type(optimizer)
-        hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
-        if (
-            not (isinstance(optimizer, ReplicatedOptimizer) or kind in ELEMENTWISE)
-            or hooks
-            or "step" in vars(optimizer)
-        ):
-            return False
-        if unstackable(network) or (optimizer.state and kind is not torch.optim.Adagrad):
-            return False
-        inputs, targets = tree_map(lambda leaf: leaf.unsqueeze(0) if isinstance(leaf, Tensor) else leaf, self._example)
-        arguments, keywords = arguments_of(inputs)
-        try:
-            with undisturbed():
-                two = stack(self._make(column), self.study.run.seeds[:1] * 2).to(self.device)
-                two.losses(self.problem.loss, two(*arguments, **keywords), targets)
-        except Exception:  # of what is wrong with one network a check tells
-            return False
-        return two.together
-
     def _weights(self, column: Column) -> int:
         """Bytes of the weights of a run."""
-        network, _ = self._sample(column)
+        network, _ = self.networks.sample(column)
         return sum(_bytes(p) for p in network.parameters())
 
 
 class _Enough(Exception):
     """Measured for long enough."""
-
-
-def _settings(section: Any) -> dict[str, Any]:
-    assert isinstance(section, Settings)
-    return section.values
-
-
-def _section_text(column: Column) -> str:
-    return f"{column.network!r} {column.optimizer!r}"
 
 
 def _bytes(leaf: Any) -> int:
