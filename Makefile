@@ -60,7 +60,7 @@ gpu: $(READY)  ## tests, speed and memory on a GPU in 8 minutes, into supple-gpu
 	$(BIN)/python benchmarks/gpu.py
 
 results-report: $(READY)  ## pages of the results of real runs, in supple-report
-	$(BIN)/supple report results/small results/small_layer_norm results/large results/large_layer_norm results/large_300 results/swr_variants_small --out supple-report/permuted_mnist
+	$(BIN)/supple report results/small results/small_layer_norm results/large results/large_layer_norm results/large_300 results/swr_variants_small results/swr_variants_large --out supple-report/permuted_mnist
 	$(BIN)/supple report results/sweep_small --out supple-report/sweep
 	$(BIN)/supple report results/methods --out supple-report/methods
 	$(BIN)/supple report results/incremental_regular results/incremental_reparameterized --out supple-report/incremental
