@@ -39,14 +39,18 @@ def test_each_problem_has_its_published_size_and_a_small_one() -> None:
     assert all(found >= {"full", "small"} for found in sizes.values())
 
 
+def write_cifar100(folder: Path, pixels: np.ndarray) -> None:
+    """Writes images [images, 3072] of class 0, 1 and so on to 99, and again, as CIFAR-100 has them."""
+    labels = np.arange(len(pixels)) % 100
+    records = np.concatenate([labels[:, None] // 5, labels[:, None], pixels], axis=1).astype(np.uint8)
+    (folder / "train.bin").write_bytes(records.tobytes())
+
+
 def data_for(name: str, folder: Path) -> Path | None:
     """A folder with noise in the place of data that are not within the package, in their format."""
     noise = np.random.default_rng(0)
     if name == "five_plus_one/small":
-        labels = np.arange(2000) % 100
-        pixels = noise.integers(0, 256, (2000, 3072), dtype=np.uint8)
-        records = np.concatenate([labels[:, None] // 5, labels[:, None], pixels], axis=1).astype(np.uint8)
-        (folder / "train.bin").write_bytes(records.tobytes())
+        write_cifar100(folder, noise.integers(0, 256, (2000, 3072), dtype=np.uint8))
     elif name == "continual_imagenet/small":
         for number in range(20):
             np.save(folder / f"{number}.npy", noise.integers(0, 256, (600, 3, 32, 32), dtype=np.uint8))
@@ -241,11 +245,8 @@ def test_continual_imagenet_reads_pairs_of_classes_from_their_files(tmp_path: Pa
 
 
 def test_five_classes_and_one_take_turns(tmp_path: Path) -> None:
-    labels = np.arange(200) % 100
-    generator = np.random.default_rng(1)
-    pixels = generator.integers(0, 256, (200, 3072), dtype=np.uint8)
-    records = np.concatenate([labels[:, None] // 5, labels[:, None], pixels], axis=1).astype(np.uint8)
-    (tmp_path / "train.bin").write_bytes(records.tobytes())
+    pixels = np.random.default_rng(1).integers(0, 256, (200, 3072), dtype=np.uint8)
+    write_cifar100(tmp_path, pixels)
     problem = five_plus_one.make(steps=4, batch_size=2, data_dir=tmp_path, verify=False)
     stream = problem.stream(0)  # type: ignore[operator]
     assert [len(classes) for classes in stream.classes] == [5, 1] * 16
@@ -260,10 +261,7 @@ def test_five_classes_and_one_take_turns(tmp_path: Path) -> None:
 
 
 def test_the_plan_of_a_problem_that_needs_data(tmp_path: Path) -> None:
-    labels = np.arange(2000) % 100
-    records = np.zeros((2000, 3074), dtype=np.uint8)
-    records[:, :2] = np.stack([labels // 5, labels], axis=1)
-    (tmp_path / "train.bin").write_bytes(records.tobytes())
+    write_cifar100(tmp_path, np.zeros((2000, 3072), dtype=np.uint8))
     options = ["--tasks", "2", "--seeds", "1", "--methods", "base", "--data-dir", str(tmp_path), "--no-verify"]
     result = CliRunner().invoke(app, ["plan", "five_plus_one/full", *options])
     assert result.exit_code == 0, result.output

@@ -63,6 +63,7 @@ class StackedModule(Stacked):
         self.register_buffer("seeds", torch.as_tensor(seeds).to(next(iter(stacked.values())).device, torch.int64))
         self.training = first.training
         self._together: dict[tuple[bool, bool], bool] = {}
+        self._pads = any(getattr(module, "padding_idx", None) is not None for module in one.modules())
 
     def forward(self, *inputs: Any, **keywords: Any) -> Any:
         """Applies each network to its own inputs.
@@ -107,7 +108,7 @@ class StackedModule(Stacked):
             losses = torch.vmap(function, _dims(given), randomness="different")(*given)
         except Exception:
             # What vmap cannot compute; what is wrong with the loss itself shows here.
-            losses = torch.stack([function(*_of(given, r)) for r in range(self.replicas)])
+            losses = torch.stack([function(*entry(given, r)) for r in range(self.replicas)])
         if losses.shape != (self.replicas,):
             raise ValueError(f"the loss of one network has shape {tuple(losses.shape[1:])}; it has to be a scalar")
         return losses
@@ -189,7 +190,7 @@ class StackedModule(Stacked):
             if not self.seeds.is_cuda:
                 # Of attention's kernels for CPUs, vmap knows the one of plain products only.
                 ways.enter_context(sdpa_kernel(SDPBackend.MATH))
-            if any(getattr(module, "padding_idx", None) is not None for module in one.modules()):
+            if self._pads:
                 ways.enter_context(_PaddingApart())
             found, replaced = torch.vmap(compute, (0, _dims(given)), randomness="different")(state, given)
         for name, tensor in replaced.items():
@@ -208,7 +209,7 @@ class StackedModule(Stacked):
             before = dict(state)
             self.turn[:] = [r]
             try:
-                outputs.append(functional_call(one, state, *_of(given, r), tie_weights=False))
+                outputs.append(functional_call(one, state, *entry(given, r), tie_weights=False))
             finally:
                 self.turn.clear()
             for name, tensor in state.items():
@@ -238,13 +239,16 @@ class StackedModule(Stacked):
         return True
 
 
+_EMBEDDING = inspect.signature(F.embedding)
+
+
 class _PaddingApart(TorchFunctionMode):
     """Keeps gradients from the rows of padding in embeddings, which vmap does for the first network only."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if function is F.embedding:
-            given = inspect.signature(function).bind(*args, **kwargs).arguments
+            given = _EMBEDDING.bind(*args, **kwargs).arguments
             padding = given.pop("padding_idx", None)
             if padding is not None:
                 looked_up = function(**given)
@@ -347,8 +351,9 @@ def _dims(given: Any) -> Any:
     return tree_map(lambda value: 0 if isinstance(value, Tensor) else None, given)
 
 
-def _of(given: Any, r: int) -> Any:
-    return tree_map(lambda value: value[r] if isinstance(value, Tensor) else value, given)
+def entry(given: Any, place: int) -> Any:
+    """One entry along the leading dimension of all tensors in tuples, lists and dicts; the rest as it is."""
+    return tree_map(lambda value: value[place] if isinstance(value, Tensor) else value, given)
 
 
 def _tensors(network: nn.Module) -> Iterable[tuple[str, Tensor]]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from supple.functional import random
-from supple.lab.nn.stack import StackedModule
+from supple.lab.nn.stack import StackedModule, entry
 from supple.lab.population.learner import Learner
 from supple.lab.population.population import TaskMetrics
 from supple.lab.population.problem import ACCURACY, LOSS, Metric
@@ -129,7 +129,7 @@ class AnyPopulation(Learner):
         return losses, value
 
     def _outputs(self, x: Any) -> Any:
-        arguments, keywords = arguments_of(x if self.stacked is not None else tree_map(_first, x))
+        arguments, keywords = arguments_of(x if self.stacked is not None else entry(x, 0))
         return self.network(*arguments, **keywords)
 
     def _each(self, function: Callable[..., Tensor], *outputs: Any, y: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ class AnyPopulation(Learner):
     def _metric(self, output: Any, y: Tensor, losses: Tensor, after: Any = None) -> Tensor | None:
         """The metric of each network, [R]; None where it needs what the step will have changed."""
         if self.metric is None:
-            one = output if self.stacked is None else tree_map(_first, output)
+            one = output if self.stacked is None else entry(output, 0)
             self.metric = usual_metric(one, y[0])
         function = self.metric.function
         if function is None:
@@ -207,7 +207,7 @@ class AnyPopulation(Learner):
         if not self.measured_on:
             return None, None
         if self._probe is None:
-            self._probe = self._prepared(tree_map(_first, inputs[0]))
+            self._probe = self._prepared(entry(inputs[0], 0))
         one, found, shapes = self._probe
         if not found:
             return None, None
@@ -216,7 +216,7 @@ class AnyPopulation(Learner):
             if self.stacked is not None:
                 _load(one, self.stacked, r)
             seed = len(self.streams) * r // self.replicas
-            each = [_features(one, found, tree_map(lambda leaf, s=seed: _entry(leaf, s), x)) for x in inputs]
+            each = [_features(one, found, entry(x, seed)) for x in inputs]
             features = [torch.cat(group) for group in zip(*each, strict=True)]
             dying = [
                 dead_units(some, shape.saturated, shape.tolerance) for some, shape in zip(features, shapes, strict=True)
@@ -285,11 +285,3 @@ def _load(one: nn.Module, stacked: StackedModule, r: int) -> None:
 
 def _detached(leaf: Any) -> Any:
     return leaf.detach() if isinstance(leaf, Tensor) else leaf
-
-
-def _entry(leaf: Any, seed: int) -> Any:
-    return leaf[seed] if isinstance(leaf, Tensor) else leaf
-
-
-def _first(leaf: Any) -> Any:
-    return _entry(leaf, 0)

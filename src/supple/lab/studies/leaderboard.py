@@ -150,14 +150,13 @@ def of_folder(place: Path | None, known: Iterable[str]) -> list[str]:
     return [name for name in known if place is not None and holds_results(place / name / FINAL)]
 
 
+def _results(name: str, places: Sequence[Path]) -> list[Results]:
+    return [scan(place / name / FINAL) for place in places if of_folder(place, [name])]
+
+
 def check_comparable(problems: Sequence[str], compared: Collection[str], places: Sequence[Path]) -> None:
     """StudyError unless each of the problems will have two methods that the others have too."""
-    there = {
-        name: {*compared}.union(
-            *(scan(place / name / FINAL).study.methods for place in places if of_folder(place, [name]))
-        )
-        for name in problems
-    }
+    there = {name: {*compared}.union(*(one.study.methods for one in _results(name, places))) for name in problems}
     if len(set.intersection(*there.values())) < 2:
         fewest = min(there, key=lambda name: len(there[name]))
         raise StudyError(
@@ -171,10 +170,7 @@ def collect(problems: Mapping[str, str], places: Sequence[Path]) -> Board:
 
     ValueError if there is nothing.
     """
-    found = {
-        title: [scan(place / name / FINAL) for place in places if holds_results(place / name / FINAL)]
-        for title, name in problems.items()
-    }
+    found = {title: _results(name, places) for title, name in problems.items()}
     if not any(found.values()):
         raise ValueError(f"there are no results in {' or '.join(map(str, places))} yet; leave out --no-run")
     return board({title: some for title, some in found.items() if some})

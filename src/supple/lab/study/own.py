@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
@@ -73,18 +73,19 @@ class OwnProblem(StudyProblem):
     def first(self, seed: int) -> Looked:
         """The first batches of the first tasks and of the last, as the stream of a seed gave them when asked first."""
         if seed not in self._first:
-            # Of the last task too, where it can be read without those between: labels may become more.
-            last = {self.study.run.tasks - 1} if self.stream(seed).indexed else set()
-            self._first[seed] = self._ask([seed], sorted({*range(_CHECKED), *last}))[seed]
+            self._first[seed] = self._ask([seed])[seed]
         return self._first[seed]
 
-    def _ask(self, seeds: Sequence[int], tasks: Iterable[int]) -> dict[int, dict[int, Any]]:
-        """Asks the streams of seeds, which take turns, for the first batches of tasks; those of one task where it has
-        only one.
+    def _ask(self, seeds: Sequence[int], backwards: bool = False) -> dict[int, dict[int, Any]]:
+        """Asks the streams of seeds, which take turns, for the first batches of the first tasks, and where it can be
+        without those between, of the last, as labels may become more. Such tasks are asked for backwards if that is
+        said; those that are not there are left out.
         """
         streams = {seed: self.stream(seed) for seed in seeds}
         found: dict[int, dict[int, Any]] = {seed: {} for seed in seeds}
-        for number in tasks:
+        indexed = streams[seeds[0]].indexed
+        last = {self.study.run.tasks - 1} if indexed else set()
+        for number in sorted({*range(_CHECKED), *last}, reverse=backwards and indexed):
             reading = {}
             for seed, stream in streams.items():
                 with explained(f"stream of seed {seed}, task {number}"):
@@ -159,8 +160,7 @@ class OwnProblem(StudyProblem):
         """Looks at the stream, the networks, the loss and the methods; StudyError names what is wrong."""
         # As networks that are trained together, or go on after a stop, ask for them.
         looked = {seed: self.first(seed) for seed in seeds[:2]}
-        backwards = self.stream(seeds[0]).indexed
-        again = self._ask(seeds[:2], sorted(looked[seeds[0]], reverse=backwards))
+        again = self._ask(seeds[:2], backwards=True)
         for seed, first in looked.items():
             check_stream(seed, first, again[seed])
         check_lengths([self.stream(seed) for seed in seeds], self.steps(tasks, seeds[:1]))

@@ -38,24 +38,29 @@ class OwnNetworks:
 
     def __init__(self, problem: Problem, seed: int, device: str, example: Callable[[], tuple[Any, Tensor]]) -> None:
         self._problem, self._seed, self._device, self._example = problem, seed, device, example
-        self._samples: dict[str, tuple[nn.Module, torch.optim.Optimizer]] = {}
-        self._stacks: dict[str, bool] = {}
+        self._known: dict[str, tuple[nn.Module, torch.optim.Optimizer, bool]] = {}
 
     def sample(self, column: Column) -> tuple[nn.Module, torch.optim.Optimizer]:
         """A network of the first seed, with its optimizer, to try things with."""
+        return self._look(column)[:2]
+
+    def together(self, column: Column) -> bool:
+        """Whether several networks can be trained together as each would be alone, as far as can be seen."""
+        return self._look(column)[2]
+
+    def _look(self, column: Column) -> tuple[nn.Module, torch.optim.Optimizer, bool]:
         key = section_text(column)
-        if key not in self._samples:
+        if key not in self._known:
             with explained("network"):
                 network = self.one(column, self._seed).to(self._device)
             before = {name: (p.requires_grad, p.detach().clone()) for name, p in network.named_parameters()}
             with explained("optimizer"):
                 optimizer = self._problem.optimizer(network.parameters(), **_settings(column.optimizer))
             check_optimizer(optimizer, network)
-            self._samples[key] = network, optimizer
             after = network.named_parameters()
             as_made = all(p.requires_grad == before[name][0] and torch.equal(p, before[name][1]) for name, p in after)
-            self._stacks[key] = as_made and self._stackable(column)
-        return self._samples[key]
+            self._known[key] = network, optimizer, as_made and self._stackable(column, network, optimizer)
+        return self._known[key]
 
     def one(self, column: Column, seed: int) -> nn.Module:
         """Makes one network."""
@@ -85,23 +90,13 @@ class OwnNetworks:
         taken = inspect.signature(kind).parameters.keys() & optimizer.defaults.keys()
         return kind(groups, **{name: optimizer.defaults[name] for name in taken})
 
-    def together(self, column: Column) -> bool:
-        """Whether several networks can be trained together as each would be alone, as far as can be seen."""
-        self.sample(column)
-        return self._stacks[section_text(column)]
-
-    def _stackable(self, column: Column) -> bool:
-        network, optimizer = self.sample(column)
+    def _stackable(self, column: Column, network: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
         # It acts on each entry by itself, with nothing added to it, and remembers nothing yet but what it always does.
         kind = type(optimizer)
+        elementwise = isinstance(optimizer, ReplicatedOptimizer) or kind in ELEMENTWISE
         hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
-        if (
-            not (isinstance(optimizer, ReplicatedOptimizer) or kind in ELEMENTWISE)
-            or hooks
-            or "step" in vars(optimizer)
-        ):
-            return False
-        if unstackable(network) or (optimizer.state and kind is not torch.optim.Adagrad):
+        remembers = optimizer.state and kind is not torch.optim.Adagrad
+        if not elementwise or hooks or "step" in vars(optimizer) or remembers or unstackable(network):
             return False
         inputs, targets = tree_map(
             lambda leaf: leaf.unsqueeze(0) if isinstance(leaf, Tensor) else leaf, self._example()
