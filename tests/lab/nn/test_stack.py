@@ -374,6 +374,7 @@ class Loose(nn.Linear):
         (lambda seed: Loose(), ValueError, "offset of Loose is a tensor .*register_buffer"),
         (hooked, ValueError, r"make\(0\) gave a network that cannot be stacked: weight has a hook on its gradient"),
         (hooked_module, ValueError, "cannot be stacked: 0 has a hook on its gradient"),
+        (lambda seed: nn.Embedding(5, 2, sparse=True), ValueError, "Embedding has sparse gradients; make it with"),
         (lambda seed: torch.nn.utils.weight_norm(nn.Linear(2, 2)), ValueError, "weight of Linear is computed anew"),
         (lambda seed: nn.LazyLinear(2), ValueError, "weight of make.0. is lazy"),
         (lambda seed: nn.ReLU(), ValueError, "no parameters"),

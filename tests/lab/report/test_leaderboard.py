@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import supple
 from supple.lab.report.leaderboard import board, mean_gains, mean_ranks, stratified, tables
 from supple.lab.studies import leaderboard
 from supple.lab.study.errors import StudyError
+from supple.lab.study.permuted import PermutedProblem
 from supple.lab.study.results import scan
 from supple.methods import registry
 
@@ -172,6 +174,19 @@ def test_a_method_is_added_where_there_are_others(tmp_path):
     assert result.exit_code == 1
     assert "on mlp100_sgd there would be swr and no other method" in words(result)
     assert not (tmp_path / "o").exists()
+
+
+def test_the_plan_counts_the_runs_of_both_stages(tmp_path, monkeypatch):
+    monkeypatch.setattr(PermutedProblem, "rate", lambda *unused: time.sleep(0.2) or 1000.0)
+    out = tmp_path / "out"
+    options = ("--methods", "base,swr", "--tasks", 1, "--processes", 1, "--out", out)
+    result = run("leaderboard", "--plan", "--problems", "mlp10_sgd,mlp100_sgd", *options)
+    assert result.exit_code == 0, result.output
+    # 2 methods at 6 settings x 3 seeds and at one x 10 seeds, of 333 batches of 30.
+    assert "mlp10_sgd: 56 runs, about 19 s" in words(result)
+    assert "All: about 37 s with 1 process." in words(result)
+    assert "Other programs keep this machine busy" in words(result)
+    assert not out.exists()
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from supple.lab.commands.scale import Memory, PartSize, Processes, in_bytes, sca
 from supple.lab.escaping import shown
 from supple.lab.study.compare import one_thread
 from supple.lab.study.errors import StudyError, nearest
-from supple.lab.study.estimate import estimate, makespan
+from supple.lab.study.estimate import Estimate, estimate, makespan, others
 from supple.lab.study.problems import noise_problem
 from supple.lab.study.progress import Bars, Lines, duration
 from supple.lab.study.run_config import RunConfig
@@ -110,16 +110,21 @@ def leaderboard_command(
 
 
 def _plan(studies: Mapping[str, Study], seeds: int, options: Mapping[str, Any], console: Console) -> None:
-    whole = 0.0
+    whole, measured = 0.0, list[Estimate]()
     for name, study in studies.items():
         config = RunConfig(study, name, Path(), **options)
         with one_thread():
-            found = makespan(estimate(config, noise_problem(study, **config.runtime), 0.5), config)
+            found = estimate(config, noise_problem(study, **config.runtime), 0.5)
         tuned = len(study.columns) * len(study.run.seeds)
         runs = tuned + len({column.method.rpartition("_")[0] for column in study.columns}) * seeds
-        whole += found * runs / tuned
-        say(f"{name}: {runs:,} runs, about {duration(found * runs / tuned)}", console)
-    say(f"All: about {duration(whole)} with {config.process_count} processes.", console)
+        seconds = makespan(found, config) * runs / tuned
+        measured, whole = measured + found, whole + seconds
+        say(f"{name}: {runs:,} runs, about {duration(seconds)}", console)
+    count = config.process_count
+    say(
+        f"All: about {duration(whole)} with {count} process{'es' if count > 1 else ''}.{others(measured, config)}",
+        console,
+    )
 
 
 def _train(config: RunConfig, stop: threading.Event, console: Console) -> None:

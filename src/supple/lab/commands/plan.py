@@ -26,7 +26,7 @@ from supple.lab.commands.scale import (
 from supple.lab.escaping import short, shown
 from supple.lab.study import shipped
 from supple.lab.study.compare import one_thread
-from supple.lab.study.estimate import Estimate, estimate, makespan
+from supple.lab.study.estimate import Estimate, estimate, makespan, others
 from supple.lab.study.problems import noise_problem
 from supple.lab.study.progress import duration, pace
 from supple.lab.study.run_config import RunConfig
@@ -83,13 +83,10 @@ def _table(found: list[Estimate], config: RunConfig) -> Table:
     runs, steps = sum(one.runs for one in found), sum(one.runs * one.steps for one in found)
     count, parts = config.process_count, sum(one.parts for one in found)
     idle = f" There are parts for {parts}; a smaller --part-size makes more." if parts < min(count, runs) else ""
-    share = min(one.share for one in found)
-    busy = config.device == "cpu" and share < 0.8
-    others = f" Other programs keep this machine busy: the measurement got {share:.0%} of a core." if busy else ""
     table = Table(
         caption=f"{runs:,} runs of {found[0].steps:,} steps, {steps:,} network steps in all, "
         f"{sum(one.flops for one in found) / 1e15:.3g} PFLOP. About {duration(makespan(found, config))} with {count} "
-        f"process{'es' if count > 1 else ''}.{idle}{others}",
+        f"process{'es' if count > 1 else ''}.{idle}{others(found, config)}",
         caption_justify="left",
     )
     headings = ("network", "methods", "runs", "parts", "runs a part", "memory a process", "steps/s a process")

@@ -319,6 +319,8 @@ def unstackable(network: nn.Module) -> str:
     for path, module in network.named_modules():
         if module._backward_hooks or module._backward_pre_hooks:
             return f"{path or kind} has a hook on its gradient"
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse:
+            return f"{path or kind} has sparse gradients; make it with sparse=False"
         for name, value in vars(module).items():
             if isinstance(value, Tensor) and not value.is_leaf:
                 return (

@@ -89,3 +89,11 @@ def makespan(found: Sequence[Estimate], config: RunConfig) -> float:
     """Seconds that all will take with the processes of a run, if parts are shared out evenly."""
     parts = sum(one.parts for one in found)
     return sum(one.seconds for one in found) / min(config.process_count, max(1, parts))
+
+
+def others(found: Sequence[Estimate], config: RunConfig) -> str:
+    """A sentence about other programs, where they took much of the processor during the measurement."""
+    share = min(one.share for one in found)
+    if config.device != "cpu" or share >= 0.8:
+        return ""
+    return f" Other programs keep this machine busy: the measurement got {share:.0%} of a core."
