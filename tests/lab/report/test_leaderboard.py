@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import itertools
 import math
+import sys
 import time
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from cli_runs import run, words
 from fake_results import Row, write
 
 import supple
-from supple.lab.report.leaderboard import board, mean_gains, mean_ranks, stratified, tables
+from supple.lab.report.leaderboard import board, mean_ranks, stratified, tables
 from supple.lab.studies import leaderboard
 from supple.lab.study.errors import StudyError
 from supple.lab.study.permuted import PermutedProblem
@@ -76,7 +78,7 @@ def test_what_ends_best_is_chosen(tmp_path):
 def test_unknown_methods_and_settings_are_named():
     with pytest.raises(StudyError, match=r"swr2.*Did you mean swr"):
         leaderboard.contestants(["swr2"])
-    with pytest.raises(ValueError, match="c_chain"):
+    with pytest.raises(ValueError, match=r"c_chain needs .*use it in a loop of your own"):
         leaderboard.contestants(["c_chain"])
 
 
@@ -94,7 +96,6 @@ def test_ranks_are_averaged_over_problems():
     """By hand: equal means share the ranks that they take, and the highest mean is first."""
     means = [np.array([0.9, 0.8, 0.7, 0.8]), np.array([0.1, 0.4, 0.3, 0.2])]
     assert mean_ranks(means).tolist() == [(1 + 4) / 2, (2.5 + 1) / 2, (4 + 2) / 2, (2.5 + 3) / 2]
-    assert mean_gains(means, 1) == pytest.approx([(0.1 - 0.3) / 2, 0, (-0.1 - 0.1) / 2, (0 - 0.2) / 2])
 
 
 def test_intervals_draw_seeds_within_each_problem():
@@ -104,10 +105,9 @@ def test_intervals_draw_seeds_within_each_problem():
     (found,) = stratified(samples, lambda means: np.mean(means, axis=0), 20_000)
     assert found.mean == 2.75
     assert (found.low, found.high) == (min(means), max(means))  # each end has 1/16 of the draws
-    three = [np.vstack([one, one + 1]) for one in samples]
-    # The seeds are drawn for both methods alike, so that a difference that all seeds have has no width.
-    gain = stratified(three, lambda means: mean_gains(means, 0), 500)[1]
-    assert gain == (1, 1, 1)
+    # Seeds are drawn for all methods alike, so that ranks which all seeds have are certain.
+    two = [np.vstack([one, one + 0.1]) for one in samples]
+    assert stratified(two, mean_ranks, 500) == [(2, 2, 2), (1, 1, 1)]
 
 
 def fake_problem(folder, rows):
@@ -133,12 +133,58 @@ def test_the_tables_say_who_is_first(tmp_path):
     assert chosen.rows[0][0] == supple.SWR.about.label
 
 
-def test_runs_of_other_lengths_are_not_compared(tmp_path):
+@pytest.mark.parametrize(
+    ("other", "digest", "message"),
+    [
+        ({"tasks": 10}, "0", r"one: run.tasks is 20 in .*first and 10 in .*second; a leaderboard compares"),
+        ({"problem": {"data": "fashion_mnist"}}, "0", "problem.data is 'mnist' in .* and 'fashion_mnist' in"),
+        ({"network": {"hidden": 100}}, "0", "network.hidden is 10 in .* and 100 in"),
+        ({"optimizer": {"name": "adamw"}}, "0", "optimizer.name is 'sgd' in .* and 'adamw' in"),
+        ({}, "1", "the digest of its data is '0' in .* and '1' in"),
+    ],
+    ids=["tasks", "data", "network", "optimizer", "digest"],
+)
+def test_runs_that_differ_in_more_than_methods_are_not_compared(tmp_path, other, digest, message):
+    first = scan(write(tmp_path / "first", [Row("base", late=0.7)], tasks=20, seeds=3))
+    second = scan(write(tmp_path / "second", [Row("swr", late=0.9)], **{"tasks": 20, "seeds": 3, **other}))
+    images = second.images.model_copy(update={"digest": digest})
+    with pytest.raises(ValueError, match=message):
+        board({"one": [first, dataclasses.replace(second, images=images)]})
+
+
+def test_what_is_not_finished_is_not_compared(tmp_path):
     rows = [Row("base", late=0.7), Row("swr", late=0.9)]
-    long = scan(write(tmp_path / "long", rows[:1], tasks=20, seeds=3))
-    short = scan(write(tmp_path / "short", rows[1:], tasks=10, seeds=3))
-    with pytest.raises(ValueError, match=r"one: run.tasks is 20 in .*long and 10 in .*short; a leaderboard compares"):
-        board({"one": [long, short]})
+    whole = fake_problem(tmp_path / "whole", rows)
+    half = scan(write(tmp_path / "half", [Row("cbp", early=0.9, late=0.6)], tasks=20, seeds=6, done=4))
+    with pytest.raises(ValueError, match=r"half is not finished: 4 of 20 tasks of 6 of 6 runs; let it go on, or leave"):
+        board({"one": [whole, half]})
+
+
+def test_of_two_folders_with_one_method_the_later_counts(tmp_path):
+    rows = [Row("base", late=0.7), Row("swr", late=0.9)]
+    first = fake_problem(tmp_path / "first", rows)
+    later = scan(write(tmp_path / "later", [Row("swr", late=0.3)], tasks=20, seeds=3))
+    late = tables(board({"one": [first, later]}))[1]
+    assert {row["method"]: row["one"] for row in late.numbers} == pytest.approx({"base": 0.7, "swr": 0.3}, abs=0.02)
+
+
+def test_methods_without_a_common_seed_are_not_compared(tmp_path):
+    first = fake_problem(tmp_path / "first", [Row("base"), Row("swr")])
+    other = scan(write(tmp_path / "other", [Row("cbp", seeds=(7, 8))], tasks=20, seeds=9))
+    with pytest.raises(ValueError, match="one: there is no seed that all methods have"):
+        board({"one": [first, other]})
+
+
+def test_methods_that_not_all_problems_have_are_named(tmp_path):
+    two = fake_problem(tmp_path / "two", [Row("base"), Row("swr")])
+    three = fake_problem(tmp_path / "three", [Row("base"), Row("swr"), Row("cbp")])
+    assert tables(board({"one": [two]}))[0].note.endswith("of a transformer.")
+    assert tables(board({"one": [two], "two": [three]}))[0].note.endswith("Not on all problems, and left out: CBP.")
+
+
+def test_a_class_that_is_not_here_has_no_cost(tmp_path):
+    rows = [Row("base", late=0.7), Row("mine", kind="nowhere:Mine", late=0.9)]
+    assert [row[-1] for row in tables(board({"one": [fake_problem(tmp_path, rows)]}))[0].rows] == ["–", "–"]
 
 
 def test_the_note_says_how_many_seeds_all_methods_have(tmp_path):
@@ -150,15 +196,18 @@ def test_the_note_says_how_many_seeds_all_methods_have(tmp_path):
 
 
 def test_a_method_is_added_where_there_are_others(tmp_path):
-    known = list(leaderboard.problems())
+    known = leaderboard.problems()
     for name in ("gpt_sgd", "mlp10_adam"):
         write(tmp_path / name / "final", [Row("base"), Row("swr")], tasks=20, seeds=3)
-    found = leaderboard.of_folder(tmp_path, known)
-    assert sorted(found) == ["gpt_sgd", "mlp10_adam"]
-    leaderboard.check_comparable(found, ["mine"], [tmp_path])
-    leaderboard.check_comparable(known, ["mine", "base"], [tmp_path])
+    assert leaderboard.of_folder(tmp_path) == ["gpt_sgd", "mlp10_adam"]
+    out = tmp_path / "out"
+    leaderboard.check_comparable(known, ["mine", "base"], None, out)
     with pytest.raises(StudyError, match=r"--problems: on .* there would be mine and no other method"):
-        leaderboard.check_comparable(known, ["mine"], [tmp_path])
+        leaderboard.check_comparable(known, ["mine"], tmp_path, out)
+    with pytest.raises(ValueError, match=r"mlp10_adam: problem.data is 'mnist' in .* and 'mnist10k' in what would be"):
+        leaderboard.check_comparable({"mlp10_adam": known["mlp10_adam"]}, ["mine"], tmp_path, out)
+    kept = Path(__file__).parents[3] / "results/leaderboard"
+    leaderboard.check_comparable({name: known[name] for name in ("mlp10_adam", "gpt_sgd")}, ["mine"], kept, out)
     command = (
         "leaderboard",
         "--problems",
@@ -214,6 +263,25 @@ def test_the_command_trains_ranks_and_adds_a_method(tmp_path, monkeypatch):
     assert again.exit_code == 0, again.output
 
 
+@pytest.mark.parametrize(
+    ("ranges", "message"),
+    [
+        ({"l3": (0.1, 1)}, "about.ranges of .*:Mine: l3 is no setting"),
+        ({"l2": ()}, r"about.ranges of .*:Mine: l2 is \(\); it has to be \(lowest, highest\) or several values"),
+    ],
+)
+def test_ranges_that_a_method_cannot_have_are_named(tmp_path, monkeypatch, ranges, message):
+    (tmp_path / "ranged.py").write_text(
+        "import dataclasses, supple\n"
+        "class Mine(supple.L2):\n"
+        f"    about = dataclasses.replace(supple.L2.about, name='mine', ranges={ranges!r})\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "ranged", raising=False)
+    with pytest.raises(StudyError, match=message):
+        leaderboard.drawn("mine", {"kind": "ranged:Mine"}, 6)
+
+
 def test_what_is_not_there_is_named(tmp_path):
     result = run("leaderboard", "--problems", "mlp11_sgd", "--out", tmp_path / "out")
     assert result.exit_code == 1
@@ -221,6 +289,15 @@ def test_what_is_not_there_is_named(tmp_path):
     result = run("leaderboard", "--no-run", "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert "no results" in words(result)
+    for options, message in (
+        (("--beside", tmp_path / "nowhere"), "nowhere has no results of a leaderboard; give some of"),
+        (("--problems", ","), "--problems is ','"),
+        (("--methods", ""), "--methods is ''; give some, or leave it out"),
+    ):
+        result = run("leaderboard", *options, "--out", tmp_path / "out")
+        assert result.exit_code == 1
+        assert message in words(result)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_page_of_the_documentation_is_of_the_results_that_are_kept():

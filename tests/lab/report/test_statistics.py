@@ -20,6 +20,7 @@ from supple.lab.report.statistics import (
     holm,
     intervals,
     mean_interval,
+    mean_over,
     paired_p,
     pairs_needed,
     sign_p,
@@ -48,6 +49,19 @@ def test_few_values():
         assert not found.known
     assert math.isnan(mean_interval([]).mean)
     assert (Interval(1, 0.5, 1.5).clear, Interval(1, -0.5, 2.5).clear, NOTHING.clear) == (True, False, False)
+
+
+def test_the_mean_over_samples_is_welchs():
+    """The mean of two samples' means is half the difference of one's and the other's with its sign turned."""
+    generator = np.random.default_rng(0)
+    first, second = generator.normal(1, 1, 10), generator.normal(2, 5, 6)
+    ends = stats.ttest_ind(first, -second, equal_var=False).confidence_interval()
+    assert mean_over([first, second]) == pytest.approx(
+        ((first.mean() + second.mean()) / 2, ends.low / 2, ends.high / 2), rel=1e-9
+    )
+    assert mean_over([first]) == pytest.approx(mean_interval(first), rel=1e-9)
+    assert mean_over([[1, 1], [2, 2]]) == (1.5, 1.5, 1.5)
+    assert not mean_over([first, [1.0]]).known
 
 
 def test_intervals_of_groups():

@@ -34,8 +34,8 @@ def leaderboard_command(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Only these, such as swr,cbp, or package.module:Class of your own; base is plain training, scratch "
-            "training from scratch.",
+            help="Train only these, such as swr,cbp, or package.module:Class of your own; base is plain training, "
+            "scratch training from scratch.",
             show_default="all",
         ),
     ] = None,
@@ -45,8 +45,8 @@ def leaderboard_command(
     beside: Annotated[
         Path | None,
         typer.Option(
-            help="Results of other methods that the page shows too, such as results/leaderboard; of their problems "
-            "only, if nothing else is said."
+            help="Results of other methods that the page shows too, such as results/leaderboard. Without --problems, "
+            "only problems that are there."
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of the runs at the chosen settings.")] = 10,
@@ -88,20 +88,30 @@ def leaderboard_command(
         from supple.lab.studies import leaderboard
 
         known = leaderboard.problems()
-        wanted = names_in(problems or "") or leaderboard.of_folder(beside, known) or list(known)
+        wanted = list(known)
+        if problems is not None:
+            wanted = names_in(problems)
+        elif beside is not None:
+            wanted = leaderboard.of_folder(beside)
+        if not wanted:
+            option = f"--beside: {beside} has no results" if problems is None else f"--problems is {problems!r}"
+            raise StudyError(f"{option} of a leaderboard; give some of {', '.join(known)}")
         for name in wanted:
             if name not in known:
                 raise StudyError(f"--problems: {nearest(name, known)}")
         studies = {name: scale(study, tasks) for name, study in known.items() if name in wanted}
+        if methods is not None and not names_in(methods):
+            raise StudyError(f"--methods is {methods!r}; give some, or leave it out")
         compared = leaderboard.contestants(names_in(methods or ""))
-        leaderboard.check_comparable(wanted, compared, [place for place in (beside, out) if place is not None])
+        if train:
+            leaderboard.check_comparable(studies, compared, beside, out)
         if plan:
             _plan(
                 {name: leaderboard.tuning(study, compared) for name, study in studies.items()}, seeds, options, console
             )
             return
-        writable(out)
         if train:
+            writable(out)
             with interruptible() as stop:
                 for name, study in studies.items():
                     for stage, folder in leaderboard.stages(name, study, compared, seeds, out):
@@ -142,6 +152,7 @@ def _write_page(problems: Mapping[str, str], beside: Path | None, out: Path, con
 
     found = collect(problems, [place for place in (beside, out) if place is not None])
     made, drawn = tables(found), figure(found)
+    writable(out)
     (out / "leaderboard.svg").write_bytes(to_themed_svg(drawn.draw(Canvas()), drawn.styles))
     picture = "![Mean rank of each method, with its interval](leaderboard.svg)"
     page = ["# The leaderboard", "", picture, "", *(table.to_markdown() for table in made)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,12 @@ from scipy import stats
 
 from supple.lab.report.figures import Canvas, Figure, Panel, dots
 from supple.lab.report.measures import measure
-from supple.lab.report.statistics import Array, Interval, mean_interval
+from supple.lab.report.statistics import Array, Interval, mean_interval, mean_over
 from supple.lab.report.style import Style, own_style, styles_of
 from supple.lab.report.tables import Table, ends_of
 from supple.lab.report.texts import counted, interval_text, listed, number, percent
 from supple.lab.study.results import Results
+from supple.lab.study.spec import Study
 from supple.methods import registry
 
 RESAMPLES = 5000
@@ -55,17 +56,12 @@ def mean_ranks(means: Sequence[Array]) -> Array:
     return np.mean([stats.rankdata(-one, axis=0) for one in means], axis=0)
 
 
-def mean_gains(means: Sequence[Array], reference: int) -> Array:
-    """By how much the mean of each method is above that of one of them, averaged over problems."""
-    return np.mean([one - one[reference] for one in means], axis=0)
-
-
 @dataclass(frozen=True, eq=False)
 class Board:
-    """What the problems gave, by their titles: a row a run with "method", "seed", "late", "area" and "sign".
+    """What the problems gave, by their titles: a row a run with "method", "seed", "late" and "area".
 
-    "late" is the outcome of the last 10% of the tasks, "area" that of all, and ``sign`` is -1 where lower is better.
-    ``settings`` are those chosen, by problem and method.
+    "late" is the accuracy on the last 10% of the tasks, "area" that on all. ``settings`` are those chosen, by problem
+    and method.
     """
 
     runs: Mapping[str, pl.DataFrame]
@@ -81,7 +77,7 @@ class Board:
     @cached_property
     def styles(self) -> dict[str, Style]:
         """How methods are shown."""
-        found = styles_of({name: self.kinds[name] for name in self.kinds})
+        found = styles_of(self.kinds)
         scratch = own_style("reset")
         return found | ({"scratch": scratch} if "scratch" in found and scratch else {})
 
@@ -103,7 +99,9 @@ class Board:
         """By how much each method ends above another, over problems; None where that is not there."""
         if reference not in self.methods:
             return None
-        return stratified(self.values("late"), partial(mean_gains, reference=self.methods.index(reference)))
+        other = self.methods.index(reference)
+        gains = [values - values[other] for values in self.values("late")]
+        return [mean_over([one[place] for one in gains]) for place in range(len(self.methods))]
 
     @cached_property
     def order(self) -> list[int]:
@@ -114,38 +112,50 @@ class Board:
 def board(problems: Mapping[str, Sequence[Results]]) -> Board:
     """The leaderboard of some problems, each of one folder or of several that have different methods.
 
-    Where two of them have the same runs, those of the later one count. ValueError where folders of one problem differ
-    in more than methods and seeds, or the methods that all problems have are fewer than two.
+    Where two of them have the same method, that of the later one counts. ValueError where a folder is not finished,
+    folders of one problem differ in more than methods and seeds, or there is nothing to compare.
     """
     runs: dict[str, pl.DataFrame] = {}
     settings: dict[str, dict[str, Mapping[str, Any]]] = {}
     kinds: dict[str, str] = {}
     for title, folders in problems.items():
-        frames, terms = [], _terms(folders[0])
+        frames: dict[str, pl.DataFrame] = {}
         for results in folders:
-            for name, value in _terms(results).items():
-                if value != terms.get(name):
-                    raise ValueError(
-                        f"{title}: {name} is {terms.get(name)!r} in {folders[0].folder} and {value!r} in "
-                        f"{results.folder}; a leaderboard compares runs that differ in methods only"
-                    )
-            sign = -1 if results.outcome.lower else 1
+            check_same(title, folders[0], results.study, results.images.digest, str(results.folder))
             measured = measure(results)
-            frames.append(measured.runs.select("method", "seed", *(pl.col(name) * sign for name in ("late", "area"))))
-            kinds.update(zip(measured.runs["method"], measured.runs["kind"], strict=True))
+            if not measured.complete:
+                raise ValueError(
+                    f"{results.folder} is not finished: {measured.tasks} of {results.study.run.tasks} tasks of "
+                    f"{len(measured.runs)} of {len(results.runs)} runs; let it go on, or leave {title} out"
+                )
+            for (method, kind), frame in measured.runs.group_by("method", "kind", maintain_order=True):
+                frames[method], kinds[method] = frame.select("method", "seed", "late", "area"), kind
             settings.setdefault(title, {}).update(results.study.methods)
-        runs[title] = pl.concat(frames).unique(["method", "seed"], keep="last", maintain_order=True)
+        runs[title] = pl.concat(frames.values())
     found = Board(runs, settings, kinds)
     if len(found.methods) < 2:
         raise ValueError(f"a leaderboard compares two methods or more; those of all problems: {listed(found.methods)}")
+    for title, values in zip(runs, found.values("late"), strict=True):
+        if not values.shape[1]:
+            raise ValueError(f"{title}: there is no seed that all methods have")
     return found
 
 
-def _terms(results: Results) -> dict[str, Any]:
-    """What has to be the same in all folders of a problem."""
-    content = results.study.model_dump(mode="json")
-    sections = {f"{name}.{key}": one for name in ("problem", "network") for key, one in content[name].items()}
-    return {**sections, "run.tasks": results.study.run.tasks}
+def check_same(title: str, there: Results, study: Study, digest: str, place: str) -> None:
+    """ValueError unless a study, at a place, can be compared with results: of the same data, which a digest tells."""
+    theirs, ours = _terms(there.study, there.images.digest), _terms(study, digest)
+    for name, value in ours.items():
+        if value != theirs.get(name):
+            raise ValueError(
+                f"{title}: {name} is {theirs.get(name)!r} in {there.folder} and {value!r} in {place}; a leaderboard "
+                f"compares runs that differ in methods only, so leave {title} out or take the same"
+            )
+
+
+def _terms(study: Study, digest: str) -> dict[str, Any]:
+    content, parts = study.model_dump(mode="json"), ("problem", "network", "optimizer")
+    sections = {f"{part}.{name}": value for part in parts for name, value in content[part].items()}
+    return {**sections, "run.tasks": study.run.tasks, "the digest of its data": digest}
 
 
 def tables(found: Board) -> list[Table]:
@@ -170,18 +180,27 @@ def _ranking(found: Board) -> Table:
             if gains:
                 cells.append("–" if name == reference else interval_text(gains[place]))
                 row |= ends_of(f"over_{reference}", gains[place])
-        plain = name in ("base", "scratch")
-        cells.append("–" if plain else registry.find(found.kinds[name]).about.cost_text)
+        cells.append("–" if name in ("base", "scratch") else _cost(found.kinds[name]))
         rows.append(cells)
         numbers.append(row)
         lines.append(name)
     seeds = sorted({values.shape[1] for values in found.values("late")})
+    left_out = [found.styles[name].label for name in found.kinds if name not in found.methods]
     note = (
         f"Ranks among {len(found.methods)}, 1 being best, averaged over {counted(len(found.runs), 'problem')} of "
-        f"{' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds; in parentheses 95% intervals of a "
-        "bootstrap over seeds within each problem. Costs are of a step of a ResNet-18 and of a transformer."
+        f"{' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds; in parentheses 95% intervals over seeds "
+        "within each problem, of ranks by a bootstrap, of differences Welch's. They "
+        "leave out that other settings might have been chosen. Costs are of a step of a ResNet-18 and of a transformer."
+        + (f" Not on all problems, and left out: {listed(left_out)}." if left_out else "")
     )
     return Table("ranking", "The leaderboard", [*header, "cost"], rows, numbers, note, lines)
+
+
+def _cost(kind: str) -> str:
+    try:
+        return registry.find(kind).about.cost_text
+    except ValueError:  # a method of one's own whose module is not here
+        return "–"
 
 
 def _rank_text(rank: Interval) -> str:

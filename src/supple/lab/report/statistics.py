@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -57,6 +57,27 @@ def mean_interval(values: ArrayLike) -> Interval:
         return Interval(mean, math.nan, math.nan)
     low, high = _test(samples, 0.0).confidence_interval(0.95)
     return Interval(mean, float(low), float(high))
+
+
+def mean_over(strata: Sequence[ArrayLike]) -> Interval:
+    """The mean of the means of several samples, each [n] of two values or more, with Welch's 95% interval.
+
+    With K samples and v = s² / n of each the half-width is t sqrt(sum v) / K, and t has (sum v)² / sum(v² / (n - 1))
+    degrees of freedom. One sample gives :func:`mean_interval`.
+
+    Source: Welch, "The generalization of 'Student's' problem when several different population variances are
+    involved", Biometrika 34, 1947.
+    """
+    samples = [np.asarray(values, dtype=np.float64) for values in strata]
+    mean = float(np.mean([one.mean() for one in samples]))
+    n = np.array([len(one) for one in samples])
+    if n.min() < 2:
+        return Interval(mean, math.nan, math.nan)
+    v = np.array([one.var(ddof=1) for one in samples]) / n
+    if not v.any():
+        return Interval(mean, mean, mean)
+    half = float(stats.t.ppf(0.975, v.sum() ** 2 / (v**2 / (n - 1)).sum()) * np.sqrt(v.sum()) / len(samples))
+    return Interval(mean, mean - half, mean + half)
 
 
 def intervals(values: pl.DataFrame, by: list[str]) -> pl.DataFrame:

@@ -8,18 +8,19 @@ method is tried at every point of that grid, each time with other settings, draw
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from supple.lab.report.leaderboard import Board, board
+from supple.lab.report.leaderboard import Board, board, check_same
 from supple.lab.report.measures import measure
 from supple.lab.study import shipped
 from supple.lab.study.errors import StudyError, nearest
 from supple.lab.study.methods import BASE, defaults, method_class
+from supple.lab.study.problems import open_problem
 from supple.lab.study.results import Results, holds_results, scan
 from supple.lab.study.spec import Study, expand, from_dict, read
 from supple.methods import registry
@@ -67,6 +68,8 @@ def contestants(kinds: Sequence[str] = ()) -> dict[str, Settings]:
             found[name] = {"kind": kind}
         elif kind in known:
             found[kind] = {"kind": kind}
+        elif kind in registry.METHODS:
+            method_class(kind)  # raises, and says what this one needs
         else:
             raise StudyError(f"--methods: {nearest(kind, known)} One of your own is named package.module:Class.")
     return found
@@ -79,6 +82,12 @@ def drawn(name: str, fixed: Settings, count: int) -> list[dict[str, Any]]:
     """
     method = method_class(fixed["kind"])
     ranges = {} if method is None else {key: one for key, one in method.about.ranges.items() if key not in fixed}
+    for key, values in ranges.items():
+        if key not in (known := defaults(fixed["kind"])) or not values:
+            what = (
+                f"is {values!r}; it has to be (lowest, highest) or several values" if key in known else "is no setting"
+            )
+            raise StudyError(f"about.ranges of {fixed['kind']}: {key} {what}")
     generator = np.random.default_rng(zlib.crc32(name.encode()))
     found: list[dict[str, Any]] = [dict(fixed) for _ in range(count)]
     for key, values in ranges.items():
@@ -97,7 +106,7 @@ def _within(values: Sequence[Any], place: float, default: Any) -> Any:
     return round(value) if isinstance(default, int) else float(f"{value:.3g}")
 
 
-def tuning(study: Study, compared: Mapping[str, Settings], seeds: int = TUNING_SEEDS) -> Study:
+def tuning(study: Study, compared: Mapping[str, Settings]) -> Study:
     """The study in which settings are chosen: each method at each point of the grid, with other settings each time."""
     points = [point.values.get("optimizer", {}) for point in expand(study.methods[BASE])]
     methods = {
@@ -105,7 +114,7 @@ def tuning(study: Study, compared: Mapping[str, Settings], seeds: int = TUNING_S
         for name, fixed in compared.items()
         for number, (settings, optimizer) in enumerate(zip(drawn(name, fixed, len(points)), points, strict=True))
     }
-    return _with(study, methods, range(seeds), "choosing settings")
+    return _with(study, methods, range(TUNING_SEEDS), "choosing settings")
 
 
 def final(study: Study, chosen: Mapping[str, Settings], seeds: int) -> Study:
@@ -115,13 +124,10 @@ def final(study: Study, chosen: Mapping[str, Settings], seeds: int) -> Study:
 
 def choose(tuned: Results, compared: Mapping[str, Settings]) -> dict[str, Settings]:
     """For each method the settings with the best mean at the end, the first of equal ones; a diverged run is worst."""
-    sign = 1 if tuned.outcome.lower else -1
-    means = {
-        name: sign * mean for name, mean in measure(tuned).runs.group_by("method").agg(pl.mean("late")).iter_rows()
-    }
+    means = dict(measure(tuned).runs.group_by("method").agg(pl.mean("late")).iter_rows())
     entries = tuned.study.methods
     numbered = {name: [key for key in entries if key.rpartition("_")[0] == name] for name in compared}
-    return {name: entries[min(keys, key=means.__getitem__)] for name, keys in numbered.items()}
+    return {name: entries[max(keys, key=means.__getitem__)] for name, keys in numbered.items()}
 
 
 def _numbered(name: str, number: int) -> str:
@@ -141,32 +147,41 @@ def stages(
 ) -> Iterator[tuple[Study, Path]]:
     """What is to be run for a problem, and into which folder: first what settings are chosen with, then what counts."""
     tuned = out / problem / TUNING
-    yield tuning(study, compared, min(seeds, TUNING_SEEDS)), tuned
+    yield tuning(study, compared), tuned
     yield final(study, choose(scan(tuned), compared), seeds), out / problem / FINAL
 
 
-def of_folder(place: Path | None, known: Iterable[str]) -> list[str]:
+def of_folder(place: Path) -> list[str]:
     """The problems of which a folder has the runs that count."""
-    return [name for name in known if place is not None and holds_results(place / name / FINAL)]
+    return [name for name in problems() if holds_results(place / name / FINAL)]
 
 
 def _results(name: str, places: Sequence[Path]) -> list[Results]:
-    return [scan(place / name / FINAL) for place in places if of_folder(place, [name])]
+    return [scan(place / name / FINAL) for place in places if holds_results(place / name / FINAL)]
 
 
-def check_comparable(problems: Sequence[str], compared: Collection[str], places: Sequence[Path]) -> None:
-    """StudyError unless each of the problems will have two methods that the others have too."""
-    there = {name: {*compared}.union(*(one.study.methods for one in _results(name, places))) for name in problems}
-    if len(set.intersection(*there.values())) < 2:
-        fewest = min(there, key=lambda name: len(there[name]))
+def check_comparable(studies: Mapping[str, Study], compared: Collection[str], beside: Path | None, out: Path) -> None:
+    """Refuses what could not be compared once it has been trained.
+
+    StudyError unless each problem will have two methods that the others have too, ValueError where the results beside
+    are of other data, networks or tasks.
+    """
+    places = [place for place in (beside, out) if place is not None]
+    methods = {name: {*compared}.union(*(one.study.methods for one in _results(name, places))) for name in studies}
+    if len(set.intersection(*methods.values())) < 2:
+        fewest = min(methods, key=lambda name: len(methods[name]))
         raise StudyError(
-            f"--problems: on {fewest} there would be {', '.join(sorted(there[fewest]))} and no other method to compare "
-            f"with, as {' and '.join(map(str, places))} have no results of it; leave it out, or name more --methods"
+            f"--problems: on {fewest} there would be {', '.join(sorted(methods[fewest]))} and no other method to "
+            f"compare with, as {' and '.join(map(str, places))} have no results of it; leave it out, or name more "
+            "--methods"
         )
+    for name, study in studies.items():
+        for results in _results(name, places[:-1]):
+            check_same(name, results, study, open_problem(study).identity["digest"], "what would be trained")
 
 
 def collect(problems: Mapping[str, str], places: Sequence[Path]) -> Board:
-    """The leaderboard of what there is of some problems, names by titles, in folders; of equal runs the last counts.
+    """The leaderboard of what there is of some problems, names by titles, in folders; of one method the last counts.
 
     ValueError if there is nothing.
     """
