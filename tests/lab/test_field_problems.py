@@ -179,6 +179,29 @@ def test_warm_start_adds_images_and_tests_on_others() -> None:
         stream[4]
 
 
+@pytest.mark.parametrize(("first", "step", "sizes"), [(0.1, 0.4, [900, 4500, 8100, 9000]), (1.0, 0.5, [9000])])
+def test_warm_start_ends_with_all_images(first: float, step: float, sizes: list[int]) -> None:
+    stream = warm_start.make(first=first, step=step).stream(0)  # type: ignore[operator]
+    assert [len(stream[task].batches._tensors[1]) for task in range(len(stream))] == sizes
+
+
+@pytest.mark.parametrize(
+    ("make", "settings", "message"),
+    [
+        (label_permutation.make, {"metric": "plasticty"}, "metric is 'plasticty'; it has to be one of plasticity, acc"),
+        (warm_start.make, {"step": 0}, "step 0 .*step above 0"),
+        (warm_start.make, {"images": 9001}, "images at most the 9000"),
+        (random_labels.make, {"images": 10001}, "images is 10001; it has to be from 1 to 10000"),
+        (continual_imagenet.make, {"data_dir": ".", "classes": 1}, "classes is 1; it has to be 2 or more"),
+        (permuted_text.make, {"characters": 64}, "characters is 64; it has to be above 64, the context"),
+        (lambda: random_labels.make().optimizer([], name="sgd"), {}, "name is 'sgd'; .* such as SGD or Adam"),
+    ],
+)
+def test_sizes_and_names_that_a_problem_cannot_have(make, settings, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(**settings)
+
+
 def test_permuted_text_is_the_library_with_characters_at_other_places() -> None:
     text = permuted_text.library(3000)
     written = "".join(permuted_text.CHARACTERS[number] for number in text.tolist())
@@ -280,6 +303,31 @@ def test_control_changes_for_an_agent_that_goes_on(tmp_path: Path) -> None:
     assert results.tasks.filter(run=1)["reinitialized"].sum() > 0
     carts = [changing_control.Cart(3, phase).env.unwrapped for phase in range(2)]
     assert carts[0].length != carts[1].length  # type: ignore[attr-defined]
+
+
+class Falls:
+    """A cart whose pole falls after so many steps, or stands for the 500 of an episode."""
+
+    def __init__(self, after: int) -> None:
+        self.after, self.steps = after, 0
+
+    def reset(self) -> tuple[np.ndarray, dict[str, object]]:
+        self.steps = 0
+        return np.zeros(4, np.float32), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, object]]:
+        self.steps += 1
+        return np.zeros(4, np.float32), 1.0, self.steps == self.after, self.steps == 500, {}
+
+
+@pytest.mark.parametrize(("after", "steps", "expected"), [(501, 1300, 500), (450, 1000, 450), (501, 400, 400)])
+def test_episodes_that_a_phase_cuts_off_have_no_return(after: int, steps: int, expected: float) -> None:
+    """But where none ends in its second half, all the time since the last end counts."""
+    pytest.importorskip("gymnasium")
+    from supple.lab.studies import changing_control
+
+    agent = changing_control.Agent(lambda model, optimizer: None, seed=0, updates=0)
+    assert agent.live(Falls(after), steps) == expected  # type: ignore[arg-type]
 
 
 def test_ppo_learns_on_carts_that_change(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ network, PPO is that of Stable-Baselines3.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gymnasium
@@ -24,7 +24,10 @@ Make = Callable[..., Any]
 
 
 def make(steps: int = 3000, algorithm: str = "dqn") -> Curve:
-    """The problem, with so many steps of the environment a phase, and "dqn" or "ppo"; a task is a phase."""
+    """The problem, with so many steps of the environment a phase, and "dqn" or "ppo"; a task is a phase.
+
+    PPO learns from 256 steps at a time, and its phases end with the ones that are begun.
+    """
     agents = {"dqn": Agent, "ppo": PPOAgent}
     if algorithm not in agents:
         raise ValueError(f"algorithm is {algorithm!r}; it has to be one of {', '.join(agents)}")
@@ -85,10 +88,7 @@ class PPOAgent:
         watched = Monitor(cart)
         self.ppo.set_env(watched)
         self.ppo.learn(steps)
-        ends = np.cumsum(watched.get_episode_lengths())
-        late = [one for one, end in zip(watched.get_episode_rewards(), ends, strict=True) if end >= steps / 2]
-        # Without an end in that time the pole stood for all of it.
-        return float(np.mean(late)) if late else float(steps - (ends[-1] if len(ends) else 0))
+        return _late(np.cumsum(watched.get_episode_lengths()).tolist(), watched.get_episode_rewards(), steps)
 
 
 class Agent:
@@ -136,22 +136,29 @@ class Agent:
             self.target.load_state_dict(self.network.state_dict())
 
     def live(self, cart: Cart, steps: int) -> float:
-        """Acts and learns for a phase, and gives the mean return of the episodes of its second half."""
-        observation, total, returns = _start(cart), 0.0, []
+        """Acts and learns for a phase, and gives the mean return of the episodes that end in its second half."""
+        observation, total, ends, returns = _start(cart), 0.0, [], []
         for step in range(steps):
             action = self.act(observation, exploration=max(0.05, 1 - 4 * step / steps))
             seen, reward, failed, ended, _ = cart.step(action)
             following = torch.from_numpy(seen)
             self.keep(observation, following, action, float(reward), failed)
             observation, total = following, total + float(reward)
-            if failed or ended or step == steps - 1:
-                if step >= steps // 2:
-                    returns.append(total)
+            if failed or ended:
+                ends.append(step + 1)
+                returns.append(total)
                 observation, total = _start(cart), 0.0
             if self.seen >= 200:
                 for _ in range(self.updates):
                     self.learn()
-        return sum(returns) / len(returns)
+        return _late(ends, returns, steps)
+
+
+def _late(ends: Sequence[int], returns: Sequence[float], steps: int) -> float:
+    """The mean return of the episodes that end in the second half of a phase; ``ends`` are steps from its start."""
+    late = [one for one, end in zip(returns, ends, strict=True) if end >= steps / 2]
+    # Without an end in that time the pole stood for all of it.
+    return float(np.mean(late)) if late else float(steps - (ends[-1] if len(ends) else 0))
 
 
 def _start(cart: Cart) -> Tensor:

@@ -41,6 +41,8 @@ def make(
             "Continual ImageNet needs its files: give a folder with --data-dir that has 0.npy, 1.npy and so on, an "
             "array [images, 3, 32, 32] a class"
         )
+    if classes < 2:
+        raise ValueError(f"classes is {classes}; it has to be 2 or more")
     files = [Path(data_dir) / f"{number}.npy" for number in range(classes)]
     for file in files:
         if not file.is_file():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from supple.functional import random
 from supple.lab import data
-from supple.lab.population.problem import Metric, Problem
+from supple.lab.population.problem import ACCURACY, Metric, Problem
 from supple.lab.streams import Made
 
 _IMAGES, _CLASSES = random.purpose("label permutation", "images"), random.purpose("label permutation", "classes")
@@ -42,6 +42,9 @@ def make(
     verify: bool = True,
 ) -> Problem:
     """The problem, with so many images a task; networks are compared by "plasticity", or by "accuracy"."""
+    metrics = {"plasticity": PLASTICITY, "accuracy": ACCURACY}
+    if metric not in metrics:
+        raise ValueError(f"metric is {metric!r}; it has to be one of {', '.join(metrics)}")
     source = data.load(name, data_dir, verify=verify)
     pixels, labels = source.images.flatten(1), source.labels
 
@@ -56,7 +59,7 @@ def make(
         optimizer=lambda parameters, lr=0.01: torch.optim.SGD(parameters, lr=lr),
         stream=lambda seed: PermutedLabels(pixels, labels, source.classes, seed, samples, batch_size),
         loss=nn.functional.cross_entropy,
-        metric=PLASTICITY if metric == "plasticity" else None,
+        metric=metrics[metric],
     )
 
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from supple.functional import random
 from supple.lab.population.problem import Problem
 from supple.lab.streams import Made
+from supple.lab.studies.random_labels import optimizer_named
 
 CHARACTERS = string.printable[:-2]
 """The vocabulary; other characters of the text are left out."""
@@ -30,6 +31,8 @@ def make(characters: int = 2_000_000, steps: int = 1000, batch_size: int = 32, c
     ``name`` of the optimizer is that of a class of torch.optim.
     """
     text = library(characters)
+    if len(text) <= context:
+        raise ValueError(f"characters is {characters}; it has to be above {context}, the context")
 
     def network(seed: int, width: int = 64, depth: int = 2, heads: int = 4) -> GPT:
         return GPT(len(CHARACTERS), context, width, depth, heads)
@@ -39,7 +42,7 @@ def make(characters: int = 2_000_000, steps: int = 1000, batch_size: int = 32, c
 
     return Problem(
         network=network,
-        optimizer=lambda parameters, name="Adam", lr=1e-3: getattr(torch.optim, name)(parameters, lr=lr),
+        optimizer=optimizer_named,
         stream=lambda seed: PermutedText(text, seed, steps, batch_size, context),
         loss=loss,
     )
@@ -50,6 +53,8 @@ def library(characters: int) -> Tensor:
     numbers = {character: number for number, character in enumerate(CHARACTERS)}
     found: list[int] = []
     for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
+        if path.name.startswith("_sysconfigdata"):  # of the machine that Python was built on
+            continue
         found += [numbers[one] for one in path.read_text(encoding="utf-8", errors="ignore") if one in numbers]
         if len(found) >= characters:
             break

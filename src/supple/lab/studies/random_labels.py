@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,8 @@ def make(
     """
     source = data.load(name, data_dir, verify=verify)
     pixels = source.images.flatten(1)
+    if not 0 < images <= len(pixels):
+        raise ValueError(f"images is {images}; it has to be from 1 to {len(pixels)}, the images of {name}")
 
     def network(seed: int, hidden: int = 100, depth: int = 2, channels: int = 0) -> nn.Module:
         if channels:
@@ -46,10 +49,18 @@ def make(
 
     return Problem(
         network=network,
-        optimizer=lambda parameters, name="Adam", lr=1e-3: getattr(torch.optim, name)(parameters, lr=lr),
+        optimizer=optimizer_named,
         stream=lambda seed: RandomLabels(pixels, source.classes, seed, images, batch_size, passes),
         loss=nn.functional.cross_entropy,
     )
+
+
+def optimizer_named(parameters: Any, name: str = "Adam", lr: float = 1e-3) -> torch.optim.Optimizer:
+    """An optimizer by the name of its class in torch.optim."""
+    kind = getattr(torch.optim, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
+        raise ValueError(f"name is {name!r}; it has to be that of a class of torch.optim, such as SGD or Adam")
+    return kind(parameters, lr=lr)  # type: ignore[call-arg]
 
 
 def convolutional(shape: Sequence[int], channels: int, hidden: int, classes: int) -> nn.Module:

@@ -10,6 +10,7 @@ Source: Ash and Adams, "On warm-starting neural network training", NeurIPS 2020.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,6 +50,11 @@ def make(
         other = data.load(name, data_dir, train=False, verify=verify)
         test = other.images.flatten(1), other.labels
     count = images or len(labels)
+    if not (0 < first <= 1 and step > 0 and 0 < count <= len(labels)):
+        raise ValueError(
+            f"first is {first}, step {step} and images {images}; first has to be above 0 and at most 1, step above 0, "
+            f"and images at most the {len(labels)} that there are"
+        )
     return Problem(
         network=lambda seed, hidden=100, depth=2: MLP(pixels.shape[1], hidden, train.classes, depth, seed=seed),
         optimizer=lambda parameters, lr=1e-3: torch.optim.Adam(parameters, lr=lr),
@@ -77,7 +83,7 @@ class Growing:
         self._batch_size, self._passes = batch_size, passes
 
     def __len__(self) -> int:
-        return 1 + round((1 - self._first) / self._step)
+        return 1 + math.ceil((1 - self._first) / self._step - 1e-9)
 
     def __getitem__(self, task: int) -> Task:
         if not 0 <= task < len(self):
