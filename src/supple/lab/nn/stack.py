@@ -31,7 +31,8 @@ class StackedModule(Stacked):
     Parameters, buffers and modules have the names that they have in one network; parameters and buffers have a leading
     dimension R. What a network draws while it computes, as dropout does, is another draw in each replica, from torch's
     generator. A network that vmap cannot compute (its first forward pass tells, and a warning says so) is computed one
-    replica after the other.
+    replica after the other, by the same modules: what they keep in ordinary attributes is common to all replicas, and a
+    parameter that a replica does not use has the gradient 0 there.
 
     Args:
         networks: the networks, one a replica; they are copied.
@@ -61,9 +62,7 @@ class StackedModule(Stacked):
         for held in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
             self.__dict__[held] = one.__dict__[held]
         self.register_buffer("seeds", torch.as_tensor(seeds).to(next(iter(stacked.values())).device, torch.int64))
-        self.training = first.training
         self._together: dict[tuple[bool, bool], bool] = {}
-        self._pads = any(getattr(module, "padding_idx", None) is not None for module in one.modules())
 
     def forward(self, *inputs: Any, **keywords: Any) -> Any:
         """Applies each network to its own inputs.
@@ -122,7 +121,7 @@ class StackedModule(Stacked):
             value = tensor[i].detach().clone()
             values[id(tensor)] = nn.Parameter(value, tensor.requires_grad) if _trains(tensor) else value
         network = copy.deepcopy(self._one, values)
-        del network._buffers["seeds"]
+        network._buffers.pop("seeds", None)  # of a compiled network the stack alone has it
         return network
 
     def hidden_units(self) -> Units:
@@ -143,8 +142,17 @@ class StackedModule(Stacked):
     def train(self, mode: bool = True) -> StackedModule:
         """Sets training mode, or evaluation mode, of all modules."""
         self._one.train(mode)
-        self.training = mode
         return self
+
+    @property
+    def training(self) -> bool:
+        """Whether the networks are in training mode."""
+        return "_network" not in self.__dict__ or self._one.training
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        if "_network" in self.__dict__:
+            self._one.training = mode
 
     def extra_repr(self) -> str:
         """The number of replicas."""
@@ -190,8 +198,7 @@ class StackedModule(Stacked):
             if not self.seeds.is_cuda:
                 # Of attention's kernels for CPUs, vmap knows the one of plain products only.
                 ways.enter_context(sdpa_kernel(SDPBackend.MATH))
-            if self._pads:
-                ways.enter_context(_PaddingApart())
+            ways.enter_context(_PaddingApart())
             found, replaced = torch.vmap(compute, (0, _dims(given)), randomness="different")(state, given)
         for name, tensor in replaced.items():
             state[name].copy_(tensor)
@@ -209,7 +216,8 @@ class StackedModule(Stacked):
             before = dict(state)
             self.turn[:] = [r]
             try:
-                outputs.append(functional_call(one, state, *entry(given, r), tie_weights=False))
+                # A network may change its input in place, which all replicas share.
+                outputs.append(functional_call(one, state, *copied(entry(given, r)), tie_weights=False))
             finally:
                 self.turn.clear()
             for name, tensor in state.items():
@@ -219,7 +227,7 @@ class StackedModule(Stacked):
 
     def _try_together(self, given: Any) -> bool:
         """Whether vmap can compute the networks, found out with copies of the modules, whose hooks read nothing."""
-        one = copy.deepcopy(self._one, {id(parameter): parameter for parameter in self.parameters()})
+        one = copy.deepcopy(self._one)
         devices = [self.seeds.device] if self.seeds.is_cuda else []
         with torch.random.fork_rng(devices):
             try:
@@ -356,6 +364,11 @@ def _dims(given: Any) -> Any:
 def entry(given: Any, place: int) -> Any:
     """One entry along the leading dimension of all tensors in tuples, lists and dicts; the rest as it is."""
     return tree_map(lambda value: value[place] if isinstance(value, Tensor) else value, given)
+
+
+def copied(given: Any) -> Any:
+    """The same with copies of all tensors in tuples, lists and dicts."""
+    return tree_map(lambda value: value.clone() if isinstance(value, Tensor) else value, given)
 
 
 def _tensors(network: nn.Module) -> Iterable[tuple[str, Tensor]]:

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from supple.functional import random
-from supple.lab.nn.stack import StackedModule, entry
+from supple.lab.nn.stack import StackedModule, copied, entry
 from supple.lab.population.learner import Learner
 from supple.lab.population.population import TaskMetrics
 from supple.lab.population.problem import ACCURACY, LOSS, Metric
 from supple.lab.streams.tasks import SeedStream, TaskBatches, number
 from supple.methods import Method
-from supple.metrics import dead_units, feature_rank, mean_magnitude, normalization_scales
+from supple.metrics import dead_units, feature_rank, mean_magnitude, normalization_scales, undisturbed
 from supple.metrics.unit_features import activation_shapes, flat, read_units
 from supple.structure.find import units
 from supple.structure.tracing.run import arguments_of
@@ -154,19 +154,16 @@ class AnyPopulation(Learner):
         outputs = (output, after) if self.metric.after else (output,)
         return self._each(function, *outputs, y=y).to(losses.dtype)
 
-    @torch.no_grad()
     def _test(self, index: int, tasks: Sequence[TaskBatches]) -> Tensor:
         """The metric on the test batches of a task, each weighing as many as it has examples."""
-        training = self.network.training
-        self.network.eval()
         total, count = torch.zeros(()), 0
-        for x, y in self._together(index, [task.test for task in tasks]):
-            output = self._outputs(x)
-            value = self._metric(output, y, self._each(self.loss, output, y=y), output)
-            assert value is not None
-            total = total + y.shape[1] * value
-            count += y.shape[1]
-        self.network.train(training)
+        with undisturbed(self.network):
+            for x, y in self._together(index, [task.test for task in tasks]):
+                output = self._outputs(x)
+                value = self._metric(output, y, self._each(self.loss, output, y=y), output)
+                assert value is not None
+                total = total + y.shape[1] * value
+                count += y.shape[1]
         return total / count
 
     def _together(self, index: int, tasks: Sequence[Any]) -> Iterator[tuple[Any, Tensor]]:
@@ -271,7 +268,7 @@ def usual_metric(output: Any, targets: Tensor) -> Metric:
 
 def _features(one: nn.Module, found: Any, x: Any) -> list[Tensor]:
     """What the hidden units of a network put out on a batch, [E, n] a group."""
-    arguments, keywords = arguments_of(x)
+    arguments, keywords = arguments_of(copied(x))  # which a network may change in place
     return [torch.cat(calls) for calls in read_units(one, found, lambda: one(*arguments, **keywords), flat)]
 
 

@@ -7,7 +7,7 @@ import itertools
 import time
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import cached_property
 from typing import Any
 
@@ -33,7 +33,7 @@ from supple.lab.study.own_checks import (
     check_stream,
     explained,
     length,
-    undisturbed,
+    seeded,
 )
 from supple.lab.study.own_networks import OwnNetworks, section_text
 from supple.lab.study.population_trainer import PopulationTrainer
@@ -42,6 +42,7 @@ from supple.lab.study.results import OWN_SCHEMA, SCHEMAS
 from supple.lab.study.run_config import cached
 from supple.lab.study.schema import Outcome
 from supple.lab.study.spec import Column, OwnStudy
+from supple.metrics import undisturbed
 from supple.structure.find import units
 from supple.structure.tracing.run import arguments_of
 
@@ -61,7 +62,8 @@ class OwnProblem(StudyProblem):
     def __init__(self, study: OwnStudy, problem: Problem, **runtime: Any) -> None:
         super().__init__(study, **runtime)
         self.problem = problem
-        self.networks = OwnNetworks(problem, study.run.seeds[0], self.device, lambda: self._example)
+        two = (study.run.seeds * 2)[:2]
+        self.networks = OwnNetworks(problem, two, self.device, lambda: self._batches)
         self._costs: dict[str, tuple[int, int]] = {}
         self._first: dict[int, Looked] = {}
 
@@ -108,10 +110,14 @@ class OwnProblem(StudyProblem):
         return found
 
     @cached_property
+    def _batches(self) -> list[tuple[Any, Tensor]]:
+        """The first batches of the first seed."""
+        return tree_map(self._here, self.first(self.study.run.seeds[0])[0]["batch"])
+
+    @property
     def _example(self) -> tuple[Any, Tensor]:
         """The first batch of the first seed."""
-        inputs, targets = self.first(self.study.run.seeds[0])[0]["batch"][0]
-        return tree_map(self._here, inputs), targets.to(self.device)
+        return self._batches[0]
 
     def _here(self, leaf: Any) -> Any:
         return leaf.to(self.device) if isinstance(leaf, Tensor) else leaf
@@ -123,7 +129,7 @@ class OwnProblem(StudyProblem):
             return self.problem.metric
         network, _ = self.networks.sample(self.study.columns[0])
         (arguments, keywords), targets = arguments_of(self._example[0]), self._example[1]
-        with explained("metric"), undisturbed(), torch.no_grad():
+        with explained("metric"), seeded(), torch.no_grad():
             return usual_metric(network(*arguments, **keywords), targets)
 
     @property
@@ -140,7 +146,7 @@ class OwnProblem(StudyProblem):
         they can be without, and of what loss and metric are.
         """
         parts: list[Any] = [_name(self.problem.loss), self.metric.name]
-        with suppress(Exception), undisturbed():
+        with suppress(Exception), seeded():
             network = self.problem.network(0)
             parts.append([(name, str(p.dtype), tuple(p.shape)) for name, p in network.named_parameters()])
             optimizer = self.problem.optimizer(network.parameters())
@@ -175,11 +181,9 @@ class OwnProblem(StudyProblem):
     def _check_network(self, column: Column, seeds: Sequence[int]) -> None:
         """Makes networks of two seeds, the first one twice, and computes loss and metric on their first batches."""
         with explained("network"):
-            check_same_network(seeds[0], *(self.networks.one(column, seeds[0]).state_dict() for _ in range(2)))
-            if self.networks.together(column):
-                stack(self.networks.make(column), seeds[:2])
+            check_same_network(seeds[0], *(self.networks.one(column, seeds[0]) for _ in range(2)))
         network, _ = self.networks.sample(column)
-        training, before = network.training, attributes(network)
+        before = attributes(network)
         looked = (
             (f"task {task}, {part} {step} of seed {seed}", part, *batch)
             for seed in seeds[:2]
@@ -188,12 +192,10 @@ class OwnProblem(StudyProblem):
             for step, batch in enumerate(batches)
         )
         for place, part, inputs, targets in looked:
-            network.train(training and part == "batch")
-            inputs, targets = tree_map(self._here, inputs), targets.to(self.device)
-            with undisturbed():
+            inputs, targets = tree_map(self._here, (inputs, targets))
+            with seeded(), undisturbed(network) if part == "test batch" else nullcontext():
                 output = check_loss(place, network, self.problem.loss, inputs, targets)
                 check_metric(place, self.metric, output, targets)
-        network.train(training)
         for (module, name), value in attributes(network).items():
             if before.get((module, name)) != value:
                 warnings.warn(
@@ -236,7 +238,7 @@ class OwnProblem(StudyProblem):
         key = section_text(column)
         if key not in self._costs:
             network, _ = self.networks.sample(column)
-            with undisturbed():
+            with seeded():
                 self._costs[key] = step_cost(network, self.problem.loss, *self._example)
         return self._costs[key]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from supple.lab.population.problem import Metric
 from supple.lab.streams.tasks import SeedStream
 from supple.lab.study.errors import StudyError
+from supple.lab.study.run_config import out_of_memory
 from supple.structure.tracing.run import arguments_of
 
 Looked = Mapping[int, Mapping[str, Sequence[tuple[Any, Tensor]]]]
@@ -57,8 +59,16 @@ def check_lengths(streams: Sequence[SeedStream], expected: Sequence[int]) -> Non
                 )
 
 
-def check_same_network(seed: int, first: Mapping[str, Any], again: Mapping[str, Any]) -> None:
+def check_same_network(seed: int, network: nn.Module, other: nn.Module) -> None:
     """Compares the values of a network with those of the one that the same seed made again."""
+    kept = {id(tensor) for tensor in chain(network.parameters(), network.buffers())}
+    for name, tensor in chain(other.named_parameters(), other.named_buffers()):
+        if id(tensor) in kept and (tensor.requires_grad or not isinstance(tensor, nn.Parameter)):
+            raise StudyError(
+                f"network: {name} is the same tensor each time, so that a run would go on with what others learned; "
+                "make a new one for each network"
+            )
+    first, again = network.state_dict(), other.state_dict()
     for name, value in first.items():
         here, there = (tuple(one.shape) if isinstance(one, Tensor) else None for one in (value, again.get(name)))
         if name not in again or here != there:
@@ -82,7 +92,7 @@ def check_loss(place: str, network: nn.Module, loss: Callable[..., Any], inputs:
         raise StudyError(f"{place}: the loss {what} cannot be computed: {error}") from error
     if not isinstance(found, Tensor) or found.shape != ():
         raise StudyError(f"{place}: the loss {what} is {shown(found)}; it has to be a tensor without dimensions")
-    if not found.requires_grad:
+    if torch.is_grad_enabled() and not found.requires_grad:
         raise StudyError(f"{place}: the loss {what} does not depend on the network's parameters")
     return output
 
@@ -143,13 +153,15 @@ def explained(place: str) -> Iterator[None]:
         raise
     except LookupError as error:
         raise StudyError(f"{place}: {type(error).__name__}: {error}") from error  # of a KeyError the key is all
-    except (ArithmeticError, AttributeError, OSError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, OSError, RuntimeError, TypeError, ValueError) as error:
+        if out_of_memory(error):
+            raise
         raise StudyError(f"{place}: {error}") from error
 
 
 @contextmanager
-def undisturbed(seed: int = 0) -> Iterator[None]:
-    """Leaves torch's generators as they were, seeded meanwhile."""
+def seeded(seed: int = 0) -> Iterator[None]:
+    """Seeds torch's generators for a time, and leaves them as they were."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_map
 
-from supple.lab.nn.stack import stack, unstackable
+from supple.lab.nn.stack import StackedModule, copied, entry, stack, unstackable
 from supple.lab.population.problem import Problem
 from supple.lab.study.errors import StudyError
-from supple.lab.study.own_checks import check_optimizer, explained, undisturbed
+from supple.lab.study.own_checks import check_optimizer, explained, seeded
 from supple.lab.study.schema import Settings
 from supple.lab.study.spec import Column
-from supple.optim import SGDW, AdamW, ReplicatedOptimizer
+from supple.optim import SGDW, AdamW
 from supple.structure.tracing.run import arguments_of
 
 ELEMENTWISE = {SGDW, AdamW} | {
@@ -31,14 +34,17 @@ class OwnNetworks:
 
     Args:
         problem: what makes them.
-        seed: of the network that things are tried with.
-        device: where it is.
-        example: gives the first batch.
+        seeds: of two networks that things are tried with.
+        device: where they are.
+        batches: gives the first batches of the first of these seeds.
     """
 
-    def __init__(self, problem: Problem, seed: int, device: str, example: Callable[[], tuple[Any, Tensor]]) -> None:
-        self._problem, self._seed, self._device, self._example = problem, seed, device, example
+    def __init__(
+        self, problem: Problem, seeds: Sequence[int], device: str, batches: Callable[[], Sequence[tuple[Any, Tensor]]]
+    ) -> None:
+        self._problem, self._seeds, self._device, self._batches = problem, seeds, device, batches
         self._known: dict[str, tuple[nn.Module, torch.optim.Optimizer, bool]] = {}
+        self._alike: dict[str, bool] = {}
 
     def sample(self, column: Column) -> tuple[nn.Module, torch.optim.Optimizer]:
         """A network of the first seed, with its optimizer, to try things with."""
@@ -52,24 +58,28 @@ class OwnNetworks:
         key = section_text(column)
         if key not in self._known:
             with explained("network"):
-                network = self.one(column, self._seed).to(self._device)
+                network = self.one(column, self._seeds[0]).to(self._device)
             before = {name: (p.requires_grad, p.detach().clone()) for name, p in network.named_parameters()}
-            with explained("optimizer"):
-                optimizer = self._problem.optimizer(network.parameters(), **_settings(column.optimizer))
+            optimizer = self._made(column, network)
             check_optimizer(optimizer, network)
             after = network.named_parameters()
             as_made = all(p.requires_grad == before[name][0] and torch.equal(p, before[name][1]) for name, p in after)
-            self._known[key] = network, optimizer, as_made and self._stackable(column, network, optimizer)
+            together = as_made and _elementwise(optimizer) and not unstackable(network)
+            together = together and self._set_alike(column) and self._learn_alike(column)
+            self._known[key] = network, optimizer, together
         return self._known[key]
 
     def one(self, column: Column, seed: int) -> nn.Module:
         """Makes one network."""
-        with undisturbed(seed):
+        with seeded(seed):
             network = self.make(column)(seed)
         if not isinstance(network, nn.Module):
             raise StudyError(f"network: it is {type(network).__name__}; it has to be a torch.nn.Module")
         if isinstance(network, torch.jit.ScriptModule):
             raise StudyError("network: torch.jit compiled it; give the module that it was made from")
+        for name, parameter in network.named_parameters():
+            if is_lazy(parameter):
+                raise StudyError(f"network: {name} is lazy and has no shape yet; run one batch where it is made")
         return network
 
     def make(self, column: Column) -> Callable[[int], nn.Module]:
@@ -90,25 +100,95 @@ class OwnNetworks:
         taken = inspect.signature(kind).parameters.keys() & optimizer.defaults.keys()
         return kind(groups, **{name: optimizer.defaults[name] for name in taken})
 
-    def _stackable(self, column: Column, network: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
-        # It acts on each entry by itself, with nothing added to it, and remembers nothing yet but what it always does.
-        kind = type(optimizer)
-        elementwise = isinstance(optimizer, ReplicatedOptimizer) or kind in ELEMENTWISE
-        hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
-        remembers = optimizer.state and kind is not torch.optim.Adagrad
-        if not elementwise or hooks or "step" in vars(optimizer) or remembers or unstackable(network):
-            return False
-        inputs, targets = tree_map(
-            lambda leaf: leaf.unsqueeze(0) if isinstance(leaf, Tensor) else leaf, self._example()
-        )
-        arguments, keywords = arguments_of(inputs)
+    def _made(self, column: Column, network: nn.Module) -> torch.optim.Optimizer:
+        with explained("optimizer"):
+            return self._problem.optimizer(network.parameters(), **_settings(column.optimizer))
+
+    def _set_alike(self, column: Column) -> bool:
+        """Whether the optimizers of two networks have the same settings, so that one can step both."""
+        groups = []
+        for seed in self._seeds:
+            network = self.one(column, seed)
+            with seeded(seed):
+                groups.append([group | {"params": None} for group in self._made(column, network).param_groups])
+        return groups[0] == groups[1]
+
+    def _learn_alike(self, column: Column) -> bool:
+        """Whether two networks have the same losses and gradients together as each has alone, as far as can be seen."""
+        if (key := repr(column.network)) not in self._alike:
+            self._alike[key] = self._rehearsed(column)
+        return self._alike[key]
+
+    def _rehearsed(self, column: Column) -> bool:
+        def learned(network: nn.Module, batches: Sequence[Any], draws: int = 0) -> list[Any]:
+            with seeded(draws):
+                return [_learned(_still(network.to(self._device)), self._problem.loss, *batch) for batch in batches]
+
+        batches = self._batches()
+        with explained("network"):
+            both = stack(self.make(column), self._seeds)
         try:
-            with undisturbed():
-                two = stack(self.make(column), [self._seed] * 2).to(self._device)
-                two.losses(self._problem.loss, two(*arguments, **keywords), targets)
+            alone = [learned(self.one(column, seed), batches) for seed in self._seeds]
+            steps = learned(both, tree_map(_one_more, batches))
+            both.replica(0)  # which a network that keeps what it computes does not allow
+            again = learned(self.one(column, self._seeds[0]), batches, draws=1)
         except Exception:  # of what is wrong with one network a check tells
             return False
-        return two.together
+        if not both.together:
+            return False
+        draws = not all(map(_close, again, alone[0]))  # and draws other numbers in a stack
+        together = [[entry(step, place) for step in steps] for place in range(2)]
+        if draws or all(_close(*pair) for pair in zip(chain(*together), chain(*alone), strict=True)):
+            return True
+        warnings.warn(
+            "network: it learns otherwise together with others than alone, as one does that keeps numbers in "
+            "attributes, or has hooks on what it computes; each run is trained alone, which takes longer",
+            UserWarning,
+            stacklevel=2,
+        )
+        return False
+
+
+def _elementwise(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether it acts on each entry by itself, with nothing added to it and nothing remembered yet."""
+    kind = type(optimizer)
+    hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+    remembers = optimizer.state and kind is not torch.optim.Adagrad
+    return kind in ELEMENTWISE and not hooks and "step" not in vars(optimizer) and not remembers
+
+
+def _still(network: nn.Module) -> Any:
+    """Takes what drops out at random out of a network."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.eval()
+        elif isinstance(module, nn.MultiheadAttention):
+            module.dropout = 0.0
+    return network
+
+
+def _learned(network: Any, loss: Callable[..., Tensor], inputs: Any, targets: Tensor) -> tuple[Tensor, list[Any]]:
+    """The loss of one network, or of each, and the gradients, None where there are none."""
+    (arguments, keywords), parameters = arguments_of(copied(inputs)), list(network.parameters())
+    output = network(*arguments, **keywords)
+    found = network.losses(loss, output, targets) if isinstance(network, StackedModule) else loss(output, targets)
+    gradients = torch.autograd.grad(found.sum(), [p for p in parameters if p.requires_grad], allow_unused=True)
+    return found.detach(), list(gradients)
+
+
+def _close(one: tuple[Tensor, list[Any]], other: tuple[Tensor, list[Any]]) -> bool:
+    """Whether losses and gradients are the same up to rounding."""
+    if [gradient is None for gradient in one[1]] != [gradient is None for gradient in other[1]]:
+        return False
+    pairs = [(x, y) for x, y in zip(one[1], other[1], strict=True) if x is not None]
+    far, size = (sum(float(part.abs().square().sum()) for part in parts) ** 0.5 for parts in
+                 ([x - y for x, y in pairs], [y for _, y in pairs]))  # fmt: skip
+    slack = max(1e-3, 16 * max((torch.finfo(y.dtype).eps for _, y in pairs), default=0.0))
+    return far <= slack * size and abs(float(one[0] - other[0])) <= slack * (1 + abs(float(other[0])))
+
+
+def _one_more(leaf: Any) -> Any:
+    return leaf.unsqueeze(0) if isinstance(leaf, Tensor) else leaf
 
 
 def _settings(section: Any) -> dict[str, Any]:
