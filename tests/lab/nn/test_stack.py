@@ -75,12 +75,13 @@ class Padded(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.embedding, self.up, self.down = nn.Embedding(11, 8, padding_idx=-11), nn.Linear(8, 9), nn.Linear(9, 8)
+        self.embedding, self.up, self.down = nn.Embedding(11, 8), nn.Linear(8, 9), nn.Linear(9, 8)
         self.activation, self.head = nn.ReLU(), nn.Linear(8, 11, bias=False)
         self.head.weight = self.embedding.weight
 
     def forward(self, tokens):
-        return self.head(self.down(self.activation(self.up(self.embedding(tokens)))))
+        found = F.embedding(tokens, self.embedding.weight, padding_idx=-11)
+        return self.head(self.down(self.activation(self.up(found))))
 
 
 def padded(seed):
@@ -387,6 +388,26 @@ class Loose(nn.Linear):
 def test_networks_that_cannot_be_stacked(make, error, message):
     with pytest.raises(error, match=message):
         stack(make, [0, 1])
+
+
+@pytest.mark.filterwarnings("ignore:2 networks .Halving. are computed")
+def test_what_a_network_changes_in_its_input_others_do_not_see():
+    class Halving(Stubborn):
+        def forward(self, x):
+            return super().forward(x.mul_(0.5))
+
+    x = torch.randn(1, 3, 7)
+    found = stack(lambda seed: Halving(), [0, 0])(x.clone())
+    torch.manual_seed(0)
+    torch.testing.assert_close(found, Halving()(x[0].clone()).expand(2, 3, 4))
+
+
+def test_a_compiled_network_is_stacked():
+    make = lambda seed: torch.compile(nn.Linear(2, 2), backend="eager")  # noqa: E731
+    networks = stack(make, [0, 1])
+    x = torch.randn(2, 3, 2)
+    for r in range(2):
+        torch.testing.assert_close(networks.replica(r)(x[r]), networks(x)[r])
 
 
 def test_what_is_missing_is_said_before_training():

@@ -15,6 +15,7 @@ import pytest
 import torch
 from small_studies import killed_and_whole
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 import supple
@@ -194,6 +195,109 @@ class Branching(nn.Module):
         return self.last(hidden + torch.relu(self.part(hidden)) if x.mean() > 0 else hidden / self.calls)
 
 
+class Shuffling(nn.Module):
+    """A network that keeps in a list how it orders its inputs."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.order, self.layers = torch.randperm(4).tolist(), precise(seed)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x[:, self.order])
+
+
+class Closing(nn.Module):
+    """A network whose layer is in a function that it made of it."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
+        self.double()
+        self.hidden = lambda x: torch.relu(self.first(x))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.hidden(x))
+
+
+class Reversing(nn.Module):
+    """A network that turns the gradient of its features around, as for domains that are not to be told apart."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.layers = precise(seed)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.layers[:2](x)  # type: ignore[index]
+        if hidden.requires_grad:
+            hidden.register_hook(lambda gradient: -gradient)
+        return self.layers[2:](hidden)  # type: ignore[index]
+
+
+class Averaging(nn.Module):
+    """A network with a slow copy of a layer, which follows it in each pass of training."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.fast, self.slow, self.last = nn.Linear(4, 6), nn.Linear(4, 6).requires_grad_(False), nn.Linear(6, 3)
+        self.double()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            with torch.no_grad():
+                self.slow.weight.lerp_(self.fast.weight, 0.3)
+        return self.last(torch.relu(self.fast(x) + self.slow(x)))
+
+
+class Showing(nn.Module):
+    """A network that leaves its features where others can look at them."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.layers = precise(seed)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.features = self.layers[:2](x)  # type: ignore[index]
+        return self.layers[2:](self.features)  # type: ignore[index]
+
+
+class Halving(nn.Module):
+    """A network that changes its input in place."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.layers = precise(seed)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x.mul_(0.5))
+
+
+def checkpointed(seed: int) -> nn.Module:
+    network = precise(seed)
+    first, rest = network[:2], network[2:]  # type: ignore[index]
+
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.rest = first, rest
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.rest(checkpoint(self.first, x, use_reentrant=False))
+
+    return Checkpointed()
+
+
+class ClippedW(supple.optim.SGDW):
+    """An optimizer of this package with a step of its own."""
+
+    def step(self, closure: Any = None) -> Any:
+        nn.utils.clip_grad_norm_([p for group in self.param_groups for p in group["params"]], 0.01)
+        return super().step(closure)
+
+
+def by_their_norms(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD([{"params": [p], "lr": 0.1 * float(p.detach().norm())} for p in parameters])
+
+
 def freezing(parameters: Any) -> torch.optim.Optimizer:
     held = list(parameters)
     held[0].requires_grad_(False)
@@ -237,9 +341,21 @@ def half_frozen(seed: int) -> nn.Module:
         ({"network": Branching, "optimizer": lambda ps: torch.optim.Adam(ps, lr=0.02, weight_decay=0.1)}, 2),
         ({"optimizer": clipped_in_a_step_of_its_own}, 2),
         ({"network": half_frozen, "optimizer": lambda ps: sgd([p for p in ps if p.requires_grad])}, 1),
+        ({"network": Shuffling}, 2),
+        ({"network": Closing}, 2),
+        ({"network": Reversing}, 2),
+        ({"network": Averaging}, 2),
+        ({"network": Showing}, 2),
+        ({"network": Halving}, 2),
+        ({"network": checkpointed}, 2),
+        ({"network": lambda seed: nn.Sequential(*precise(seed)[:2], nn.Dropout(0.0), nn.Linear(6, 3).double())}, 1),
+        ({"optimizer": lambda ps: ClippedW(ps, lr=0.5)}, 2),
+        ({"optimizer": by_their_norms}, 2),
     ],
 )
-@pytest.mark.filterwarnings("ignore:2 networks", "ignore:network. calls of", "ignore:The model looks trained")
+@pytest.mark.filterwarnings(
+    "ignore:2 networks", "ignore:network. calls of", "ignore:The model looks trained", "ignore:network. it learns other"
+)
 def test_networks_and_optimizers_as_people_make_them(change: Any, parts: int, tmp_path: Path) -> None:
     problem = replace(PRECISE, **change)
     results = compare(problem, {"swr": {"frequency": 4, "factor": 0.2}}, tasks=2, seeds=2, out=tmp_path, examples=0)
@@ -304,6 +420,36 @@ def test_a_network_with_a_state_of_its_own_is_trained_alone(tmp_path: Path) -> N
     network = lambda seed: Answering(seed, lambda logits: logits)  # noqa: E731
     results = compare(replace(PRECISE, network=network), ["base"], tasks=1, seeds=2, out=tmp_path)
     assert results.runs["part"].n_unique() == 2
+
+
+def with_frozen_statistics(seed: int) -> nn.Module:
+    """The batch normalization of a part that is not to change is in evaluation mode, as people do for fine-tuning."""
+    network = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3)).double()
+    network[1].eval()
+    return network
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_test_leaves_the_modes_of_modules_as_they_are(alone: bool, tmp_path: Path) -> None:
+    stream = lambda seed: [Task(task, test=task) for task in of_precise_classes(seed)]  # noqa: E731
+    optimizer = (lambda ps: Clipped(ps, lr=0.5)) if alone else sgd
+    problem = replace(PRECISE, network=with_frozen_statistics, stream=stream, optimizer=optimizer)
+    results = compare(problem, ["base"], tasks=TASKS, seeds=2, out=tmp_path, examples=0)
+    assert results.runs["part"].n_unique() == 1 + alone
+    for run, seed in enumerate((0, 1)):
+        expected = [loss for _, loss in plain_loop(replace(problem, stream=of_precise_classes), "base", {}, seed)]
+        assert results.tasks.filter(run=run)["loss"].to_list() == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_network_that_shares_what_it_learns_with_others_is_refused(tmp_path: Path) -> None:
+    shared = nn.Linear(4, 6)
+    network = lambda seed: nn.Sequential(shared, nn.ReLU(), nn.Linear(6, 3))  # noqa: E731
+    optimizer = lambda parameters: Clipped(parameters, lr=0.5)  # noqa: E731
+    problem = replace(CLASSES, network=network, optimizer=optimizer)
+    with pytest.raises(StudyError, match=r"network: 0.weight is the same tensor each time"):
+        compare(problem, ["base"], tasks=1, seeds=2, out=tmp_path)
+    shared.requires_grad_(False)
+    assert len(compare(problem, ["base"], tasks=1, seeds=2, out=tmp_path).runs) == 2
 
 
 class Remembering(nn.Module):
@@ -727,6 +873,10 @@ def test_labels_out_of_range_in_the_last_task_are_found_before(tmp_path: Path) -
     assert not (tmp_path / "out").exists()
 
 
+def relu_to_tanh(network: nn.Module) -> nn.Module:
+    return nn.Sequential(*(nn.Tanh() if isinstance(module, nn.ReLU) else module for module in network.children()))
+
+
 def test_a_method_is_tried_on_each_network_of_a_grid(tmp_path: Path) -> None:
     def network(seed: int, hidden: bool) -> nn.Module:
         return make_network(seed) if hidden else nn.Sequential(nn.Linear(4, 3))
@@ -758,13 +908,16 @@ def test_what_comes_wrong_later_stops_with_its_place(tmp_path: Path) -> None:
     [
         ({"loss": nn.functional.multi_margin_loss}, "the network, optimizer, loss or stream are not the same"),
         ({"stream": lambda seed: of_classes(seed + 1)}, "the network, optimizer, loss or stream are not the same"),
+        ({"network": lambda seed: relu_to_tanh(make_network(seed))}, "the network, optimizer, loss or stream are not"),
+        ({"loss": lambda z, y: nn.functional.cross_entropy(z, y, label_smoothing=0.5)}, "loss or stream are not"),
     ],
 )
 def test_another_problem_does_not_go_into_the_same_folder(change: Any, said: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {"methods": ["base"], "tasks": 1, "seeds": 1, "out": tmp_path}
-    compare(CLASSES, **options)
+    usual = replace(CLASSES, loss=lambda z, y: nn.functional.cross_entropy(z, y))
+    compare(usual, **options)
     with pytest.raises(StudyError, match=said):
-        compare(replace(CLASSES, **change), **options)
+        compare(replace(usual, **change), **options)
 
 
 def test_a_call_is_gone_on_with_by_a_call_only(tmp_path: Path) -> None:

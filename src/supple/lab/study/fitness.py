@@ -15,6 +15,7 @@ import torch
 
 import supple
 from supple.lab.study import claims
+from supple.lab.study.manifest import same_data
 from supple.lab.study.problems import open_problem
 from supple.lab.study.spec import from_dict
 
@@ -89,7 +90,7 @@ def check(
         found = open_problem(from_dict(study, "the study"), **(problem or {})).identity
     except (OSError, ValueError) as error:
         raise ValueError(f"{host} cannot open the problem: {error}") from error
-    if dict(found) != dict(identity or {}):
+    if not same_data(found, identity or {}):
         raise ValueError(
             f"{host} has other data under the name of {study['problem'].get('data', study['problem']['kind'])}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -222,7 +223,7 @@ def differences(manifest: Manifest, study: Study, images: Mapping[str, Any]) -> 
         before, after = old.model_dump(), new.model_dump()
         changed = [key for key in after if before.get(key) != after[key]]
         lines += [_difference(f"{name}.{key}", before.get(key), after[key]) for key in changed]
-    if dict(manifest.images) != dict(images) and not lines:
+    if not same_data(manifest.images, images) and not lines:
         what = "network, optimizer, loss or stream" if kind_of(study) == "own" else "images"
         lines.append(f"the {what} are not the same, though the problem has the same name")
     if study.run.tasks < manifest.study.run.tasks:
@@ -235,6 +236,14 @@ def differences(manifest: Manifest, study: Study, images: Mapping[str, Any]) -> 
         if here and column.text not in {one.text for one in here}:
             lines += _column_differences(column, here)
     return lines
+
+
+def same_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two problems have the same identity, in which the loss of a network may differ by rounding."""
+    first, second = one.get("loss"), other.get("loss")
+    if first is not None and second is not None and not math.isclose(first, second, rel_tol=1e-3):
+        return False
+    return {**one, "loss": None} == {**other, "loss": None}
 
 
 def united(old: Study, new: Study) -> Study:

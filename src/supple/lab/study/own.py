@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from supple.lab.nn.stack import stack
+from supple.lab.nn.stack import copied, stack
 from supple.lab.population import AnyPopulation
 from supple.lab.population.any_module import usual_metric
 from supple.lab.population.problem import ACCURACY, LOSS, Metric, Problem
@@ -143,9 +143,10 @@ class OwnProblem(StudyProblem):
     @cached_property
     def identity(self) -> dict[str, Any]:
         """A digest of the first batches of seed 0, of network and optimizer as they are without any settings, where
-        they can be without, and of what loss and metric are.
+        they can be without, and of what loss and metric are; and the loss of that network on the first batch.
         """
         parts: list[Any] = [_name(self.problem.loss), self.metric.name]
+        loss = None
         with suppress(Exception), seeded():
             network = self.problem.network(0)
             parts.append([(name, str(p.dtype), tuple(p.shape)) for name, p in network.named_parameters()])
@@ -160,7 +161,13 @@ class OwnProblem(StudyProblem):
                     digest.update(leaf.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
                 else:
                     digest.update(repr(leaf).encode())
-        return {"count": 0, "digest": digest.hexdigest()}
+        with suppress(Exception), seeded():
+            inputs, targets = copied(batches[0])
+            arguments, keywords = arguments_of(inputs)
+            found = self.problem.loss(network(*arguments, **keywords), targets)
+            if found.isfinite() and torch.finfo(found.dtype).eps < 1e-4:
+                loss = found.item()
+        return {"count": 0, "digest": digest.hexdigest(), "loss": loss}
 
     def check(self, tasks: int, columns: Sequence[Column], seeds: Sequence[int]) -> None:
         """Looks at the stream, the networks, the loss and the methods; StudyError names what is wrong."""

@@ -134,10 +134,13 @@ class _Record(BaseModel):
 
 
 class Images(_Record):
-    """The images that tasks were made of: how many, and a SHA-256 of their pixels and labels."""
+    """The images that tasks were made of: how many, and a SHA-256 of their pixels and labels; ``loss`` is what a
+    network of one's own had on its first batch.
+    """
 
     count: _Count = 0
     digest: str = ""
+    loss: float | None = None
 
 
 class Machine(_Record):
