@@ -354,7 +354,10 @@ def half_frozen(seed: int) -> nn.Module:
     ],
 )
 @pytest.mark.filterwarnings(
-    "ignore:2 networks", "ignore:network. calls of", "ignore:The model looks trained", "ignore:network. it learns other"
+    "ignore:2 networks",
+    "ignore:network. calls of",
+    "ignore:The model looks trained",
+    "ignore:network. it cannot be trained",
 )
 def test_networks_and_optimizers_as_people_make_them(change: Any, parts: int, tmp_path: Path) -> None:
     problem = replace(PRECISE, **change)
@@ -392,7 +395,7 @@ class Answering(nn.Module):
         self.count = state["count"]
 
 
-@pytest.mark.filterwarnings("ignore:2 networks")
+@pytest.mark.filterwarnings("ignore:2 networks", "ignore:network. it cannot be trained")
 @pytest.mark.parametrize(
     ("form", "logits", "parts"),
     [
@@ -848,6 +851,22 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         r"the metric mine is float32 \[5, 3\]; it has to be a tensor without dimensions",
     ),
     "no units": ({"network": lambda seed: nn.Sequential(nn.Linear(4, 3))}, "methods.cbp: .*no hidden units"),
+    "single examples": (
+        {"stream": lambda seed: [[(torch.ones(4), torch.tensor(1))]] * 2},
+        "the targets of a batch have no dimensions; they have to have one that counts examples",
+    ),
+    "a lazy network": ({"network": lambda seed: nn.LazyLinear(3)}, "network: weight is lazy and has no shape yet"),
+    "a network that does not load": (
+        {"network": lambda seed: nn.Linear(4, 3).load_state_dict(nn.Linear(5, 3).state_dict())},
+        "network: Error.* in loading state_dict for Linear",
+    ),
+    "labels that are left out, above 0": (
+        {
+            "stream": lambda seed: [[(torch.ones(2, 4), torch.tensor([1, 255]))]] * 2,
+            "loss": lambda output, targets: nn.functional.cross_entropy(output, targets, ignore_index=255),
+        },
+        "the metric accuracy cannot be computed; only targets below 0 are left out, so give a metric of your own",
+    ),
     "an optimizer of nothing": ({"optimizer": lambda p, rate: sgd(p, rate)}, "optimizer: .*rate"),
 }
 
@@ -864,6 +883,61 @@ def test_mistakes_are_named_before_anything_is_trained(name: str, tmp_path: Path
     with pytest.raises(StudyError, match=said):
         compare(replace(usual, **changes), ["base", "cbp"], tasks=2, seeds=2, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"network": make_network(0)}, "network is Sequential; it has to be a function that makes one from a seed"),
+        ({"optimizer": None}, "optimizer is NoneType; it has to be a function that makes one from parameters"),
+        ({"loss": nn.CrossEntropyLoss}, "loss is .*CrossEntropyLoss.*; it has to be a function of outputs and targets"),
+        ({"metric": "accuracy"}, r"metric is 'accuracy'; it has to be supple.lab.Metric\("),
+    ],
+)
+def test_what_a_problem_cannot_be_made_of(changes: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        replace(CLASSES, **changes)
+
+
+def test_a_factory_is_no_curve(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="if it makes a problem, give what it makes"):
+        compare(lambda: CLASSES, ["base"], tasks=1, seeds=1, out=tmp_path)
+
+
+def test_arguments_as_people_give_them(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"device": torch.device("cpu"), "seeds": numpy.int64(2), "methods": {"base": None}}
+    assert len(compare(CLASSES, tasks=1, out=tmp_path, **options).runs) == 2
+
+
+def test_batches_that_do_not_fit_together_are_learned_alone(tmp_path: Path) -> None:
+    """Each seed has batches of another size."""
+    stream = lambda seed: [[(x[seed:], y[seed:]) for x, y in task] for task in of_precise_classes(seed)]  # noqa: E731
+    with pytest.warns(UserWarning, match="it cannot be trained together with others .*each run is trained alone"):
+        results = compare(replace(PRECISE, stream=stream), ["base"], tasks=1, seeds=2, out=tmp_path)
+    assert results.runs["part"].n_unique() == 2
+
+
+class Physical(nn.Module):
+    """A network that takes a gradient itself."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.layers = precise(seed)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.clone().requires_grad_()
+        with torch.enable_grad():
+            found = self.layers(x)
+            (slope,) = torch.autograd.grad(found.sum(), x, create_graph=self.training)
+        return found + slope.sum(1, keepdim=True)
+
+
+@pytest.mark.filterwarnings("ignore:2 networks", "ignore:network. it cannot be trained")
+def test_a_network_that_takes_gradients_itself(tmp_path: Path) -> None:
+    results = compare(replace(PRECISE, network=Physical), ["base"], tasks=1, seeds=2, out=tmp_path, examples=0)
+    for run, seed in enumerate((0, 1)):
+        expected = plain_loop(replace(PRECISE, network=Physical), "base", {}, seed, 1)
+        assert results.tasks.filter(run=run).select("accuracy", "loss").row(0) == pytest.approx(expected[0], rel=1e-6)
 
 
 def test_labels_out_of_range_in_the_last_task_are_found_before(tmp_path: Path) -> None:

@@ -371,6 +371,20 @@ def copied(given: Any) -> Any:
     return tree_map(lambda value: value.clone() if isinstance(value, Tensor) else value, given)
 
 
+def moved(given: Any, device: torch.device | str) -> Any:
+    """The same with all tensors in tuples, lists and dicts on a device."""
+    return tree_map(lambda value: value.to(device) if isinstance(value, Tensor) else value, given)
+
+
+def stacked(*leaves: Any) -> Any:
+    """One argument of several networks [S, ...]; ValueError where what is no tensor is not the same for all."""
+    if isinstance(leaves[0], Tensor):
+        return torch.stack(leaves)
+    if any(leaf != leaves[0] for leaf in leaves[1:]):
+        raise ValueError(f"{leaves[0]!r} is no tensor, and is something else for another seed")
+    return leaves[0]
+
+
 def _tensors(network: nn.Module) -> Iterable[tuple[str, Tensor]]:
     yield from network.named_parameters(remove_duplicate=False)
     yield from network.named_buffers(remove_duplicate=False)

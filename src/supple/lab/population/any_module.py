@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from supple.functional import random
-from supple.lab.nn.stack import StackedModule, copied, entry
+from supple.lab.nn.stack import StackedModule, copied, entry, moved, stacked
 from supple.lab.population.learner import Learner
 from supple.lab.population.population import TaskMetrics
 from supple.lab.population.problem import ACCURACY, LOSS, Metric
@@ -183,21 +183,13 @@ class AnyPopulation(Learner):
                     "need as many"
                 )
             try:
-                yield tree_map(self._stacked, *there)
+                yield moved(tree_map(stacked, *there), self.device)
             except (RuntimeError, ValueError) as error:
                 raise ValueError(
                     f"task {index}, batch {step}: the batches of seeds {', '.join(map(str, seeds))} do not fit "
-                    f"together ({error})"
+                    f"together ({error}); make all of one shape, or train each run alone with part_size=1"
                 ) from error
             step += 1
-
-    def _stacked(self, *leaves: Any) -> Any:
-        """What the seeds give for one argument, [S, ...]; what is no tensor has to be the same."""
-        if isinstance(leaves[0], Tensor):
-            return torch.stack(leaves).to(self.device)
-        if any(leaf != leaves[0] for leaf in leaves):
-            raise ValueError(f"{leaves[0]!r} is no tensor, and is something else for another seed")
-        return leaves[0]
 
     def _measure(self, inputs: Sequence[Any]) -> tuple[Tensor | None, Tensor | None]:
         """Share of dead units, and rank of the last features, of each network [R]; None where there are no units."""

@@ -99,10 +99,23 @@ class Problem:
     metric: Metric | None = None
     batch_size: int = 32
 
+    def __post_init__(self) -> None:
+        for name, what in (("network", "a seed"), ("optimizer", "parameters")):
+            made = getattr(self, name)
+            if not callable(made) or isinstance(made, nn.Module):
+                raise TypeError(f"{name} is {type(made).__name__}; it has to be a function that makes one from {what}")
+        if not callable(self.loss) or isinstance(self.loss, type):
+            raise TypeError(
+                f"loss is {self.loss!r}; it has to be a function of outputs and targets, such as "
+                "torch.nn.functional.cross_entropy"
+            )
+        if not isinstance(self.metric, Metric | None):
+            raise TypeError(f'metric is {self.metric!r}; it has to be supple.lab.Metric("name", function), or None')
+
 
 @dataclass(frozen=True)
 class Curve:
-    """A problem that trains by itself, such as reinforcement learning; each run has a process for itself.
+    """A problem that trains by itself, such as reinforcement learning; each run is trained alone.
 
     Args:
         learn: from a seed and a maker of methods to a curve: numbers, which may come one by one (``yield``), one a

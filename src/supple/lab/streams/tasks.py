@@ -139,6 +139,8 @@ class TaskBatches:
         inputs, targets = batch
         if not isinstance(targets, Tensor):
             raise ValueError(f"the targets of a batch are {type(targets).__name__}; they have to be a tensor")
+        if not targets.ndim:
+            raise ValueError("the targets of a batch have no dimensions; they have to have one that counts examples")
         return inputs, targets
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
@@ -35,7 +35,7 @@ def compare(
     optimizer: Mapping[str, Any] | None = None,
     arguments: Mapping[str, Any] | None = None,
     examples: int = 1500,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     processes: int | None = None,
     part_size: int | None = None,
     watcher: Watcher | None = None,
@@ -91,6 +91,7 @@ def compare(
         >>> len(results.tasks)  # three settings, two seeds, four tasks
         24
     """
+    device = str(device)
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device is {device!r}, but torch finds no CUDA device; leave it out to train on the CPU")
     folder = Path(out)
@@ -103,9 +104,9 @@ def compare(
         "problem": {"kind": problem if named else "own", **(arguments or {})},
         "network": dict(network or {}),
         "optimizer": dict(optimizer or {}),
-        "run": {"tasks": tasks, "seeds": seeds if isinstance(seeds, int) else list(seeds)},
+        "run": {"tasks": tasks, "seeds": [int(seed) for seed in seeds] if isinstance(seeds, Iterable) else int(seeds)},
         "measure": {"examples": examples},
-        "methods": {name: dict(entry) for name, entry in entries.items()},
+        "methods": {name: dict(entry or {}) for name, entry in entries.items()},
     }
     config = RunConfig(
         from_dict(content, "compare"),

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
-from supple.lab.nn.stack import copied, stack
+from supple.lab.nn.stack import copied, moved, stack
 from supple.lab.population import AnyPopulation
 from supple.lab.population.any_module import usual_metric
 from supple.lab.population.problem import ACCURACY, LOSS, Metric, Problem
@@ -63,9 +63,10 @@ class OwnProblem(StudyProblem):
         super().__init__(study, **runtime)
         self.problem = problem
         two = (study.run.seeds * 2)[:2]
-        self.networks = OwnNetworks(problem, two, self.device, lambda: self._batches)
+        self.networks = OwnNetworks(problem, two, self.device, self._batches)
         self._costs: dict[str, tuple[int, int]] = {}
         self._first: dict[int, Looked] = {}
+        self._lengths: dict[int, list[int]] = {}
 
     def stream(self, seed: int) -> SeedStream:
         """The stream of a seed."""
@@ -106,21 +107,22 @@ class OwnProblem(StudyProblem):
             for seed in reading:
                 for part, some in found[seed][number].items():
                     if not some:
-                        raise StudyError(f"task {number} of seed {seed} has no {part}es")
+                        raise StudyError(
+                            f"task {number} of seed {seed} has no {part}es; a Dataset has to have the examples of "
+                            "one, and what is read once, as a generator is, belongs into a function"
+                        )
+        return found
+
+    def _batches(self, seed: int) -> list[Any]:
+        """The first batches of a seed, where networks are."""
+        found: list[Any] = moved(self.first(seed)[0]["batch"], self.device)
         return found
 
     @cached_property
-    def _batches(self) -> list[tuple[Any, Tensor]]:
-        """The first batches of the first seed."""
-        return tree_map(self._here, self.first(self.study.run.seeds[0])[0]["batch"])
-
-    @property
     def _example(self) -> tuple[Any, Tensor]:
         """The first batch of the first seed."""
-        return self._batches[0]
-
-    def _here(self, leaf: Any) -> Any:
-        return leaf.to(self.device) if isinstance(leaf, Tensor) else leaf
+        inputs, targets = self._batches(self.study.run.seeds[0])[0]
+        return inputs, targets
 
     @cached_property
     def metric(self) -> Metric:
@@ -199,10 +201,11 @@ class OwnProblem(StudyProblem):
             for step, batch in enumerate(batches)
         )
         for place, part, inputs, targets in looked:
-            inputs, targets = tree_map(self._here, (inputs, targets))
+            inputs, targets = moved((inputs, targets), self.device)
             with seeded(), undisturbed(network) if part == "test batch" else nullcontext():
                 output = check_loss(place, network, self.problem.loss, inputs, targets)
                 check_metric(place, self.metric, output, targets)
+        self.networks.together(column)  # warns where runs are trained alone
         for (module, name), value in attributes(network).items():
             if before.get((module, name)) != value:
                 warnings.warn(
@@ -218,7 +221,9 @@ class OwnProblem(StudyProblem):
         with explained(f"stream of seed {seeds[0]}"):
             if stream.length is not None and stream.length < tasks:
                 raise StudyError(f"run.tasks is {tasks}, but the stream of seed {seeds[0]} has {stream.length} tasks")
-            found = [length(stream, task) for task in range(tasks)]
+            counted = self._lengths.setdefault(seeds[0], [])
+            counted += [length(stream, task) for task in range(len(counted), tasks)]
+        found = counted[:tasks]
         if 0 in found:
             raise StudyError(f"task {found.index(0)} of seed {seeds[0]} has no batches")
         return found

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from supple.lab.population.problem import Metric
+from supple.lab.population.problem import ACCURACY, Metric
 from supple.lab.streams.tasks import SeedStream
 from supple.lab.study.errors import StudyError
 from supple.lab.study.run_config import out_of_memory
@@ -104,7 +104,8 @@ def check_metric(place: str, metric: Metric, output: Any, targets: Tensor) -> No
     try:
         value = metric.function(*[output] * (1 + metric.after), targets)
     except Exception as error:
-        raise StudyError(f"{place}: the metric {metric.name} cannot be computed: {error}") from error
+        usual = "; only targets below 0 are left out, so give a metric of your own" if metric is ACCURACY else ""
+        raise StudyError(f"{place}: the metric {metric.name} cannot be computed{usual}: {error}") from error
     if not isinstance(value, Tensor) or value.shape != ():
         raise StudyError(
             f"{place}: the metric {metric.name} is {shown(value)}; it has to be a tensor without dimensions"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_map
 
-from supple.lab.nn.stack import StackedModule, copied, entry, stack, unstackable
+from supple.lab.nn.stack import StackedModule, copied, entry, stack, stacked, unstackable
 from supple.lab.population.problem import Problem
 from supple.lab.study.errors import StudyError
 from supple.lab.study.own_checks import check_optimizer, explained, seeded
@@ -36,11 +36,11 @@ class OwnNetworks:
         problem: what makes them.
         seeds: of two networks that things are tried with.
         device: where they are.
-        batches: gives the first batches of the first of these seeds.
+        batches: gives the first batches of a seed.
     """
 
     def __init__(
-        self, problem: Problem, seeds: Sequence[int], device: str, batches: Callable[[], Sequence[tuple[Any, Tensor]]]
+        self, problem: Problem, seeds: Sequence[int], device: str, batches: Callable[[int], Sequence[Any]]
     ) -> None:
         self._problem, self._seeds, self._device, self._batches = problem, seeds, device, batches
         self._known: dict[str, tuple[nn.Module, torch.optim.Optimizer, bool]] = {}
@@ -52,7 +52,12 @@ class OwnNetworks:
 
     def together(self, column: Column) -> bool:
         """Whether several networks can be trained together as each would be alone, as far as can be seen."""
-        return self._look(column)[2]
+        network, optimizer, as_made = self._look(column)
+        if not as_made or unstackable(network) or not _elementwise(optimizer) or not self._set_alike(column):
+            return False
+        if (key := repr(column.network)) not in self._alike:
+            self._alike[key] = self._rehearsed(column)
+        return self._alike[key]
 
     def _look(self, column: Column) -> tuple[nn.Module, torch.optim.Optimizer, bool]:
         key = section_text(column)
@@ -64,9 +69,7 @@ class OwnNetworks:
             check_optimizer(optimizer, network)
             after = network.named_parameters()
             as_made = all(p.requires_grad == before[name][0] and torch.equal(p, before[name][1]) for name, p in after)
-            together = as_made and _elementwise(optimizer) and not unstackable(network)
-            together = together and self._set_alike(column) and self._learn_alike(column)
-            self._known[key] = network, optimizer, together
+            self._known[key] = network, optimizer, as_made
         return self._known[key]
 
     def one(self, column: Column, seed: int) -> nn.Module:
@@ -113,36 +116,34 @@ class OwnNetworks:
                 groups.append([group | {"params": None} for group in self._made(column, network).param_groups])
         return groups[0] == groups[1]
 
-    def _learn_alike(self, column: Column) -> bool:
-        """Whether two networks have the same losses and gradients together as each has alone, as far as can be seen."""
-        if (key := repr(column.network)) not in self._alike:
-            self._alike[key] = self._rehearsed(column)
-        return self._alike[key]
-
     def _rehearsed(self, column: Column) -> bool:
+        """Whether two networks have the same losses and gradients together as each has alone, as far as can be seen."""
+
         def learned(network: nn.Module, batches: Sequence[Any], draws: int = 0) -> list[Any]:
             with seeded(draws):
                 return [_learned(_still(network.to(self._device)), self._problem.loss, *batch) for batch in batches]
 
-        batches = self._batches()
         with explained("network"):
             both = stack(self.make(column), self._seeds)
+        batches = [self._batches(seed) for seed in self._seeds]
+        alone = [learned(self.one(column, seed), own) for seed, own in zip(self._seeds, batches, strict=True)]
+        draws = not all(map(_close, learned(self.one(column, self._seeds[0]), batches[0], draws=1), alone[0]))
         try:
-            alone = [learned(self.one(column, seed), batches) for seed in self._seeds]
-            steps = learned(both, tree_map(_one_more, batches))
+            steps = learned(both, [tree_map(stacked, *pair) for pair in zip(*batches, strict=True)])
             both.replica(0)  # which a network that keeps what it computes does not allow
-            again = learned(self.one(column, self._seeds[0]), batches, draws=1)
-        except Exception:  # of what is wrong with one network a check tells
-            return False
-        if not both.together:
-            return False
-        draws = not all(map(_close, again, alone[0]))  # and draws other numbers in a stack
-        together = [[entry(step, place) for step in steps] for place in range(2)]
-        if draws or all(_close(*pair) for pair in zip(chain(*together), chain(*alone), strict=True)):
-            return True
+            if not both.together:  # as a warning has said
+                return False
+            together = [[entry(step, place) for step in steps] for place in range(2)]
+            if draws or all(_close(*pair) for pair in zip(chain(*together), chain(*alone), strict=True)):
+                return True
+            reason = (
+                "it learns otherwise then, as one does that keeps numbers in attributes or hooks on what it computes"
+            )
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
         warnings.warn(
-            "network: it learns otherwise together with others than alone, as one does that keeps numbers in "
-            "attributes, or has hooks on what it computes; each run is trained alone, which takes longer",
+            f"network: it cannot be trained together with others ({reason}); each run is trained alone, which takes "
+            "longer",
             UserWarning,
             stacklevel=2,
         )
@@ -185,10 +186,6 @@ def _close(one: tuple[Tensor, list[Any]], other: tuple[Tensor, list[Any]]) -> bo
                  ([x - y for x, y in pairs], [y for _, y in pairs]))  # fmt: skip
     slack = max(1e-3, 16 * max((torch.finfo(y.dtype).eps for _, y in pairs), default=0.0))
     return far <= slack * size and abs(float(one[0] - other[0])) <= slack * (1 + abs(float(other[0])))
-
-
-def _one_more(leaf: Any) -> Any:
-    return leaf.unsqueeze(0) if isinstance(leaf, Tensor) else leaf
 
 
 def _settings(section: Any) -> dict[str, Any]:

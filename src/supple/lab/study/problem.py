@@ -132,7 +132,8 @@ class StudyProblem(ABC):
 def step_cost(network: nn.Module, loss: Callable[..., Tensor], inputs: Any, targets: Tensor) -> tuple[int, int]:
     """Multiply-adds of a training step, as torch counts them, and the bytes that it keeps for the backward pass.
 
-    Networks and batches on the meta device take neither time nor memory.
+    Networks and batches on the meta device take neither time nor memory. Both are 0 where it cannot be counted, as of a
+    network that takes gradients itself.
     """
     kept = 0
 
@@ -142,11 +143,15 @@ def step_cost(network: nn.Module, loss: Callable[..., Tensor], inputs: Any, targ
         return tensor
 
     arguments, keywords = arguments_of(inputs)
-    with FlopCounterMode(display=False) as counter:
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            found = loss(network(*arguments, **keywords), targets)
-        found.backward()
-    network.zero_grad()
+    try:
+        with FlopCounterMode(display=False) as counter:
+            with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+                found = loss(network(*arguments, **keywords), targets)
+            found.backward()
+    except RuntimeError:
+        return 0, 0
+    finally:
+        network.zero_grad()
     return int(counter.get_total_flops()) // 2, kept
 
 
