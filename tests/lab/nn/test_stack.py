@@ -402,6 +402,20 @@ def test_what_a_network_changes_in_its_input_others_do_not_see():
     torch.testing.assert_close(found, Halving()(x[0].clone()).expand(2, 3, 4))
 
 
+def test_what_a_network_leaves_in_attributes_is_not_copied():
+    class Showing(nn.Linear):
+        def forward(self, x):
+            self.seen = super().forward(x)
+            return self.seen
+
+    networks = stack(lambda seed: Showing(2, 2), [0, 1])
+    x = torch.randn(1, 3, 2)
+    found = networks(x)
+    with torch.no_grad():
+        torch.testing.assert_close(networks.eval()(x), found)
+    torch.testing.assert_close(networks.replica(1)(x[0]), found[1])
+
+
 def test_a_compiled_network_is_stacked():
     make = lambda seed: torch.compile(nn.Linear(2, 2), backend="eager")  # noqa: E731
     networks = stack(make, [0, 1])

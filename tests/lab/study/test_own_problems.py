@@ -251,13 +251,14 @@ class Averaging(nn.Module):
 class Showing(nn.Module):
     """A network that leaves its features where others can look at them."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, in_list: bool) -> None:
         super().__init__()
-        self.layers = precise(seed)
+        self.layers, self.in_list = precise(seed), in_list
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.features = self.layers[:2](x)  # type: ignore[index]
-        return self.layers[2:](self.features)  # type: ignore[index]
+        features = self.layers[:2](x)  # type: ignore[index]
+        self.features = [features] if self.in_list else features
+        return self.layers[2:](features)  # type: ignore[index]
 
 
 class Halving(nn.Module):
@@ -345,7 +346,8 @@ def half_frozen(seed: int) -> nn.Module:
         ({"network": Closing}, 2),
         ({"network": Reversing}, 2),
         ({"network": Averaging}, 2),
-        ({"network": Showing}, 2),
+        ({"network": lambda seed: Showing(seed, in_list=False)}, 1),
+        ({"network": lambda seed: Showing(seed, in_list=True)}, 2),
         ({"network": Halving}, 2),
         ({"network": checkpointed}, 2),
         ({"network": lambda seed: nn.Sequential(*precise(seed)[:2], nn.Dropout(0.0), nn.Linear(6, 3).double())}, 1),

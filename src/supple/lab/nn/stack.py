@@ -120,7 +120,7 @@ class StackedModule(Stacked):
         for _, tensor in _tensors(self):
             value = tensor[i].detach().clone()
             values[id(tensor)] = nn.Parameter(value, tensor.requires_grad) if _trains(tensor) else value
-        network = copy.deepcopy(self._one, values)
+        network = self._copy(values)
         network._buffers.pop("seeds", None)  # of a compiled network the stack alone has it
         return network
 
@@ -162,6 +162,14 @@ class StackedModule(Stacked):
     def _one(self) -> nn.Module:
         network: nn.Module = self.__dict__["_network"]
         return network
+
+    def _copy(self, values: dict[int, Any]) -> nn.Module:
+        """One network with other tensors by the ids of its own, and without what it left in attributes within vmap."""
+        for module in self._one.modules():
+            for value in vars(module).values():
+                if isinstance(value, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(value):
+                    values[id(value)] = None
+        return copy.deepcopy(self._one, values)
 
     def _for_each(self, value: Any) -> Any:
         """A tensor [S, ...] as [R, ...]; anything else as it is."""
@@ -227,7 +235,7 @@ class StackedModule(Stacked):
 
     def _try_together(self, given: Any) -> bool:
         """Whether vmap can compute the networks, found out with copies of the modules, whose hooks read nothing."""
-        one = copy.deepcopy(self._one)
+        one = self._copy({})
         devices = [self.seeds.device] if self.seeds.is_cuda else []
         with torch.random.fork_rng(devices):
             try:

@@ -52,8 +52,7 @@ class OwnNetworks:
 
     def together(self, column: Column) -> bool:
         """Whether several networks can be trained together as each would be alone, as far as can be seen."""
-        network, optimizer, as_made = self._look(column)
-        if not as_made or unstackable(network) or not _elementwise(optimizer) or not self._set_alike(column):
+        if not self._look(column)[2] or not self._set_alike(column):
             return False
         if (key := repr(column.network)) not in self._alike:
             self._alike[key] = self._rehearsed(column)
@@ -69,7 +68,7 @@ class OwnNetworks:
             check_optimizer(optimizer, network)
             after = network.named_parameters()
             as_made = all(p.requires_grad == before[name][0] and torch.equal(p, before[name][1]) for name, p in after)
-            self._known[key] = network, optimizer, as_made
+            self._known[key] = network, optimizer, as_made and _elementwise(optimizer) and not unstackable(network)
         return self._known[key]
 
     def one(self, column: Column, seed: int) -> nn.Module:
@@ -130,7 +129,7 @@ class OwnNetworks:
         draws = not all(map(_close, learned(self.one(column, self._seeds[0]), batches[0], draws=1), alone[0]))
         try:
             steps = learned(both, [tree_map(stacked, *pair) for pair in zip(*batches, strict=True)])
-            both.replica(0)  # which a network that keeps what it computes does not allow
+            both.replica(0)  # which a network that keeps what it computes in a list does not allow
             if not both.together:  # as a warning has said
                 return False
             together = [[entry(step, place) for step in steps] for place in range(2)]
