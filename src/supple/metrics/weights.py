@@ -21,7 +21,7 @@ def mean_magnitude(tensors: Iterable[Tensor]) -> Tensor:
 
     Source: Hernandez-Garcia et al. (arXiv 2508.00212), correlates of loss of plasticity.
     """
-    flat = [tensor.detach().reshape(len(tensor), -1) for tensor in tensors]
+    flat = _flat(tensors)
     # vector_norm sums without a copy of the absolute values.
     return _sum([torch.linalg.vector_norm(tensor, ord=1, dim=1) for tensor in flat]) / _entries(flat)
 
@@ -38,7 +38,7 @@ def zero_share(tensors: Iterable[Tensor]) -> Tensor:
     Source: Abbas et al., "Loss of plasticity in continual deep reinforcement learning" (CoLLAs 2023, arXiv 2303.07507),
     which finds that gradients of networks that lose plasticity become small and sparse.
     """
-    flat = [tensor.detach().reshape(len(tensor), -1) for tensor in tensors]
+    flat = _flat(tensors)
     return _sum([(tensor == 0).sum(dim=1) for tensor in flat]) / _entries(flat)
 
 
@@ -106,6 +106,11 @@ def normalization_scales(model: nn.Module) -> dict[str, Tensor]:
 
 def _entries(flat: list[Tensor]) -> int:
     return sum(tensor.shape[1] for tensor in flat)
+
+
+def _flat(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Each tensor [R, ...] as [R, entries]; sparse gradients as what they stand for."""
+    return [tensor.detach().to_dense().reshape(len(tensor), -1) for tensor in tensors]
 
 
 def _sum(parts: list[Tensor]) -> Tensor:

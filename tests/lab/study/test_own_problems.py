@@ -23,7 +23,7 @@ from supple.lab import Curve, Metric, Problem, Task, compare, load
 from supple.lab.study import running
 from supple.lab.study.errors import StudyError
 from supple.lab.study.estimate import estimate
-from supple.lab.study.problems import noise_problem
+from supple.lab.study.problems import noise_problem, open_problem
 from supple.lab.study.run_config import RunConfig
 from supple.lab.study.spec import parse
 from supple.methods.registry import METHODS
@@ -233,6 +233,36 @@ class Reversing(nn.Module):
         return self.layers[2:](hidden)  # type: ignore[index]
 
 
+class ReversingDeep(nn.Module):
+    """The same, where gradients of the first layer are much smaller than others."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        layers = [part for _ in range(4) for part in (nn.Linear(6, 6), nn.Sigmoid())]
+        self.first, self.rest = nn.Linear(4, 6).double(), nn.Sequential(*layers, nn.Linear(6, 3)).double()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = torch.sigmoid(self.first(x))
+        if hidden.requires_grad:
+            hidden.register_hook(lambda gradient: -gradient)
+        return self.rest(hidden)
+
+
+MASK = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64)
+
+
+class Masked(nn.Module):
+    """A network with a constant that all networks share."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.layers = precise(seed)
+        self.register_buffer("mask", MASK)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x * self.mask)
+
+
 class Averaging(nn.Module):
     """A network with a slow copy of a layer, which follows it in each pass of training."""
 
@@ -272,7 +302,7 @@ class Halving(nn.Module):
         return self.layers(x.mul_(0.5))
 
 
-def checkpointed(seed: int) -> nn.Module:
+def checkpointed(seed: int, reentrant: bool) -> nn.Module:
     network = precise(seed)
     first, rest = network[:2], network[2:]  # type: ignore[index]
 
@@ -282,7 +312,7 @@ def checkpointed(seed: int) -> nn.Module:
             self.first, self.rest = first, rest
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.rest(checkpoint(self.first, x, use_reentrant=False))
+            return self.rest(checkpoint(self.first, x.requires_grad_(reentrant), use_reentrant=reentrant))
 
     return Checkpointed()
 
@@ -345,11 +375,14 @@ def half_frozen(seed: int) -> nn.Module:
         ({"network": Shuffling}, 2),
         ({"network": Closing}, 2),
         ({"network": Reversing}, 2),
-        ({"network": Averaging}, 2),
+        ({"network": Averaging}, 1),
         ({"network": lambda seed: Showing(seed, in_list=False)}, 1),
         ({"network": lambda seed: Showing(seed, in_list=True)}, 2),
-        ({"network": Halving}, 2),
-        ({"network": checkpointed}, 2),
+        ({"network": Halving}, 1),
+        ({"network": lambda seed: checkpointed(seed, reentrant=False)}, 2),
+        ({"network": lambda seed: checkpointed(seed, reentrant=True)}, 2),
+        ({"network": ReversingDeep}, 2),
+        ({"network": Masked}, 1),
         ({"network": lambda seed: nn.Sequential(*precise(seed)[:2], nn.Dropout(0.0), nn.Linear(6, 3).double())}, 1),
         ({"optimizer": lambda ps: ClippedW(ps, lr=0.5)}, 2),
         ({"optimizer": by_their_norms}, 2),
@@ -360,6 +393,7 @@ def half_frozen(seed: int) -> nn.Module:
     "ignore:network. calls of",
     "ignore:The model looks trained",
     "ignore:network. it cannot be trained",
+    "ignore:There is a performance drop",
 )
 def test_networks_and_optimizers_as_people_make_them(change: Any, parts: int, tmp_path: Path) -> None:
     problem = replace(PRECISE, **change)
@@ -455,6 +489,18 @@ def test_a_network_that_shares_what_it_learns_with_others_is_refused(tmp_path: P
         compare(problem, ["base"], tasks=1, seeds=2, out=tmp_path)
     shared.requires_grad_(False)
     assert len(compare(problem, ["base"], tasks=1, seeds=2, out=tmp_path).runs) == 2
+
+
+def test_sparse_gradients_are_learned_alone(tmp_path: Path) -> None:
+    network = lambda seed: nn.Sequential(nn.Embedding(9, 4, sparse=True), nn.Linear(4, 3))  # noqa: E731
+    stream = lambda seed: [[((3 * x[:, 0]).abs().long().clamp(max=8), y) for x, y in task] for task in of_classes(seed)]  # noqa: E731
+    problem = Problem(network, lambda p: torch.optim.SGD(p, 0.1), stream, nn.functional.cross_entropy)
+    results = compare(problem, ["base"], tasks=2, seeds=2, out=tmp_path)
+    assert results.runs["part"].n_unique() == 2
+    for run, seed in enumerate((0, 1)):
+        rows = results.tasks.filter(run=run).select("accuracy", "loss").rows()
+        for row, expected in zip(rows, plain_loop(problem, "base", {}, seed, 2), strict=True):
+            assert row == pytest.approx(expected, rel=1e-4)
 
 
 class Remembering(nn.Module):
@@ -909,6 +955,58 @@ def test_a_factory_is_no_curve(tmp_path: Path) -> None:
 def test_arguments_as_people_give_them(tmp_path: Path) -> None:
     options: dict[str, Any] = {"device": torch.device("cpu"), "seeds": numpy.int64(2), "methods": {"base": None}}
     assert len(compare(CLASSES, tasks=1, out=tmp_path, **options).runs) == 2
+    for seeds in ([0.5, 1.5], "3", 2.7, None):
+        with pytest.raises(StudyError, match="seeds"):
+            compare(CLASSES, ["base"], tasks=1, seeds=seeds, out=tmp_path)  # type: ignore[arg-type]
+
+
+class LeavingOut(nn.Module):
+    """A network that leaves layers out by Python's generator."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.first, self.part, self.last = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = torch.relu(self.first(x))
+        return self.last(hidden + self.part(hidden) if python_random.random() > 0.5 else hidden)
+
+
+def mixed_up(output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    share = numpy.random.beta(1, 1)  # noqa: NPY002
+    first, second = (nn.functional.cross_entropy(output, some) for some in (targets, targets.flip(0)))
+    return share * first + (1 - share) * second
+
+
+@pytest.mark.parametrize("change", [{"network": LeavingOut}, {"loss": mixed_up}])
+def test_what_draws_from_other_generators_goes_on(change: Any, tmp_path: Path) -> None:
+    problem = replace(CLASSES, **change)
+    for tasks in (1, 2):
+        results = compare(problem, ["base"], tasks=tasks, seeds=2, out=tmp_path, examples=0)
+        assert results.runs["done"].to_list() == [tasks, tasks]
+
+
+def test_a_part_that_was_to_be_trained_together_is_not_trained_as_one(module: None) -> None:
+    problem = open_problem(parse(STUDY, "mine.toml"))
+    problem.networks.together = lambda column: False  # type: ignore[attr-defined]
+    with pytest.raises(StudyError, match="cannot be trained together with others, but these runs were meant to be"):
+        problem.trainer(problem.study.columns[:1], [4, 9], [0, 1])
+
+
+@pytest.mark.filterwarnings("error:network")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_rounding_is_no_difference(dtype: torch.dtype, tmp_path: Path) -> None:
+    class Mixed(nn.Module):
+        def __init__(self, seed: int) -> None:
+            super().__init__()
+            self.layers = make_network(seed, 32)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+                return self.layers(x).float()
+
+    results = compare(replace(CLASSES, network=Mixed), ["base"], tasks=1, seeds=2, out=tmp_path, examples=0)
+    assert results.runs["part"].n_unique() == 1
 
 
 def test_batches_that_do_not_fit_together_are_learned_alone(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ class StackedModule(Stacked):
             self.__dict__[held] = one.__dict__[held]
         self.register_buffer("seeds", torch.as_tensor(seeds).to(next(iter(stacked.values())).device, torch.int64))
         self._together: dict[tuple[bool, bool], bool] = {}
+        self._pads = False
 
     def forward(self, *inputs: Any, **keywords: Any) -> Any:
         """Applies each network to its own inputs.
@@ -78,7 +79,7 @@ class StackedModule(Stacked):
         given = tree_map(self._for_each, (inputs, keywords))
         mode = (self.training, torch.is_grad_enabled())
         if mode not in self._together:
-            self._together[mode] = self._try_together(given)
+            self._together[mode] = self._try_together(tree_map(self._for_each, copied((inputs, keywords))))
         if self._together[mode]:
             return self._compute_together(self._one, given)
         return tree_map(_joined, *self._compute_in_turn(self._one, given, range(self.replicas)))
@@ -206,7 +207,8 @@ class StackedModule(Stacked):
             if not self.seeds.is_cuda:
                 # Of attention's kernels for CPUs, vmap knows the one of plain products only.
                 ways.enter_context(sdpa_kernel(SDPBackend.MATH))
-            ways.enter_context(_PaddingApart())
+            if self._pads:
+                ways.enter_context(_PaddingApart())
             found, replaced = torch.vmap(compute, (0, _dims(given)), randomness="different")(state, given)
         for name, tensor in replaced.items():
             state[name].copy_(tensor)
@@ -237,9 +239,10 @@ class StackedModule(Stacked):
         """Whether vmap can compute the networks, found out with copies of the modules, whose hooks read nothing."""
         one = self._copy({})
         devices = [self.seeds.device] if self.seeds.is_cuda else []
-        with torch.random.fork_rng(devices):
+        with torch.random.fork_rng(devices), _PaddingApart() as apart:
             try:
                 self._compute_together(one, given)
+                self._pads |= apart.met
             except Exception as error:
                 # An input that does not fit is refused as one network refuses it.
                 self._compute_in_turn(one, given, [0])
@@ -259,7 +262,11 @@ _EMBEDDING = inspect.signature(F.embedding)
 
 
 class _PaddingApart(TorchFunctionMode):
-    """Keeps gradients from the rows of padding in embeddings, which vmap does for the first network only."""
+    """Keeps gradients from the rows of padding in embeddings, which vmap does for the first network only; ``met`` tells
+    whether there are any.
+    """
+
+    met = False
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -267,6 +274,7 @@ class _PaddingApart(TorchFunctionMode):
             given = _EMBEDDING.bind(*args, **kwargs).arguments
             padding = given.pop("padding_idx", None)
             if padding is not None:
+                self.met = True
                 looked_up = function(**given)
                 padded = given["input"] == padding % len(given["weight"])
                 return torch.where(padded.unsqueeze(-1), looked_up.detach(), looked_up)

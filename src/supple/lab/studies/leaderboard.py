@@ -176,7 +176,7 @@ def check_comparable(studies: Mapping[str, Study], compared: Collection[str], be
             "--methods"
         )
     for name, study in studies.items():
-        for results in _results(name, places[:-1]):
+        for results in _results(name, [beside] if beside else []):
             check_same(name, results, study, open_problem(study).identity["digest"], "what would be trained")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -104,7 +105,7 @@ def compare(
         "problem": {"kind": problem if named else "own", **(arguments or {})},
         "network": dict(network or {}),
         "optimizer": dict(optimizer or {}),
-        "run": {"tasks": tasks, "seeds": [int(seed) for seed in seeds] if isinstance(seeds, Iterable) else int(seeds)},
+        "run": {"tasks": tasks, "seeds": _whole(seeds)},
         "measure": {"examples": examples},
         "methods": {name: dict(entry or {}) for name, entry in entries.items()},
     }
@@ -126,6 +127,16 @@ def compare(
     if not outcome.complete:
         raise RuntimeError("; ".join(outcome.errors) or f"{folder} is not complete; the same call goes on")
     return load(folder)
+
+
+def _whole(seeds: Any) -> Any:
+    """Seeds, or how many, as whole numbers of Python where they are of numpy or torch; others are refused later."""
+    if isinstance(seeds, Iterable) and not isinstance(seeds, str | torch.Tensor):
+        return [_whole(seed) for seed in seeds]
+    try:
+        return operator.index(seeds)
+    except TypeError:
+        return seeds
 
 
 class Here(Executor):

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supple.lab.study.assembly import population_key
+from supple.lab.study.limits import out_of_memory
 from supple.lab.study.manifest import Manifest
 from supple.lab.study.problem import StudyProblem
-from supple.lab.study.run_config import RunConfig, fitting, out_of_memory, usual_part_size
+from supple.lab.study.run_config import RunConfig, fitting, usual_part_size
 from supple.lab.study.schema import AnyNetwork, AnyOptimizer
 
 

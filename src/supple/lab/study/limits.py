@@ -6,6 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
+import torch
+
 LARGEST = 10**9
 """The largest number that any size of a study may be."""
 
@@ -58,3 +60,11 @@ def check_disk(folder: Path, rows: int) -> None:
             f"than the {free / 1e9:,.1f} GB that are free in {folder}; give fewer tasks or runs, or another folder "
             "with --out"
         )
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out, on a GPU or on the CPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # The CPU's allocator raises a plain RuntimeError.
+    return "can't allocate memory" in str(error) or "not enough memory" in str(error)

@@ -241,7 +241,7 @@ def differences(manifest: Manifest, study: Study, images: Mapping[str, Any]) -> 
 def same_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two problems have the same identity, in which the loss of a network may differ by rounding."""
     first, second = one.get("loss"), other.get("loss")
-    if first is not None and second is not None and not math.isclose(first, second, rel_tol=1e-3):
+    if first is not None and second is not None and not math.isclose(first, second, rel_tol=1e-3, abs_tol=1e-6):
         return False
     return {**one, "loss": None} == {**other, "loss": None}
 

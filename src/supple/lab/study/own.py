@@ -25,6 +25,7 @@ from supple.lab.study.errors import StudyError
 from supple.lab.study.limits import ROW_IN_MEMORY
 from supple.lab.study.own_checks import (
     Looked,
+    apart,
     attributes,
     check_lengths,
     check_loss,
@@ -148,7 +149,8 @@ class OwnProblem(StudyProblem):
         they can be without, and of what loss and metric are; and the loss of that network on the first batch.
         """
         parts: list[Any] = [_name(self.problem.loss), self.metric.name]
-        loss = None
+        network = loss = None
+        batches: list[Any] = []
         with suppress(Exception), seeded():
             network = self.problem.network(0)
             parts.append([(name, str(p.dtype), tuple(p.shape)) for name, p in network.named_parameters()])
@@ -164,11 +166,12 @@ class OwnProblem(StudyProblem):
                 else:
                     digest.update(repr(leaf).encode())
         with suppress(Exception), seeded():
-            inputs, targets = copied(batches[0])
-            arguments, keywords = arguments_of(inputs)
-            found = self.problem.loss(network(*arguments, **keywords), targets)
-            if found.isfinite() and torch.finfo(found.dtype).eps < 1e-4:
-                loss = found.item()
+            if network is not None and batches:
+                inputs, targets = copied(batches[0])
+                arguments, keywords = arguments_of(inputs)
+                found = self.problem.loss(network(*arguments, **keywords), targets)
+                if found.isfinite() and torch.finfo(found.dtype).eps < 1e-4:
+                    loss = found.item()
         return {"count": 0, "digest": digest.hexdigest(), "loss": loss}
 
     def check(self, tasks: int, columns: Sequence[Column], seeds: Sequence[int]) -> None:
@@ -190,7 +193,8 @@ class OwnProblem(StudyProblem):
     def _check_network(self, column: Column, seeds: Sequence[int]) -> None:
         """Makes networks of two seeds, the first one twice, and computes loss and metric on their first batches."""
         with explained("network"):
-            check_same_network(seeds[0], *(self.networks.one(column, seeds[0]) for _ in range(2)))
+            two = [self.networks.one(column, seeds[0]) for _ in range(2)]
+            check_same_network(seeds[0], *two)
         network, _ = self.networks.sample(column)
         before = attributes(network)
         looked = (
@@ -200,11 +204,12 @@ class OwnProblem(StudyProblem):
             for part, batches in parts.items()
             for step, batch in enumerate(batches)
         )
-        for place, part, inputs, targets in looked:
-            inputs, targets = moved((inputs, targets), self.device)
-            with seeded(), undisturbed(network) if part == "test batch" else nullcontext():
-                output = check_loss(place, network, self.problem.loss, inputs, targets)
-                check_metric(place, self.metric, output, targets)
+        with apart(*two):
+            for place, part, inputs, targets in looked:
+                inputs, targets = moved((inputs, targets), self.device)
+                with seeded(), undisturbed(network) if part == "test batch" else nullcontext():
+                    output = check_loss(place, network, self.problem.loss, inputs, targets)
+                    check_metric(place, self.metric, output, targets)
         self.networks.together(column)  # warns where runs are trained alone
         for (module, name), value in attributes(network).items():
             if before.get((module, name)) != value:
@@ -237,7 +242,7 @@ class OwnProblem(StudyProblem):
         return seeds * (columns * run + 2 * ahead)
 
     def most(self, column: Column) -> int | None:
-        """As many as train fastest together on a core; one where the optimizer looks at whole parameters."""
+        """As many as train fastest together on a core; one where runs are trained alone."""
         if not self.networks.together(column):
             return 1
         return cached(self._weights(column)) if self.device == "cpu" else None
@@ -284,6 +289,11 @@ class OwnProblem(StudyProblem):
         more: dict[str, Any] = {}
         if self.networks.together(first):
             network: nn.Module = stack(self.networks.make(first), replicas, example)
+        elif len(replicas) > 1:
+            raise StudyError(
+                "the network cannot be trained together with others, but these runs were meant to be; give another "
+                "folder with --out"
+            )
         else:
             network = self.networks.one(first, replicas[0])
             more["seed"] = replicas[0]

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import inspect
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from supple.functional.generators import generators_kept
 from supple.lab.population.problem import ACCURACY, Metric
 from supple.lab.streams.tasks import SeedStream
 from supple.lab.study.errors import StudyError
-from supple.lab.study.run_config import out_of_memory
+from supple.lab.study.limits import out_of_memory
 from supple.structure.tracing.run import arguments_of
 
 Looked = Mapping[int, Mapping[str, Sequence[tuple[Any, Tensor]]]]
@@ -61,13 +64,6 @@ def check_lengths(streams: Sequence[SeedStream], expected: Sequence[int]) -> Non
 
 def check_same_network(seed: int, network: nn.Module, other: nn.Module) -> None:
     """Compares the values of a network with those of the one that the same seed made again."""
-    kept = {id(tensor) for tensor in chain(network.parameters(), network.buffers())}
-    for name, tensor in chain(other.named_parameters(), other.named_buffers()):
-        if id(tensor) in kept and (tensor.requires_grad or not isinstance(tensor, nn.Parameter)):
-            raise StudyError(
-                f"network: {name} is the same tensor each time, so that a run would go on with what others learned; "
-                "make a new one for each network"
-            )
     first, again = network.state_dict(), other.state_dict()
     for name, value in first.items():
         here, there = (tuple(one.shape) if isinstance(one, Tensor) else None for one in (value, again.get(name)))
@@ -75,6 +71,21 @@ def check_same_network(seed: int, network: nn.Module, other: nn.Module) -> None:
             raise StudyError(f"network: {name} of seed {seed} has shape {here}, and {there} when it is made again")
         if not _equal(value, again[name]):
             raise StudyError(f"network: {name} of seed {seed} has other values when it is made again")
+
+
+@contextmanager
+def apart(network: nn.Module, other: nn.Module) -> Iterator[None]:
+    """Refuses two networks that share what is trained, or what is written to while another one computes meanwhile."""
+    kept = {id(tensor) for tensor in chain(network.parameters(), network.buffers())}
+    named = chain(other.named_parameters(), other.named_buffers())
+    shared = [(name, tensor, tensor._version) for name, tensor in named if id(tensor) in kept]
+    yield
+    for name, tensor, version in shared:
+        if tensor.requires_grad or tensor._version != version:
+            raise StudyError(
+                f"network: {name} is the same tensor each time, so that a run would go on with what others learned; "
+                "make a new one for each network"
+            )
 
 
 def check_loss(place: str, network: nn.Module, loss: Callable[..., Any], inputs: Any, targets: Tensor) -> Any:
@@ -162,9 +173,11 @@ def explained(place: str) -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int = 0) -> Iterator[None]:
-    """Seeds torch's generators for a time, and leaves them as they were."""
-    with torch.random.fork_rng():
+    """Seeds the generators of torch, numpy and Python for a time, and leaves them as they were."""
+    with torch.random.fork_rng(), generators_kept():
         torch.manual_seed(seed)
+        numpy.random.seed(seed % 2**32)  # noqa: NPY002
+        random.seed(seed)
         yield
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +19,7 @@ from torch.utils._pytree import tree_map
 from supple.lab.nn.stack import StackedModule, copied, entry, stack, stacked, unstackable
 from supple.lab.population.problem import Problem
 from supple.lab.study.errors import StudyError
+from supple.lab.study.limits import out_of_memory
 from supple.lab.study.own_checks import check_optimizer, explained, seeded
 from supple.lab.study.schema import Settings
 from supple.lab.study.spec import Column
@@ -44,6 +48,7 @@ class OwnNetworks:
     ) -> None:
         self._problem, self._seeds, self._device, self._batches = problem, seeds, device, batches
         self._known: dict[str, tuple[nn.Module, torch.optim.Optimizer, bool]] = {}
+        self._together: dict[str, bool] = {}
         self._alike: dict[str, bool] = {}
 
     def sample(self, column: Column) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -52,11 +57,9 @@ class OwnNetworks:
 
     def together(self, column: Column) -> bool:
         """Whether several networks can be trained together as each would be alone, as far as can be seen."""
-        if not self._look(column)[2] or not self._set_alike(column):
-            return False
-        if (key := repr(column.network)) not in self._alike:
-            self._alike[key] = self._rehearsed(column)
-        return self._alike[key]
+        if (key := section_text(column)) not in self._together:
+            self._together[key] = self._look(column)[2] and self._set_alike(column) and self._learn_alike(column)
+        return self._together[key]
 
     def _look(self, column: Column) -> tuple[nn.Module, torch.optim.Optimizer, bool]:
         key = section_text(column)
@@ -95,8 +98,8 @@ class OwnNetworks:
         if type(optimizer) not in ELEMENTWISE or not self.together(column):
             return self._problem.optimizer(network.parameters(), **_settings(column.optimizer))
         # A function may look at the shapes of what it is given, which are those of one network.
-        stacked = dict(zip(one.parameters(), network.parameters(), strict=True))
-        groups = [group | {"params": [stacked[p] for p in group["params"]]} for group in optimizer.param_groups]
+        of_all = dict(zip(one.parameters(), network.parameters(), strict=True))
+        groups = [group | {"params": [of_all[p] for p in group["params"]]} for group in optimizer.param_groups]
         kind: Any = type(optimizer)
         # What an optimizer makes of its arguments when it is made, as Adagrad the start of its sums, no group says.
         taken = inspect.signature(kind).parameters.keys() & optimizer.defaults.keys()
@@ -115,18 +118,25 @@ class OwnNetworks:
                 groups.append([group | {"params": None} for group in self._made(column, network).param_groups])
         return groups[0] == groups[1]
 
-    def _rehearsed(self, column: Column) -> bool:
+    def _learn_alike(self, column: Column) -> bool:
         """Whether two networks have the same losses and gradients together as each has alone, as far as can be seen."""
+        if (key := repr(column.network)) not in self._alike:
+            self._alike[key] = self._rehearsed(column)
+        return self._alike[key]
 
+    def _rehearsed(self, column: Column) -> bool:
         def learned(network: nn.Module, batches: Sequence[Any], draws: int = 0) -> list[Any]:
+            loss = self._problem.loss
+            with suppress(Exception):  # it may remember what it was given
+                loss = copy.deepcopy(loss)
             with seeded(draws):
-                return [_learned(_still(network.to(self._device)), self._problem.loss, *batch) for batch in batches]
+                return [_learned(_still(network.to(self._device)), loss, *batch) for batch in batches]
 
+        batches = [self._batches(seed) for seed in self._seeds]
         with explained("network"):
             both = stack(self.make(column), self._seeds)
-        batches = [self._batches(seed) for seed in self._seeds]
-        alone = [learned(self.one(column, seed), own) for seed, own in zip(self._seeds, batches, strict=True)]
-        draws = not all(map(_close, learned(self.one(column, self._seeds[0]), batches[0], draws=1), alone[0]))
+            alone = [learned(self.one(column, seed), own) for seed, own in zip(self._seeds, batches, strict=True)]
+            draws = not all(map(_close, learned(self.one(column, self._seeds[0]), batches[0], draws=1), alone[0]))
         try:
             steps = learned(both, [tree_map(stacked, *pair) for pair in zip(*batches, strict=True)])
             both.replica(0)  # which a network that keeps what it computes in a list does not allow
@@ -138,7 +148,9 @@ class OwnNetworks:
             reason = (
                 "it learns otherwise then, as one does that keeps numbers in attributes or hooks on what it computes"
             )
-        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+        except Exception as error:
+            if out_of_memory(error):
+                raise
             reason = str(error).partition("\n")[0]
         warnings.warn(
             f"network: it cannot be trained together with others ({reason}); each run is trained alone, which takes "
@@ -167,24 +179,52 @@ def _still(network: nn.Module) -> Any:
     return network
 
 
-def _learned(network: Any, loss: Callable[..., Tensor], inputs: Any, targets: Tensor) -> tuple[Tensor, list[Any]]:
-    """The loss of one network, or of each, and the gradients, None where there are none."""
-    (arguments, keywords), parameters = arguments_of(copied(inputs)), list(network.parameters())
-    output = network(*arguments, **keywords)
-    found = network.losses(loss, output, targets) if isinstance(network, StackedModule) else loss(output, targets)
-    gradients = torch.autograd.grad(found.sum(), [p for p in parameters if p.requires_grad], allow_unused=True)
-    return found.detach(), list(gradients)
+class _Learned(NamedTuple):
+    """A loss, or that of each network, and the gradients, None where there are none; ``eps`` is the rounding of the
+    coarsest numbers that the backward pass needed.
+    """
+
+    loss: Tensor
+    gradients: list[Tensor | None]
+    eps: float
 
 
-def _close(one: tuple[Tensor, list[Any]], other: tuple[Tensor, list[Any]]) -> bool:
-    """Whether losses and gradients are the same up to rounding."""
-    if [gradient is None for gradient in one[1]] != [gradient is None for gradient in other[1]]:
+def _learned(network: Any, loss: Callable[..., Tensor], inputs: Any, targets: Tensor) -> _Learned:
+    eps = 0.0
+
+    def note(tensor: Tensor) -> Tensor:
+        nonlocal eps
+        if tensor.is_floating_point() or tensor.is_complex():
+            eps = max(eps, torch.finfo(tensor.dtype).eps)
+        return tensor
+
+    network.zero_grad()
+    arguments, keywords = arguments_of(copied(inputs))
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = network(*arguments, **keywords)
+        found = network.losses(loss, output, targets) if isinstance(network, StackedModule) else loss(output, targets)
+    found.sum().backward()
+    return _Learned(found.detach(), [parameter.grad for parameter in network.parameters()], eps)
+
+
+def _close(one: _Learned, other: _Learned) -> bool:
+    """Whether the loss and each gradient are the same up to rounding."""
+    if [gradient is None for gradient in one.gradients] != [gradient is None for gradient in other.gradients]:
         return False
-    pairs = [(x, y) for x, y in zip(one[1], other[1], strict=True) if x is not None]
-    far, size = (sum(float(part.abs().square().sum()) for part in parts) ** 0.5 for parts in
-                 ([x - y for x, y in pairs], [y for _, y in pairs]))  # fmt: skip
-    slack = max(1e-3, 16 * max((torch.finfo(y.dtype).eps for _, y in pairs), default=0.0))
-    return far <= slack * size and abs(float(one[0] - other[0])) <= slack * (1 + abs(float(other[0])))
+    eps = max(one.eps, other.eps)
+    slack, whole = max(1e-3, 16 * eps), _norm(other.gradients)
+    far = [
+        _norm([x.nan_to_num() - y.nan_to_num()]) > slack * _norm([y]) + 32 * eps * whole
+        for x, y in zip(one.gradients, other.gradients, strict=True)
+        if x is not None and y is not None
+    ]
+    losses = float(one.loss), float(other.loss)
+    same = math.isclose(*losses, rel_tol=slack, abs_tol=slack) or (math.isnan(losses[0]) and math.isnan(losses[1]))
+    return same and not any(far)
+
+
+def _norm(tensors: Sequence[Tensor | None]) -> float:
+    return sum(float(one.nan_to_num().abs().double().square().sum()) for one in tensors if one is not None) ** 0.5
 
 
 def _settings(section: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from supple.lab.data import LabelledImages
+from supple.lab.study.limits import out_of_memory
 from supple.lab.study.schema import Outcome
 from supple.lab.study.spec import Column, Study
 from supple.structure.tracing.run import arguments_of
@@ -148,7 +149,9 @@ def step_cost(network: nn.Module, loss: Callable[..., Tensor], inputs: Any, targ
             with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
                 found = loss(network(*arguments, **keywords), targets)
             found.backward()
-    except RuntimeError:
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
         return 0, 0
     finally:
         network.zero_grad()

@@ -82,11 +82,13 @@ def _own(study: OwnStudy, given: Any, files: Mapping[str, Any], **runtime: Any) 
         except TypeError as error:
             raise StudyError(f"problem {kind!r} cannot be made: {error}") from error
     if callable(given):
-        if len(inspect.signature(given).parameters) < 2:
+        try:
+            inspect.signature(given).bind(0, None)
+        except TypeError as error:
             raise StudyError(
-                "its problem is a function of less than a seed and a maker of methods; if it makes a problem, give "
-                "what it makes"
-            )
+                f"its problem is a function of something else than a seed and a maker of methods ({error}); if it "
+                "makes a problem, give what it makes"
+            ) from error
         given = Curve(given)
     if isinstance(given, Curve):
         return CurveProblem(study, given, **runtime)

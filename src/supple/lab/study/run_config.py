@@ -142,14 +142,6 @@ def cut(seeds: int, settings: int, size: int) -> list[tuple[slice, slice]]:
     return [(slice(seed, seed + 1), some) for seed in range(seeds) for some in _even(settings, size)]
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out, on a GPU or on the CPU."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    # The CPU's allocator raises a plain RuntimeError.
-    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
-
-
 def _even(count: int, size: int) -> list[slice]:
     """Cuts a count of things into as few pieces of at most ``size`` as possible, as even as they can be."""
     pieces = -(-count // size)

@@ -23,10 +23,10 @@ from typing import Any, TextIO
 import torch
 
 from supple.lab.study import claims, fitness
+from supple.lab.study.limits import out_of_memory
 from supple.lab.study.manifest import open_manifest
 from supple.lab.study.part import Stopped
 from supple.lab.study.problems import open_problem
-from supple.lab.study.run_config import out_of_memory
 
 
 class Worker:
