@@ -549,6 +549,16 @@ class TestCommand:
         result = command("plan", study, "--seeds", 3, "--processes", 2, "--part-size", 5)
         assert "with 2 processes. There" not in words(result)
 
+    def test_plan_measures_each_choice_of_methods(self, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Three runs of plain training at 50 steps a second, and three of CBP and three of SWR at 5, each of 240."""
+        rates = {frozenset({"base"}): 50.0, frozenset({"cbp", "swr"}): 5.0}
+        monkeypatch.setattr(
+            PermutedProblem, "rate", lambda self, columns, *unused: rates[frozenset(one.kind for one in columns)]
+        )
+        result = command("plan", study, "--seeds", 3, "--processes", 1, "--part-size", 2)
+        assert 240 * (3 / 50 + 6 / 5) == 302.4
+        assert "About 5 min 2 s with 1 process" in words(result)
+
     def test_plan_says_when_others_keep_the_machine_busy(self, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(PermutedProblem, "rate", lambda *unused: time.sleep(0.2) or 5.0)
         result = command("plan", study)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from supple.lab.study.assembly import population_key
 from supple.lab.study.limits import out_of_memory
 from supple.lab.study.manifest import Manifest
+from supple.lab.study.part import Part
 from supple.lab.study.problem import StudyProblem
 from supple.lab.study.run_config import RunConfig, fitting, usual_part_size
 from supple.lab.study.schema import AnyNetwork, AnyOptimizer
@@ -41,10 +43,11 @@ class Estimate:
 
 
 def estimate(config: RunConfig, problem: StudyProblem, seconds: float = 1.5) -> list[Estimate]:
-    """Trains the largest part of each network and optimizer for some seconds, and says what all will take.
+    """Trains the largest parts of each network and optimizer for some seconds, and says what all will take.
 
-    The folder is neither read nor written, and of the images only the number and size matter. ValueError if not even
-    one network fits into the memory, or it runs out all the same.
+    It is one part for each choice of methods that parts have. The folder is neither read nor written, and of the images
+    only the number and size matter. ValueError if not even one network fits into the memory, or it runs out all the
+    same.
     """
     study = config.study
     steps = problem.steps(study.run.tasks, study.run.seeds)
@@ -56,17 +59,15 @@ def estimate(config: RunConfig, problem: StudyProblem, seconds: float = 1.5) -> 
         group = list(members)
         largest = max(group, key=lambda part: part.size)
         first = largest.columns[0]
+        runs, length, passed = sum(part.size for part in group), sum(steps), 0.0
+        alike: dict[frozenset[str], list[Part]] = defaultdict(list)
+        for part in group:
+            alike[frozenset(column.kind for column in part.columns)].append(part)
         began, used = time.perf_counter(), time.process_time()
-        try:
-            rate = problem.rate(largest.columns, largest.seeds, seconds)
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            raise ValueError(
-                f"memory ran out with {largest.size} networks ({error}); give less than there is with --memory"
-            ) from error
+        for some in alike.values():
+            rate = _rate(problem, max(some, key=lambda part: part.size), seconds / len(alike))
+            passed += sum(part.size for part in some) * length / rate
         share = (time.process_time() - used) / (time.perf_counter() - began)
-        runs, length = sum(part.size for part in group), sum(steps)
         found.append(
             Estimate(
                 network=first.network,
@@ -78,12 +79,23 @@ def estimate(config: RunConfig, problem: StudyProblem, seconds: float = 1.5) -> 
                 steps=length,
                 flops=2 * problem.multiply_adds(first) * runs * length,
                 memory=problem.images_memory + problem.part_memory(first, len(largest.seeds), len(largest.columns)),
-                rate=rate,
-                seconds=runs * length / rate,
+                rate=runs * length / passed,
+                seconds=passed,
                 share=min(1.0, share),
             )
         )
     return found
+
+
+def _rate(problem: StudyProblem, part: Part, seconds: float) -> float:
+    try:
+        return problem.rate(part.columns, part.seeds, seconds)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise ValueError(
+            f"memory ran out with {part.size} networks ({error}); give less than there is with --memory"
+        ) from error
 
 
 def makespan(found: Sequence[Estimate], config: RunConfig) -> float:
