@@ -257,7 +257,7 @@ def test_the_command_trains_ranks_and_adds_a_method(tmp_path, monkeypatch):
         with (tmp_path / name / "ranking.csv").open() as file:
             assert {row["method"] for row in csv.DictReader(file)} == methods
     tuned = scan(tmp_path / "second/mlp10_sgd/tuning")
-    assert len(tuned.runs) == 6 * 2
+    assert len(tuned.runs) == 6 * 3
     assert all(1e-3 <= value <= 0.1 for value in tuned.runs["l2"])
     again = run(*few, "--methods", "own_method:Mine", "--out", "second", "--no-run", "--beside", "first")
     assert again.exit_code == 0, again.output
