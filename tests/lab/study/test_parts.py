@@ -14,7 +14,8 @@ from supple.lab.data import LabelledImages
 from supple.lab.nn import StackedMLP
 from supple.lab.population import Population
 from supple.lab.streams import PermutedStream
-from supple.lab.study.run_config import cut, out_of_memory
+from supple.lab.study.limits import out_of_memory
+from supple.lab.study.run_config import cut
 from supple.optim import SGDW
 
 SEEDS, FACTORS = [3, 5, 8, 9], [0.0, 0.05, 0.1]

@@ -76,7 +76,9 @@ class OwnNetworks:
 
     def one(self, column: Column, seed: int) -> nn.Module:
         """Makes one network."""
-        with seeded(seed):
+        # As stack makes it: by torch's generator alone, so that what other generators draw is seen to differ each time.
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
             network = self.make(column)(seed)
         if not isinstance(network, nn.Module):
             raise StudyError(f"network: it is {type(network).__name__}; it has to be a torch.nn.Module")
