@@ -16,13 +16,14 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map, tree_map_only, tree_unflatten
 
 from supple.functional.initial import Distribution
 from supple.structure.description import Units
 from supple.structure.find import units
 from supple.structure.initial import initial_distributions
 from supple.structure.stacked import Stacked
+from supple.structure.tracing.run import arguments_of
 
 
 class StackedModule(Stacked):
@@ -76,10 +77,10 @@ class StackedModule(Stacked):
         Returns:
             What one network gives out, each tensor with a leading dimension R.
         """
-        given = tree_map(self._for_each, (inputs, keywords))
+        given = tree_map_only(Tensor, self._for_each, (inputs, keywords))
         mode = (self.training, torch.is_grad_enabled())
         if mode not in self._together:
-            self._together[mode] = self._try_together(tree_map(self._for_each, copied((inputs, keywords))))
+            self._together[mode] = self._try_together(tree_map_only(Tensor, self._for_each, copied((inputs, keywords))))
         if self._together[mode]:
             return self._compute_together(self._one, given)
         return tree_map(_joined, *self._compute_in_turn(self._one, given, range(self.replicas)))
@@ -103,7 +104,7 @@ class StackedModule(Stacked):
         Raises:
             ValueError: if the loss is not a scalar a network.
         """
-        given = tree_map(self._for_each, tensors)
+        given = tree_map_only(Tensor, self._for_each, tensors)
         try:
             losses = torch.vmap(function, _dims(given), randomness="different")(*given)
         except Exception:
@@ -172,10 +173,8 @@ class StackedModule(Stacked):
                     values[id(value)] = None
         return copy.deepcopy(self._one, values)
 
-    def _for_each(self, value: Any) -> Any:
-        """A tensor [S, ...] as [R, ...]; anything else as it is."""
-        if not isinstance(value, Tensor):
-            return value
+    def _for_each(self, value: Tensor) -> Tensor:
+        """A tensor [S, ...] as [R, ...]."""
         entries = len(value) if value.ndim else 0
         if not entries or self.replicas % entries:
             raise ValueError(
@@ -379,17 +378,23 @@ def _dims(given: Any) -> Any:
 
 def entry(given: Any, place: int) -> Any:
     """One entry along the leading dimension of all tensors in tuples, lists and dicts; the rest as it is."""
-    return tree_map(lambda value: value[place] if isinstance(value, Tensor) else value, given)
+    return tree_map_only(Tensor, lambda value: value[place], given)
 
 
 def copied(given: Any) -> Any:
     """The same with copies of all tensors in tuples, lists and dicts."""
-    return tree_map(lambda value: value.clone() if isinstance(value, Tensor) else value, given)
+    return tree_map_only(Tensor, torch.clone, given)
 
 
 def moved(given: Any, device: torch.device | str) -> Any:
     """The same with all tensors in tuples, lists and dicts on a device."""
-    return tree_map(lambda value: value.to(device) if isinstance(value, Tensor) else value, given)
+    return tree_map_only(Tensor, lambda value: value.to(device), given)
+
+
+def applied(network: nn.Module, inputs: Any) -> Any:
+    """Applies one network, or a stack of them, to the inputs of a batch: to a copy, which it may change in place."""
+    arguments, keywords = arguments_of(copied(inputs))
+    return network(*arguments, **keywords)
 
 
 def stacked(*leaves: Any) -> Any:

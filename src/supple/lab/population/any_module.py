@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_map, tree_map_only
 
 from supple.functional import random
-from supple.lab.nn.stack import StackedModule, copied, entry, moved, stacked
+from supple.lab.nn.stack import StackedModule, applied, entry, moved, stacked
 from supple.lab.population.learner import Learner
 from supple.lab.population.population import TaskMetrics
 from supple.lab.population.problem import ACCURACY, LOSS, Metric
@@ -116,7 +116,7 @@ class AnyPopulation(Learner):
         output = self._outputs(x)
         losses = self._each(self.loss, output, y=y)
         losses.sum().backward()
-        output, losses = tree_map(_detached, output), losses.detach()
+        output, losses = tree_map_only(Tensor, Tensor.detach, output), losses.detach()
         with torch.no_grad():
             value = self._metric(output, y, losses)
         self.optimizer.step()
@@ -217,10 +217,9 @@ class AnyPopulation(Learner):
     def _prepared(self, x: Any) -> tuple[nn.Module, Any, Any]:
         """One network, its hidden units, none where there are none, and their activation functions."""
         one = self.network if self.stacked is None else self.stacked.replica(0)
-        arguments, keywords = arguments_of(x)
         try:
             found = units(one, x)
-            return one, found, activation_shapes(one, found, lambda: one(*arguments, **keywords))
+            return one, found, activation_shapes(one, found, lambda: applied(one, x))
         except ValueError:
             return one, (), ()
 
@@ -260,8 +259,7 @@ def usual_metric(output: Any, targets: Tensor) -> Metric:
 
 def _features(one: nn.Module, found: Any, x: Any) -> list[Tensor]:
     """What the hidden units of a network put out on a batch, [E, n] a group."""
-    arguments, keywords = arguments_of(copied(x))  # which a network may change in place
-    return [torch.cat(calls) for calls in read_units(one, found, lambda: one(*arguments, **keywords), flat)]
+    return [torch.cat(calls) for calls in read_units(one, found, lambda: applied(one, x), flat)]
 
 
 def _load(one: nn.Module, stacked: StackedModule, r: int) -> None:
@@ -270,7 +268,3 @@ def _load(one: nn.Module, stacked: StackedModule, r: int) -> None:
     with torch.no_grad():
         for name, tensor in chain(one.named_parameters(), one.named_buffers()):
             tensor.copy_(rows[name][r])
-
-
-def _detached(leaf: Any) -> Any:
-    return leaf.detach() if isinstance(leaf, Tensor) else leaf

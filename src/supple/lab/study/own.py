@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from supple.lab.nn.stack import copied, moved, stack
+from supple.lab.nn.stack import applied, moved, stack
 from supple.lab.population import AnyPopulation
 from supple.lab.population.any_module import usual_metric
 from supple.lab.population.problem import ACCURACY, LOSS, Metric, Problem
@@ -45,7 +45,6 @@ from supple.lab.study.schema import Outcome
 from supple.lab.study.spec import Column, OwnStudy
 from supple.metrics import undisturbed
 from supple.structure.find import units
-from supple.structure.tracing.run import arguments_of
 
 _COPIES = 8
 """Memory of a run, in multiples of its weights: gradients, what optimizer and methods remember, a checkpoint."""
@@ -131,9 +130,9 @@ class OwnProblem(StudyProblem):
         if self.problem.metric is not None:
             return self.problem.metric
         network, _ = self.networks.sample(self.study.columns[0])
-        (arguments, keywords), targets = arguments_of(self._example[0]), self._example[1]
+        inputs, targets = self._example
         with explained("metric"), seeded(), torch.no_grad():
-            return usual_metric(network(*arguments, **keywords), targets)
+            return usual_metric(applied(network, inputs), targets)
 
     @property
     def outcome(self) -> Outcome:
@@ -167,9 +166,8 @@ class OwnProblem(StudyProblem):
                     digest.update(repr(leaf).encode())
         with suppress(Exception), seeded():
             if network is not None and batches:
-                inputs, targets = copied(batches[0])
-                arguments, keywords = arguments_of(inputs)
-                found = self.problem.loss(network(*arguments, **keywords), targets)
+                inputs, targets = batches[0]
+                found = self.problem.loss(applied(network, inputs), targets)
                 if found.isfinite() and torch.finfo(found.dtype).eps < 1e-4:
                     loss = found.item()
         return {"count": 0, "digest": digest.hexdigest(), "loss": loss}

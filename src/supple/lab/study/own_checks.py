@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from supple.functional.generators import generators_kept
+from supple.lab.nn.stack import applied
 from supple.lab.population.problem import ACCURACY, Metric
 from supple.lab.streams.tasks import SeedStream
 from supple.lab.study.errors import StudyError
 from supple.lab.study.limits import out_of_memory
-from supple.structure.tracing.run import arguments_of
 
 Looked = Mapping[int, Mapping[str, Sequence[tuple[Any, Tensor]]]]
 """The first batches of some tasks by number: "batch" of what is learned, "test batch" of the test if there is one."""
@@ -90,9 +90,8 @@ def apart(network: nn.Module, other: nn.Module) -> Iterator[None]:
 
 def check_loss(place: str, network: nn.Module, loss: Callable[..., Any], inputs: Any, targets: Tensor) -> Any:
     """Computes the loss of a batch, and gives the output of the network."""
-    arguments, keywords = arguments_of(inputs)
     try:
-        output = network(*arguments, **keywords)
+        output = applied(network, inputs)
     except Exception as error:
         shapes = ", ".join(map(shown, tree_leaves(inputs)))
         raise StudyError(f"{place}: the network does not take inputs {shapes}: {error}") from error

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_map
 
-from supple.lab.nn.stack import StackedModule, copied, entry, stack, stacked, unstackable
+from supple.lab.nn.stack import StackedModule, applied, entry, stack, stacked, unstackable
 from supple.lab.population.problem import Problem
 from supple.lab.study.errors import StudyError
 from supple.lab.study.limits import out_of_memory
@@ -24,7 +24,6 @@ from supple.lab.study.own_checks import check_optimizer, explained, seeded
 from supple.lab.study.schema import Settings
 from supple.lab.study.spec import Column
 from supple.optim import SGDW, AdamW
-from supple.structure.tracing.run import arguments_of
 
 ELEMENTWISE = {SGDW, AdamW} | {
     getattr(torch.optim, name)
@@ -48,7 +47,6 @@ class OwnNetworks:
     ) -> None:
         self._problem, self._seeds, self._device, self._batches = problem, seeds, device, batches
         self._known: dict[str, tuple[nn.Module, torch.optim.Optimizer, bool]] = {}
-        self._together: dict[str, bool] = {}
         self._alike: dict[str, bool] = {}
 
     def sample(self, column: Column) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -57,9 +55,11 @@ class OwnNetworks:
 
     def together(self, column: Column) -> bool:
         """Whether several networks can be trained together as each would be alone, as far as can be seen."""
-        if (key := section_text(column)) not in self._together:
-            self._together[key] = self._look(column)[2] and self._set_alike(column) and self._learn_alike(column)
-        return self._together[key]
+        if not self._look(column)[2]:
+            return False
+        if (key := repr(column.network)) not in self._alike:
+            self._alike[key] = self._learn_alike(column)
+        return self._alike[key]
 
     def _look(self, column: Column) -> tuple[nn.Module, torch.optim.Optimizer, bool]:
         key = section_text(column)
@@ -67,11 +67,12 @@ class OwnNetworks:
             with explained("network"):
                 network = self.one(column, self._seeds[0]).to(self._device)
             before = {name: (p.requires_grad, p.detach().clone()) for name, p in network.named_parameters()}
-            optimizer = self._made(column, network)
+            optimizer = self._made(column, network, self._seeds[0])
             check_optimizer(optimizer, network)
             after = network.named_parameters()
             as_made = all(p.requires_grad == before[name][0] and torch.equal(p, before[name][1]) for name, p in after)
-            self._known[key] = network, optimizer, as_made and _elementwise(optimizer) and not unstackable(network)
+            single = as_made and _elementwise(optimizer) and not unstackable(network)
+            self._known[key] = network, optimizer, single and self._set_alike(column, optimizer)
         return self._known[key]
 
     def one(self, column: Column, seed: int) -> nn.Module:
@@ -97,7 +98,7 @@ class OwnNetworks:
     def optimizer(self, column: Column, network: nn.Module) -> torch.optim.Optimizer:
         """Makes the optimizer of one network, or of stacked ones."""
         one, optimizer = self.sample(column)
-        if type(optimizer) not in ELEMENTWISE or not self.together(column):
+        if not self.together(column):
             return self._problem.optimizer(network.parameters(), **_settings(column.optimizer))
         # A function may look at the shapes of what it is given, which are those of one network.
         of_all = dict(zip(one.parameters(), network.parameters(), strict=True))
@@ -107,26 +108,21 @@ class OwnNetworks:
         taken = inspect.signature(kind).parameters.keys() & optimizer.defaults.keys()
         return kind(groups, **{name: optimizer.defaults[name] for name in taken})
 
-    def _made(self, column: Column, network: nn.Module) -> torch.optim.Optimizer:
-        with explained("optimizer"):
+    def _made(self, column: Column, network: nn.Module, seed: int) -> torch.optim.Optimizer:
+        with explained("optimizer"), seeded(seed):
             return self._problem.optimizer(network.parameters(), **_settings(column.optimizer))
 
-    def _set_alike(self, column: Column) -> bool:
-        """Whether the optimizers of two networks have the same settings, so that one can step both."""
-        groups = []
-        for seed in self._seeds:
-            network = self.one(column, seed)
-            with seeded(seed):
-                groups.append([group | {"params": None} for group in self._made(column, network).param_groups])
-        return groups[0] == groups[1]
+    def _set_alike(self, column: Column, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether the optimizer of the second network has the settings of the first one's, which can then step both."""
+        with explained("network"):
+            network = self.one(column, self._seeds[1])
+        other = self._made(column, network, self._seeds[1])
+        first, second = ([group | {"params": None} for group in one.param_groups] for one in (optimizer, other))
+        return first == second
 
     def _learn_alike(self, column: Column) -> bool:
         """Whether two networks have the same losses and gradients together as each has alone, as far as can be seen."""
-        if (key := repr(column.network)) not in self._alike:
-            self._alike[key] = self._rehearsed(column)
-        return self._alike[key]
 
-    def _rehearsed(self, column: Column) -> bool:
         def learned(network: nn.Module, batches: Sequence[Any], draws: int = 0) -> list[Any]:
             loss = self._problem.loss
             with suppress(Exception):  # it may remember what it was given
@@ -201,9 +197,8 @@ def _learned(network: Any, loss: Callable[..., Tensor], inputs: Any, targets: Te
         return tensor
 
     network.zero_grad()
-    arguments, keywords = arguments_of(copied(inputs))
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        output = network(*arguments, **keywords)
+        output = applied(network, inputs)
         found = network.losses(loss, output, targets) if isinstance(network, StackedModule) else loss(output, targets)
     found.sum().backward()
     return _Learned(found.detach(), [parameter.grad for parameter in network.parameters()], eps)

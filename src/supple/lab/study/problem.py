@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from supple.lab.data import LabelledImages
+from supple.lab.nn.stack import applied
 from supple.lab.study.limits import out_of_memory
 from supple.lab.study.schema import Outcome
 from supple.lab.study.spec import Column, Study
-from supple.structure.tracing.run import arguments_of
 
 
 @dataclass(frozen=True)
@@ -143,11 +143,10 @@ def step_cost(network: nn.Module, loss: Callable[..., Tensor], inputs: Any, targ
         kept += tensor.numel() * tensor.element_size()
         return tensor
 
-    arguments, keywords = arguments_of(inputs)
     try:
         with FlopCounterMode(display=False) as counter:
             with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-                found = loss(network(*arguments, **keywords), targets)
+                found = loss(applied(network, inputs), targets)
             found.backward()
     except RuntimeError as error:
         if out_of_memory(error):
