@@ -377,7 +377,7 @@ class Loose(nn.Linear):
         (hooked_module, ValueError, "cannot be stacked: 0 has a hook on its gradient"),
         (lambda seed: nn.Embedding(5, 2, sparse=True), ValueError, "Embedding has sparse gradients; make it with"),
         (lambda seed: torch.nn.utils.weight_norm(nn.Linear(2, 2)), ValueError, "weight of Linear is computed anew"),
-        (lambda seed: nn.LazyLinear(2), ValueError, "weight of make.0. is lazy"),
+        (lambda seed: nn.LazyLinear(2), ValueError, "make.0. gave a network .*: weight is lazy"),
         (lambda seed: nn.ReLU(), ValueError, "no parameters"),
         (lambda seed: torch.ones(2), TypeError, "gave Tensor; it has to give one network"),
         (lambda seed: StackedMLP([0]), TypeError, "gave StackedMLP"),

@@ -14,9 +14,9 @@ import pytest
 from cli_runs import run as command
 from cli_runs import words
 
+from supple.lab import limits
 from supple.lab.nn import StackedMLP
 from supple.lab.nn.architecture import Architecture
-from supple.lab.study import limits
 from supple.lab.study.manifest import Manifest
 from supple.lab.study.results import MANIFEST
 from supple.lab.study.schema import ClassIncremental, Transformer

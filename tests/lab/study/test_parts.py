@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 import supple
 from supple.lab.data import LabelledImages
+from supple.lab.limits import out_of_memory
 from supple.lab.nn import StackedMLP
 from supple.lab.population import Population
 from supple.lab.streams import PermutedStream
-from supple.lab.study.limits import out_of_memory
 from supple.lab.study.run_config import cut
 from supple.optim import SGDW
 

@@ -329,11 +329,19 @@ def stack(make: Callable[[int], nn.Module], seeds: Sequence[int] | Tensor, examp
     return StackedModule([made[seed] for seed in listed], seeds, example)
 
 
+def untrainable(network: nn.Module) -> str:
+    """Why a network cannot be trained here at all, in words; empty where it can."""
+    if isinstance(network, torch.jit.ScriptModule):
+        return "torch.jit compiled it; give the module that it was made from"
+    for name, parameter in network.named_parameters():
+        if is_lazy(parameter):
+            return f"{name} is lazy and has no shape yet; run one batch where it is made"
+    return ""
+
+
 def unstackable(network: nn.Module) -> str:
     """What of a network would be lost in a stack, in words; empty where there is nothing."""
     kind = type(network).__name__
-    if isinstance(network, torch.jit.ScriptModule):
-        return f"{kind} was compiled by torch.jit"
     if type(network).get_extra_state is not nn.Module.get_extra_state:
         return f"{kind} has a state of its own beside parameters and buffers"
     for name, parameter in network.named_parameters():
@@ -420,11 +428,8 @@ def _check(made: dict[int, nn.Module], seed: int) -> None:
     (start, first), network = next(iter(made.items())), made[seed]
     if not isinstance(network, nn.Module) or isinstance(network, Stacked):
         raise TypeError(f"make({seed}) gave {type(network).__name__}; it has to give one network, a torch.nn.Module")
-    if lost := unstackable(network):
-        raise ValueError(f"make({seed}) gave a network that cannot be stacked: {lost}")
-    for name, parameter in network.named_parameters():
-        if is_lazy(parameter):
-            raise ValueError(f"{name} of make({seed}) is lazy and has no shape yet; run one batch in make")
+    if why := untrainable(network) or unstackable(network):
+        raise ValueError(f"make({seed}) gave a network that cannot be stacked: {why}")
     if not any(True for _ in network.parameters()):
         raise ValueError(f"make({seed}) gave {type(network).__name__}, which has no parameters to train")
     if network is first:

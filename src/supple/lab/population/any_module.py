@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map, tree_map_only
 
 from supple.functional import random
+from supple.lab.limits import out_of_memory
 from supple.lab.nn.stack import StackedModule, applied, entry, moved, stacked
 from supple.lab.population.learner import Learner
 from supple.lab.population.population import TaskMetrics
@@ -87,7 +88,7 @@ class AnyPopulation(Learner):
             try:
                 loss, value = self.step(x, y)
             except (LookupError, RuntimeError, TypeError, ValueError) as error:
-                if "memory" in str(error):
+                if out_of_memory(error):
                     raise
                 raise ValueError(f"task {index}, batch {step - 1}: {error}") from error
             if step == 1:

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from supple.lab.data import DATA_SETS, LabelledImages
+from supple.lab.limits import ROW_IN_MEMORY
 from supple.lab.population import ClassIncrementalTraining
 from supple.lab.population.class_incremental_metrics import EpochMetrics, evaluate
 from supple.lab.streams import ClassIncrementalStream
 from supple.lab.study.assembly import methods_of
 from supple.lab.study.errors import StudyError
-from supple.lab.study.limits import ROW_IN_MEMORY
 from supple.lab.study.methods import RESET
 from supple.lab.study.problem import StageResult, StudyProblem, Trainer, step_cost, timed
 from supple.lab.study.results import ADDITIONS_SCHEMA, EPOCHS, EPOCHS_SCHEMA, SCHEMAS, TASKS

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from supple.lab.limits import out_of_memory
 from supple.lab.study.assembly import population_key
-from supple.lab.study.limits import out_of_memory
 from supple.lab.study.manifest import Manifest
 from supple.lab.study.part import Part
 from supple.lab.study.problem import StudyProblem

@@ -19,7 +19,7 @@ from typing import BinaryIO, TypeVar
 from polars.exceptions import PanicException
 from pydantic import TypeAdapter, ValidationError
 
-from supple.lab.study.limits import usable_memory
+from supple.lab.limits import usable_memory
 
 DIGESTS = "digests.json"
 

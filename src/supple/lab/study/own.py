@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from supple.lab.limits import ROW_IN_MEMORY
 from supple.lab.nn.stack import applied, moved, stack
 from supple.lab.population import AnyPopulation
 from supple.lab.population.any_module import usual_metric
@@ -22,7 +23,6 @@ from supple.lab.population.problem import ACCURACY, LOSS, Metric, Problem
 from supple.lab.streams.tasks import SeedStream
 from supple.lab.study.assembly import methods_of
 from supple.lab.study.errors import StudyError
-from supple.lab.study.limits import ROW_IN_MEMORY
 from supple.lab.study.own_checks import (
     Looked,
     apart,

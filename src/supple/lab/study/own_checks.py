@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from supple.functional.generators import generators_kept
+from supple.lab.limits import out_of_memory
 from supple.lab.nn.stack import applied
 from supple.lab.population.problem import ACCURACY, Metric
 from supple.lab.streams.tasks import SeedStream
 from supple.lab.study.errors import StudyError
-from supple.lab.study.limits import out_of_memory
 
 Looked = Mapping[int, Mapping[str, Sequence[tuple[Any, Tensor]]]]
 """The first batches of some tasks by number: "batch" of what is learned, "test batch" of the test if there is one."""

@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_map
 
-from supple.lab.nn.stack import StackedModule, applied, entry, stack, stacked, unstackable
+from supple.lab.limits import out_of_memory
+from supple.lab.nn.stack import StackedModule, applied, entry, stack, stacked, unstackable, untrainable
 from supple.lab.population.problem import Problem
 from supple.lab.study.errors import StudyError
-from supple.lab.study.limits import out_of_memory
 from supple.lab.study.own_checks import check_optimizer, explained, seeded
 from supple.lab.study.schema import Settings
 from supple.lab.study.spec import Column
@@ -83,11 +82,8 @@ class OwnNetworks:
             network = self.make(column)(seed)
         if not isinstance(network, nn.Module):
             raise StudyError(f"network: it is {type(network).__name__}; it has to be a torch.nn.Module")
-        if isinstance(network, torch.jit.ScriptModule):
-            raise StudyError("network: torch.jit compiled it; give the module that it was made from")
-        for name, parameter in network.named_parameters():
-            if is_lazy(parameter):
-                raise StudyError(f"network: {name} is lazy and has no shape yet; run one batch where it is made")
+        if why := untrainable(network):
+            raise StudyError(f"network: {why}")
         return network
 
     def make(self, column: Column) -> Callable[[int], nn.Module]:

@@ -6,12 +6,12 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from supple.lab.limits import ROW_IN_MEMORY
 from supple.lab.nn import Architecture
 from supple.lab.population import Population
 from supple.lab.population.graphs import WARM_UP
 from supple.lab.study.assembly import assemble
 from supple.lab.study.errors import StudyError
-from supple.lab.study.limits import ROW_IN_MEMORY
 from supple.lab.study.population_trainer import PopulationTrainer
 from supple.lab.study.problem import StudyProblem, timed
 from supple.lab.study.results import SCHEMAS

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from supple.lab.data import LabelledImages
+from supple.lab.limits import out_of_memory
 from supple.lab.nn.stack import applied
-from supple.lab.study.limits import out_of_memory
 from supple.lab.study.schema import Outcome
 from supple.lab.study.spec import Column, Study
 

@@ -14,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from supple.lab.limits import cores
 from supple.lab.study.errors import StudyError
 from supple.lab.study.executor import Ending, Executor, Processes, environment
-from supple.lab.study.limits import cores
 from supple.lab.study.manifest import Manifest
 from supple.lab.study.problems import open_problem
 from supple.lab.study.run_config import RunConfig

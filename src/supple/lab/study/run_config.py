@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
+from supple.lab.limits import cores, usable_memory
 from supple.lab.study.errors import StudyError
-from supple.lab.study.limits import cores, usable_memory
 from supple.lab.study.problem import StudyProblem
 from supple.lab.study.spec import ClassIncrementalStudy, Column, PermutedStudy, Study
 

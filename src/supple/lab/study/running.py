@@ -12,7 +12,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from supple.lab.study import claims, fitness, limits
+from supple.lab import limits
+from supple.lab.study import claims, fitness
 from supple.lab.study.errors import StudyError
 from supple.lab.study.executor import Executor, Processes
 from supple.lab.study.manifest import Manifest, differences, open_manifest, united

@@ -11,11 +11,11 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from typing_extensions import Self
 
+from supple.lab import limits
 from supple.lab.data import DATA_SETS, NAMES
 from supple.lab.nn import ACTIVATIONS, Architecture, ResNet, ViT
 from supple.lab.population.class_incremental import Schedule
 from supple.lab.population.layers import PRECISIONS, Precision
-from supple.lab.study import limits
 from supple.lab.study.errors import nearest
 
 

@@ -49,8 +49,8 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
+from supple.lab import limits
 from supple.lab.population.class_incremental import RESETS, resets
-from supple.lab.study import limits
 from supple.lab.study.errors import StudyError, explain, nearest
 from supple.lab.study.methods import RESET, check_settings, method_class, settings_in_full
 from supple.lab.study.schema import (

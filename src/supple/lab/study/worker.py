@@ -22,8 +22,8 @@ from typing import Any, TextIO
 
 import torch
 
+from supple.lab.limits import out_of_memory
 from supple.lab.study import claims, fitness
-from supple.lab.study.limits import out_of_memory
 from supple.lab.study.manifest import open_manifest
 from supple.lab.study.part import Stopped
 from supple.lab.study.problems import open_problem
