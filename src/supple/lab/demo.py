@@ -34,7 +34,7 @@ def train(config: RunConfig, problem: StudyProblem, watcher: Watcher, stop: thre
     study = config.study
     steps = problem.steps(study.run.tasks, study.run.seeds)
     changed = scaled(config.original or study, study)
-    manifest = Manifest(config.folder, config.name, study, steps, problem.identity, changed)
+    manifest = Manifest(config.folder, config.name, study, steps, problem.identity(), changed)
     networks = len(study.columns) * len(study.run.seeds)
     needed = problem.images_memory + problem.part_memory(study.columns[0], len(study.run.seeds), len(study.columns))
     if needed > (allowed := free_memory(config.device, 1)):

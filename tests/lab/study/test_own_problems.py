@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import supple
 from supple.lab import Curve, Metric, Problem, Task, compare, load
+from supple.lab.report.measures import measure
 from supple.lab.study import running
 from supple.lab.study.errors import StudyError
 from supple.lab.study.estimate import estimate
@@ -870,7 +871,15 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "an empty test": ({"stream": lambda seed: [Task(batches(), [])] * 2}, "task 0 of seed 0 has no test batches"),
     "a test for one task only": (
         {"stream": lambda seed: [Task(batches(), batches()), batches()]},
-        "task 1 of seed 0 has no test, but task 0 has one",
+        r"task \d of seed 0 has a test, but another has none; give one to each task, or to none",
+    ),
+    "a test for all tasks but one": (
+        {"stream": lambda seed: iter([batches(), Task(batches(), batches())])},
+        "task 1 of seed 0 has a test, but another has none",
+    ),
+    "a test with one seed only": (
+        {"stream": lambda seed: [Task(batches(), batches()) if seed else batches()] * 2},
+        "task 0 has a test with seed 1 and none with seed 0",
     ),
     "another test each time": (
         {
@@ -940,6 +949,7 @@ def test_mistakes_are_named_before_anything_is_trained(name: str, tmp_path: Path
         ({"optimizer": None}, "optimizer is NoneType; it has to be a function that makes one from parameters"),
         ({"loss": nn.CrossEntropyLoss}, "loss is .*CrossEntropyLoss.*; it has to be a function of outputs and targets"),
         ({"metric": "accuracy"}, r"metric is 'accuracy'; it has to be supple.lab.Metric\("),
+        ({"metric": Metric("error", None, lower=True)}, "metric 'error' has no function; give it one"),
     ],
 )
 def test_what_a_problem_cannot_be_made_of(changes: Any, said: str) -> None:
@@ -1072,9 +1082,63 @@ def test_a_stream_that_has_some_seeds_only(tmp_path: Path) -> None:
 
 def test_what_comes_wrong_later_stops_with_its_place(tmp_path: Path) -> None:
     stream = lambda seed: [batches(), batches(3), [*batches(), *batches(1, features=7)]]  # noqa: E731
-    with pytest.raises(RuntimeError, match=r"task 2, batch 2: .*4"):
+    with pytest.raises(RuntimeError, match=r"task 2, batch 2 of seed 0: .*4"):
         compare(replace(CLASSES, stream=stream), ["base"], tasks=3, seeds=1, out=tmp_path, examples=5)
     assert load(tmp_path).runs["done"].item() in (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "third", "said"),
+    [
+        ([0, 1, 2], lambda: batches(4, features=7), "task 2, the first batches of seed 0: .*7"),
+        ([1], lambda: [*batches(3), *batches(1, high=9)], "task 2, batch 3 of seed 1: .*Target [3-8] is out of bounds"),
+        ([1], lambda: Task(batches(4), batches(2, high=9)), r"task 2, test batch \d of seed 1: .*out of bounds"),
+    ],
+)
+def test_what_comes_wrong_later_is_named_with_its_seed(seeds: list[int], third: Any, said: str, tmp_path: Path) -> None:
+    right = Task(batches(4), batches(2)) if isinstance(third(), Task) else batches(4)
+
+    def stream(seed: int) -> Any:
+        torch.manual_seed(4)
+        return [right, right, third() if seed in seeds else right, right]
+
+    with pytest.raises(RuntimeError, match=said):
+        compare(replace(CLASSES, stream=stream), ["base"], tasks=4, seeds=3, out=tmp_path, examples=5)
+
+
+@pytest.mark.parametrize("tested", [False, True])
+def test_batches_without_a_metric_do_not_count(tested: bool, tmp_path: Path) -> None:
+    """Of the first task the targets of a batch are left out, of the second those of all."""
+
+    def loss(output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(output, targets, reduction="sum") / (targets >= 0).sum().clamp(min=1)
+
+    def stream(seed: int) -> Any:
+        left_out = [(x, torch.full_like(y, -100)) for x, y in batches(2)]
+        tasks = [[left_out[0], *batches(3)], left_out, batches(3)]
+        return [Task(batches(2), some) if tested else some for some in tasks]
+
+    masked = compare(replace(CLASSES, stream=stream, loss=loss), ["base"], tasks=3, seeds=2, out=tmp_path / "masked")
+
+    def without(seed: int) -> Any:
+        return [Task(task.batches, task.test[1:]) if tested else task[1:] for task in stream(seed)]
+
+    expected = compare(replace(CLASSES, stream=without), ["base"], tasks=1, seeds=2, out=tmp_path / "plain")
+    first, second, third = (masked.tasks.filter(task=task)["accuracy"] for task in range(3))
+    assert first.to_list() == pytest.approx(expected.tasks.filter(task=0)["accuracy"].to_list())
+    assert second.is_nan().all()
+    assert masked.tasks["loss"].is_finite().all()
+    assert measure(masked).runs["area"].to_list() == pytest.approx(((first + third) / 2).to_list())
+    assert not measure(masked).runs["diverged"].any()
+    nothing = compare(
+        replace(CLASSES, metric=Metric("mine", lambda z, y: z.mean() / 0 * 0)),
+        ["base"],
+        tasks=1,
+        seeds=1,
+        out=tmp_path / "nothing",
+    )
+    with pytest.raises(ValueError, match="mine is not a number in the last tasks of any run"):
+        measure(nothing)
 
 
 @pytest.mark.parametrize(
@@ -1084,14 +1148,45 @@ def test_what_comes_wrong_later_stops_with_its_place(tmp_path: Path) -> None:
         ({"stream": lambda seed: of_classes(seed + 1)}, "the network, optimizer, loss or stream are not the same"),
         ({"network": lambda seed: relu_to_tanh(make_network(seed))}, "the network, optimizer, loss or stream are not"),
         ({"loss": lambda z, y: nn.functional.cross_entropy(z, y, label_smoothing=0.5)}, "loss or stream are not"),
+        ({"optimizer": lambda ps, lr=0.3: torch.optim.SGD([{"params": ps, "lr": 0.2}], lr)}, "loss or stream are not"),
+        ({"metric": Metric("mine", lambda z, y: z.mean() + 1)}, "loss or stream are not"),
+        ({"stream": lambda seed: [Task(task, task) for task in of_classes(seed)]}, "loss or stream are not"),
     ],
 )
-def test_another_problem_does_not_go_into_the_same_folder(change: Any, said: str, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"methods": ["base"], "tasks": 1, "seeds": 1, "out": tmp_path}
-    usual = replace(CLASSES, loss=lambda z, y: nn.functional.cross_entropy(z, y))
-    compare(usual, **options)
+@pytest.mark.parametrize("required", [False, True])
+def test_another_problem_does_not_go_into_the_same_folder(
+    change: Any, said: str, required: bool, tmp_path: Path
+) -> None:
+    """Also where nothing can be made without settings, and with other seeds beside."""
+    options: dict[str, Any] = {"methods": ["base"], "tasks": 1, "out": tmp_path}
+    usual = replace(
+        CLASSES, loss=lambda z, y: nn.functional.cross_entropy(z, y), metric=Metric("mine", lambda z, y: z.mean())
+    )
+    changed = replace(usual, **change)
+    if required:
+        make, step = usual.network, usual.optimizer
+        make_changed, step_changed = changed.network, changed.optimizer
+        usual = replace(usual, network=lambda seed, width: make(seed), optimizer=lambda ps, rate: step(ps))
+        changed = replace(
+            changed, network=lambda seed, width: make_changed(seed), optimizer=lambda ps, rate: step_changed(ps)
+        )
+        options |= {"network": {"width": 4}, "optimizer": {"rate": 0.1}}
+    compare(usual, seeds=[5], **options)
+    assert len(compare(usual, seeds=[5, 6], **options).runs) == 2
     with pytest.raises(StudyError, match=said):
-        compare(replace(usual, **change), **options)
+        compare(changed, seeds=[6, 5], **options)
+
+
+def test_whether_lower_is_better_can_be_put_right(tmp_path: Path) -> None:
+    for problem in (
+        replace(CLASSES, metric=Metric("mine", lambda z, y: z.mean())),
+        Curve(lambda seed, make: [1.0, 2.0], Metric("regret", None)),
+    ):
+        out = tmp_path / type(problem).__name__
+        assert not compare(problem, ["base"], tasks=1, seeds=1, out=out).outcome.lower
+        right = replace(problem, metric=replace(problem.metric, lower=True))
+        assert compare(right, ["base"], tasks=1, seeds=1, out=out).outcome.lower
+        assert load(out).outcome.lower
 
 
 def test_a_call_is_gone_on_with_by_a_call_only(tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ class TestFitness:
 
     def test_fit(self, tmp_path: Path, arguments: dict[str, object]) -> None:
         study = config(tmp_path).study
-        identity = running.open_problem(study).identity
+        identity = running.open_problem(study).identity()
         fitness.check(tmp_path, **arguments, study=study.model_dump(mode="json"), problem={}, identity=identity)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -16,7 +17,7 @@ from supple.lab.nn.stack import StackedModule, applied, entry, moved, stacked
 from supple.lab.population.learner import Learner
 from supple.lab.population.population import TaskMetrics
 from supple.lab.population.problem import ACCURACY, LOSS, Metric
-from supple.lab.streams.tasks import SeedStream, TaskBatches, number
+from supple.lab.streams.tasks import SeedStream, TaskBatches, check_tested, number
 from supple.methods import Method
 from supple.metrics import dead_units, feature_rank, mean_magnitude, normalization_scales, undisturbed
 from supple.metrics.unit_features import activation_shapes, flat, read_units
@@ -73,6 +74,8 @@ class AnyPopulation(Learner):
 
     def _train_task(self, index: int, progress: Callable[[int], object]) -> TaskMetrics:
         tasks = [stream.task(index) for stream in self.streams]
+        tested = tasks[0].test is not None
+        check_tested(index, self.streams, tasks)
         batches = self._together(index, tasks)
         ahead: list[tuple[Any, Tensor]] = []
         while sum(y.shape[1] for _, y in ahead) < max(1, self.measured_on) and (batch := next(batches, None)):
@@ -81,27 +84,24 @@ class AnyPopulation(Learner):
             raise ValueError(f"task {index} of seed {self.streams[0].seed} has no batches")
         before = self._reinitialized()
         self.enter(index)
-        dead, rank = self._measure([x for x, _ in ahead])
+        with self._explained(f"task {index}, the first batches", ahead):
+            dead, rank = self._measure([x for x, _ in ahead])
         weights, scales = self._magnitude(self.network.parameters()), self._scales()
-        losses, values = torch.zeros_like(weights), torch.zeros_like(weights)
+        losses, values = torch.zeros_like(weights), _Mean()
         for step, (x, y) in enumerate(chain(ahead, batches), start=1):
-            try:
+            with self._explained(f"task {index}, batch {step - 1}", [(x, y)]):
                 loss, value = self.step(x, y)
-            except (LookupError, RuntimeError, TypeError, ValueError) as error:
-                if out_of_memory(error):
-                    raise
-                raise ValueError(f"task {index}, batch {step - 1}: {error}") from error
             if step == 1:
                 gradients = self._magnitude(p.grad for p in self.network.parameters() if p.grad is not None)
             losses += loss
-            values += value
+            values.add(value)
             progress(step)
-        tested = tasks[0].test is not None
-        values = self._test(index, tasks) if tested else values / step
+        if tested:
+            values = self._test(index, tasks)
         # The loss is there anyhow, but that of a test is another.
-        compared = {} if self.metric is LOSS and not tested else {"metric": values}
+        compared = {} if self.metric is LOSS and not tested else {"metric": values.now}
         return TaskMetrics(
-            **({"accuracy": values} if self.metric is ACCURACY else {"accuracy": None, **compared}),
+            **({"accuracy": values.now} if self.metric is ACCURACY else {"accuracy": None, **compared}),
             loss=losses / step,
             dead=dead,
             rank=rank,
@@ -155,17 +155,39 @@ class AnyPopulation(Learner):
         outputs = (output, after) if self.metric.after else (output,)
         return self._each(function, *outputs, y=y).to(losses.dtype)
 
-    def _test(self, index: int, tasks: Sequence[TaskBatches]) -> Tensor:
+    def _test(self, index: int, tasks: Sequence[TaskBatches]) -> _Mean:
         """The metric on the test batches of a task, each weighing as many as it has examples."""
-        total, count = torch.zeros(()), 0
+        values = _Mean()
         with undisturbed(self.network):
-            for x, y in self._together(index, [task.test for task in tasks]):
-                output = self._outputs(x)
-                value = self._metric(output, y, self._each(self.loss, output, y=y), output)
-                assert value is not None
-                total = total + y.shape[1] * value
-                count += y.shape[1]
-        return total / count
+            for step, (x, y) in enumerate(self._together(index, [task.test for task in tasks])):
+                with self._explained(f"task {index}, test batch {step}", [(x, y)]):
+                    output = self._outputs(x)
+                    value = self._metric(output, y, self._each(self.loss, output, y=y), output)
+                    assert value is not None
+                    values.add(value, y.shape[1])
+        return values
+
+    @contextmanager
+    def _explained(self, place: str, batches: Sequence[tuple[Any, Tensor]]) -> Iterator[None]:
+        """Makes a ValueError with the place, and the seed where one alone fails, of what goes wrong with batches."""
+        try:
+            yield
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+            if out_of_memory(error):
+                raise
+            wrong = next((s.seed for k, s in enumerate(self.streams) if any(self._fails(k, *b) for b in batches)), None)
+            where = place if wrong is None else f"{place} of seed {wrong}"
+            raise ValueError(f"{where}: {error}") from error
+
+    def _fails(self, seed: int, x: Any, y: Tensor) -> bool:
+        """Whether the loss cannot be computed of the batch of one seed, by its place."""
+        x, y = tree_map_only(Tensor, lambda value: value[seed : seed + 1], (x, y))
+        try:
+            with torch.no_grad():
+                self._each(self.loss, self._outputs(x), y=y)
+        except Exception:
+            return True
+        return False
 
     def _together(self, index: int, tasks: Sequence[Any]) -> Iterator[tuple[Any, Tensor]]:
         """The batches of all seeds [S, ...]; ValueError if they are not alike."""
@@ -235,6 +257,25 @@ class AnyPopulation(Learner):
         if self.method is None:
             return torch.zeros(self.replicas, dtype=torch.int64, device=self.device)
         return self.method.reinitialized.total.reshape(-1)
+
+
+class _Mean:
+    """The mean of a metric over batches, of each network; a batch where it is not a number does not count."""
+
+    def __init__(self) -> None:
+        self._total: Tensor | float = 0.0
+        self._count: Tensor | int = 0
+
+    def add(self, value: Tensor, weight: int = 1) -> None:
+        """Adds a batch."""
+        there = ~value.isnan()
+        self._total = self._total + weight * value.where(there, 0.0)
+        self._count = self._count + weight * there
+
+    @property
+    def now(self) -> Tensor:
+        """NaN where no batch counts."""
+        return torch.as_tensor(self._total / self._count)
 
 
 def usual_metric(output: Any, targets: Tensor) -> Metric:

@@ -111,6 +111,8 @@ class Problem:
             )
         if not isinstance(self.metric, Metric | None):
             raise TypeError(f'metric is {self.metric!r}; it has to be supple.lab.Metric("name", function), or None')
+        if self.metric is not None and self.metric is not LOSS and self.metric.function is None:
+            raise TypeError(f"metric {self.metric.name!r} has no function; give it one of outputs and targets")
 
 
 @dataclass(frozen=True)

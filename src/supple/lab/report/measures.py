@@ -140,7 +140,7 @@ class Measured:
 
 
 def measure(results: Results, bins: int = BINS) -> Measured:
-    """Takes the numbers out of a folder; ValueError if no task was learned yet.
+    """Takes the numbers out of a folder; ValueError if no task was learned yet, or the last have no outcome.
 
     Of a folder that is not finished they are about as many first tasks of as many runs as make the most together.
     """
@@ -172,6 +172,8 @@ def measure(results: Results, bins: int = BINS) -> Measured:
         .with_columns(change=pl.col("late") - pl.col("early"))
         .collect(engine="streaming")
     )
+    if outcomes["late"].is_null().all():
+        raise ValueError(f"{results.folder}: {results.outcome.name} is not a number in the last tasks of any run")
     runs = kept.join(outcomes, on="run", how="inner", maintain_order="left")
     settings = tuple(name for name in kept.columns if name not in IDENTITY)
     return Measured(results, tasks, runs, settings, len(results.runs) - len(kept), bins)
@@ -181,16 +183,17 @@ def _counting(results: Results, tasks: int) -> pl.Expr:
     """The outcome of tasks, in which a run that has diverged counts as the worst there is.
 
     A network whose outputs are not numbers classifies nothing rightly; of what is no share it is the worst value that
-    any run has.
+    any run has. Where the loss is finite and the outcome not a number, the task has none: null.
     """
     outcome = results.outcome
     value = pl.col(outcome.column)
-    if outcome.share:
-        return value.fill_nan(0.0)
-    there = finite(outcome.column)
-    worst = there.max() if outcome.lower else there.min()
-    found = results.tables[TASKS].filter(pl.col("task") < tasks).select(worst).collect(engine="streaming").item()
-    return pl.when(value.is_finite()).then(value).otherwise(pl.when(value.is_not_null()).then(pl.lit(found)))
+    worst: float | None = 0.0
+    if not outcome.share:
+        there = finite(outcome.column)
+        wanted = there.max() if outcome.lower else there.min()
+        worst = results.tables[TASKS].filter(pl.col("task") < tasks).select(wanted).collect(engine="streaming").item()
+    failed = value.is_infinite() | (value.is_nan() & ~pl.col("loss").is_finite())
+    return pl.when(failed).then(pl.lit(worst)).otherwise(value.fill_nan(None))
 
 
 def common_tasks(done: Sequence[int]) -> int:

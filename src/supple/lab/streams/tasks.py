@@ -53,13 +53,15 @@ class SeedStream:
             incomplete batch is left out.
 
     Raises:
-        ValueError: if the stream is an iterator, which can be read only once.
+        ValueError: if the stream is an iterator, which can be read only once, or some of its tasks have a test and
+            others have none.
     """
 
     _latest: TaskBatches
 
     def __init__(self, stream: Stream, seed: int, batch_size: int = 32) -> None:
         self.seed, self.batch_size, self._stream = seed, batch_size, stream
+        self._tested: bool | None = None
         self._restart()
 
     @property
@@ -78,14 +80,14 @@ class SeedStream:
             if self.indexed:
                 generator = Generator(self.seed, _TASK, index)
                 with generator.used():
-                    return self._batches(self._tasks[index], generator)
+                    return self._batches(index, self._tasks[index], generator)
             if index < self._next:
                 self._restart()
             while self._next <= index:
                 deque(self._latest, maxlen=0)
                 generator = Generator(self.seed, _TASK, self._next)
                 with generator.used():
-                    self._latest = self._batches(next(self._iterator), generator)
+                    self._latest = self._batches(self._next, next(self._iterator), generator)
                 self._next += 1
             return self._latest
         except (IndexError, StopIteration):
@@ -104,8 +106,12 @@ class SeedStream:
         self._iterator: Iterator[Any] = iter(()) if self.indexed else iter(self._tasks)
         self._next, self._latest = 0, TaskBatches((), None, generator)
 
-    def _batches(self, task: Any, generator: Generator) -> TaskBatches:
+    def _batches(self, index: int, task: Any, generator: Generator) -> TaskBatches:
         test = task.test if isinstance(task, Task) else None
+        tested, self._tested = self._tested, test is not None
+        if tested not in (None, self._tested):
+            has = "a test, but another has none" if self._tested else "no test, but another has one"
+            raise ValueError(f"task {index} of seed {self.seed} has {has}; give one to each task, or to none")
         batches = _in_batches(task.batches if isinstance(task, Task) else task, self.batch_size)
         return TaskBatches(batches, None if test is None else _whole(test, self.batch_size), generator)
 
@@ -142,6 +148,16 @@ class TaskBatches:
         if not targets.ndim:
             raise ValueError("the targets of a batch have no dimensions; they have to have one that counts examples")
         return inputs, targets
+
+
+def check_tested(index: int, streams: Sequence[SeedStream], tasks: Sequence[TaskBatches]) -> None:
+    """ValueError unless a task has a test with each seed or with none."""
+    seeds: dict[bool, int] = {task.test is not None: stream.seed for stream, task in zip(streams, tasks, strict=True)}
+    if len(seeds) > 1:
+        raise ValueError(
+            f"task {index} has a test with seed {seeds[True]} and none with seed {seeds[False]}; give one to each, or "
+            "to none"
+        )
 
 
 class _Passes:

@@ -177,7 +177,7 @@ def check_comparable(studies: Mapping[str, Study], compared: Collection[str], be
         )
     for name, study in studies.items():
         for results in _results(name, [beside] if beside else []):
-            check_same(name, results, study, open_problem(study).identity["digest"], "what would be trained")
+            check_same(name, results, study, open_problem(study).identity()["digest"], "what would be trained")
 
 
 def collect(problems: Mapping[str, str], places: Sequence[Path]) -> Board:

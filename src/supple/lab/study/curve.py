@@ -138,8 +138,7 @@ class CurveProblem(StudyProblem):
         metric = self.curve.metric
         return Outcome(name=metric.name, column="metric", lower=metric.lower, share=metric.share)
 
-    @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self, column: Column | None = None, seed: int | None = None) -> dict[str, Any]:
         """A digest of the function's name: nothing else is known before it is called."""
         name = f"{self.curve.learn.__module__}.{self.curve.learn.__qualname__} {self.curve.metric.name}"
         return {"count": 0, "digest": hashlib.sha256(name.encode()).hexdigest()}

@@ -87,7 +87,7 @@ def check(
     if (problem or {}).get("device", "cpu") != "cpu" and not torch.cuda.is_available():
         raise ValueError(f"{host} has no CUDA device; leave --device out, or choose other machines")
     try:
-        found = open_problem(from_dict(study, "the study"), **(problem or {})).identity
+        found = open_problem(from_dict(study, "the study"), **(problem or {})).identity()
     except (OSError, ValueError) as error:
         raise ValueError(f"{host} cannot open the problem: {error}") from error
     if not same_data(found, identity or {}):

@@ -199,7 +199,7 @@ def open_manifest(folder: Path) -> Manifest:
         record.name,
         study,
         [steps] * record.tasks if isinstance(steps, int) else steps,
-        record.images.model_dump(),
+        record.images.model_dump(exclude_none=True),
         record.scaled.model_dump(exclude_none=True),
         record.part_size,
         record.outcome.model_dump(),
@@ -209,7 +209,7 @@ def open_manifest(folder: Path) -> Manifest:
     )
 
 
-def differences(manifest: Manifest, study: Study, images: Mapping[str, Any]) -> list[str]:
+def differences(manifest: Manifest, study: Study, images: Mapping[str, Any], outcome: Mapping[str, Any]) -> list[str]:
     """What of a study does not match the results that a folder holds, a line a difference.
 
     Methods and seeds may be added, and tasks; and methods that are not run this time do not matter.
@@ -226,6 +226,8 @@ def differences(manifest: Manifest, study: Study, images: Mapping[str, Any]) -> 
     if not same_data(manifest.images, images) and not lines:
         what = "network, optimizer, loss or stream" if kind_of(study) == "own" else "images"
         lines.append(f"the {what} are not the same, though the problem has the same name")
+    if outcome["column"] != manifest.outcome["column"]:
+        lines.append(_difference("what runs are compared by", manifest.outcome["column"], outcome["column"]))
     if study.run.tasks < manifest.study.run.tasks:
         lines.append(_difference("run.tasks", manifest.study.run.tasks, study.run.tasks) + " (it may only grow)")
     wanted: dict[str, list[Column]] = defaultdict(list)
@@ -239,11 +241,15 @@ def differences(manifest: Manifest, study: Study, images: Mapping[str, Any]) -> 
 
 
 def same_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two problems have the same identity, in which the loss of a network may differ by rounding."""
-    first, second = one.get("loss"), other.get("loss")
-    if first is not None and second is not None and not math.isclose(first, second, rel_tol=1e-3, abs_tol=1e-6):
-        return False
-    return {**one, "loss": None} == {**other, "loss": None}
+    """Whether two problems have one identity, as far as the first tells; loss and metric may differ by rounding."""
+    known, found = one.get("start") or {}, other.get("start") or {}
+    close = all(
+        value == found.get(name)
+        if isinstance(value, str)
+        else math.isclose(value, found.get(name, math.inf), rel_tol=1e-3, abs_tol=1e-6)
+        for name, value in known.items()
+    )
+    return close and {**one, "start": None} == {**other, "start": None}
 
 
 def united(old: Study, new: Study) -> Study:

@@ -20,7 +20,7 @@ from supple.lab.nn.stack import applied, moved, stack
 from supple.lab.population import AnyPopulation
 from supple.lab.population.any_module import usual_metric
 from supple.lab.population.problem import ACCURACY, LOSS, Metric, Problem
-from supple.lab.streams.tasks import SeedStream
+from supple.lab.streams.tasks import SeedStream, check_tested
 from supple.lab.study.assembly import methods_of
 from supple.lab.study.errors import StudyError
 from supple.lab.study.own_checks import (
@@ -142,35 +142,41 @@ class OwnProblem(StudyProblem):
         name = "test loss" if self.metric is LOSS and tested else self.metric.name
         return Outcome(name=name, column=column, lower=self.metric.lower, share=self.metric.share)  # type: ignore[arg-type]
 
-    @cached_property
-    def identity(self) -> dict[str, Any]:
+    def identity(self, column: Column | None = None, seed: int | None = None) -> dict[str, Any]:
         """A digest of the first batches of seed 0, of network and optimizer as they are without any settings, where
-        they can be without, and of what loss and metric are; and the loss of that network on the first batch.
+        they can be without, and of what loss and metric are; and what a run begins with, None where it cannot.
         """
         parts: list[Any] = [_name(self.problem.loss), self.metric.name]
-        network = loss = None
-        batches: list[Any] = []
         with suppress(Exception), seeded():
             network = self.problem.network(0)
-            parts.append([(name, str(p.dtype), tuple(p.shape)) for name, p in network.named_parameters()])
+            parts.append(_form(network))
             optimizer = self.problem.optimizer(network.parameters())
             parts += [_name(type(optimizer)), sorted(optimizer.defaults.items())]
-        digest = hashlib.sha256(repr(parts).encode())
+        batches: list[Any] = []
         with suppress(StudyError):  # of a stream that does not have this seed
             looked = self.first(0)
             batches = [batch for task in range(_CHECKED) for batch in looked.get(task, {}).get("batch", ())]
-            for leaf in tree_leaves(batches):
-                if isinstance(leaf, Tensor):
-                    digest.update(leaf.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-                else:
-                    digest.update(repr(leaf).encode())
-        with suppress(Exception), seeded():
-            if network is not None and batches:
-                inputs, targets = batches[0]
-                found = self.problem.loss(applied(network, inputs), targets)
-                if found.isfinite() and torch.finfo(found.dtype).eps < 1e-4:
-                    loss = found.item()
-        return {"count": 0, "digest": digest.hexdigest(), "loss": loss}
+        start = None
+        with suppress(StudyError):
+            start = self._start(column or self.study.columns[0], self.study.run.seeds[0] if seed is None else seed)
+        return {"count": 0, "digest": _digest(parts, batches), "start": start}
+
+    def _start(self, column: Column, seed: int) -> dict[str, Any]:
+        """A digest of the first batches, network and optimizer of a run, and its loss and metric on the first batch."""
+        with explained("network"):
+            network = self.networks.one(column, seed)
+        optimizer = self.networks.make_optimizer(column, network, seed)
+        groups = [{**group, "params": [tuple(p.shape) for p in group["params"]]} for group in optimizer.param_groups]
+        first = self.first(seed)
+        batches = [first[task] for task in range(_CHECKED) if task in first]
+        inputs, targets = first[0]["batch"][0]
+        with explained("loss"), seeded(), torch.no_grad():
+            output = applied(network, inputs)
+            function = None if self.metric is ACCURACY else self.metric.function
+            values = {"loss": self.problem.loss(output, targets)}
+            values |= {"metric": function(*[output] * (1 + self.metric.after), targets)} if function else {}
+        parts = [_form(network), _name(type(optimizer)), [sorted(group.items()) for group in groups]]
+        return {"digest": _digest(parts, batches), **{name: float(one) for name, one in values.items() if _exact(one)}}
 
     def check(self, tasks: int, columns: Sequence[Column], seeds: Sequence[int]) -> None:
         """Looks at the stream, the networks, the loss and the methods; StudyError names what is wrong."""
@@ -179,7 +185,10 @@ class OwnProblem(StudyProblem):
         again = self._ask(seeds[:2], backwards=True)
         for seed, first in looked.items():
             check_stream(seed, first, again[seed])
-        check_lengths([self.stream(seed) for seed in seeds], self.steps(tasks, seeds[:1]))
+        streams = [self.stream(seed) for seed in seeds]
+        with explained("stream"):
+            check_tested(0, streams, [stream.task(0) for stream in streams])
+        check_lengths(streams, self.steps(tasks, seeds[:1]))
         for column in {section_text(column): column for column in columns}.values():
             self._check_network(column, seeds)
         for column in {(column.method, repr(column.network)): column for column in reversed(columns)}.values():
@@ -323,6 +332,26 @@ class _Enough(Exception):
 
 def _bytes(leaf: Any) -> int:
     return leaf.numel() * leaf.element_size() if isinstance(leaf, Tensor) else 0
+
+
+def _form(network: nn.Module) -> list[Any]:
+    return [(name, str(p.dtype), tuple(p.shape)) for name, p in network.named_parameters()]
+
+
+def _exact(value: Tensor) -> bool:
+    """Whether a number is one that other processors compute too, up to rounding."""
+    return bool(value.isfinite()) and value.is_floating_point() and torch.finfo(value.dtype).eps < 1e-4
+
+
+def _digest(parts: Sequence[Any], batches: Any) -> str:
+    """A SHA-256 of what is described, and of the tensors of batches."""
+    digest = hashlib.sha256(repr(parts).encode())
+    for leaf in tree_leaves(batches):
+        if isinstance(leaf, Tensor):
+            digest.update(leaf.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        else:
+            digest.update(repr(leaf).encode())
+    return digest.hexdigest()
 
 
 def _name(thing: Any) -> str:

@@ -66,7 +66,7 @@ class OwnNetworks:
             with explained("network"):
                 network = self.one(column, self._seeds[0]).to(self._device)
             before = {name: (p.requires_grad, p.detach().clone()) for name, p in network.named_parameters()}
-            optimizer = self._made(column, network, self._seeds[0])
+            optimizer = self.make_optimizer(column, network, self._seeds[0])
             check_optimizer(optimizer, network)
             after = network.named_parameters()
             as_made = all(p.requires_grad == before[name][0] and torch.equal(p, before[name][1]) for name, p in after)
@@ -104,7 +104,8 @@ class OwnNetworks:
         taken = inspect.signature(kind).parameters.keys() & optimizer.defaults.keys()
         return kind(groups, **{name: optimizer.defaults[name] for name in taken})
 
-    def _made(self, column: Column, network: nn.Module, seed: int) -> torch.optim.Optimizer:
+    def make_optimizer(self, column: Column, network: nn.Module, seed: int) -> torch.optim.Optimizer:
+        """Makes the optimizer of one network."""
         with explained("optimizer"), seeded(seed):
             return self._problem.optimizer(network.parameters(), **_settings(column.optimizer))
 
@@ -112,7 +113,7 @@ class OwnNetworks:
         """Whether the optimizer of the second network has the settings of the first one's, which can then step both."""
         with explained("network"):
             network = self.one(column, self._seeds[1])
-        other = self._made(column, network, self._seeds[1])
+        other = self.make_optimizer(column, network, self._seeds[1])
         first, second = ([group | {"params": None} for group in one.param_groups] for one in (optimizer, other))
         return first == second
 

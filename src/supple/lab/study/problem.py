@@ -88,9 +88,11 @@ class StudyProblem(ABC):
         """Finds out, before anything is trained, what would go wrong; StudyError says what and where."""
         return
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """The number of images, and a digest of them, by which it is seen that results are of the same ones."""
+    def identity(self, column: Column | None = None, seed: int | None = None) -> dict[str, Any]:
+        """The number of images, and a digest of them, by which it is seen that results are of the same ones.
+
+        Of a problem of one's own also what a run of a column and a seed, the first ones of the study, begins with.
+        """
         digest = hashlib.sha256()
         for some in self.images:
             digest.update(some.images.numpy().tobytes())

@@ -83,7 +83,7 @@ class RayWorkers(Executor):
         self._connect(config)
         study = config.study.model_dump(mode="json")
         self._problem = open_problem(config.study, **{**config.problem_options, "device": "cpu", "graphs": False})
-        identity = self._problem.identity
+        identity = self._problem.identity()
         arguments = {**token, "study": study, "problem": config.problem_options, "identity": identity}
         asked = {
             _examine.options(

@@ -133,14 +133,22 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
 
-class Images(_Record):
-    """The images that tasks were made of: how many, and a SHA-256 of their pixels and labels; ``loss`` is what a
-    network of one's own had on its first batch.
+class Start(_Record):
+    """What the first run of a problem of one's own begins with: a SHA-256 of its first batches and of what its network
+    and optimizer are, and its loss and metric on the first batch.
     """
+
+    digest: str
+    loss: float | None = None
+    metric: float | None = None
+
+
+class Images(_Record):
+    """The images that tasks were made of: how many, and a SHA-256 of their pixels and labels."""
 
     count: _Count = 0
     digest: str = ""
-    loss: float | None = None
+    start: Start | None = None
 
 
 class Machine(_Record):

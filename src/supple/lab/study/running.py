@@ -54,22 +54,26 @@ def plan(config: RunConfig) -> tuple[Manifest, list[int], bool]:
     study = config.study
     problem = open_problem(study, **config.problem_options)
     problem.check(study.run.tasks, study.columns, study.run.seeds)
-    identity = problem.identity
+    outcome = problem.outcome.model_dump()
     if holds_results(config.folder):
         manifest = open_manifest(config.folder)
-        found = differences(manifest, study, identity)
+        identity = problem.identity(manifest.columns[0], manifest.study.run.seeds[0])
+        found = differences(manifest, study, identity, outcome)
         if found:
             raise StudyError(
                 f"{config.folder} holds results that this study would not give:\n  "
                 + "\n  ".join(found)
                 + "\nGive another folder with --out, or put the study back as it was."
             )
-        before = manifest.study, len(manifest.parts)
+        before = manifest.study, len(manifest.parts), manifest.outcome
+        # The values stay what they are where it is put right whether lower is better.
+        manifest.outcome = outcome
         manifest.study = united(manifest.study, study)
         manifest.part_size = config.part_size or manifest.part_size
     else:
-        manifest, before = Manifest(config.folder, config.name, study, [], identity, {}, usual_part_size(config)), None
-        manifest.outcome = problem.outcome.model_dump()
+        size = usual_part_size(config)
+        manifest = Manifest(config.folder, config.name, study, [], problem.identity(), {}, size, outcome)
+        before = None
     manifest.steps = problem.steps(manifest.study.run.tasks, manifest.study.run.seeds)
     manifest.scaled = scaled(config.original or study, manifest.study)
     limits.check_disk(config.folder, len(study.columns) * len(study.run.seeds) * study.run.tasks)
@@ -81,7 +85,7 @@ def plan(config: RunConfig) -> tuple[Manifest, list[int], bool]:
         for number, part in enumerate(manifest.parts)
         if any((keys[column], seed) in wanted for column in part["columns"] for seed in part["seeds"])
     ]
-    return manifest, parts, before != (manifest.study, len(manifest.parts))
+    return manifest, parts, before != (manifest.study, len(manifest.parts), manifest.outcome)
 
 
 def run(
