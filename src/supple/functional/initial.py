@@ -222,13 +222,15 @@ class Fixed:
     """A value of its own for each entry: an identity matrix, a bias of 1 for one gate, Mamba's log(1) to log(16).
 
     Args:
-        values: the values of the whole tensor of one network.
+        values: the values of the whole tensor of one network; of R stacked networks that differ [R, ...].
+        each: whether they are those of R networks.
 
     Raises:
         ValueError: if one is not finite.
     """
 
     values: Tensor
+    each: bool = False
 
     def __post_init__(self) -> None:
         if not bool(self.values.isfinite().all()):
@@ -239,16 +241,19 @@ class Fixed:
         """Mean over the entries; what an entry starts from is its own value."""
         return float(self.values.double().mean())
 
-    def at(self, index: Tensor) -> Tensor:
+    def at(self, index: Tensor, network: Tensor) -> Tensor:
         """The values of some entries.
 
         Args:
-            index: int64, row-major index of each.
+            index: int64, row-major index of each in its network's tensor.
+            network: int64, the place of its network among those stacked; broadcasts with ``index``.
 
         Returns:
-            The same shape.
+            The broadcast shape.
         """
-        return self.values.to(index.device).flatten()[index]
+        values = self.values.to(index.device)
+        index, network = torch.broadcast_tensors(index, network)
+        return values.flatten(1)[network, index] if self.each else values.flatten()[index]
 
     def __str__(self) -> str:
         return f"fixed (from {float(self.values.min()):g} to {float(self.values.max()):g})"
@@ -308,11 +313,11 @@ def sample(distribution: Distribution, seed: Tensor, purpose: int, step: int, sh
         float32 [R, *shape]. Entry i of a tensor in row-major order uses random number i.
     """
     if isinstance(distribution, Fixed):
-        return distribution.values.float().expand(len(seed), *shape)
+        return distribution.values.float().expand(len(seed), *shape)  # of each network, where it has R of them
     return distribution.quantile(random.uniform(seed, purpose, step, math.prod(shape))).view(len(seed), *shape)
 
 
-def sample_at(distribution: Distribution, seed: Tensor, purpose: int, step: int, index: Tensor) -> Tensor:
+def sample_at(distribution: Drawn, seed: Tensor, purpose: int, step: int, index: Tensor) -> Tensor:
     """Draws single entries; the same values as :func:`sample` puts there.
 
     Args:
@@ -325,6 +330,4 @@ def sample_at(distribution: Distribution, seed: Tensor, purpose: int, step: int,
     Returns:
         float32 of the broadcast shape.
     """
-    if isinstance(distribution, Fixed):
-        return distribution.at(index).float().expand(torch.broadcast_shapes(seed.shape, index.shape))
     return distribution.quantile(random.uniform_at(seed, purpose, step, index))

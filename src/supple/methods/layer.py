@@ -297,7 +297,8 @@ class Layer:
                     start = method.distributions[method.names[scale_or_shift.tensor]]
                     value: Tensor | float = start.mean
                     if isinstance(start, Fixed):
-                        value = self.view(scale_or_shift, start.values.to(method.device)[None])[0, chosen.unit]
+                        values = start.values.to(method.device).expand(method.whole(scale_or_shift.tensor).shape)
+                        value = self.view(scale_or_shift, values)[chosen.replica, chosen.unit]
                     self._write(scale_or_shift, chosen, value)
             for running, value in ((norm.running_mean, 0.0), (norm.running_var, 1.0)):
                 if running is not None:
@@ -334,7 +335,8 @@ class Layer:
         """Fresh values of incoming weights, a function of their index in the parameter: [M, ...]."""
         drawn = self.method.distributions[self.method.names[part.tensor]]
         if isinstance(drawn, Fixed):
-            return drawn.at(self._index(part, chosen))
+            index = self._index(part, chosen)
+            return drawn.at(index, chosen.replica.view((-1,) + (1,) * (index.ndim - 1)))
         return drawn.quantile(self._uniform(part, chosen, "incoming"))
 
     def _uniform(self, part: Slice, chosen: Chosen, purpose: str) -> Tensor:

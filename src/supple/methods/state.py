@@ -218,8 +218,9 @@ class State(ABC):
             try:
                 distribution = from_dict(saved)
                 if isinstance(distribution, Fixed):
-                    extremes, shape = distribution.values, own["shapes"][name][self.stacked :]
-                    if list(extremes.shape) != shape:
+                    extremes = distribution.values
+                    shape = own["shapes"][name][self.stacked and not distribution.each :]
+                    if list(extremes.shape) != shape or (distribution.each and not self.stacked):
                         raise ValueError(f"it has values of shape {tuple(extremes.shape)}, not {tuple(shape)}")
                 else:
                     extremes = distribution.quantile(torch.tensor([2.0**-25, 1 - 2.0**-24]))

@@ -16,7 +16,7 @@ from supple.functional.sharding import gathered
 from supple.functional.utility import lowest, precise
 from supple.methods.arguments import frames_within
 from supple.methods.base import Method
-from supple.methods.when import ALL, Rows
+from supple.methods.when import ALL, Rows, replicas_at
 
 T = TypeVar("T")
 
@@ -265,7 +265,10 @@ class Weights:
             return self.distribution.value
         if isinstance(self.distribution, Fixed):
             every = self.block.every_index(self.value.device)
-            return self.distribution.at(every if place is None else every.flatten()[place[1]])
+            if place is not None:
+                return self.distribution.at(every.flatten()[place[1]], replicas_at(self.rows, place[0]))
+            rows = torch.arange(len(self.value), device=self.value.device).view(-1, *(1,) * every.ndim)
+            return self.distribution.at(every, replicas_at(self.rows, rows))
         if place is None:
             return self.distribution.quantile(self.uniform("resample"))
         rows, index = place

@@ -22,6 +22,7 @@ from supple.structure.description import format_row, html_table
 from supple.structure.inference import Inference, Statement, Values, alike
 from supple.structure.overrides import Overrides, checked, nearest, resolve
 from supple.structure.rules import layer_rules, padding_rows, signs_of_training, untrained
+from supple.structure.stacked import Stacked
 
 _CHANCE = 1e-3
 """Chance that the true initializer of some tensor of a network is turned down, and an estimate taken instead."""
@@ -188,7 +189,10 @@ def initial_distributions(
     fixed_rows = padding_rows(model)
     told = {name: statement for name, statement in own.items() if name not in given}
     told |= {name: (distribution, "override") for name, distribution in given.items()}
-    found = _told_by_values({n: p for n, p in parameters.items() if n not in told}, rules, fixed_rows, _depths(model))
+    untold = {name: parameter for name, parameter in parameters.items() if name not in told}
+    # The values of stacked networks are those of many, which tell nothing of one.
+    mixed = untold if isinstance(model, Stacked) else {}
+    found = {} if mixed else _told_by_values(untold, rules, fixed_rows, _depths(model))
     if names is None:
         names = [name for name, parameter in parameters.items() if parameter.requires_grad]
     evidence = {name: found[name] for name in names if name in found}
@@ -201,6 +205,8 @@ def initial_distributions(
     if signs:
         warnings.warn(_trained_already(signs), UserWarning, stacklevel=2)
     entries = {name: Initial(*statement, fixed_rows.get(name)) for name, statement in told.items()}
+    unknown = "unknown: the stacked networks differ in it, or do not tell"
+    entries |= {name: Initial(None, unknown, fixed_rows.get(name)) for name in mixed}
     for name, inference in found.items():
         source, distribution = inference.source, inference.distribution
         set_ = isinstance(distribution, Constant | Fixed) and inference.untouched
@@ -296,7 +302,9 @@ def _statements(model: nn.Module) -> tuple[dict[str, Statement], dict[str, list[
                         f"{kind}.initial_distributions() of {path or 'the model'} states {relative!r}, which is no "
                         f"parameter of it{nearest(relative, inside)}"
                     )
-                checked(distribution, f"{kind}.initial_distributions()[{relative!r}]")
+                # Networks that are stacked have values of their own where one network has.
+                if not (isinstance(module, Stacked) and isinstance(distribution, Fixed)):
+                    checked(distribution, f"{kind}.initial_distributions()[{relative!r}]")
                 own.setdefault(names[id(inside[relative])], (distribution, f"own rule of {kind}"))
         layer, distributions = layer_rules(module)
         for relative, distribution in distributions.items():

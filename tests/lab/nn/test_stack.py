@@ -88,6 +88,15 @@ def padded(seed):
     return Padded().double()
 
 
+def scaled(seed):
+    """One of which each entry of some vectors starts from a value of its own, another in each network."""
+    network = nn.Sequential(nn.Linear(7, 12), nn.LayerNorm(12), nn.ReLU(), nn.Linear(12, 4), nn.LayerNorm(4)).double()
+    for norm in (network[1], network[4]):
+        with torch.no_grad():
+            norm.weight.copy_(torch.rand(len(norm.weight)) + 0.5)
+    return network
+
+
 class Stubborn(nn.Module):
     """A network that decides by its values, as ``torch.func.vmap`` cannot, and replaces its buffer by another."""
 
@@ -127,6 +136,7 @@ NETWORKS = {
     "conv": (conv, classes(2, 8, 8)),
     "gpt": (gpt, tokens),
     "padded": (padded, tokens),
+    "scaled": (scaled, classes(7)),
     "one after the other": (stubborn, classes(7)),
 }
 SETTINGS = {
@@ -191,7 +201,14 @@ def together_and_alone(kind, name, optimizer, settings, steps=50):
     return counts
 
 
-QUICK = {("conv", "cbp"), ("gpt", "redo"), ("padded", None), ("one after the other", "cbp")}
+QUICK = {
+    ("conv", "cbp"),
+    ("gpt", "redo"),
+    ("padded", None),
+    ("scaled", "cbp"),
+    ("scaled", "swr"),
+    ("one after the other", "cbp"),
+}
 
 
 @pytest.mark.one_in(3)
@@ -259,6 +276,21 @@ def test_what_cannot_be_vmapped_says_so_once():
         networks.eval()(x)
     assert len(caught) == 1
     assert networks.calls.tolist() == [2, 2, 2]
+
+
+def test_what_networks_draw_from_other_distributions_has_to_be_stated():
+    def make(seed):
+        network = nn.Sequential(nn.Linear(30, 20), nn.ReLU(), nn.Linear(20, 3))
+        nn.init.normal_(network[0].weight, std=0.5 if seed == 2 else 0.05)
+        return network
+
+    networks = stack(make, [0, 1, 2])
+    optimizer = SGDW(networks.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=r"0.weight: unknown: the stacked networks differ in it"):
+        supple.SWR(networks, optimizer)
+    supple.SWR(networks, optimizer, initial={"0.weight": supple.Normal(0.0, 0.05)})
+    plain = stack(lambda seed: nn.Linear(30, 20), range(40))
+    assert supple.initial_distributions(plain)["weight"].distribution == supple.Uniform(-(30**-0.5), 30**-0.5)
 
 
 def test_seeds_share_batches_and_start_alike():

@@ -1141,6 +1141,21 @@ def test_batches_without_a_metric_do_not_count(tested: bool, tmp_path: Path) -> 
         measure(nothing)
 
 
+def test_networks_of_other_distributions_are_trained_alone(tmp_path: Path) -> None:
+    """Also where two of them do not show it."""
+
+    def network(seed: int) -> nn.Module:
+        made = precise(seed)
+        nn.init.normal_(made[0].weight, std=0.5 if seed == 2 else 0.05)  # type: ignore[index]
+        return made
+
+    with pytest.warns(
+        UserWarning, match="what 0.weight is drawn from, as its values tell, differs by seed; .*initial_dist"
+    ):
+        results = compare(replace(PRECISE, network=network), ["base"], tasks=1, seeds=3, out=tmp_path, examples=0)
+    assert results.runs["part"].n_unique() == 3
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

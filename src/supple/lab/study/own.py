@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from supple.lab.limits import ROW_IN_MEMORY
-from supple.lab.nn.stack import applied, moved, stack
+from supple.lab.nn.stack import applied, moved
 from supple.lab.population import AnyPopulation
 from supple.lab.population.any_module import usual_metric
 from supple.lab.population.problem import ACCURACY, LOSS, Metric, Problem
@@ -62,8 +62,7 @@ class OwnProblem(StudyProblem):
     def __init__(self, study: OwnStudy, problem: Problem, **runtime: Any) -> None:
         super().__init__(study, **runtime)
         self.problem = problem
-        two = (study.run.seeds * 2)[:2]
-        self.networks = OwnNetworks(problem, two, self.device, self._batches)
+        self.networks = OwnNetworks(problem, study.run.seeds, self.device, self._batches)
         self._costs: dict[str, tuple[int, int]] = {}
         self._first: dict[int, Looked] = {}
         self._lengths: dict[int, list[int]] = {}
@@ -295,7 +294,7 @@ class OwnProblem(StudyProblem):
         example = self._example[0]
         more: dict[str, Any] = {}
         if self.networks.together(first):
-            network: nn.Module = stack(self.networks.make(first), replicas, example)
+            network: nn.Module = self.networks.stack(first, replicas, example)
         elif len(replicas) > 1:
             raise StudyError(
                 "the network cannot be trained together with others, but these runs were meant to be; give another "

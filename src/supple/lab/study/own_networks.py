@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from supple.functional.initial import Distribution, Fixed
 from supple.lab.limits import out_of_memory
-from supple.lab.nn.stack import StackedModule, applied, entry, stack, stacked, unstackable, untrainable
+from supple.lab.nn.stack import StackedModule, applied, entry, stack, stacked, starts, unstackable, untrainable
 from supple.lab.population.problem import Problem
 from supple.lab.study.errors import StudyError
 from supple.lab.study.own_checks import check_optimizer, explained, seeded
@@ -36,7 +37,7 @@ class OwnNetworks:
 
     Args:
         problem: what makes them.
-        seeds: of two networks that things are tried with.
+        seeds: those of the study; things are tried with networks of the first two.
         device: where they are.
         batches: gives the first batches of a seed.
     """
@@ -44,9 +45,11 @@ class OwnNetworks:
     def __init__(
         self, problem: Problem, seeds: Sequence[int], device: str, batches: Callable[[int], Sequence[Any]]
     ) -> None:
-        self._problem, self._seeds, self._device, self._batches = problem, seeds, device, batches
+        self._problem, self._device, self._batches = problem, device, batches
+        self._all, self._seeds = seeds, [*seeds, *seeds][:2]
         self._known: dict[str, tuple[nn.Module, torch.optim.Optimizer, bool]] = {}
         self._alike: dict[str, bool] = {}
+        self._starts: dict[str, tuple[dict[str, Distribution], list[str]]] = {}
 
     def sample(self, column: Column) -> tuple[nn.Module, torch.optim.Optimizer]:
         """A network of the first seed, with its optimizer, to try things with."""
@@ -86,6 +89,13 @@ class OwnNetworks:
             raise StudyError(f"network: {why}")
         return network
 
+    def stack(self, column: Column, seeds: Sequence[int], example: Any) -> StackedModule:
+        """Stacks networks, which start from what those of all seeds tell, whichever are here."""
+        made = stack(self.make(column), seeds, example)
+        found, _ = self._starts[repr(column.network)]
+        made.told |= {name: one for name, one in found.items() if not isinstance(one, Fixed)}
+        return made
+
     def make(self, column: Column) -> Callable[[int], nn.Module]:
         """What makes networks from seeds."""
         settings = _settings(column.network)
@@ -118,7 +128,7 @@ class OwnNetworks:
         return first == second
 
     def _learn_alike(self, column: Column) -> bool:
-        """Whether two networks have the same losses and gradients together as each has alone, as far as can be seen."""
+        """Whether networks start alike, and two have the losses and gradients together that each has alone."""
 
         def learned(network: nn.Module, batches: Sequence[Any], draws: int = 0) -> list[Any]:
             loss = self._problem.loss
@@ -129,10 +139,17 @@ class OwnNetworks:
 
         batches = [self._batches(seed) for seed in self._seeds]
         with explained("network"):
+            found = starts(self.one(column, seed) for seed in self._all)
+            self._starts[repr(column.network)] = found
             both = stack(self.make(column), self._seeds)
             alone = [learned(self.one(column, seed), own) for seed, own in zip(self._seeds, batches, strict=True)]
             draws = not all(map(_close, learned(self.one(column, self._seeds[0]), batches[0], draws=1), alone[0]))
         try:
+            if found[1]:
+                raise ValueError(
+                    f"what {found[1][0]} is drawn from, as its values tell, differs by seed; its module may state it, "
+                    "in a method initial_distributions()"
+                )
             steps = learned(both, [tree_map(stacked, *pair) for pair in zip(*batches, strict=True)])
             both.replica(0)  # which a network that keeps what it computes in a list does not allow
             if not both.together:  # as a warning has said
