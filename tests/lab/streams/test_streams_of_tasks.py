@@ -92,6 +92,24 @@ def test_a_task_has_a_test():
     assert SeedStream([data()], 0).task(0).test is None
 
 
+def test_what_is_learned_later_is_read_before_the_next_task():
+    heard = []
+
+    def telling(what):
+        yield heard.append(what) or (torch.zeros(3, 2), torch.zeros(3))
+
+    def stream(seed):
+        for task in range(3):
+            yield Task(telling(f"task {task}"), later=telling(f"later {task}"))
+
+    read = SeedStream(stream, 0)
+    read.task(2)
+    assert heard == ["task 0", "later 0", "task 1", "later 1"]
+    task = SeedStream([Task(data(12), later=data(22))], 0, batch_size=5).task(0)
+    assert (task.length, task.later.length) == (2, 4)
+    assert [len(x) for x, _ in task.later] == [5] * 4
+
+
 @pytest.mark.parametrize(
     ("stream", "index", "said"),
     [

@@ -679,6 +679,46 @@ def test_regression_is_compared_by_the_loss_of_its_test(tmp_path: Path) -> None:
     assert results.tasks["metric"].to_list() == pytest.approx([expected], rel=1e-5)
 
 
+def test_what_is_learned_later_is_a_task_that_is_not_measured(tmp_path: Path) -> None:
+    """As many tasks one after the other, of which every other one is looked at; methods act before both kinds."""
+
+    def in_turns(seed: int) -> list[Any]:
+        return [*of_precise_classes(seed), *of_precise_classes(seed + 100)[:1]]
+
+    def in_pairs(seed: int) -> list[Task]:
+        tasks = in_turns(seed)
+        return [Task(tasks[0], later=tasks[1]), Task(tasks[2], later=tasks[3])]
+
+    methods = {"base": {}, "cbp": METHODS_OF["cbp"], "shrink_and_redraw": {"toward": "start", "shrink": 0.5}}
+    shared = {"seeds": [4, 9], "examples": 8}
+    each = compare(replace(PRECISE, stream=in_turns), methods, tasks=4, out=tmp_path / "each", **shared)
+    pairs = compare(replace(PRECISE, stream=in_pairs), methods, tasks=2, out=tmp_path / "pairs", **shared)
+    measured = ["accuracy", "loss", "dead", "weight_magnitude", "gradient_magnitude"]
+    for run in range(6):
+        found, expected = (one.tasks.filter(run=run) for one in (pairs, each))
+        for name in measured:
+            assert found[name].to_list() == pytest.approx(expected[name].to_list()[::2], rel=1e-6), name
+        of_each = expected["reinitialized"].to_list()
+        assert found["reinitialized"].to_list() == [sum(of_each[:2]), sum(of_each[2:])]
+    assert each.runs["method"].to_list() == pairs.runs["method"].to_list()
+
+
+def test_a_task_is_tested_before_anything_is_learned_later(tmp_path: Path) -> None:
+    first, second, third = of_precise_classes(1)
+    found = [
+        compare(
+            replace(PRECISE, stream=[Task(first, second, later=later)]), "base", tasks=1, seeds=1, out=tmp_path / out
+        )
+        for out, later in (("without", None), ("with", third))
+    ]
+    assert found[0].tasks.select("accuracy", "loss").rows() == found[1].tasks.select("accuracy", "loss").rows()
+
+
+def test_steps_of_what_is_learned_later_count() -> None:
+    problem = replace(CLASSES, stream=lambda seed: [Task(batches(2), later=iter(batches(3))), batches(4)])
+    assert open_problem(parse(STUDY, "mine.toml"), given=problem).steps(2, [4]) == [5, 4]
+
+
 def test_language_models_and_tests_of_tasks(tmp_path: Path) -> None:
     def stream(seed: int) -> list[Task]:
         tokens = torch.randint(7, (3, 32, 6))
@@ -867,6 +907,18 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "labels out of range in a test": (
         {"stream": lambda seed: [Task(batches(), batches(9, high=4))] * 2},
         r"task 0, test batch \d of seed 0: the loss of outputs float32 \[5, 3\] and targets int64 \[5\] from \d to 3",
+    ),
+    "labels out of range in what is learned later": (
+        {"stream": lambda seed: [Task(batches(), later=batches(9, high=4))] * 2},
+        r"task 0, later batch \d of seed 0: the loss of outputs float32 \[5, 3\] and targets int64 \[5\] from \d to 3",
+    ),
+    "nothing to learn later": (
+        {"stream": lambda seed: [Task(batches(), later=[])] * 2},
+        "task 0 of seed 0 has no later batches",
+    ),
+    "later batches of unequal length": (
+        {"stream": lambda seed: [Task(batches(2), later=batches(2 + seed))] * 2},
+        "task 0 has 4 batches with seed 0 and 5 with seed 1",
     ),
     "an empty test": ({"stream": lambda seed: [Task(batches(), [])] * 2}, "task 0 of seed 0 has no test batches"),
     "a test for one task only": (

@@ -98,6 +98,12 @@ class AnyPopulation(Learner):
             progress(step)
         if tested:
             values = self._test(index, tasks)
+        for later, (x, y) in enumerate(self._together(index, [task.later or () for task in tasks])):
+            if not later:
+                self.boundary()
+            with self._explained(f"task {index}, later batch {later}", [(x, y)]):
+                self.step(x, y)
+            progress(step + later + 1)
         # The loss is there anyhow, but that of a test is another.
         compared = {} if self.metric is LOSS and not tested else {"metric": values.now}
         return TaskMetrics(

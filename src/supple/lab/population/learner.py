@@ -27,7 +27,12 @@ class Learner:
 
     def enter(self, task: int) -> None:
         """Lets a method that acts at boundaries act before a task, but for the first."""
-        if task and self.method is not None and self.method.acts_at_boundary:
+        if task:
+            self.boundary()
+
+    def boundary(self) -> None:
+        """Lets a method that acts at boundaries act, since the data change."""
+        if self.method is not None and self.method.acts_at_boundary:
             self.method.boundary()
 
     def state_dict(self) -> dict[str, Any]:

@@ -73,7 +73,8 @@ class Problem:
             a ``Dataset`` or ``DataLoader`` of them; a batch is a pair of the inputs, a tensor (or a tuple or dict of
             them, which the network takes as arguments) and the targets, a tensor. The same seed has to give the same
             batches, as often as it is asked. Tasks may be given themselves, without a function, and a ``Dataset`` or
-            ``DataLoader`` is a stream of which each task is one pass. See :class:`supple.lab.Task` for tests.
+            ``DataLoader`` is a stream of which each task is one pass. See :class:`supple.lab.Task` for tests, and for
+            what is learned without being measured.
         loss: from the output of one network and the targets to a tensor without dimensions.
         metric: what networks are compared by; None: accuracy where the targets are classes, else the loss.
         batch_size: examples a batch where a task is a ``Dataset``.

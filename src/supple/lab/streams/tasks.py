@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -27,16 +28,19 @@ _STREAM, _TASK = random.purpose("stream"), random.purpose("stream", "task")
 
 @dataclass(frozen=True)
 class Task:
-    """A task whose metric is measured on other examples than those that are learned.
+    """A task that is measured on other examples than those that are learned, or on a part of them.
 
     Args:
         batches: what is learned: pairs (inputs, targets), or a ``Dataset`` or ``DataLoader`` of such.
         test: what the metric is measured on when the task has been learned, given likewise, of a ``Dataset`` all
             examples in their order; None: on each batch before it is learned.
+        later: what is learned after that and before the next task, given as ``batches`` are. Nothing is measured of it.
+            The data change there, so methods that act at boundaries act before it too.
     """
 
     batches: Any
     test: Any = None
+    later: Any = None
 
 
 class SeedStream:
@@ -84,7 +88,7 @@ class SeedStream:
             if index < self._next:
                 self._restart()
             while self._next <= index:
-                deque(self._latest, maxlen=0)
+                deque(chain(self._latest, self._latest.later or ()), maxlen=0)
                 generator = Generator(self.seed, _TASK, self._next)
                 with generator.used():
                     self._latest = self._batches(self._next, next(self._iterator), generator)
@@ -104,27 +108,32 @@ class SeedStream:
         if not callable(self._stream) and hasattr(self._stream, "__next__"):
             raise ValueError("the stream is an iterator, which can be read once; give a function of the seed")
         self._iterator: Iterator[Any] = iter(()) if self.indexed else iter(self._tasks)
-        self._next, self._latest = 0, TaskBatches((), None, generator)
+        self._next, self._latest = 0, TaskBatches((), generator)
 
     def _batches(self, index: int, task: Any, generator: Generator) -> TaskBatches:
-        test = task.test if isinstance(task, Task) else None
-        tested, self._tested = self._tested, test is not None
+        task = task if isinstance(task, Task) else Task(task)
+        tested, self._tested = self._tested, task.test is not None
         if tested not in (None, self._tested):
             has = "a test, but another has none" if self._tested else "no test, but another has one"
             raise ValueError(f"task {index} of seed {self.seed} has {has}; give one to each task, or to none")
-        batches = _in_batches(task.batches if isinstance(task, Task) else task, self.batch_size)
-        return TaskBatches(batches, None if test is None else _whole(test, self.batch_size), generator)
+        return TaskBatches(
+            _in_batches(task.batches, self.batch_size),
+            generator,
+            test=None if task.test is None else _whole(task.test, self.batch_size),
+            later=None if task.later is None else _in_batches(task.later, self.batch_size),
+        )
 
 
 class TaskBatches:
-    """The batches of one task of one seed, which are read once; ``test`` are those that it is tested on.
+    """The batches of one task of one seed, which are read once.
 
+    ``test`` are those that it is tested on, and ``later`` those that are learned after it; see :class:`Task`.
     ``length`` is their number, None where only reading them tells.
     """
 
     length: int | None
 
-    def __init__(self, batches: Any, test: Any, generator: Generator) -> None:
+    def __init__(self, batches: Any, generator: Generator, test: Any = None, later: Any = None) -> None:
         self._generator = generator
         with generator.used():
             self._iterator = iter(batches)
@@ -133,6 +142,7 @@ class TaskBatches:
         except TypeError:
             self.length = None
         self.test = None if test is None else _Reading(test, generator)
+        self.later = None if later is None else TaskBatches(later, generator)
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
         return self
@@ -177,7 +187,7 @@ class _Reading:
         self._batches, self._generator = batches, generator
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
-        return TaskBatches(self._batches, None, self._generator)
+        return TaskBatches(self._batches, self._generator)
 
 
 class Generator:

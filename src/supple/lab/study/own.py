@@ -52,6 +52,9 @@ _COPIES = 8
 _CHECKED = 2
 """So many tasks, and batches of each, are looked at before anything is trained."""
 
+_PARTS = ("batch", "test batch", "later batch")
+"""What is called so of a task: what is learned, its test, and what is learned after it."""
+
 
 class OwnProblem(StudyProblem):
     """Networks, optimizer, stream and loss of one's own; a stage is a task."""
@@ -97,10 +100,10 @@ class OwnProblem(StudyProblem):
                         if not number:
                             raise
                         continue
-                    tests = {} if task.test is None else {"test batch": iter(task.test)}
-                    reading[seed] = {"batch": iter(task)} | tests
+                    there = zip(_PARTS, (task, task.test, task.later), strict=True)
+                    reading[seed] = {part: iter(some) for part, some in there if some is not None}
                     found[seed][number] = {part: [] for part in reading[seed]}
-            for part, _, seed in itertools.product(("batch", "test batch"), range(_CHECKED), reading):
+            for part, _, seed in itertools.product(_PARTS, range(_CHECKED), reading):
                 with explained(f"stream of seed {seed}, task {number}"):
                     found[seed][number].get(part, []).extend(itertools.islice(reading[seed].get(part, ()), 1))
             for seed in reading:
@@ -227,7 +230,7 @@ class OwnProblem(StudyProblem):
                 )
 
     def steps(self, tasks: int, seeds: Sequence[int]) -> list[int]:
-        """Batches of each task of the first seed; StudyError if it has fewer tasks."""
+        """Batches of each task of the first seed, with those after it; StudyError if it has fewer tasks."""
         stream = self.stream(seeds[0])
         with explained(f"stream of seed {seeds[0]}"):
             if stream.length is not None and stream.length < tasks:

@@ -20,14 +20,15 @@ from supple.functional.generators import generators_kept
 from supple.lab.limits import out_of_memory
 from supple.lab.nn.stack import applied
 from supple.lab.population.problem import ACCURACY, Metric
-from supple.lab.streams.tasks import SeedStream
+from supple.lab.streams.tasks import SeedStream, TaskBatches
 from supple.lab.study.errors import StudyError
 
 _LONG = 10.0
 """Seconds of counting batches after which a warning tells of it."""
 
 Looked = Mapping[int, Mapping[str, Sequence[tuple[Any, Tensor]]]]
-"""The first batches of some tasks by number: "batch" of what is learned, "test batch" of the test if there is one."""
+"""The first batches of some tasks by number: "batch" of what is learned, and where there are such, "test batch" of the
+test and "later batch" of what is learned after it."""
 
 
 def check_stream(seed: int, first: Looked, second: Looked) -> None:
@@ -183,18 +184,24 @@ def seeded(seed: int = 0) -> Iterator[None]:
 
 
 def length(stream: SeedStream, index: int) -> int:
-    """The number of batches of a task, which are counted where it does not say; a warning says if that takes long."""
+    """The number of batches of a task and after it, which are counted where they do not say."""
     task = stream.task(index)
-    if task.length is not None:
-        return task.length
+    place = f"task {index} of seed {stream.seed}"
+    return _length(place, task) + (0 if task.later is None else _length(f"what comes after {place}", task.later))
+
+
+def _length(place: str, batches: TaskBatches) -> int:
+    """The number of batches; a warning says if it takes long to count them."""
+    if batches.length is not None:
+        return batches.length
     began: float | None = time.monotonic()
     count = 0
-    for count, _ in enumerate(task, start=1):
+    for count, _ in enumerate(batches, start=1):
         if began is not None and time.monotonic() - began > _LONG:
             began = None
             warnings.warn(
-                f"task {index} of seed {stream.seed} does not say how many batches it has (len), and has more than "
-                f"{count:,}; they are counted to the end",
+                f"{place} does not say how many batches it has (len), and has more than {count:,}; they are counted to "
+                "the end",
                 UserWarning,
                 stacklevel=2,
             )
