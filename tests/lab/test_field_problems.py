@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
-from supple.lab import compare
+from supple.lab import Problem, compare
 from supple.lab.commands import app
 from supple.lab.data import mnist10k
+from supple.lab.report.measures import measure
 from supple.lab.streams import SeedStream
 from supple.lab.studies import (
     bit_flipping,
@@ -50,7 +52,7 @@ def data_for(name: str, folder: Path) -> Path | None:
     """A folder with noise in the place of data that are not within the package, in their format."""
     noise = np.random.default_rng(0)
     if name == "five_plus_one/small":
-        write_cifar100(folder, noise.integers(0, 256, (2000, 3072), dtype=np.uint8))
+        write_cifar100(folder, noise.integers(0, 256, (3200, 3072), dtype=np.uint8))
     elif name == "continual_imagenet/small":
         for number in range(20):
             np.save(folder / f"{number}.npy", noise.integers(0, 256, (600, 3, 32, 32), dtype=np.uint8))
@@ -272,23 +274,79 @@ def test_five_classes_and_one_take_turns(tmp_path: Path) -> None:
     write_cifar100(tmp_path, pixels)
     problem = five_plus_one.make(steps=4, batch_size=2, data_dir=tmp_path, verify=False)
     stream = problem.stream(0)  # type: ignore[operator]
-    assert [len(classes) for classes in stream.classes] == [5, 1] * 16
-    assert len(set(chain(*stream.classes))) == 96
+    classes = [[part.tolist() for part in both] for both in stream.classes]
+    assert [(len(hard), len(easy)) for hard, easy in classes] == [(5, 1)] * 16
+    assert len(set(chain(*chain(*classes)))) == 96
     for task in (0, 1):
-        x, y = (torch.cat(parts) for parts in zip(*stream[task], strict=True))
-        assert x.shape == (8, 3, 32, 32)
-        assert set(y.tolist()) <= set(stream.classes[task])
-        for one, label in zip((255 * x).round(), y.tolist(), strict=True):
-            assert any(np.array_equal(one.numpy().reshape(-1), pixels[row]) for row in (label, label + 100))
+        for batches, some in zip((stream[task].batches, stream[task].later), classes[task], strict=True):
+            x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
+            assert x.shape == (8, 3, 32, 32)
+            assert set(y.tolist()) <= set(some)
+            for one, label in zip((255 * x).round(), y.tolist(), strict=True):
+                assert any(np.array_equal(one.numpy().reshape(-1), pixels[row]) for row in (label, label + 100))
     compare(problem, ["base"], tasks=2, seeds=2, out=tmp_path / "out", examples=4)
 
 
+class Reading(nn.Module):
+    """Answers with the class that is written in the first pixel, and goes on doing so when its step size is 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sharpness = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return -self.sharpness * (255 * x[:, 0, 0, :1] - torch.arange(100)).abs()
+
+
+def test_who_never_changes_has_the_accuracy_of_hard_tasks_from_the_first_to_the_last(tmp_path: Path) -> None:
+    """Three of five images of each hard class tell their class, two another one; of an easy class all tell it."""
+    labels, image = torch.arange(500) % 100, torch.arange(500) // 100
+
+    def stream(seed: int) -> five_plus_one.HardAndEasy:
+        def of(images: torch.Tensor) -> five_plus_one.HardAndEasy:
+            return five_plus_one.HardAndEasy(images, labels, seed, (5, 1), steps=5, batch_size=5)
+
+        easy = torch.cat([later for _, later in of(torch.zeros(500, 3, 32, 32)).classes])
+        told = torch.where(torch.isin(labels, easy) | (image < 3), labels, (labels + 1) % 100)
+        return of(told.byte()[:, None, None, None].expand(-1, 3, 32, 32))
+
+    problem = Problem(
+        network=lambda seed: Reading(),
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.0),
+        stream=stream,
+        loss=F.cross_entropy,
+    )
+    runs = measure(compare(problem, ["base"], tasks=15, seeds=3, out=tmp_path, examples=0)).runs
+    for outcome in ("early", "late", "area"):
+        assert runs[outcome].to_list() == pytest.approx([0.6] * 3, abs=1e-6)
+    assert runs["change"].to_list() == pytest.approx([0] * 3, abs=1e-6)
+
+
+def test_the_sizes_of_kumar_et_al(tmp_path: Path) -> None:
+    """Their table 1 and appendix A.1.3 (arXiv 2308.11958)."""
+    write_cifar100(tmp_path, np.zeros((3200, 3072), dtype=np.uint8))
+    for number in range(1000):
+        (tmp_path / f"{number}.npy").touch()
+    tasks = {name: read(shipped.find(f"{name}/full")[0]).run.tasks for name in ("five_plus_one", "continual_imagenet")}
+    assert tasks == {"five_plus_one": 15, "continual_imagenet": 500}
+    problem = five_plus_one.make(data_dir=tmp_path, verify=False)
+    both = problem.stream(0)[0]  # type: ignore[operator]
+    assert [(len(some), len(next(iter(some))[1])) for some in (both.batches, both.later)] == [(780, 32)] * 2
+    pairs = continual_imagenet.make(tmp_path)
+    stream = pairs.stream(0)  # type: ignore[operator]
+    assert (len(stream[0]), stream._batch_size, stream._images) == (120, 100, 600)
+    assert len(set(chain(*map(stream.classes, range(500))))) == 1000
+    for made, outputs in ((problem, 100), (pairs, 2)):
+        widths = [p.shape[0] for name, p in made.network(0).named_parameters() if name.endswith("bias")]
+        assert widths == [16, 16, 100, 100, outputs]
+
+
 def test_the_plan_of_a_problem_that_needs_data(tmp_path: Path) -> None:
-    write_cifar100(tmp_path, np.zeros((2000, 3072), dtype=np.uint8))
+    write_cifar100(tmp_path, np.zeros((3200, 3072), dtype=np.uint8))
     options = ["--tasks", "2", "--seeds", "1", "--methods", "base", "--data-dir", str(tmp_path), "--no-verify"]
     result = CliRunner().invoke(app, ["plan", "five_plus_one/full", *options])
     assert result.exit_code == 0, result.output
-    assert "1 runs of 1,250 steps" in result.output
+    assert "2 runs of 3,120 steps" in result.output
 
 
 def test_control_changes_for_an_agent_that_goes_on(tmp_path: Path) -> None:

@@ -4,9 +4,10 @@ The files are those of the authors' program: a folder with ``0.npy``, ``1.npy`` 
 a class, of which the first 600 are for training. Each seed has its own order of the classes, and another when all have
 come.
 
-Source: Dohare et al., "Loss of plasticity in deep continual learning", Nature 632, 2024; with the sizes of Kumar,
-Marklund and Van Roy, arXiv 2308.11958, and of their program: 2,000 tasks of 100 steps, batches of 100, two outputs
-that are not reset, two convolutions of 16 channels. The width of the two layers behind them is ours.
+Source: Dohare et al., "Loss of plasticity in deep continual learning", Nature 632, 2024, in the form of Kumar, Marklund
+and Van Roy, arXiv 2308.11958, section 4.2 and appendix A.1: 500 tasks of 120 steps (10 passes), of which no two have a
+class in common, batches of 100, two outputs that are not reset, two convolutions of 16 channels and two layers of 100.
+Dohare et al. have 250 passes, classes that come again, outputs that start anew with each task, and a larger network.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def make(
     data_dir: str | Path | None = None,
     classes: int = 1000,
     images: int = 600,
-    steps: int = 100,
+    steps: int = 120,
     batch_size: int = 100,
 ) -> Problem:
     """The problem, with the first so many images of each of so many classes in ``data_dir``.
