@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random as python_random
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -620,6 +621,30 @@ def test_a_file_gives_what_a_call_gives(tmp_path: Path, module: None, thread_wor
         share = RunConfig(study, "mine", tmp_path / "shares", processes=1, part_size=4)
         assert running.join(share, (which, 2)).complete
     assert len(load(tmp_path / "shares").tasks) == 24
+
+
+SCRIPT = """
+import sys
+from supple.lab import compare
+
+if __name__ == "__main__":
+    sys.path.insert(0, sys.argv[1])
+    print(len(compare("my_curve:make", ["base"], tasks=2, seeds=2, out="out").tasks))
+"""
+
+
+def test_workers_find_modules_where_the_script_does(tmp_path: Path) -> None:
+    """The module lies beside the script, and imports one from a place that the script adds; it is started elsewhere."""
+    for folder in ("script", "added", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "script/compare_it.py").write_text(SCRIPT)
+    (tmp_path / "script/my_curve.py").write_text(
+        "import added_numbers\nmake = lambda: lambda seed, make: added_numbers.ALL\n"
+    )
+    (tmp_path / "added/added_numbers.py").write_text("ALL = [1.0, 2.0]\n")
+    words = [sys.executable, "../script/compare_it.py", str(tmp_path / "added")]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path / "elsewhere", check=False)
+    assert done.stdout == "4\n", done.stdout + done.stderr
 
 
 def test_arguments_stand_in_the_file(tmp_path: Path, module: None) -> None:

@@ -146,8 +146,8 @@ class Processes(Executor):
 
 
 def environment() -> dict[str, str]:
-    """What a worker's environment has beside its machine's: methods of one's own are found where the command does."""
-    path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), os.getcwd())))
+    """What a worker's environment has beside its machine's: modules are found where they are found here."""
+    path = os.pathsep.join(os.path.abspath(place) for place in sys.path if isinstance(place, str))
     return {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": path}
 
 

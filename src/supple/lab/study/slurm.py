@@ -61,7 +61,6 @@ class Member:
 
     def __call__(self) -> str:
         """Trains parts until none is left; submitit calls it."""
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
         self._stop, done = threading.Event(), threading.Event()
         # As SLURM does before it kills, where somebody ends the job or another needs its place.
         signal.signal(signal.SIGTERM, self._end)
