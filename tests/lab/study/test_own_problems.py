@@ -22,7 +22,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import supple
 from supple.lab import Curve, Metric, Problem, Task, compare, load
 from supple.lab.report.measures import measure
-from supple.lab.study import running
+from supple.lab.study import files, running
+from supple.lab.study.checkpoint import dump
 from supple.lab.study.errors import StudyError
 from supple.lab.study.estimate import estimate
 from supple.lab.study.problems import noise_problem, open_problem
@@ -797,22 +798,103 @@ def test_a_function_that_trains_by_itself(tmp_path: Path) -> None:
         make.optimizer = {"lr": 0.2}  # type: ignore[attr-defined]
         expected = torch.tensor(list(learn(run["seed"], make)))
         assert torch.equal(results.tasks.filter(run=run["run"])["metric"].to_torch(), expected)
-    with pytest.raises(RuntimeError, match="curve of seed 3 ends after 3 numbers"):
+    with pytest.raises(RuntimeError, match="seed 3: the curve ends after 3 numbers"):
         compare(learn, methods, tasks=4, seeds=[3, 5], out=tmp_path, optimizer={"lr": 0.2})
 
 
-def test_a_curve_is_of_numbers(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="task 1 of the curve of seed 3 is None, no number"):
-        compare(lambda seed, make: [1.0, None], ["base"], tasks=2, seeds=[3], out=tmp_path)
+def failing(seed: int, make: Any) -> Iterator[float]:
+    yield 1.0
+    raise KeyError("observation")
 
 
-def test_a_function_has_to_make_the_method(tmp_path: Path) -> None:
-    def forgetful(seed: int, make: Any) -> Iterator[float]:
-        yield from (1.0, 2.0)
+def misspelt(seed: int, make: Any) -> list[float]:
+    make.optimizer.get("lr", 0.1)
+    return [1.0, 2.0]
 
-    compare(forgetful, ["base"], tasks=2, seeds=1, out=tmp_path / "base")
-    with pytest.raises(RuntimeError, match=r"seed 0 was trained without its method, cbp; .*make\(model, optimizer\)"):
-        compare(forgetful, ["base", "cbp"], tasks=2, seeds=1, out=tmp_path / "cbp")
+
+WRONG_CURVES: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "too short": (lambda seed, make: [1.0], {}, "the curve ends after 1 numbers; run.tasks is more"),
+    "something else than numbers": (lambda seed, make: [1.0, None], {}, "number 1 of the curve is None, no number"),
+    "one number": (lambda seed, make: 1.0, {}, "the curve is 1.0; it has to be numbers, one a task"),
+    "nothing": (lambda seed, make: None, {}, "the curve is None; it has to be numbers, one a task"),
+    "an error": (failing, {}, r"KeyError: 'observation' \(.*test_own_problems.py, line \d+\)"),
+    "no method": (
+        lambda seed, make: [1.0, 2.0],
+        {"methods": ["cbp"]},
+        r"it was trained without its method, cbp; .*make\(model, optimizer\)",
+    ),
+    "a grid of nothing": (
+        lambda seed, make: [1.0, 2.0],
+        {"methods": {"base": {"optimizer": {"lr": [0.1, 0.001]}}}},
+        r"nothing has read its setting optimizer.lr; .*make.optimizer\['lr'\]",
+    ),
+    "a misspelt setting": (
+        misspelt,
+        {"optimizer": {"learning_rate": 0.1}},
+        "nothing has read its setting optimizer.learning_rate",
+    ),
+    "a network's setting": (misspelt, {"network": {"hidden": 3}}, "nothing has read its setting network.hidden"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_CURVES)
+def test_what_is_wrong_with_a_curve_is_named_with_method_and_seed(name: str, tmp_path: Path) -> None:
+    function, options, said = WRONG_CURVES[name]
+    usual: dict[str, Any] = {"methods": ["base"], "tasks": 2, "seeds": [3], "out": tmp_path}
+    with pytest.raises(RuntimeError, match=rf"methods\.(base|cbp), seed 3: {said}"):
+        compare(function, **{**usual, **options})
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda given: given["lr"],
+        lambda given: given.get("lr"),
+        lambda given: given.pop("lr"),
+        lambda given: dict(**given)["lr"],
+        lambda given: {**given}["lr"],
+        lambda given: next(iter(given.values())),
+        lambda given: given.copy()["lr"],
+        lambda given: ({"lr": 1.0} | given)["lr"],
+        lambda given: (given | {"momentum": 0.9})["lr"],
+    ],
+)
+def test_settings_are_read_as_those_of_a_dict(read: Any, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"tasks": 1, "seeds": 1, "optimizer": {"lr": 0.25}}
+    results = compare(lambda seed, make: [read(make.optimizer)], ["base"], out=tmp_path, **options)
+    assert results.tasks["metric"].to_list() == [0.25]
+
+
+def drawing(seed: int, make: Any) -> Iterator[float]:
+    while True:
+        yield python_random.random() + numpy.random.random() + torch.rand(()).item()  # noqa: NPY002
+
+
+def test_a_curve_that_is_taken_up_again_is_the_same_one(tmp_path: Path) -> None:
+    """What is drawn from the generators of torch, numpy and Python comes again; other numbers are refused."""
+    before = python_random.getstate(), numpy.random.get_state()[1].tolist()  # type: ignore[index]  # noqa: NPY002
+    whole = compare(drawing, ["base"], tasks=4, seeds=[3], out=tmp_path / "whole")
+    for tasks in (2, 4):
+        parts = compare(drawing, ["base"], tasks=tasks, seeds=[3], out=tmp_path / "parts")
+    assert parts.tasks.equals(whole.tasks)
+    after = python_random.getstate(), numpy.random.get_state()[1].tolist()  # type: ignore[index]  # noqa: NPY002
+    assert after == before
+
+    level = 1.0
+
+    def leaping(seed: int, make: Any) -> list[float]:
+        return [0.5, float("nan"), level, level]
+
+    compare(leaping, ["base"], tasks=3, seeds=[3], out=tmp_path / "leaping")
+    level = 2.0
+    said = r"methods.base, seed 3: number 2 of the curve is 2.0, but was 1.0 before; .*give another folder"
+    with pytest.raises(RuntimeError, match=said):
+        compare(leaping, ["base"], tasks=4, seeds=[3], out=tmp_path / "leaping")
+    # Folders of earlier versions hold no numbers to compare with.
+    part = tmp_path / "leaping/parts/0000"
+    state = {"checkpoint.safetensors": dump({"tasks": 3})}
+    files.write(part, {"tasks.parquet": (part / "tasks.parquet").read_bytes(), **state})
+    assert len(compare(leaping, ["base"], tasks=4, seeds=[3], out=tmp_path / "leaping").tasks) == 4
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -125,8 +125,9 @@ class Curve:
             task. ``make(model, optimizer)`` makes the method of a run, which then acts by itself after each step of the
             optimizer; of what it returns, ``boundary()`` is called where the data changes. Where the hidden units need
             an example to be found: ``make(model, optimizer, example)``. What ``[network]`` and ``[optimizer]`` of the
-            study say comes as the dicts ``make.network`` and ``make.optimizer``. torch's generator is seeded with the
-            seed before.
+            study say comes as the mappings ``make.network`` and ``make.optimizer``, and has to be read. The generators
+            of torch, numpy and Python are seeded with the seed before; a run that is taken up again starts anew, and
+            has to give the same numbers.
         metric: what the numbers are; its function is not used.
 
     Example:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from supple.functional.generators import generators_kept
 from supple.lab.population.problem import Curve, Problem
 from supple.lab.study.executor import Ending, Executor
 from supple.lab.study.progress import Watcher
@@ -120,7 +121,7 @@ def compare(
         given=None if named else problem,
     )
     here = None if named else Here()
-    with one_thread(), torch.random.fork_rng([] if device == "cpu" else None):
+    with one_thread(), torch.random.fork_rng([] if device == "cpu" else None), generators_kept():
         outcome = run(config, watcher, executor=here)
     if here is not None and here.error is not None:
         raise here.error

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import traceback
+from collections import UserDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
 import torch
 from torch import nn
 
+from supple.lab.limits import out_of_memory
 from supple.lab.population.problem import Curve
+from supple.lab.study.errors import StudyError
 from supple.lab.study.methods import method_class
+from supple.lab.study.own_checks import seed_all
 from supple.lab.study.problem import StageResult, StudyProblem, Trainer
 from supple.lab.study.results import OWN_SCHEMA, SCHEMAS, TASKS
 from supple.lab.study.schema import Outcome, Settings
@@ -24,13 +29,32 @@ _RUN = 2**30
 """Bytes that a run is taken to need, since nobody knows before."""
 
 
+class Given(UserDict[str, Any]):
+    """Settings that remember in ``read`` which of them were read."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.read: set[str] = set()
+        super().__init__(settings)
+
+    def __getitem__(self, name: str) -> Any:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+    def __or__(self, other: Any) -> Any:
+        return dict(self) | dict(other)
+
+    def __ror__(self, other: Any) -> Any:
+        return dict(other) | dict(self)
+
+
 class Maker:
     """Makes the method of a run for a network with its optimizer; see :class:`supple.lab.Curve`."""
 
     def __init__(self, column: Column, seed: int) -> None:
         self._column, self._seed = column, seed
         self.network, self.optimizer = (
-            section.values if isinstance(section, Settings) else {} for section in (column.network, column.optimizer)
+            Given(section.values if isinstance(section, Settings) else {})
+            for section in (column.network, column.optimizer)
         )
         self.made: list[Method] = []
 
@@ -62,41 +86,38 @@ class Acting:
 class CurveTrainer(Trainer):
     """Reads one curve; a stage is one of its numbers.
 
-    Training that goes by itself cannot be saved, so a run that is taken up again starts anew and leaves out what is
-    known.
+    Training that goes by itself cannot be saved, so a run that is taken up again starts anew. What is known has to come
+    again, and is left out.
     """
 
     def __init__(self, curve: Curve, column: Column, seed: int, run: int, tasks: int) -> None:
         self._curve, self._column, self._seed, self._run, self._tasks = curve, column, seed, run, tasks
-        self._points: Iterator[float] | None = None
+        self._place = f"methods.{column.method}, seed {seed}"
+        self._points: Iterator[Any] | None = None
+        self._numbers: list[float | None] = []
         self._read, self._reinitialized = 0, 0
 
     def learn(self, on_step: Callable[[int], object]) -> StageResult:
         """Reads the next number, and all before it where the run starts anew."""
         if self._points is None:
-            torch.manual_seed(self._seed)
+            seed_all(self._seed)
             self._maker = Maker(self._column, self._seed)
-            self._points = iter(self._curve.learn(self._seed, self._maker))
+            self._points = self._curve_of_the_run()
         for task in range(self._read, self.stage + 1):
-            try:
-                point = next(self._points)
-            except StopIteration:
-                raise ValueError(
-                    f"the curve of seed {self._seed} ends after {task} numbers; run.tasks is more"
-                ) from None
-            try:
-                value = float(point)
-            except (TypeError, ValueError):
-                raise ValueError(f"task {task} of the curve of seed {self._seed} is {point!r}, no number") from None
+            value = self._number(task, self._points)
+            known = self._numbers[task] if task < self.stage else None
+            if known is not None and repr(value) != repr(known):  # nan is itself
+                raise StudyError(
+                    f"{self._place}: number {task} of the curve is {value!r}, but was {known!r} before; "
+                    "a run that is taken up again starts anew, so all that is random in it has to come from its seed "
+                    "(the generators of torch, numpy and Python do); give another folder"
+                )
+            self._numbers[task : task + 1] = [value]
             before, self._reinitialized = self._reinitialized, self._count()
             on_step(0)
         self._read = self.stage + 1
-        # It may be made late, after training without it, but not never.
-        if self._read == self._tasks and method_class(self._column.kind) is not None and not self._maker.made:
-            raise ValueError(
-                f"the run of seed {self._seed} was trained without its method, {self._column.kind}; the function has "
-                "to make it: make(model, optimizer)"
-            )
+        if self._read == self._tasks:
+            self._check_used()
         row = {
             **dict.fromkeys(OWN_SCHEMA),
             "run": self._run,
@@ -111,12 +132,57 @@ class CurveTrainer(Trainer):
         return StageResult({TASKS: pl.DataFrame([row], schema=dict(OWN_SCHEMA))}, [value])
 
     def state_dict(self) -> dict[str, Any]:
-        """How many numbers were read."""
-        return {"tasks": self.stage}
+        """The numbers that were read, and how many they are."""
+        return {"tasks": self.stage, "numbers": self._numbers}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back what :meth:`state_dict` gave."""
         self.stage = int(state["tasks"])
+        # Folders of earlier versions hold none, so that there is nothing to compare with.
+        self._numbers = list(state.get("numbers", [None] * self.stage))
+
+    def _curve_of_the_run(self) -> Iterator[Any]:
+        points: Any = self._curve.learn(self._seed, self._maker)
+        if not isinstance(points, Iterable):
+            raise StudyError(f"{self._place}: the curve is {points!r}; it has to be numbers, one a task")
+        yield from points
+
+    def _number(self, task: int, points: Iterator[Any]) -> float:
+        """The next number of the curve, which is that of a task."""
+        try:
+            point = next(points)
+        except StopIteration:
+            raise StudyError(f"{self._place}: the curve ends after {task} numbers; run.tasks is more") from None
+        except StudyError:
+            raise
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            # A worker hands on the message alone; what failed in a package was called from a line outside of it.
+            frames = traceback.extract_tb(error.__traceback__)
+            last = next((one for one in reversed(frames) if "site-packages" not in one.filename), frames[-1])
+            raise StudyError(
+                f"{self._place}: {type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
+            ) from error
+        try:
+            return float(point)
+        except (TypeError, ValueError):
+            raise StudyError(f"{self._place}: number {task} of the curve is {point!r}, no number") from None
+
+    def _check_used(self) -> None:
+        """Refuses a whole run without its method, or without one of its settings, each of which may be used late."""
+        if method_class(self._column.kind) is not None and not self._maker.made:
+            raise StudyError(
+                f"{self._place}: it was trained without its method, {self._column.kind}; the function has to make it: "
+                "make(model, optimizer)"
+            )
+        for section in ("network", "optimizer"):
+            given: Given = getattr(self._maker, section)
+            for name in sorted(given.keys() - given.read):
+                raise StudyError(
+                    f"{self._place}: nothing has read its setting {section}.{name}; leave it out, or let the function "
+                    f"read make.{section}[{name!r}]"
+                )
 
     def _count(self) -> int:
         return sum(int(method.reinitialized.total.sum()) for method in self._maker.made)

@@ -177,10 +177,15 @@ def explained(place: str) -> Iterator[None]:
 def seeded(seed: int = 0) -> Iterator[None]:
     """Seeds the generators of torch, numpy and Python for a time, and leaves them as they were."""
     with torch.random.fork_rng(), generators_kept():
-        torch.manual_seed(seed)
-        numpy.random.seed(seed % 2**32)  # noqa: NPY002
-        random.seed(seed)
+        seed_all(seed)
         yield
+
+
+def seed_all(seed: int) -> None:
+    """Seeds the generators of torch, numpy and Python."""
+    torch.manual_seed(seed)
+    numpy.random.seed(seed % 2**32)  # noqa: NPY002
+    random.seed(seed)
 
 
 def length(stream: SeedStream, index: int) -> int:
