@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import random as python_random
 import subprocess
 import sys
@@ -959,6 +960,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         r"optimizer: it holds a parameter of shape \(2,\) that is not the network's",
     ),
     "a compiled network": ({"network": lambda seed: torch.jit.script(make_network(seed))}, "torch.jit compiled it"),
+    "no optimizer": ({"optimizer": lambda ps: None}, "optimizer: it is NoneType; it has to be a torch.optim.Optimizer"),
+    "an optimizer and its schedule": (
+        {"optimizer": lambda ps: (optimizer := sgd(ps), torch.optim.lr_scheduler.StepLR(optimizer, 1))},
+        "optimizer: it is tuple; it has to be a torch.optim.Optimizer, without a schedule",
+    ),
     "an optimizer with a schedule": ({"optimizer": with_a_schedule}, "optimizer: it has a schedule of the step size"),
     "a metric that is a number": (
         {"metric": Metric("mine", lambda output, targets: 0.5)},
@@ -1109,11 +1115,28 @@ def test_mistakes_are_named_before_anything_is_trained(name: str, tmp_path: Path
         ({"loss": nn.CrossEntropyLoss}, "loss is .*CrossEntropyLoss.*; it has to be a function of outputs and targets"),
         ({"metric": "accuracy"}, r"metric is 'accuracy'; it has to be supple.lab.Metric\("),
         ({"metric": Metric("error", None, lower=True)}, "metric 'error' has no function; give it one"),
+        ({"batch_size": 2.5}, "batch_size is 2.5; it has to be a whole number"),
+        ({"batch_size": 0}, "batch_size is 0; it has to be 1 or more"),
     ],
 )
 def test_what_a_problem_cannot_be_made_of(changes: Any, said: str) -> None:
-    with pytest.raises(TypeError, match=said):
+    with pytest.raises((TypeError, ValueError), match=said):
         replace(CLASSES, **changes)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Metric(3, None), "the name of the metric is 3; it has to be a word"),  # type: ignore[arg-type]
+        (lambda: Metric("mine", None, lower="yes"), "lower of the metric mine is 'yes'"),  # type: ignore[arg-type]
+        (lambda: Curve(3), "learn is 3; it has to be a function of a seed and a maker of methods"),  # type: ignore[arg-type]
+        (lambda: Curve(lambda seed: [1.0]), "learn is .*; it has to be a function of a seed and .*: too many pos"),  # type: ignore[arg-type, misc]
+        (lambda: Curve(learn, "return"), r"metric is 'return'; it has to be supple.lab.Metric\("),  # type: ignore[arg-type]
+    ],
+)
+def test_what_a_metric_and_a_curve_cannot_be_made_of(make: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        make()
 
 
 def test_a_factory_is_no_curve(tmp_path: Path) -> None:
@@ -1124,9 +1147,37 @@ def test_a_factory_is_no_curve(tmp_path: Path) -> None:
 def test_arguments_as_people_give_them(tmp_path: Path) -> None:
     options: dict[str, Any] = {"device": torch.device("cpu"), "seeds": numpy.int64(2), "methods": {"base": None}}
     assert len(compare(CLASSES, tasks=1, out=tmp_path, **options).runs) == 2
-    for seeds in ([0.5, 1.5], "3", 2.7, None):
-        with pytest.raises(StudyError, match="seeds"):
-            compare(CLASSES, ["base"], tasks=1, seeds=seeds, out=tmp_path)  # type: ignore[arg-type]
+    function = functools.partial(lambda level, seed, make: [level], 1.0)
+    options = {"seeds": 1, "part_size": numpy.int64(1), "methods": {"base": {}}.keys()}
+    assert len(compare(function, tasks=1, out=tmp_path / "partial", **options).runs) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        *(({"seeds": seeds}, "seeds") for seeds in ([0.5, 1.5], "3", 2.7, None, True, [True])),
+        *(({"part_size": size}, f"part_size is {size!r}; it has to be a whole number, 1 or more") for size in (-1, 0)),
+        ({"part_size": "2"}, "part_size is '2'; it has to be a whole number, 1 or more"),
+        ({"processes": 0}, "processes is 0; it has to be a whole number, 1 or more"),
+        *(
+            ({"methods": some}, "methods is .*; it has to be names of methods, or a dict")
+            for some in (None, 3, [supple], {supple.SWR: {}})
+        ),
+        *(
+            ({"methods": {"swr": entry}}, r"methods.swr is .*; it has to be a dict of settings by name")
+            for entry in (supple.SWR, [2, 4])
+        ),
+        ({"methods": ["swr", "swr"]}, "methods: 'swr' is there twice"),
+        ({"network": 3}, "network is 3; it has to be a dict of settings by name"),
+        ({"arguments": {"x": 1}}, "arguments are those of a factory that is named, but the problem itself is given"),
+        *(({"device": device}, f"device is '{device}'; it has to be 'cpu' or 'cuda'") for device in ("tpu", "meta")),
+    ],
+)
+def test_what_a_call_cannot_be_given(options: Any, said: str, tmp_path: Path) -> None:
+    usual: dict[str, Any] = {"methods": ["base"], "tasks": 1, "seeds": 1, "out": tmp_path / "out"}
+    with pytest.raises(StudyError, match=said):
+        compare(CLASSES, **{**usual, **options})
+    assert not (tmp_path / "out").exists()
 
 
 class LeavingOut(nn.Module):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -30,6 +33,13 @@ class Metric:
     lower: bool = False
     share: bool = False
     after: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise TypeError(f'the name of the metric is {self.name!r}; it has to be a word, such as "accuracy"')
+        for switch in ("lower", "share", "after"):
+            if not isinstance(getattr(self, switch), bool):
+                raise TypeError(f"{switch} of the metric {self.name} is {getattr(self, switch)!r}; it has to be a bool")
 
 
 def accuracy(output: Tensor, targets: Tensor) -> Tensor:
@@ -114,6 +124,10 @@ class Problem:
             raise TypeError(f'metric is {self.metric!r}; it has to be supple.lab.Metric("name", function), or None')
         if self.metric is not None and self.metric is not LOSS and self.metric.function is None:
             raise TypeError(f"metric {self.metric.name!r} has no function; give it one of outputs and targets")
+        if not isinstance(self.batch_size, Integral):
+            raise TypeError(f"batch_size is {self.batch_size!r}; it has to be a whole number")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}; it has to be 1 or more")
 
 
 @dataclass(frozen=True)
@@ -147,3 +161,14 @@ class Curve:
 
     learn: Callable[[int, Any], Iterable[float]]
     metric: Metric = Metric("return", None)
+
+    def __post_init__(self) -> None:
+        try:
+            with suppress(ValueError):  # what is compiled may not say what it takes
+                inspect.signature(self.learn).bind(0, None)
+        except TypeError as error:
+            raise TypeError(
+                f"learn is {self.learn!r}; it has to be a function of a seed and a maker of methods: {error}"
+            ) from error
+        if not isinstance(self.metric, Metric):
+            raise TypeError(f'metric is {self.metric!r}; it has to be supple.lab.Metric("name", None)')

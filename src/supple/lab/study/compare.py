@@ -16,6 +16,7 @@ import torch
 
 from supple.functional.generators import generators_kept
 from supple.lab.population.problem import Curve, Problem
+from supple.lab.study.errors import StudyError
 from supple.lab.study.executor import Ending, Executor
 from supple.lab.study.progress import Watcher
 from supple.lab.study.results import Results, load
@@ -93,22 +94,20 @@ def compare(
         >>> len(results.tasks)  # three settings, two seeds, four tasks
         24
     """
-    device = str(device)
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device is {device!r}, but torch finds no CUDA device; leave it out to train on the CPU")
-    folder = Path(out)
-    named = isinstance(problem, str)
-    if isinstance(methods, str):
-        methods = [methods]
-    entries = methods if isinstance(methods, Mapping) else {name: {} for name in methods}
+    device, folder, named = _device(device), Path(out), isinstance(problem, str)
+    if arguments and not named:
+        raise StudyError(
+            "arguments are those of a factory that is named, but the problem itself is given; leave them out"
+        )
+    processes, part_size = _count("processes", processes), _count("part_size", part_size)
     content = {
         "title": title or folder.name,
-        "problem": {"kind": problem if named else "own", **(arguments or {})},
-        "network": dict(network or {}),
-        "optimizer": dict(optimizer or {}),
+        "problem": {"kind": problem if named else "own", **_table("arguments", arguments)},
+        "network": _table("network", network),
+        "optimizer": _table("optimizer", optimizer),
         "run": {"tasks": tasks, "seeds": _whole(seeds)},
         "measure": {"examples": examples},
-        "methods": {name: dict(entry or {}) for name, entry in entries.items()},
+        "methods": {name: _table(f"methods.{name}", entry) for name, entry in _entries(methods).items()},
     }
     config = RunConfig(
         from_dict(content, "compare"),
@@ -130,14 +129,58 @@ def compare(
     return load(folder)
 
 
-def _whole(seeds: Any) -> Any:
-    """Seeds, or how many, as whole numbers of Python where they are of numpy or torch; others are refused later."""
-    if isinstance(seeds, Iterable) and not isinstance(seeds, str | torch.Tensor):
-        return [_whole(seed) for seed in seeds]
+def _device(given: str | torch.device) -> str:
+    """The name of a device that can train here."""
     try:
-        return operator.index(seeds)
+        device = torch.device(given)
+    except (RuntimeError, TypeError):
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise StudyError(f"device is {str(given)!r}; it has to be 'cpu' or 'cuda'")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise StudyError(f"device is {str(given)!r}, but torch finds no CUDA device; leave it out to train on the CPU")
+    return "cpu" if device.type == "cpu" else str(device)
+
+
+def _entries(methods: Any) -> Mapping[str, Any]:
+    """What is said of each method, by its name."""
+    if isinstance(methods, str):
+        methods = [methods]
+    names: list[Any] = list(methods) if isinstance(methods, Iterable) else [None]
+    if not all(isinstance(name, str) for name in names):
+        raise StudyError(
+            f"methods is {methods!r}; it has to be names of methods, or a dict of their settings by name, such as "
+            '{"base": {}, "swr": {"frequency": [2, 4]}}'
+        )
+    for name in names:
+        if names.count(name) > 1:
+            raise StudyError(f"methods: {name!r} is there twice; leave one of them out")
+    return methods if isinstance(methods, Mapping) else dict.fromkeys(names)
+
+
+def _table(name: str, values: Any) -> dict[str, Any]:
+    """Settings by name, where there are some."""
+    if not isinstance(values, Mapping | None):
+        raise StudyError(f'{name} is {values!r}; it has to be a dict of settings by name, such as {{"frequency": 2}}')
+    return dict(values or {})
+
+
+def _count(name: str, value: Any) -> int | None:
+    """How many of something, 1 or more, or None."""
+    value = _whole(value)
+    if value is not None and (type(value) is not int or value < 1):
+        raise StudyError(f"{name} is {value!r}; it has to be a whole number, 1 or more, or None")
+    return value
+
+
+def _whole(given: Any) -> Any:
+    """Whole numbers of numpy or torch, or a sequence of them, as those of Python; others are refused later."""
+    if isinstance(given, Iterable) and not isinstance(given, str | torch.Tensor):
+        return [_whole(one) for one in given]
+    try:
+        return given if isinstance(given, bool) else operator.index(given)
     except TypeError:
-        return seeds
+        return given
 
 
 class Here(Executor):

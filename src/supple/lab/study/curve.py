@@ -206,7 +206,9 @@ class CurveProblem(StudyProblem):
 
     def identity(self, column: Column | None = None, seed: int | None = None) -> dict[str, Any]:
         """A digest of the function's name: nothing else is known before it is called."""
-        name = f"{self.curve.learn.__module__}.{self.curve.learn.__qualname__} {self.curve.metric.name}"
+        learn = self.curve.learn
+        of = getattr(learn, "__qualname__", type(learn).__qualname__)  # a partial function has no name
+        name = f"{learn.__module__}.{of} {self.curve.metric.name}"
         return {"count": 0, "digest": hashlib.sha256(name.encode()).hexdigest()}
 
     def steps(self, tasks: int, seeds: Sequence[int]) -> list[int]:

@@ -126,9 +126,13 @@ def check_metric(place: str, metric: Metric, output: Any, targets: Tensor) -> No
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer, network: nn.Module) -> None:
-    """Refuses an optimizer of other parameters, one that a plain step does not move, and schedules, of which a
-    checkpoint does not know.
+    """Refuses what is no optimizer, one of other parameters, one that a plain step does not move, and schedules, of
+    which a checkpoint does not know.
     """
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise StudyError(
+            f"optimizer: it is {type(optimizer).__name__}; it has to be a torch.optim.Optimizer, without a schedule"
+        )
     own = {id(parameter) for parameter in network.parameters()}
     for group in optimizer.param_groups:
         for parameter in group["params"]:

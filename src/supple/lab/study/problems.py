@@ -83,13 +83,9 @@ def _own(study: OwnStudy, given: Any, files: Mapping[str, Any], **runtime: Any) 
             raise StudyError(f"problem {kind!r} cannot be made: {error}") from error
     if callable(given):
         try:
-            inspect.signature(given).bind(0, None)
+            given = Curve(given)
         except TypeError as error:
-            raise StudyError(
-                f"its problem is a function of something else than a seed and a maker of methods ({error}); if it "
-                "makes a problem, give what it makes"
-            ) from error
-        given = Curve(given)
+            raise StudyError(f"problem: {error}; if it makes a problem, give what it makes") from error
     if isinstance(given, Curve):
         return CurveProblem(study, given, **runtime)
     if not isinstance(given, Problem):
