@@ -1351,6 +1351,13 @@ def test_batches_without_a_metric_do_not_count(tested: bool, tmp_path: Path) -> 
         measure(nothing)
 
 
+def test_a_network_of_another_shape_with_some_later_seed(tmp_path: Path) -> None:
+    problem = replace(CLASSES, network=lambda seed: make_network(seed, 7 if seed == 2 else 6))
+    with pytest.raises(StudyError, match=r"network: .* 0.weight is .* in make\(2\) and .* in make\(0\)"):
+        compare(problem, ["base"], tasks=1, seeds=3, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_networks_of_other_distributions_are_trained_alone(tmp_path: Path) -> None:
     """Also where two of them do not show it."""
 

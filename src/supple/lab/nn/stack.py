@@ -7,7 +7,7 @@ import inspect
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -336,7 +336,7 @@ def stack(make: Callable[[int], nn.Module], seeds: Sequence[int] | Tensor, examp
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             made[seed] = make(seed)
-        _check(made, seed)
+        check_stackable(made, seed)
     return StackedModule([made[seed] for seed in listed], seeds, example)
 
 
@@ -463,8 +463,8 @@ def _trains(tensor: Tensor) -> bool:
     return isinstance(tensor, nn.Parameter)
 
 
-def _check(made: dict[int, nn.Module], seed: int) -> None:
-    """Refuses a network that cannot be stacked with the first."""
+def check_stackable(made: Mapping[int, nn.Module], seed: int) -> None:
+    """Refuses the network of a seed that cannot be stacked with the first; ValueError, or TypeError if it is none."""
     (start, first), network = next(iter(made.items())), made[seed]
     if not isinstance(network, nn.Module) or isinstance(network, Stacked):
         raise TypeError(f"make({seed}) gave {type(network).__name__}; it has to give one network, a torch.nn.Module")

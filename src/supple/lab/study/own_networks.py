@@ -6,7 +6,7 @@ import copy
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
 from typing import Any, NamedTuple
@@ -17,7 +17,17 @@ from torch.utils._pytree import tree_map
 
 from supple.functional.initial import Distribution, Fixed
 from supple.lab.limits import out_of_memory
-from supple.lab.nn.stack import StackedModule, applied, entry, stack, stacked, starts, unstackable, untrainable
+from supple.lab.nn.stack import (
+    StackedModule,
+    applied,
+    check_stackable,
+    entry,
+    stack,
+    stacked,
+    starts,
+    unstackable,
+    untrainable,
+)
 from supple.lab.population.problem import Problem
 from supple.lab.study.errors import StudyError
 from supple.lab.study.own_checks import check_optimizer, explained, seeded
@@ -89,6 +99,14 @@ class OwnNetworks:
             raise StudyError(f"network: {why}")
         return network
 
+    def _each(self, column: Column) -> Iterator[nn.Module]:
+        """The networks of all seeds, one at a time; ValueError if one cannot be stacked with the first."""
+        made: dict[int, nn.Module] = {}
+        for seed in self._all:
+            made = dict([*made.items()][:1]) | {seed: self.one(column, seed)}
+            check_stackable(made, seed)
+            yield made[seed]
+
     def stack(self, column: Column, seeds: Sequence[int], example: Any) -> StackedModule:
         """Stacks networks, which start from what those of all seeds tell, whichever are here."""
         made = stack(self.make(column), seeds, example)
@@ -139,7 +157,7 @@ class OwnNetworks:
 
         batches = [self._batches(seed) for seed in self._seeds]
         with explained("network"):
-            found = starts(self.one(column, seed) for seed in self._all)
+            found = starts(self._each(column))
             self._starts[repr(column.network)] = found
             both = stack(self.make(column), self._seeds)
             alone = [learned(self.one(column, seed), own) for seed, own in zip(self._seeds, batches, strict=True)]
