@@ -7,7 +7,7 @@ a few entries or all of them is the same operation.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -222,15 +222,13 @@ class Fixed:
     """A value of its own for each entry: an identity matrix, a bias of 1 for one gate, Mamba's log(1) to log(16).
 
     Args:
-        values: the values of the whole tensor of one network; of R stacked networks that differ [R, ...].
-        each: whether they are those of R networks.
+        values: the values of the whole tensor of one network.
 
     Raises:
         ValueError: if one is not finite.
     """
 
     values: Tensor
-    each: bool = False
 
     def __post_init__(self) -> None:
         if not bool(self.values.isfinite().all()):
@@ -241,19 +239,16 @@ class Fixed:
         """Mean over the entries; what an entry starts from is its own value."""
         return float(self.values.double().mean())
 
-    def at(self, index: Tensor, network: Tensor) -> Tensor:
+    def at(self, index: Tensor) -> Tensor:
         """The values of some entries.
 
         Args:
-            index: int64, row-major index of each in its network's tensor.
-            network: int64, the place of its network among those stacked; broadcasts with ``index``.
+            index: int64, row-major index of each.
 
         Returns:
-            The broadcast shape.
+            The same shape.
         """
-        values = self.values.to(index.device)
-        index, network = torch.broadcast_tensors(index, network)
-        return values.flatten(1)[network, index] if self.each else values.flatten()[index]
+        return self.values.to(index.device).flatten()[index]
 
     def __str__(self) -> str:
         return f"fixed (from {float(self.values.min()):g} to {float(self.values.max()):g})"
@@ -262,7 +257,61 @@ class Fixed:
 Drawn = Constant | Normal | Uniform | TruncatedNormal
 """What a user may state: each kind has a ``mean`` and a quantile function, the same for all entries."""
 
-Distribution = Drawn | Fixed
+
+@dataclass(frozen=True, eq=False)
+class Each:
+    """A distribution of its own for each of R stacked networks that differ.
+
+    Args:
+        of: the different ones.
+        which: int64 [R], the place of each network's among them.
+    """
+
+    of: tuple[Drawn | Fixed, ...]
+    which: Tensor
+
+    @property
+    def mean(self) -> float:
+        """Mean over the networks; what an entry starts from is of its own network."""
+        return sum(self.of[number].mean for number in self.which.tolist()) / len(self.which)
+
+    def at(self, index: Tensor, network: Tensor) -> Tensor:
+        """What entries start from on average.
+
+        Args:
+            index: int64, row-major index of each in its network's tensor.
+            network: int64, the network of each; broadcasts with ``index``.
+
+        Returns:
+            The broadcast shape.
+        """
+        return self._pick(network, lambda one: one.at(index) if isinstance(one, Fixed) else one.mean)
+
+    def quantile(self, probability: Tensor, index: Tensor, network: Tensor) -> Tensor:
+        """Values of entries, each by the quantile function of its network.
+
+        Args:
+            probability: in (0, 1).
+            index: int64, row-major index of each entry in its network's tensor.
+            network: int64, the network of each; the three broadcast.
+
+        Returns:
+            The shape of ``probability``.
+        """
+        return self._pick(network, lambda one: one.at(index) if isinstance(one, Fixed) else one.quantile(probability))
+
+    def _pick(self, network: Tensor, give: Callable[[Drawn | Fixed], Tensor | float]) -> Tensor:
+        which = self.which.to(network.device)[network]
+        found = torch.zeros((), device=network.device)
+        for number, one in enumerate(self.of):
+            found = torch.where(which == number, give(one), found)
+        return found
+
+    def __str__(self) -> str:
+        return f"{len(self.of)} by network, such as {self.of[0]}"
+
+
+Distribution = Drawn | Fixed | Each
 """What parameters are drawn from."""
 
 _KINDS = {kind.__name__: kind for kind in get_args(Distribution)}
@@ -277,7 +326,13 @@ def to_dict(distribution: Distribution) -> dict[str, str | float | Tensor]:
     Returns:
         Its kind and its arguments.
     """
-    return {"kind": type(distribution).__name__, **vars(distribution)}
+    kind = type(distribution).__name__
+    if isinstance(distribution, Each):
+        parts: dict[str, Any] = {}
+        for place, one in enumerate(distribution.of):
+            parts |= {f"{place} {key}": value for key, value in to_dict(one).items()}
+        return {"kind": kind, "which": distribution.which, **parts}
+    return {"kind": kind, **vars(distribution)}
 
 
 def from_dict(saved: Mapping[str, Any]) -> Distribution:
@@ -296,6 +351,13 @@ def from_dict(saved: Mapping[str, Any]) -> Distribution:
     kind = arguments.pop("kind", None)
     if kind not in _KINDS:
         raise ValueError(f"unknown kind of distribution {kind!r}; known are {', '.join(_KINDS)}")
+    if kind == "Each":
+        which = arguments.pop("which")
+        parts: dict[str, dict[str, Any]] = {}
+        for name, value in arguments.items():
+            place, _, key = name.partition(" ")
+            parts.setdefault(place, {})[key] = value
+        return Each(tuple(from_dict(part) for part in parts.values()), which)  # type: ignore[misc]
     return _KINDS[kind](**arguments)
 
 
@@ -313,8 +375,14 @@ def sample(distribution: Distribution, seed: Tensor, purpose: int, step: int, sh
         float32 [R, *shape]. Entry i of a tensor in row-major order uses random number i.
     """
     if isinstance(distribution, Fixed):
-        return distribution.values.float().expand(len(seed), *shape)  # of each network, where it has R of them
-    return distribution.quantile(random.uniform(seed, purpose, step, math.prod(shape))).view(len(seed), *shape)
+        return distribution.values.float().expand(len(seed), *shape)
+    probability = random.uniform(seed, purpose, step, math.prod(shape))
+    if isinstance(distribution, Each):
+        index, network = torch.arange(math.prod(shape)), torch.arange(len(seed)).unsqueeze(1)
+        return distribution.quantile(probability, index.to(seed.device), network.to(seed.device)).view(
+            len(seed), *shape
+        )
+    return distribution.quantile(probability).view(len(seed), *shape)
 
 
 def sample_at(distribution: Drawn, seed: Tensor, purpose: int, step: int, index: Tensor) -> Tensor:

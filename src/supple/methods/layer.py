@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from supple.functional import random
-from supple.functional.initial import Fixed
+from supple.functional.initial import Each, Fixed
 from supple.functional.rounding import HALF, add_by_chance, precise_type, round_by_chance
 from supple.functional.sharding import is_sharded, opened
 from supple.functional.utility import (
@@ -295,10 +295,15 @@ class Layer:
             for scale_or_shift in (norm.scale, norm.shift):
                 if scale_or_shift is not None:
                     start = method.distributions[method.names[scale_or_shift.tensor]]
-                    value: Tensor | float = start.mean
-                    if isinstance(start, Fixed):
-                        values = start.values.to(method.device).expand(method.whole(scale_or_shift.tensor).shape)
-                        value = self.view(scale_or_shift, values)[chosen.replica, chosen.unit]
+                    if isinstance(start, Fixed | Each):
+                        whole = method.whole(scale_or_shift.tensor)
+                        index = torch.arange(whole[0].numel(), device=method.device).view(whole[0].shape)
+                        replica = torch.arange(len(whole), device=method.device).view(-1, *(1,) * index.ndim)
+                        each = start.at(index) if isinstance(start, Fixed) else start.at(index, replica)
+                        view = self.view(scale_or_shift, each.expand(whole.shape))
+                        value: Tensor | float = view[chosen.replica, chosen.unit]
+                    else:
+                        value = start.mean
                     self._write(scale_or_shift, chosen, value)
             for running, value in ((norm.running_mean, 0.0), (norm.running_var, 1.0)):
                 if running is not None:
@@ -335,9 +340,12 @@ class Layer:
         """Fresh values of incoming weights, a function of their index in the parameter: [M, ...]."""
         drawn = self.method.distributions[self.method.names[part.tensor]]
         if isinstance(drawn, Fixed):
-            index = self._index(part, chosen)
-            return drawn.at(index, chosen.replica.view((-1,) + (1,) * (index.ndim - 1)))
-        return drawn.quantile(self._uniform(part, chosen, "incoming"))
+            return drawn.at(self._index(part, chosen))
+        probability = self._uniform(part, chosen, "incoming")
+        if isinstance(drawn, Each):
+            replica = chosen.replica.view((-1,) + (1,) * (probability.ndim - 1))
+            return drawn.quantile(probability, self._index(part, chosen), replica)
+        return drawn.quantile(probability)
 
     def _uniform(self, part: Slice, chosen: Chosen, purpose: str) -> Tensor:
         """Random numbers of entries, a function of their index in the parameter: [M, ...] in (0, 1)."""

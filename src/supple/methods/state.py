@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from supple.functional.initial import Distribution, Fixed, from_dict, to_dict
+from supple.functional.initial import Distribution, Each, Fixed, from_dict, to_dict
 from supple.functional.sharding import Block, is_sharded, local
 from supple.methods.arguments import restore
 from supple.methods.optimizer_state import OptimizerMemory
@@ -216,16 +216,7 @@ class State(ABC):
             if not isinstance(saved, Mapping) or not all(isinstance(value, kinds) for value in saved.values()):
                 raise TypeError(f"initial.{name} of the state is no dict of words, numbers and tensors")
             try:
-                distribution = from_dict(saved)
-                if isinstance(distribution, Fixed):
-                    extremes = distribution.values
-                    shape = own["shapes"][name][self.stacked and not distribution.each :]
-                    if list(extremes.shape) != shape or (distribution.each and not self.stacked):
-                        raise ValueError(f"it has values of shape {tuple(extremes.shape)}, not {tuple(shape)}")
-                else:
-                    extremes = distribution.quantile(torch.tensor([2.0**-25, 1 - 2.0**-24]))
-                if not extremes.is_floating_point() or not extremes.isfinite().all():
-                    raise ValueError("it gives other values")
+                _check_start(from_dict(saved), own["shapes"][name][self.stacked :], self.replicas)
             except Exception as error:
                 raise ValueError(f"initial.{name} of the state is no distribution of finite values: {error}") from error
 
@@ -339,6 +330,24 @@ def check_kind(state: Any, name: str, what: str | None = None) -> None:
 _AT_LEAST_0 = ("steps", "boundaries", "misses", "last", "total", "skipped", "born", "schedule", "behind", "since")
 _STEPS = 2**32
 """Random numbers are functions of steps below this."""
+
+
+def _check_start(start: Distribution, shape: Sequence[int], replicas: int) -> None:
+    """Raises if a distribution does not give finite values of a parameter of this shape in one network."""
+    if isinstance(start, Each):
+        if start.which.shape != (replicas,) or not set(start.which.tolist()) <= set(range(len(start.of))):
+            raise ValueError("it is of other networks")
+        for one in start.of:
+            _check_start(one, shape, replicas)
+        return
+    if isinstance(start, Fixed):
+        extremes = start.values
+        if list(extremes.shape) != list(shape):
+            raise ValueError(f"it has values of shape {tuple(extremes.shape)}, not {tuple(shape)}")
+    else:
+        extremes = start.quantile(torch.tensor([2.0**-25, 1 - 2.0**-24]))
+    if not extremes.is_floating_point() or not extremes.isfinite().all():
+        raise ValueError("it gives other values")
 
 
 def _check_alike(own: Any, saved: Any, path: str) -> None:

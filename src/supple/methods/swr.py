@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from supple.functional.initial import Fixed
 from supple.functional.utility import below_threshold, proportional_count, weight_gradient, weight_magnitude
 from supple.methods.arguments import choice
 from supple.methods.base import Required
@@ -208,8 +207,8 @@ class SWR(WeightMethod):
         new: New = w.draw
         if self.reinit == "initial":
             new = w.kept("start")
-        elif self.reinit == "mean" and not isinstance(w.distribution, Fixed):
-            new = w.distribution.mean
+        elif self.reinit == "mean":
+            new = w.center
         w.replace(chosen, new)
         if self.watches:
             average = self.kept["average"][w.name]

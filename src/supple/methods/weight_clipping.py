@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from supple.functional.initial import Constant, Distribution, Fixed, Uniform
+from supple.functional.initial import Constant, Distribution, Drawn, Each, Fixed, Uniform
 from supple.functional.utility import precise
 from supple.methods.arguments import choice, is_embedding, is_normalization
 from supple.methods.base import Required
@@ -100,21 +100,30 @@ class WeightClipping(WeightMethod):
         left_out = not self.last_layer and self.layer_numbers.get(name) == 1
         return not (is_normalization(module) or is_embedding(module) or left_out)
 
-    def _bounds(self) -> dict[str, float]:
-        """Works out s of each parameter, in the order of the network's parameters."""
-        bounds, last = {}, math.inf
+    def _bounds(self) -> dict[str, float | Tensor]:
+        """Works out s of each parameter, in the order of the network's parameters; [R] where networks differ."""
+        bounds: dict[str, float | Tensor] = {}
+        last: float | Tensor = math.inf
         for name, parameter in self.model.named_parameters():
             shape = parameter.shape[int(self.stacked) :]
             if len(shape) > 1:
                 distribution = self.distributions.get(name)
                 if self.bound == "fan_in":
                     last = 1 / math.sqrt(max(1, fans(shape)[0]))
-                elif distribution is not None and not isinstance(distribution, Constant | Fixed):
-                    last = reach(distribution)
+                elif distribution is not None:
+                    last = self._reach(distribution, last)
             if name in self.parameters:
                 own = self.distributions.get(name) if self.bound == "initial" else None
-                bounds[name] = last if own is None or isinstance(own, Constant | Fixed) else reach(own)
+                bounds[name] = last if own is None else self._reach(own, last)
         return bounds
+
+    def _reach(self, start: Distribution, last: float | Tensor) -> float | Tensor:
+        """The bound of a distribution, and of a constant the last one."""
+        if isinstance(start, Each):
+            usual = torch.as_tensor(last, dtype=torch.float32, device=self.device).expand(self.replicas)
+            reaches = [torch.as_tensor(self._reach(one, usual)).to(usual).expand_as(usual) for one in start.of]
+            return torch.stack(reaches).gather(0, start.which.to(self.device).unsqueeze(0))[0]
+        return last if isinstance(start, Constant | Fixed) else reach(start)
 
     def rule(self, w: Weights) -> None:
         """Clips one parameter."""
@@ -125,7 +134,7 @@ class WeightClipping(WeightMethod):
         w.set(torch.maximum(value, -bound, out=value))
 
 
-def reach(distribution: Distribution) -> float:
+def reach(distribution: Drawn) -> float:
     """Gives the bound of a distribution: of a uniform one its end, else sqrt(3) standard deviations from 0.
 
     Args:
@@ -136,5 +145,5 @@ def reach(distribution: Distribution) -> float:
     """
     if isinstance(distribution, Uniform):
         return max(abs(distribution.low), abs(distribution.high))
-    assert not isinstance(distribution, Constant | Fixed)
+    assert not isinstance(distribution, Constant)
     return abs(distribution.mean) + math.sqrt(3) * distribution.std

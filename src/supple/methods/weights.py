@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from supple.functional import random
-from supple.functional.initial import Constant, Fixed
+from supple.functional.initial import Constant, Each, Fixed
 from supple.functional.rounding import HALF, precise_type
 from supple.functional.sharding import gathered
 from supple.functional.utility import lowest, precise
@@ -261,21 +261,48 @@ class Weights:
         Returns:
             float32 [M], or [rows, ...]; the number itself where the parameter starts from a constant.
         """
-        if isinstance(self.distribution, Constant):
-            return self.distribution.value
+        start = self.distribution
+        if isinstance(start, Constant):
+            return start.value
+        if isinstance(start, Fixed):
+            return start.at(self._places(place)[0])
+        if isinstance(start, Each):
+            return start.quantile(self._probability(place), *self._places(place))
+        return start.quantile(self._probability(place))
+
+    def center(self, place: Place | None = None) -> Tensor | float:
+        """Gives what entries start from on average.
+
+        Args:
+            place: the entries; None: all.
+
+        Returns:
+            float32 [M], or of a shape that broadcasts with [rows, ...]; one number where all entries have the same.
+        """
         if isinstance(self.distribution, Fixed):
-            every = self.block.every_index(self.value.device)
-            if place is not None:
-                return self.distribution.at(every.flatten()[place[1]], replicas_at(self.rows, place[0]))
-            rows = torch.arange(len(self.value), device=self.value.device).view(-1, *(1,) * every.ndim)
-            return self.distribution.at(every, replicas_at(self.rows, rows))
+            return self.draw(place)
+        if isinstance(self.distribution, Each):
+            return self.distribution.at(*self._places(place))
+        mean: float = self.distribution.mean
+        return mean
+
+    def _places(self, place: Place | None) -> tuple[Tensor, Tensor]:
+        """Row-major index of entries in the whole parameter, and their replicas."""
+        every = self.block.every_index(self.value.device)
+        if place is not None:
+            return every.flatten()[place[1]], replicas_at(self.rows, place[0])
+        rows = torch.arange(len(self.value), device=self.value.device).view(-1, *(1,) * every.ndim)
+        return every, replicas_at(self.rows, rows)
+
+    def _probability(self, place: Place | None) -> Tensor:
+        """The random number of each entry that is drawn again."""
         if place is None:
-            return self.distribution.quantile(self.uniform("resample"))
+            return self.uniform("resample")
         rows, index = place
         if self.block.mesh is not None:
             index = self.block.every_index(index.device).flatten()[index]
         seed, key = self.method.seed[self.rows][rows], random.purpose(*self.method.moment, "resample", self.name)
-        return self.distribution.quantile(random.uniform_at(seed, key, self.method.time, index))
+        return random.uniform_at(seed, key, self.method.time, index)
 
     def add(self, tensor: Tensor, factor: Tensor, purpose: str) -> None:
         """Adds tensor * factor to the values.

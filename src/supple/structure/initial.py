@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from supple.functional.initial import Constant, Distribution, Fixed, Normal, TruncatedNormal, Uniform
+from supple.functional.initial import Constant, Distribution, Each, Fixed, Normal, TruncatedNormal, Uniform
 from supple.functional.sharding import gathered
 from supple.structure.description import format_row, html_table
 from supple.structure.inference import Inference, Statement, Values, alike
@@ -205,8 +205,9 @@ def initial_distributions(
     if signs:
         warnings.warn(_trained_already(signs), UserWarning, stacklevel=2)
     entries = {name: Initial(*statement, fixed_rows.get(name)) for name, statement in told.items()}
-    unknown = "unknown: the stacked networks differ in it, or do not tell"
-    entries |= {name: Initial(None, unknown, fixed_rows.get(name)) for name in mixed}
+    unknown = "unknown: the stacked networks do not tell"
+    known_rules = {name: each[0][0] for name, each in rules.items() if each}
+    entries |= {name: Initial(None, unknown, fixed_rows.get(name), known_rules.get(name)) for name in mixed}
     for name, inference in found.items():
         source, distribution = inference.source, inference.distribution
         set_ = isinstance(distribution, Constant | Fixed) and inference.untouched
@@ -216,8 +217,7 @@ def initial_distributions(
             distribution, source = inference.own, "values: each its own, as they do not tell more"
         if name in doubtful:
             distribution, source = None, f"unknown: {inference.doubt}; trained already?"
-        rule = next((distribution for distribution, _ in rules.get(name, [])), None)
-        entries[name] = Initial(distribution, source, fixed_rows.get(name), rule)
+        entries[name] = Initial(distribution, source, fixed_rows.get(name), known_rules.get(name))
     return InitialDistributions(
         {name: entries[name] for name in parameters}, {name: parameter.shape for name, parameter in parameters.items()}
     )
@@ -303,7 +303,7 @@ def _statements(model: nn.Module) -> tuple[dict[str, Statement], dict[str, list[
                         f"parameter of it{nearest(relative, inside)}"
                     )
                 # Networks that are stacked have values of their own where one network has.
-                if not (isinstance(module, Stacked) and isinstance(distribution, Fixed)):
+                if not (isinstance(module, Stacked) and isinstance(distribution, Each | Fixed)):
                     checked(distribution, f"{kind}.initial_distributions()[{relative!r}]")
                 own.setdefault(names[id(inside[relative])], (distribution, f"own rule of {kind}"))
         layer, distributions = layer_rules(module)

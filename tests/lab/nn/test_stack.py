@@ -88,12 +88,21 @@ def padded(seed):
     return Padded().double()
 
 
+class Gate(nn.Module):
+    """Multiplies each unit by a number, which starts from a value of its own."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.scale = nn.Parameter(torch.randn(size))
+
+    def forward(self, x):
+        return x * self.scale
+
+
 def scaled(seed):
-    """One of which each entry of some vectors starts from a value of its own, another in each network."""
-    network = nn.Sequential(nn.Linear(7, 12), nn.LayerNorm(12), nn.ReLU(), nn.Linear(12, 4), nn.LayerNorm(4)).double()
-    for norm in (network[1], network[4]):
-        with torch.no_grad():
-            norm.weight.copy_(torch.rand(len(norm.weight)) + 0.5)
+    """One that starts from something else in each network: numbers of their own, and weights."""
+    network = nn.Sequential(nn.Linear(7, 12), nn.ReLU(), Gate(12), nn.Linear(12, 4)).double()
+    nn.init.uniform_(network[0].weight, -0.1 * seed, 0.1 * seed)
     return network
 
 
@@ -146,6 +155,11 @@ SETTINGS = {
     "l2_init": {"strength": [0.01, 0.1, 0.001]},
     "shrink_and_redraw": {"every": [0, 7, 9]},
 }
+ON_STARTS = {
+    "swr": {"frequency": [2, 3, 5], "factor": [0.1, 0.3, 0.2], "reinit": ["mean"] * 3},
+    "weight_clipping": {"factor": [0.8, 1.1, 1.0]},
+}
+"""What follows from what weights start from, in other ways."""
 RATES = [0.05, 0.02, 0.1]
 
 
@@ -227,6 +241,11 @@ def test_replicas_learn_as_they_do_alone(kind, name):
         assert min(counts) > 0
 
 
+@pytest.mark.parametrize("name", ON_STARTS)
+def test_with_a_start_of_each(name):
+    together_and_alone("scaled", name, SGDW, ON_STARTS[name], steps=25)
+
+
 OTHERS = [name for name in METHODS if name not in SETTINGS and name not in ("dash", "shrink_and_perturb")]
 """DASH needs batches of its own, and the noise of shrink and perturb is that of the whole population."""
 
@@ -278,19 +297,56 @@ def test_what_cannot_be_vmapped_says_so_once():
     assert networks.calls.tolist() == [2, 2, 2]
 
 
-def test_what_networks_draw_from_other_distributions_has_to_be_stated():
+def test_what_networks_start_from_is_of_each_and_saved():
     def make(seed):
-        network = nn.Sequential(nn.Linear(30, 20), nn.ReLU(), nn.Linear(20, 3))
-        nn.init.normal_(network[0].weight, std=0.5 if seed == 2 else 0.05)
+        network = nn.Sequential(nn.Linear(30, 20), nn.ReLU(), Gate(20), nn.Linear(20, 3))
+        nn.init.uniform_(network[0].weight, -1.0, 1.0 + seed)
+        network[2].scale.data.copy_(torch.tensor([seed, 1.0, 3.0] * 6 + [2.0, 7.0]))
         return network
 
-    networks = stack(make, [0, 1, 2])
+    networks = stack(make, [0, 1, 1, 2])
+    told = supple.initial_distributions(networks)
+    for r, seed in enumerate([0, 1, 1, 2]):
+        torch.manual_seed(seed)
+        alone = make(seed)
+        for name in ("0.weight", "2.scale"):
+            one = supple.initial_distributions(alone)[name].distribution
+            ours = told[name].distribution.of[told[name].distribution.which[r]]
+            assert str(one) == str(ours)
+            assert vars(one).keys() == vars(ours).keys()
+        assert torch.equal(ours.values, alone[2].scale)
+    assert told["0.bias"].distribution == supple.Uniform(-(30**-0.5), 30**-0.5)
+    assert "3 by network, such as uniform(" in str(told)
+
     optimizer = SGDW(networks.parameters(), lr=0.1)
-    with pytest.raises(ValueError, match=r"0.weight: unknown: the stacked networks differ in it"):
-        supple.SWR(networks, optimizer)
-    supple.SWR(networks, optimizer, initial={"0.weight": supple.Normal(0.0, 0.05)})
-    plain = stack(lambda seed: nn.Linear(30, 20), range(40))
-    assert supple.initial_distributions(plain)["weight"].distribution == supple.Uniform(-(30**-0.5), 30**-0.5)
+    method = supple.SWR(networks, optimizer)
+    trained = stack(lambda seed: make(5), [0, 1, 1, 2])
+    other = supple.SWR(trained, SGDW(trained.parameters(), lr=0.1))
+    other.load_state_dict(method.state_dict())
+    for name, start in method.distributions.items():
+        assert str(other.distributions[name]) == str(start)
+    state = method.state_dict()
+    state["initial"]["0.weight"]["which"] = torch.tensor([0, 1, 1, 3])
+    with pytest.raises(ValueError, match=r"initial\.0\.weight of the state is no distribution of finite values"):
+        other.load_state_dict(state)
+
+
+@pytest.mark.filterwarnings("ignore:The model looks trained")
+def test_of_a_scale_that_nothing_tells_the_rule_of_its_layer_does():
+    def make(seed):
+        network = nn.Sequential(nn.Linear(7, 12), nn.LayerNorm(12), nn.ReLU(), nn.Linear(12, 4))
+        with torch.no_grad():
+            network[1].weight.copy_(torch.rand(12) + 0.5)
+            network[1].bias.copy_(torch.linspace(0, 1 + seed, 12))
+            network[3].bias.copy_(torch.tensor([1.0, 1.0, 5.0, -2.0]) * (seed + 1))
+        return network
+
+    networks = stack(make, [0, 1])
+    told = supple.initial_distributions(networks)
+    assert told["1.weight"].distribution is None
+    assert told.require_means(["1.weight"]) == {"1.weight": supple.Constant(1.0)}
+    with pytest.raises(ValueError, match=r"1\.weight: unknown: the stacked networks do not tell"):
+        supple.SWR(networks, SGDW(networks.parameters(), lr=0.1))
 
 
 def test_seeds_share_batches_and_start_alike():

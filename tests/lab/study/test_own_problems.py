@@ -520,7 +520,7 @@ class Remembering(nn.Module):
         return self.layers(x - self.level)
 
 
-class PowerCut(Exception):
+class PowerCut(BaseException):
     pass
 
 
@@ -644,6 +644,8 @@ def test_workers_find_modules_where_the_script_does(tmp_path: Path) -> None:
         "import added_numbers\nmake = lambda: lambda seed, make: added_numbers.ALL\n"
     )
     (tmp_path / "added/added_numbers.py").write_text("ALL = [1.0, 2.0]\n")
+    for name in ("my_curve", "statistics"):  # of the same names, which nobody should find
+        (tmp_path / f"elsewhere/{name}.py").write_text("raise SystemExit(3)\n")
     words = [sys.executable, "../script/compare_it.py", str(tmp_path / "added")]
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path / "elsewhere", check=False)
     assert done.stdout == "4\n", done.stdout + done.stderr
@@ -1347,7 +1349,7 @@ def test_batches_without_a_metric_do_not_count(tested: bool, tmp_path: Path) -> 
         seeds=1,
         out=tmp_path / "nothing",
     )
-    with pytest.raises(ValueError, match="mine is not a number in the last tasks of any run"):
+    with pytest.raises(ValueError, match="mine of base with seed 0 is no number in any of tasks 0 to 0"):
         measure(nothing)
 
 
@@ -1356,21 +1358,6 @@ def test_a_network_of_another_shape_with_some_later_seed(tmp_path: Path) -> None
     with pytest.raises(StudyError, match=r"network: .* 0.weight is .* in make\(2\) and .* in make\(0\)"):
         compare(problem, ["base"], tasks=1, seeds=3, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_networks_of_other_distributions_are_trained_alone(tmp_path: Path) -> None:
-    """Also where two of them do not show it."""
-
-    def network(seed: int) -> nn.Module:
-        made = precise(seed)
-        nn.init.normal_(made[0].weight, std=0.5 if seed == 2 else 0.05)  # type: ignore[index]
-        return made
-
-    with pytest.warns(
-        UserWarning, match="what 0.weight is drawn from, as its values tell, differs by seed; .*initial_dist"
-    ):
-        results = compare(replace(PRECISE, network=network), ["base"], tasks=1, seeds=3, out=tmp_path, examples=0)
-    assert results.runs["part"].n_unique() == 3
 
 
 @pytest.mark.parametrize(
@@ -1407,6 +1394,156 @@ def test_another_problem_does_not_go_into_the_same_folder(
     assert len(compare(usual, seeds=[5, 6], **options).runs) == 2
     with pytest.raises(StudyError, match=said):
         compare(changed, seeds=[6, 5], **options)
+
+
+def of_zeros(seed: int, activation: type[nn.Module] = nn.ReLU) -> nn.Module:
+    """One whose first outputs are 0, whatever it computes."""
+    network = nn.Sequential(nn.Linear(4, 6), activation(), nn.Linear(6, 3))
+    nn.init.zeros_(network[2].weight)  # type: ignore[arg-type]
+    nn.init.zeros_(network[2].bias)  # type: ignore[arg-type]
+    return network
+
+
+@pytest.mark.parametrize(
+    ("usual", "change"),
+    [
+        ({"network": of_zeros}, {"network": lambda seed: of_zeros(seed, nn.Tanh)}),
+        (
+            {"network": of_zeros, "loss": functools.partial(nn.functional.cross_entropy, label_smoothing=0.0)},
+            {"loss": functools.partial(nn.functional.cross_entropy, label_smoothing=0.5)},
+        ),
+        (
+            {"metric": Metric("hits", lambda z, y: (z.argmax(1) == y).sum())},
+            {"metric": Metric("hits", lambda z, y: (z.argmax(1) != y).sum())},
+        ),
+    ],
+)
+def test_another_problem_that_begins_alike_does_not_go_into_the_same_folder(
+    usual: Any, change: Any, tmp_path: Path
+) -> None:
+    problem = replace(CLASSES, **usual)
+    compare(problem, ["base"], tasks=1, seeds=1, out=tmp_path)
+    compare(problem, ["base"], tasks=2, seeds=2, out=tmp_path)
+    with pytest.raises(StudyError, match="loss or stream are not the same"):
+        compare(replace(problem, **change), ["base"], tasks=2, seeds=2, out=tmp_path)
+
+
+GRAPH = object()
+"""What is no tensor, and prints as its place in memory."""
+
+
+class Wandering:
+    """A loss that draws from a generator of its own."""
+
+    def __init__(self) -> None:
+        self.generator = numpy.random.default_rng(0)
+
+    def __call__(self, output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(output, targets) * self.generator.uniform(0.9, 1.1)
+
+
+class Taking(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = make_network(0)
+
+    def forward(self, x: torch.Tensor, graph: Any) -> Any:
+        return self.layers(x)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"loss": Wandering()},
+        {
+            "network": lambda seed: Taking(),
+            "stream": lambda seed: [[((x, GRAPH), y) for x, y in task] for task in of_classes(seed)],
+        },
+    ],
+)
+@pytest.mark.filterwarnings("ignore:network")
+def test_the_same_problem_goes_on(change: Any, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"optimizer": {"lr": numpy.float32(0.1)}, "out": tmp_path, "examples": 0}
+    methods = {"base": {}, "l2": {"l2": list(numpy.logspace(-3, -2, 2))}}
+    for tasks, seeds in ((1, [7]), (2, [7, 8]), (2, [8, 7])):
+        results = compare(replace(CLASSES, **change), methods, tasks=tasks, seeds=seeds, part_size=1, **options)
+    assert results.runs["done"].to_list() == [2] * 6
+
+
+def test_what_networks_start_from_does_not_depend_on_how_a_folder_grew(tmp_path: Path) -> None:
+    """Weights that no well-known initializer explains start in each run from what its own network tells."""
+
+    def network(seed: int) -> nn.Module:
+        made = precise(seed)
+        for layer in (made[0], made[2]):  # type: ignore[index]
+            nn.init.trunc_normal_(layer.weight, std=0.3 + seed / 10, a=-0.6, b=0.6)
+        return made
+
+    problem = replace(PRECISE, network=network)
+    methods: Any = {"base": {}, "swr": {"frequency": 2, "factor": 0.5}, "scratch": {"kind": "layer_reset", "layers": 0}}
+    options: dict[str, Any] = {"methods": methods, "examples": 0}
+    compare(problem, tasks=2, seeds=[7], out=tmp_path / "grown", **options)
+    grown = compare(problem, tasks=3, seeds=[7, 4, 9], out=tmp_path / "grown", **options)
+    at_once = compare(problem, tasks=3, seeds=[4, 7, 9], out=tmp_path / "whole", **options)
+    assert at_once.runs["part"].n_unique() < 4
+    order = ["method", "seed", "task"]
+    found, expected = (one.tasks.join(one.runs, on="run").sort(order) for one in (grown, at_once))
+    assert found["loss"].to_list() == pytest.approx(expected["loss"].to_list(), rel=1e-6)
+    assert found["reinitialized"].to_list() == expected["reinitialized"].to_list()
+
+
+def test_data_of_every_kind(tmp_path: Path) -> None:
+    """Targets that are a column of a table, and a network of bfloat16."""
+
+    def stream(seed: int) -> Any:
+        table = torch.randn(2 * BATCH, 5)
+        classes = (table > 0).long()
+        return [[(table[::2, :4].bfloat16(), classes[::2, 4])] * 3] * 2
+
+    problem = replace(CLASSES, network=lambda seed: make_network(seed).bfloat16(), stream=stream)
+    for tasks in (1, 2):
+        assert compare(problem, ["base"], tasks=tasks, seeds=2, out=tmp_path).tasks["loss"].is_finite().all()
+
+
+@pytest.mark.parametrize(
+    ("third", "said"),
+    [
+        (lambda: Task(batches(), []), "task 2 of seed 0 has no test batches"),
+        (lambda: Task([*batches(), 3], batches()), "task 2, batch 2 of seed 0: a batch is int"),
+        (
+            lambda: Task([(torch.ones(BATCH, 4), torch.full((BATCH,), 8))], batches()),
+            "task 2, batch 0 .*Assertion.*: 8",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:network")
+def test_later_mistakes_of_other_kinds(third: Any, said: str, tmp_path: Path) -> None:
+    def loss(output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        assert targets.max() < 3, "8 is no class"
+        return nn.functional.cross_entropy(output, targets)
+
+    tasks = [Task(batches(), batches()) for _ in range(5)]
+    problem = replace(CLASSES, stream=lambda seed: [*tasks[:2], third(), *tasks[3:]], loss=loss)
+    with pytest.raises(RuntimeError, match=said):
+        compare(problem, ["base"], tasks=5, seeds=1, out=tmp_path, examples=5)
+
+
+@pytest.mark.parametrize("lower", [False, True])
+@pytest.mark.parametrize("share", [False, True])
+def test_a_run_that_diverges_within_a_task_counts_as_the_worst(lower: bool, share: bool, tmp_path: Path) -> None:
+    def missed(output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        found = output.softmax(1).gather(1, targets[:, None]).mean()
+        return 1 - found if lower else found
+
+    problem = replace(CLASSES, metric=Metric("mine", missed, lower=lower, share=share))
+    methods: Any = {"base": {}, "diverging": {"kind": "base", "optimizer": {"lr": 1e30}}}
+    runs = measure(compare(problem, methods, tasks=2, seeds=2, out=tmp_path)).runs
+    diverged, right = (runs.filter(diverged=value)["late"].to_list() for value in (True, False))
+    assert len(diverged) == len(right) == 2
+    everything = measure(load(tmp_path)).results.tasks
+    tasks = everything.filter(everything["metric"].is_finite())["metric"]
+    worst = float(lower) if share else (tasks.max() if lower else tasks.min())
+    assert diverged == pytest.approx([worst] * 2)
 
 
 def test_whether_lower_is_better_can_be_put_right(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,11 @@ def complete(folder: Path) -> int:
 def workers() -> list[int]:
     """Worker processes of the cluster, which are not those of this process."""
     found = subprocess.run(["pgrep", "-f", "supple.lab.study.worker"], capture_output=True, text=True, check=False)
-    parents = {int(one): Path(f"/proc/{one}/environ") for one in found.stdout.split()}
-    return [one for one, path in parents.items() if path.exists() and b"RAY_" in path.read_bytes()]
+    there = []
+    for one in found.stdout.split():
+        with suppress(OSError):  # it may have ended meanwhile
+            there += [int(one)] if b"RAY_" in Path(f"/proc/{one}/environ").read_bytes() else []
+    return there
 
 
 @pytest.mark.usefixtures("thread_workers")

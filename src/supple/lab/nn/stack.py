@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-import math
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -20,10 +18,9 @@ from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_map_only, tree_unflatten
 
-from supple.functional.initial import Constant, Distribution, Fixed
+from supple.functional.initial import Distribution, Each, Fixed
 from supple.structure.description import Units
 from supple.structure.find import units
-from supple.structure.inference import alike, spread
 from supple.structure.initial import initial_distributions
 from supple.structure.stacked import Stacked
 from supple.structure.tracing.run import arguments_of
@@ -42,9 +39,6 @@ class StackedModule(Stacked):
         networks: the networks, one a replica; they are copied.
         seeds: one seed a replica, int64 [R] or integers.
         example: what one network takes in, for :func:`supple.units`.
-
-    Attributes:
-        told: what parameters start from, by name.
     """
 
     vmapped = True
@@ -57,10 +51,7 @@ class StackedModule(Stacked):
                 raise ValueError(f"{type(first).__name__} has {name!r}, as the stack itself has; give it another name")
         self._example = example
         tensors = [dict(_tensors(network)) for network in networks]
-        self.told, _ = starts(dict.fromkeys(networks))
-        for name, start in self.told.items():
-            if isinstance(start, Fixed):
-                self.told[name] = Fixed(torch.stack([each[name].detach() for each in tensors]), each=True)
+        self._initial = _starts(networks)
         stacked: dict[int, Tensor] = {}
         for name, tensor in tensors[0].items():
             values = torch.stack([each[name].detach() for each in tensors])
@@ -147,10 +138,8 @@ class StackedModule(Stacked):
             ) from error
 
     def initial_distributions(self) -> dict[str, Distribution]:
-        """What each parameter starts from, by name, as most networks told before training, but that what starts from
-        fixed values does so in each from its own. Left out is what the networks draw from different distributions.
-        """
-        return self.told
+        """What each parameter starts from, by name, as the networks told before training."""
+        return self._initial
 
     def train(self, mode: bool = True) -> StackedModule:
         """Sets training mode, or evaluation mode, of all modules."""
@@ -430,33 +419,27 @@ def _tensors(network: nn.Module) -> Iterable[tuple[str, Tensor]]:
     yield from network.named_buffers(remove_duplicate=False)
 
 
-def starts(networks: Iterable[nn.Module]) -> tuple[dict[str, Distribution], list[str]]:
-    """What parameters start from, as most networks tell, and the names of those of which not all may start from it."""
-    told: dict[str, list[Distribution | None]] = {}
-    sizes: dict[str, int] = {}
-    for network in networks:
-        sizes |= {name: parameter.numel() for name, parameter in network.named_parameters()}
-        for name, entry in initial_distributions(network).items():
-            told.setdefault(name, []).append(entry.distribution)
+def _starts(networks: Sequence[nn.Module]) -> dict[str, Distribution]:
+    """What parameters start from, of those of which each network tells it."""
+    places = {id(network): place for place, network in enumerate(dict.fromkeys(networks))}
+    told = [initial_distributions(network) for network in dict.fromkeys(networks)]
     found: dict[str, Distribution] = {}
-    apart = []
-    for name, each in told.items():
-        most = Counter(each).most_common(1)[0][0]
-        count = sum(one == most or bool(one and most and alike(one, most)) for one in each)
-        fixed = all(isinstance(one, Fixed) for one in each)
-        if not fixed and (2 * count <= len(each) or not all(_alike(most, one, sizes[name]) for one in each)):
-            apart.append(name)
-        elif most is not None:
-            found[name] = most
-    return found, apart
+    for name in told[0]:
+        starts = [each[name].distribution for each in told]
+        different: list[Any] = []
+        for start in starts:
+            different += [start] if not any(_one_start(start, other) for other in different) else []
+        which = [next(k for k, other in enumerate(different) if _one_start(start, other)) for start in starts]
+        if None not in different:
+            every = torch.tensor([which[places[id(network)]] for network in networks])
+            found[name] = different[0] if len(different) == 1 else Each(tuple(different), every)
+    return found
 
 
-def _alike(one: Distribution | None, other: Distribution | None, size: int) -> bool:
-    """Whether two distributions are one, or differ by chance, as where one was told from so many values."""
-    if one is None or other is None or isinstance(one, Fixed | Constant) or isinstance(other, Fixed | Constant):
-        return one == other
-    slack = min(0.5, 0.02 + 4 / math.sqrt(size)) * max(spread(one), spread(other))
-    return abs(spread(one) - spread(other)) <= slack and abs(one.mean - other.mean) <= slack
+def _one_start(one: Distribution | None, other: Distribution | None) -> bool:
+    if isinstance(one, Fixed) and isinstance(other, Fixed):
+        return torch.equal(one.values, other.values)
+    return one == other
 
 
 def _trains(tensor: Tensor) -> bool:

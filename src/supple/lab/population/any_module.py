@@ -16,7 +16,7 @@ from supple.lab.limits import out_of_memory
 from supple.lab.nn.stack import StackedModule, applied, entry, moved, stacked
 from supple.lab.population.learner import Learner
 from supple.lab.population.population import TaskMetrics
-from supple.lab.population.problem import ACCURACY, LOSS, Metric
+from supple.lab.population.problem import ACCURACY, LOSS, Metric, said
 from supple.lab.streams.tasks import SeedStream, TaskBatches, check_tested, number
 from supple.methods import Method
 from supple.metrics import dead_units, feature_rank, mean_magnitude, normalization_scales, undisturbed
@@ -94,7 +94,7 @@ class AnyPopulation(Learner):
             if step == 1:
                 gradients = self._magnitude(p.grad for p in self.network.parameters() if p.grad is not None)
             losses += loss
-            values.add(value)
+            values.add(value, loss)
             progress(step)
         if tested:
             values = self._test(index, tasks)
@@ -163,14 +163,18 @@ class AnyPopulation(Learner):
 
     def _test(self, index: int, tasks: Sequence[TaskBatches]) -> _Mean:
         """The metric on the test batches of a task, each weighing as many as it has examples."""
-        values = _Mean()
+        values, examples = _Mean(), 0
         with undisturbed(self.network):
             for step, (x, y) in enumerate(self._together(index, [task.test for task in tasks])):
                 with self._explained(f"task {index}, test batch {step}", [(x, y)]):
                     output = self._outputs(x)
-                    value = self._metric(output, y, self._each(self.loss, output, y=y), output)
+                    loss = self._each(self.loss, output, y=y)
+                    value = self._metric(output, y, loss, output)
                     assert value is not None
-                    values.add(value, y.shape[1])
+                    values.add(value, loss, y.shape[1])
+                examples += y.shape[1]
+        if not examples:
+            raise ValueError(f"task {index} of seed {self.streams[0].seed} has no test batches")
         return values
 
     @contextmanager
@@ -178,12 +182,12 @@ class AnyPopulation(Learner):
         """Makes a ValueError with the place, and the seed where one alone fails, of what goes wrong with batches."""
         try:
             yield
-        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+        except Exception as error:
             if out_of_memory(error):
                 raise
             wrong = next((s.seed for k, s in enumerate(self.streams) if any(self._fails(k, *b) for b in batches)), None)
             where = place if wrong is None else f"{place} of seed {wrong}"
-            raise ValueError(f"{where}: {error}") from error
+            raise ValueError(f"{where}: {said(error)}") from error
 
     def _fails(self, seed: int, x: Any, y: Tensor) -> bool:
         """Whether the loss cannot be computed of the batch of one seed, by its place."""
@@ -200,7 +204,12 @@ class AnyPopulation(Learner):
         seeds, readers = [stream.seed for stream in self.streams], [iter(task) for task in tasks]
         step = 0
         while True:
-            batches = [next(reader, None) for reader in readers]
+            batches = []
+            for seed, reader in zip(seeds, readers, strict=True):
+                try:
+                    batches.append(next(reader, None))
+                except Exception as error:
+                    raise ValueError(f"task {index}, batch {step} of seed {seed}: {said(error)}") from error
             there = [batch for batch in batches if batch is not None]
             if not there:
                 return
@@ -266,15 +275,18 @@ class AnyPopulation(Learner):
 
 
 class _Mean:
-    """The mean of a metric over batches, of each network; a batch where it is not a number does not count."""
+    """The mean of a metric over batches, of each network.
+
+    A batch where the metric is not a number does not count, but where its loss is none either: the network diverged.
+    """
 
     def __init__(self) -> None:
         self._total: Tensor | float = 0.0
         self._count: Tensor | int = 0
 
-    def add(self, value: Tensor, weight: int = 1) -> None:
+    def add(self, value: Tensor, loss: Tensor, weight: int = 1) -> None:
         """Adds a batch."""
-        there = ~value.isnan()
+        there = ~value.isnan() | ~loss.isfinite()
         self._total = self._total + weight * value.where(there, 0.0)
         self._count = self._count + weight * there
 

@@ -42,6 +42,12 @@ class Metric:
                 raise TypeError(f"{switch} of the metric {self.name} is {getattr(self, switch)!r}; it has to be a bool")
 
 
+def said(error: Exception) -> str:
+    """What an error in somebody's program says, with its kind where the words alone do not tell, as of a KeyError."""
+    plain = isinstance(error, AttributeError | OSError | RuntimeError | TypeError | ValueError)
+    return str(error) if plain else f"{type(error).__name__}: {error}"
+
+
 def accuracy(output: Tensor, targets: Tensor) -> Tensor:
     """Share of classes that are found: the output of the right class is above all others.
 

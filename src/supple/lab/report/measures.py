@@ -140,7 +140,7 @@ class Measured:
 
 
 def measure(results: Results, bins: int = BINS) -> Measured:
-    """Takes the numbers out of a folder; ValueError if no task was learned yet, or the last have no outcome.
+    """Takes the numbers out of a folder; ValueError if no task was learned yet, or those compared have no outcome.
 
     Of a folder that is not finished they are about as many first tasks of as many runs as make the most together.
     """
@@ -172,9 +172,14 @@ def measure(results: Results, bins: int = BINS) -> Measured:
         .with_columns(change=pl.col("late") - pl.col("early"))
         .collect(engine="streaming")
     )
-    if outcomes["late"].is_null().all():
-        raise ValueError(f"{results.folder}: {results.outcome.name} is not a number in the last tasks of any run")
     runs = kept.join(outcomes, on="run", how="inner", maintain_order="left")
+    for name, span in (("early", early_tasks(tasks)), ("late", final_tasks(tasks))):
+        # Left out, the others of its method would be compared with those of other seeds.
+        for row in runs.filter(pl.col(name).is_null()).head(1).iter_rows(named=True):
+            raise ValueError(
+                f"{results.folder}: {results.outcome.name} of {row['method']} with seed {row['seed']} is no number in "
+                f"any of tasks {span.start} to {span.stop - 1}, so that nothing can be compared there"
+            )
     settings = tuple(name for name in kept.columns if name not in IDENTITY)
     return Measured(results, tasks, runs, settings, len(results.runs) - len(kept), bins)
 
@@ -187,7 +192,7 @@ def _counting(results: Results, tasks: int) -> pl.Expr:
     """
     outcome = results.outcome
     value = pl.col(outcome.column)
-    worst: float | None = 0.0
+    worst: float | None = float(outcome.lower)
     if not outcome.share:
         there = finite(outcome.column)
         wanted = there.max() if outcome.lower else there.min()

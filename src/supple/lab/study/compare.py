@@ -12,6 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 
 from supple.functional.generators import generators_kept
@@ -162,7 +163,16 @@ def _table(name: str, values: Any) -> dict[str, Any]:
     """Settings by name, where there are some."""
     if not isinstance(values, Mapping | None):
         raise StudyError(f'{name} is {values!r}; it has to be a dict of settings by name, such as {{"frequency": 2}}')
-    return dict(values or {})
+    return {key: _plain(value) for key, value in (values or {}).items()}
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of numpy as those of Python, also in lists and dicts."""
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value.item() if isinstance(value, numpy.generic) else value
 
 
 def _count(name: str, value: Any) -> int | None:

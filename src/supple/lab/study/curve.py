@@ -166,7 +166,7 @@ class CurveTrainer(Trainer):
             ) from error
         try:
             return float(point)
-        except (TypeError, ValueError):
+        except (OverflowError, TypeError, ValueError):
             raise StudyError(f"{self._place}: number {task} of the curve is {point!r}, no number") from None
 
     def _check_used(self) -> None:

@@ -20,7 +20,12 @@ from typing import IO, Any
 from supple.lab.study.manifest import Manifest
 from supple.lab.study.run_config import RunConfig
 
-WORKER = [sys.executable, "-m", "supple.lab.study.worker"]
+WORKER = [
+    sys.executable,
+    "-c",
+    # Python puts the folder that it is started in before all others, where another module of the same name may lie.
+    "import sys; sys.path[:] = filter(None, sys.path); from supple.lab.study.worker import main; main()",
+]
 """The command of a worker process."""
 
 

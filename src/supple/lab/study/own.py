@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 import time
 import warnings
 from collections.abc import Sequence
@@ -13,10 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from supple.lab.limits import ROW_IN_MEMORY
-from supple.lab.nn.stack import applied, moved
+from supple.lab.nn.stack import applied, moved, stack
 from supple.lab.population import AnyPopulation
 from supple.lab.population.any_module import usual_metric
 from supple.lab.population.problem import ACCURACY, LOSS, Metric, Problem
@@ -164,21 +165,34 @@ class OwnProblem(StudyProblem):
         return {"count": 0, "digest": _digest(parts, batches), "start": start}
 
     def _start(self, column: Column, seed: int) -> dict[str, Any]:
-        """A digest of the first batches, network and optimizer of a run, and its loss and metric on the first batch."""
+        """A digest of the first batches, network and optimizer of a run, and what :meth:`_values` gives each time."""
         with explained("network"):
             network = self.networks.one(column, seed)
         optimizer = self.networks.make_optimizer(column, network, seed)
         groups = [{**group, "params": [tuple(p.shape) for p in group["params"]]} for group in optimizer.param_groups]
         first = self.first(seed)
         batches = [first[task] for task in range(_CHECKED) if task in first]
-        inputs, targets = first[0]["batch"][0]
-        with explained("loss"), seeded(), torch.no_grad():
+        parts = [_text(network), _form(network), _name(type(optimizer)), [sorted(group.items()) for group in groups]]
+        with explained("loss"):
+            once, again = (self._values(network, *first[0]["batch"][0]) for _ in range(2))
+        kept = {name: value for name, value in once.items() if again.get(name) == value}
+        return {"digest": _digest(parts, batches), **kept}
+
+    def _values(self, network: nn.Module, inputs: Any, targets: Tensor) -> dict[str, float]:
+        """The loss of a network on a batch, the norm of its gradient and the metric, where they tell it from others."""
+        network.zero_grad()
+        with seeded():
             output = applied(network, inputs)
-            function = None if self.metric is ACCURACY else self.metric.function
-            values = {"loss": self.problem.loss(output, targets)}
-            values |= {"metric": function(*[output] * (1 + self.metric.after), targets)} if function else {}
-        parts = [_form(network), _name(type(optimizer)), [sorted(group.items()) for group in groups]]
-        return {"digest": _digest(parts, batches), **{name: float(one) for name, one in values.items() if _exact(one)}}
+            found = {"loss": self.problem.loss(output, targets)}
+            found["loss"].backward()
+            squares = [p.grad.detach().to_dense().square().sum() for p in network.parameters() if p.grad is not None]
+            found["gradient"] = torch.stack([one.to("cpu", torch.float64) for one in squares]).sum().sqrt()
+            output, function = tree_map_only(Tensor, Tensor.detach, output), self.metric.function
+            if function is not None and self.metric is not ACCURACY:
+                found["metric"] = function(*[output] * (1 + self.metric.after), targets)
+        # In half precision they depend on the processor.
+        exact = found["loss"].is_floating_point() and torch.finfo(found["loss"].dtype).eps < 1e-4
+        return {name: float(value) for name, value in found.items() if exact and bool(value.isfinite())}
 
     def check(self, tasks: int, columns: Sequence[Column], seeds: Sequence[int]) -> None:
         """Looks at the stream, the networks, the loss and the methods; StudyError names what is wrong."""
@@ -297,7 +311,7 @@ class OwnProblem(StudyProblem):
         example = self._example[0]
         more: dict[str, Any] = {}
         if self.networks.together(first):
-            network: nn.Module = self.networks.stack(first, replicas, example)
+            network: nn.Module = stack(self.networks.make(first), replicas, example)
         elif len(replicas) > 1:
             raise StudyError(
                 "the network cannot be trained together with others, but these runs were meant to be; give another "
@@ -340,19 +354,20 @@ def _form(network: nn.Module) -> list[Any]:
     return [(name, str(p.dtype), tuple(p.shape)) for name, p in network.named_parameters()]
 
 
-def _exact(value: Tensor) -> bool:
-    """Whether a number is one that other processors compute too, up to rounding."""
-    return bool(value.isfinite()) and value.is_floating_point() and torch.finfo(value.dtype).eps < 1e-4
+def _text(thing: Any) -> str:
+    """What it prints as, without its place in memory."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(thing))
 
 
 def _digest(parts: Sequence[Any], batches: Any) -> str:
     """A SHA-256 of what is described, and of the tensors of batches."""
-    digest = hashlib.sha256(repr(parts).encode())
+    digest = hashlib.sha256(_text(parts).encode())
     for leaf in tree_leaves(batches):
         if isinstance(leaf, Tensor):
-            digest.update(leaf.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+            dense = leaf.detach().to_dense() if leaf.is_sparse else leaf.detach()
+            digest.update(dense.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         else:
-            digest.update(repr(leaf).encode())
+            digest.update(_text(leaf).encode())
     return digest.hexdigest()
 
 

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from supple.functional.generators import generators_kept
 from supple.lab.limits import out_of_memory
 from supple.lab.nn.stack import applied
-from supple.lab.population.problem import ACCURACY, Metric
+from supple.lab.population.problem import ACCURACY, Metric, said
 from supple.lab.streams.tasks import SeedStream, TaskBatches
 from supple.lab.study.errors import StudyError
 
@@ -169,12 +169,10 @@ def explained(place: str) -> Iterator[None]:
         yield
     except StudyError:
         raise
-    except LookupError as error:
-        raise StudyError(f"{place}: {type(error).__name__}: {error}") from error  # of a KeyError the key is all
-    except (ArithmeticError, AttributeError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:
         if out_of_memory(error):
             raise
-        raise StudyError(f"{place}: {error}") from error
+        raise StudyError(f"{place}: {said(error)}") from error
 
 
 @contextmanager
@@ -229,6 +227,7 @@ def shown(value: Any) -> str:
 
 def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.shape == other.shape and bool(torch.equal(one.nan_to_num(), other.nan_to_num()))
+        first, second = (tensor.to_dense() if tensor.is_sparse else tensor for tensor in (one, other))
+        return first.shape == second.shape and bool(torch.equal(first.nan_to_num(), second.nan_to_num()))
     same = one == other
     return bool(same.all() if hasattr(same, "all") else same)

@@ -6,7 +6,7 @@ import copy
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import chain
 from typing import Any, NamedTuple
@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from supple.functional.initial import Distribution, Fixed
 from supple.lab.limits import out_of_memory
 from supple.lab.nn.stack import (
     StackedModule,
@@ -24,7 +23,6 @@ from supple.lab.nn.stack import (
     entry,
     stack,
     stacked,
-    starts,
     unstackable,
     untrainable,
 )
@@ -59,7 +57,6 @@ class OwnNetworks:
         self._all, self._seeds = seeds, [*seeds, *seeds][:2]
         self._known: dict[str, tuple[nn.Module, torch.optim.Optimizer, bool]] = {}
         self._alike: dict[str, bool] = {}
-        self._starts: dict[str, tuple[dict[str, Distribution], list[str]]] = {}
 
     def sample(self, column: Column) -> tuple[nn.Module, torch.optim.Optimizer]:
         """A network of the first seed, with its optimizer, to try things with."""
@@ -99,20 +96,12 @@ class OwnNetworks:
             raise StudyError(f"network: {why}")
         return network
 
-    def _each(self, column: Column) -> Iterator[nn.Module]:
-        """The networks of all seeds, one at a time; ValueError if one cannot be stacked with the first."""
+    def _check_all(self, column: Column) -> None:
+        """ValueError if the network of some seed cannot be stacked with the first."""
         made: dict[int, nn.Module] = {}
         for seed in self._all:
             made = dict([*made.items()][:1]) | {seed: self.one(column, seed)}
             check_stackable(made, seed)
-            yield made[seed]
-
-    def stack(self, column: Column, seeds: Sequence[int], example: Any) -> StackedModule:
-        """Stacks networks, which start from what those of all seeds tell, whichever are here."""
-        made = stack(self.make(column), seeds, example)
-        found, _ = self._starts[repr(column.network)]
-        made.told |= {name: one for name, one in found.items() if not isinstance(one, Fixed)}
-        return made
 
     def make(self, column: Column) -> Callable[[int], nn.Module]:
         """What makes networks from seeds."""
@@ -146,7 +135,7 @@ class OwnNetworks:
         return first == second
 
     def _learn_alike(self, column: Column) -> bool:
-        """Whether networks start alike, and two have the losses and gradients together that each has alone."""
+        """Whether two networks have the losses and gradients together that each has alone, as far as can be seen."""
 
         def learned(network: nn.Module, batches: Sequence[Any], draws: int = 0) -> list[Any]:
             loss = self._problem.loss
@@ -157,17 +146,11 @@ class OwnNetworks:
 
         batches = [self._batches(seed) for seed in self._seeds]
         with explained("network"):
-            found = starts(self._each(column))
-            self._starts[repr(column.network)] = found
+            self._check_all(column)
             both = stack(self.make(column), self._seeds)
             alone = [learned(self.one(column, seed), own) for seed, own in zip(self._seeds, batches, strict=True)]
             draws = not all(map(_close, learned(self.one(column, self._seeds[0]), batches[0], draws=1), alone[0]))
         try:
-            if found[1]:
-                raise ValueError(
-                    f"what {found[1][0]} is drawn from, as its values tell, differs by seed; its module may state it, "
-                    "in a method initial_distributions()"
-                )
             steps = learned(both, [tree_map(stacked, *pair) for pair in zip(*batches, strict=True)])
             both.replica(0)  # which a network that keeps what it computes in a list does not allow
             if not both.together:  # as a warning has said

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
+import torch
 from torch import Tensor
 
 from supple.lab.population import AnyPopulation, Disturbance, Population, TaskMetrics
@@ -70,4 +71,5 @@ def disturbances_frame(runs: pl.Series, task: int, measured: Disturbance) -> pl.
 
 
 def _numpy(value: Tensor) -> Any:
-    return value.detach().to("cpu").numpy()
+    value = value.detach().to("cpu")
+    return (value.float() if value.dtype == torch.bfloat16 else value).numpy()  # numpy has no bfloat16

@@ -135,11 +135,12 @@ class _Record(BaseModel):
 
 class Start(_Record):
     """What the first run of a problem of one's own begins with: a SHA-256 of its first batches and of what its network
-    and optimizer are, and its loss and metric on the first batch.
+    and optimizer are, and on the first batch its loss, the norm of the gradient and the metric.
     """
 
     digest: str
     loss: float | None = None
+    gradient: float | None = None
     metric: float | None = None
 
 
