@@ -10,7 +10,19 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from supple.functional import random
-from supple.functional.initial import Constant, Distribution, Normal, TruncatedNormal, Uniform, sample, sample_at
+from supple.functional.initial import (
+    Constant,
+    Distribution,
+    Each,
+    Fixed,
+    Normal,
+    TruncatedNormal,
+    Uniform,
+    from_dict,
+    sample,
+    sample_at,
+    to_dict,
+)
 
 WEIGHT = random.purpose("test", "weight")
 repeatable = settings(deadline=None, derandomize=True)
@@ -170,6 +182,18 @@ def test_a_replica_draws_alone_what_it_draws_among_others(ours):
         assert torch.equal(sample(ours, seed[replica : replica + 1], WEIGHT, 8, shape)[0], together[replica])
     if not isinstance(ours, Constant):
         assert len({tuple(row) for row in together.flatten(1)[:, :20].tolist()}) == 5
+
+
+def test_networks_that_differ_draw_each_from_its_own():
+    fixed, shape, seed = torch.arange(6.0).view(2, 3), torch.Size([2, 3]), torch.tensor([5, 6, 7, 5])
+    members = Normal(0.0, 1.0), Uniform(0.0, 1.0), Fixed(fixed)
+    each = Each(members, torch.tensor([1, 0, 2, 1]))
+    drawn = sample(from_dict(to_dict(each)), seed, WEIGHT, 3, shape)
+    for row, number in enumerate(each.which.tolist()):
+        assert torch.equal(drawn[row], sample(members[number], seed[row : row + 1], WEIGHT, 3, shape)[0])
+    index, network = torch.tensor([4, 4, 4]), torch.tensor([0, 1, 2])
+    assert each.at(index, network).tolist() == [0.5, 0.0, 4.0]
+    assert each.mean == (0.5 + 0.0 + 2.5 + 0.5) / 4
 
 
 def test_entries_use_the_random_number_of_their_row_major_index():

@@ -378,11 +378,12 @@ def sample(distribution: Distribution, seed: Tensor, purpose: int, step: int, sh
         return distribution.values.float().expand(len(seed), *shape)
     probability = random.uniform(seed, purpose, step, math.prod(shape))
     if isinstance(distribution, Each):
-        index, network = torch.arange(math.prod(shape)), torch.arange(len(seed)).unsqueeze(1)
-        return distribution.quantile(probability, index.to(seed.device), network.to(seed.device)).view(
-            len(seed), *shape
-        )
-    return distribution.quantile(probability).view(len(seed), *shape)
+        index = torch.arange(math.prod(shape), device=seed.device)
+        network = torch.arange(len(seed), device=seed.device).unsqueeze(1)
+        drawn = distribution.quantile(probability, index, network)
+    else:
+        drawn = distribution.quantile(probability)
+    return drawn.view(len(seed), *shape)
 
 
 def sample_at(distribution: Drawn, seed: Tensor, purpose: int, step: int, index: Tensor) -> Tensor:

@@ -74,8 +74,8 @@ class AnyPopulation(Learner):
 
     def _train_task(self, index: int, progress: Callable[[int], object]) -> TaskMetrics:
         tasks = [stream.task(index) for stream in self.streams]
-        tested = tasks[0].test is not None
         check_tested(index, self.streams, tasks)
+        tested = tasks[0].test is not None
         batches = self._together(index, tasks)
         ahead: list[tuple[Any, Tensor]] = []
         while sum(y.shape[1] for _, y in ahead) < max(1, self.measured_on) and (batch := next(batches, None)):
