@@ -192,7 +192,7 @@ class OwnProblem(StudyProblem):
                 found["metric"] = function(*[output] * (1 + self.metric.after), targets)
         # In half precision they depend on the processor.
         exact = found["loss"].is_floating_point() and torch.finfo(found["loss"].dtype).eps < 1e-4
-        return {name: float(value) for name, value in found.items() if exact and bool(value.isfinite())}
+        return {name: float(value.detach()) for name, value in found.items() if exact and bool(value.isfinite())}
 
     def check(self, tasks: int, columns: Sequence[Column], seeds: Sequence[int]) -> None:
         """Looks at the stream, the networks, the loss and the methods; StudyError names what is wrong."""
