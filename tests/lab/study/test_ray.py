@@ -25,11 +25,14 @@ from supple.lab.study.spec import read
 pytest.importorskip("ray")
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
+LENGTH = 200
+"""Tasks of a run: so many that machines come and go before it is over, also on a fast one."""
+
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.toml"
-    path.write_text(STUDY.replace("tasks = 12", "tasks = 40"))
+    path.write_text(STUDY.replace("tasks = 12", f"tasks = {LENGTH}"))
     return path
 
 
@@ -70,7 +73,7 @@ def wait(condition: Callable[[], object], process: subprocess.Popen[str]) -> Non
 
 def complete(folder: Path) -> int:
     """Parts that are complete."""
-    return 0 if not (folder / "manifest.json").exists() else int((load(folder).runs["done"] == 40).sum())
+    return 0 if not (folder / "manifest.json").exists() else int((load(folder).runs["done"] == LENGTH).sum())
 
 
 def workers() -> list[int]:
