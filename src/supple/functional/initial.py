@@ -314,6 +314,43 @@ class Each:
 Distribution = Drawn | Fixed | Each
 """What parameters are drawn from."""
 
+Places = Callable[[], tuple[Tensor, Tensor]]
+"""Gives the row-major index of entries in their network's tensor, and the network of each; the two broadcast."""
+
+
+def draw(distribution: Distribution, places: Places, probability: Callable[[], Tensor]) -> Tensor:
+    """Values of entries of stacked networks, from a random number of each.
+
+    Args:
+        distribution: what they are drawn from.
+        places: gives the entries, where it matters which they are.
+        probability: gives their random numbers, in (0, 1), where they are drawn.
+
+    Returns:
+        The shape of the random numbers, or of the entries' index where all networks start from the same fixed values.
+    """
+    if isinstance(distribution, Fixed):
+        return distribution.at(places()[0])
+    if isinstance(distribution, Each):
+        return distribution.quantile(probability(), *places())
+    return distribution.quantile(probability())
+
+
+def center(distribution: Distribution, places: Places) -> Tensor | float:
+    """What entries of stacked networks start from on average.
+
+    Args:
+        distribution: what they are drawn from.
+        places: gives the entries, where it matters which they are.
+
+    Returns:
+        The shape of the entries; one number where all have the same.
+    """
+    if isinstance(distribution, Fixed):
+        return distribution.at(places()[0])
+    return distribution.at(*places()) if isinstance(distribution, Each) else distribution.mean
+
+
 _KINDS = {kind.__name__: kind for kind in get_args(Distribution)}
 
 
@@ -374,16 +411,13 @@ def sample(distribution: Distribution, seed: Tensor, purpose: int, step: int, sh
     Returns:
         float32 [R, *shape]. Entry i of a tensor in row-major order uses random number i.
     """
-    if isinstance(distribution, Fixed):
-        return distribution.values.float().expand(len(seed), *shape)
-    probability = random.uniform(seed, purpose, step, math.prod(shape))
-    if isinstance(distribution, Each):
-        index = torch.arange(math.prod(shape), device=seed.device)
-        network = torch.arange(len(seed), device=seed.device).unsqueeze(1)
-        drawn = distribution.quantile(probability, index, network)
-    else:
-        drawn = distribution.quantile(probability)
-    return drawn.view(len(seed), *shape)
+    count = math.prod(shape)
+
+    def places() -> tuple[Tensor, Tensor]:
+        return torch.arange(count, device=seed.device), torch.arange(len(seed), device=seed.device).unsqueeze(1)
+
+    drawn = draw(distribution, places, lambda: random.uniform(seed, purpose, step, count))
+    return drawn.float().expand(len(seed), count).view(len(seed), *shape)
 
 
 def sample_at(distribution: Drawn, seed: Tensor, purpose: int, step: int, index: Tensor) -> Tensor:

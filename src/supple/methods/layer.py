@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from supple.functional import random
-from supple.functional.initial import Each, Fixed
+from supple.functional.initial import center, draw
 from supple.functional.rounding import HALF, add_by_chance, precise_type, round_by_chance
 from supple.functional.sharding import is_sharded, opened
 from supple.functional.utility import (
@@ -295,16 +296,8 @@ class Layer:
             for scale_or_shift in (norm.scale, norm.shift):
                 if scale_or_shift is not None:
                     start = method.distributions[method.names[scale_or_shift.tensor]]
-                    if isinstance(start, Fixed | Each):
-                        whole = method.whole(scale_or_shift.tensor)
-                        index = torch.arange(whole[0].numel(), device=method.device).view(whole[0].shape)
-                        replica = torch.arange(len(whole), device=method.device).view(-1, *(1,) * index.ndim)
-                        each = start.at(index) if isinstance(start, Fixed) else start.at(index, replica)
-                        view = self.view(scale_or_shift, each.expand(whole.shape))
-                        value: Tensor | float = view[chosen.replica, chosen.unit]
-                    else:
-                        value = start.mean
-                    self._write(scale_or_shift, chosen, value)
+                    places = partial(self._entries, scale_or_shift, chosen)
+                    self._write(scale_or_shift, chosen, center(start, places))
             for running, value in ((norm.running_mean, 0.0), (norm.running_var, 1.0)):
                 if running is not None:
                     self._write(running, chosen, value)
@@ -338,19 +331,13 @@ class Layer:
 
     def _draw(self, part: Slice, chosen: Chosen) -> Tensor:
         """Fresh values of incoming weights, a function of their index in the parameter: [M, ...]."""
-        drawn = self.method.distributions[self.method.names[part.tensor]]
-        if isinstance(drawn, Fixed):
-            return drawn.at(self._index(part, chosen))
-        probability = self._uniform(part, chosen, "incoming")
-        if isinstance(drawn, Each):
-            replica = chosen.replica.view((-1,) + (1,) * (probability.ndim - 1))
-            return drawn.quantile(probability, self._index(part, chosen), replica)
-        return drawn.quantile(probability)
+        start = self.method.distributions[self.method.names[part.tensor]]
+        return draw(start, lambda: self._entries(part, chosen), lambda: self._uniform(part, chosen, "incoming"))
 
     def _uniform(self, part: Slice, chosen: Chosen, purpose: str) -> Tensor:
         """Random numbers of entries, a function of their index in the parameter: [M, ...] in (0, 1)."""
-        method, index = self.method, self._index(part, chosen)
-        seed = method.seed[chosen.replica].view((-1,) + (1,) * (index.ndim - 1))
+        method, (index, replica) = self.method, self._entries(part, chosen)
+        seed = method.seed[replica]
         key = random.purpose(*method.moment, purpose, method.names[part.tensor])
         return random.uniform_at(seed, key, method.time, index)
 
@@ -365,13 +352,14 @@ class Layer:
             with opened({"copy": copy} if is_sharded(copy) else {}) as whole:
                 method.stack(whole.get("copy", copy)).add_(method.whole(name) - before)
 
-    def _index(self, part: Slice, chosen: Chosen) -> Tensor:
-        """Row-major index of entries in one network's parameter: [M, ...]."""
+    def _entries(self, part: Slice, chosen: Chosen) -> tuple[Tensor, Tensor]:
+        """Row-major index of entries in one network's parameter, [M, ...], and their replicas, [M, 1, ...]."""
         if part not in self._indices:
             shape = self.method.tensors[part.tensor].shape[int(self.method.stacked) :]
             self._indices[part] = part.index(shape, self.group.size, self.method.device)
         first, stride, offsets = self._indices[part]
-        return first + chosen.unit.view((-1,) + (1,) * offsets.ndim) * stride + offsets
+        alone = (-1,) + (1,) * offsets.ndim
+        return first + chosen.unit.view(alone) * stride + offsets, chosen.replica.view(alone)
 
     def absorb(self, chosen: Chosen, means: Tensor) -> None:
         """Adds the mean contribution of units that will be replaced to the biases of the layers that read them.
@@ -434,9 +422,9 @@ class Layer:
 
     def _places(self, part: Slice, chosen: Chosen) -> Tensor:
         """The same in the parameters of all replicas, one after the other: [entries]."""
-        index = self._index(part, chosen)
+        index, replica = self._entries(part, chosen)
         size = self.method.tensors[part.tensor].numel() // self.method.replicas
-        return (index + (chosen.replica * size).view((-1,) + (1,) * (index.ndim - 1))).flatten()
+        return (index + replica * size).flatten()
 
     def _mean_of_others(self, remembered: Tensor, chosen: Chosen, fresh: Tensor) -> Tensor:
         """The mean of what the optimizer remembers at the same place of the units that are not chosen."""

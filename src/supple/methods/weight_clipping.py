@@ -120,9 +120,10 @@ class WeightClipping(WeightMethod):
     def _reach(self, start: Distribution, last: float | Tensor) -> float | Tensor:
         """The bound of a distribution, and of a constant the last one."""
         if isinstance(start, Each):
-            usual = torch.as_tensor(last, dtype=torch.float32, device=self.device).expand(self.replicas)
-            reaches = [torch.as_tensor(self._reach(one, usual)).to(usual).expand_as(usual) for one in start.of]
-            return torch.stack(reaches).gather(0, start.which.to(self.device).unsqueeze(0))[0]
+            before = torch.as_tensor(last).expand(self.replicas).tolist()
+            own = [start.of[number] for number in start.which.tolist()]
+            each = [self._reach(*pair) for pair in zip(own, before, strict=True)]
+            return torch.tensor(each, dtype=torch.float32, device=self.device)
         return last if isinstance(start, Constant | Fixed) else reach(start)
 
     def rule(self, w: Weights) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from supple.functional import random
-from supple.functional.initial import Constant, Each, Fixed
+from supple.functional.initial import Constant, center, draw
 from supple.functional.rounding import HALF, precise_type
 from supple.functional.sharding import gathered
 from supple.functional.utility import lowest, precise
@@ -261,14 +261,9 @@ class Weights:
         Returns:
             float32 [M], or [rows, ...]; the number itself where the parameter starts from a constant.
         """
-        start = self.distribution
-        if isinstance(start, Constant):
-            return start.value
-        if isinstance(start, Fixed):
-            return start.at(self._places(place)[0])
-        if isinstance(start, Each):
-            return start.quantile(self._probability(place), *self._places(place))
-        return start.quantile(self._probability(place))
+        if isinstance(self.distribution, Constant):
+            return self.distribution.value
+        return draw(self.distribution, lambda: self._places(place), lambda: self._probability(place))
 
     def center(self, place: Place | None = None) -> Tensor | float:
         """Gives what entries start from on average.
@@ -279,12 +274,7 @@ class Weights:
         Returns:
             float32 [M], or of a shape that broadcasts with [rows, ...]; one number where all entries have the same.
         """
-        if isinstance(self.distribution, Fixed):
-            return self.draw(place)
-        if isinstance(self.distribution, Each):
-            return self.distribution.at(*self._places(place))
-        mean: float = self.distribution.mean
-        return mean
+        return center(self.distribution, lambda: self._places(place))
 
     def _places(self, place: Place | None) -> tuple[Tensor, Tensor]:
         """Row-major index of entries in the whole parameter, and their replicas."""

@@ -153,6 +153,7 @@ class StackedModule(Stacked):
 
     @training.setter
     def training(self, mode: bool) -> None:
+        """Sets it of the network as a whole, but of no module inside."""
         if "_network" in self.__dict__:
             self._one.training = mode
 
@@ -421,25 +422,17 @@ def _tensors(network: nn.Module) -> Iterable[tuple[str, Tensor]]:
 
 def _starts(networks: Sequence[nn.Module]) -> dict[str, Distribution]:
     """What parameters start from, of those of which each network tells it."""
-    places = {id(network): place for place, network in enumerate(dict.fromkeys(networks))}
-    told = [initial_distributions(network) for network in dict.fromkeys(networks)]
+    told = {network: initial_distributions(network) for network in dict.fromkeys(networks)}
     found: dict[str, Distribution] = {}
-    for name in told[0]:
-        starts = [each[name].distribution for each in told]
-        different: list[Any] = []
-        for start in starts:
-            different += [start] if not any(_one_start(start, other) for other in different) else []
-        which = [next(k for k, other in enumerate(different) if _one_start(start, other)) for start in starts]
+    for name in told[networks[0]]:
+        starts: list[Any] = [told[network][name].distribution for network in networks]
+        keys = [tuple(one.values.flatten().tolist()) if isinstance(one, Fixed) else one for one in starts]
+        different = dict(zip(keys, starts, strict=True))
         if None not in different:
-            every = torch.tensor([which[places[id(network)]] for network in networks])
-            found[name] = different[0] if len(different) == 1 else Each(tuple(different), every)
+            number = {key: place for place, key in enumerate(different)}
+            which = torch.tensor([number[key] for key in keys])
+            found[name] = starts[0] if len(different) == 1 else Each(tuple(different.values()), which)
     return found
-
-
-def _one_start(one: Distribution | None, other: Distribution | None) -> bool:
-    if isinstance(one, Fixed) and isinstance(other, Fixed):
-        return torch.equal(one.values, other.values)
-    return one == other
 
 
 def _trains(tensor: Tensor) -> bool:

@@ -178,7 +178,7 @@ class AnyPopulation(Learner):
         return values
 
     @contextmanager
-    def _explained(self, place: str, batches: Sequence[tuple[Any, Tensor]]) -> Iterator[None]:
+    def _explained(self, place: str, batches: Sequence[tuple[Any, Tensor]] = ()) -> Iterator[None]:
         """Makes a ValueError with the place, and the seed where one alone fails, of what goes wrong with batches."""
         try:
             yield
@@ -206,10 +206,8 @@ class AnyPopulation(Learner):
         while True:
             batches = []
             for seed, reader in zip(seeds, readers, strict=True):
-                try:
+                with self._explained(f"task {index}, batch {step} of seed {seed}"):
                     batches.append(next(reader, None))
-                except Exception as error:
-                    raise ValueError(f"task {index}, batch {step} of seed {seed}: {said(error)}") from error
             there = [batch for batch in batches if batch is not None]
             if not there:
                 return

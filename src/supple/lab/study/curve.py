@@ -17,7 +17,7 @@ from supple.lab.limits import out_of_memory
 from supple.lab.population.problem import Curve
 from supple.lab.study.errors import StudyError
 from supple.lab.study.methods import method_class
-from supple.lab.study.own_checks import seed_all
+from supple.lab.study.own_checks import full_name, seed_all
 from supple.lab.study.problem import StageResult, StudyProblem, Trainer
 from supple.lab.study.results import OWN_SCHEMA, SCHEMAS, TASKS
 from supple.lab.study.schema import Outcome, Settings
@@ -206,9 +206,7 @@ class CurveProblem(StudyProblem):
 
     def identity(self, column: Column | None = None, seed: int | None = None) -> dict[str, Any]:
         """A digest of the function's name: nothing else is known before it is called."""
-        learn = self.curve.learn
-        of = getattr(learn, "__qualname__", type(learn).__qualname__)  # a partial function has no name
-        name = f"{learn.__module__}.{of} {self.curve.metric.name}"
+        name = f"{full_name(self.curve.learn)} {self.curve.metric.name}"
         return {"count": 0, "digest": hashlib.sha256(name.encode()).hexdigest()}
 
     def steps(self, tasks: int, seeds: Sequence[int]) -> list[int]:

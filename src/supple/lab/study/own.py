@@ -34,6 +34,7 @@ from supple.lab.study.own_checks import (
     check_same_network,
     check_stream,
     explained,
+    full_name,
     length,
     seeded,
 )
@@ -149,12 +150,12 @@ class OwnProblem(StudyProblem):
         """A digest of the first batches of seed 0, of network and optimizer as they are without any settings, where
         they can be without, and of what loss and metric are; and what a run begins with, None where it cannot.
         """
-        parts: list[Any] = [_name(self.problem.loss), self.metric.name]
+        parts: list[Any] = [full_name(self.problem.loss), self.metric.name]
         with suppress(Exception), seeded():
             network = self.problem.network(0)
             parts.append(_form(network))
             optimizer = self.problem.optimizer(network.parameters())
-            parts += [_name(type(optimizer)), sorted(optimizer.defaults.items())]
+            parts += [full_name(type(optimizer)), sorted(optimizer.defaults.items())]
         batches: list[Any] = []
         with suppress(StudyError):  # of a stream that does not have this seed
             looked = self.first(0)
@@ -172,7 +173,12 @@ class OwnProblem(StudyProblem):
         groups = [{**group, "params": [tuple(p.shape) for p in group["params"]]} for group in optimizer.param_groups]
         first = self.first(seed)
         batches = [first[task] for task in range(_CHECKED) if task in first]
-        parts = [_text(network), _form(network), _name(type(optimizer)), [sorted(group.items()) for group in groups]]
+        parts = [
+            _text(network),
+            _form(network),
+            full_name(type(optimizer)),
+            [sorted(group.items()) for group in groups],
+        ]
         with explained("loss"):
             once, again = (self._values(network, *first[0]["batch"][0]) for _ in range(2))
         kept = {name: value for name, value in once.items() if again.get(name) == value}
@@ -364,12 +370,7 @@ def _digest(parts: Sequence[Any], batches: Any) -> str:
     digest = hashlib.sha256(_text(parts).encode())
     for leaf in tree_leaves(batches):
         if isinstance(leaf, Tensor):
-            dense = leaf.detach().to_dense() if leaf.is_sparse else leaf.detach()
-            digest.update(dense.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(leaf.detach().to_dense().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         else:
             digest.update(_text(leaf).encode())
     return digest.hexdigest()
-
-
-def _name(thing: Any) -> str:
-    return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', type(thing).__qualname__)}"

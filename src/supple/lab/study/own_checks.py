@@ -215,6 +215,11 @@ def _length(place: str, batches: TaskBatches) -> int:
     return count
 
 
+def full_name(thing: Any) -> str:
+    """The module and the name of a function or class, or of the class of something else."""
+    return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', type(thing).__qualname__)}"
+
+
 def shown(value: Any) -> str:
     """A tensor in words, such as "int64 [30] from 0 to 9"."""
     if not isinstance(value, Tensor):
@@ -227,7 +232,7 @@ def shown(value: Any) -> str:
 
 def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
-        first, second = (tensor.to_dense() if tensor.is_sparse else tensor for tensor in (one, other))
+        first, second = one.to_dense(), other.to_dense()
         return first.shape == second.shape and bool(torch.equal(first.nan_to_num(), second.nan_to_num()))
     same = one == other
     return bool(same.all() if hasattr(same, "all") else same)

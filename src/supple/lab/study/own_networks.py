@@ -98,10 +98,9 @@ class OwnNetworks:
 
     def _check_all(self, column: Column) -> None:
         """ValueError if the network of some seed cannot be stacked with the first."""
-        made: dict[int, nn.Module] = {}
-        for seed in self._all:
-            made = dict([*made.items()][:1]) | {seed: self.one(column, seed)}
-            check_stackable(made, seed)
+        first = {self._all[0]: self.one(column, self._all[0])}
+        for seed in self._all[1:]:
+            check_stackable({**first, seed: self.one(column, seed)}, seed)
 
     def make(self, column: Column) -> Callable[[int], nn.Module]:
         """What makes networks from seeds."""
